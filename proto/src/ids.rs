@@ -1,0 +1,136 @@
+//! The newtypes of every id, in one place.
+//!
+//! Ids are opaque to everything but their maker. Their `Display` form is what logs, errors,
+//! file names and tickets show; it uses only `[a-z0-9-]`, so it is safe in a path.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The longest id accepted from outside, in bytes.
+pub const MAX_ID_BYTES: usize = 64;
+
+/// An id that came from outside and is not one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no valid id: 1 to {MAX_ID_BYTES} characters of a-z, 0-9 and '-'")]
+pub struct InvalidId(pub String);
+
+fn checked(text: &str) -> Result<Arc<str>, InvalidId> {
+    let fits = !text.is_empty() && text.len() <= MAX_ID_BYTES;
+    let plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if fits && plain { Ok(text.into()) } else { Err(InvalidId(text.chars().take(80).collect())) }
+}
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Takes an id from outside.
+            ///
+            /// # Errors
+            /// [`InvalidId`] where the text could not stand in a path or is too long.
+            pub fn parse(text: &str) -> Result<Self, InvalidId> {
+                checked(text).map(Self)
+            }
+
+            /// The id's text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+text_id! {
+    /// One run of the job over one day, from submit to publish.
+    JobId
+}
+text_id! {
+    /// One life of one worker process; a restarted worker has a new one.
+    WorkerId
+}
+
+/// The place of a stage in its job, from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StageId(pub u32);
+
+/// One term of a leading coordinator; higher is newer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Epoch(pub u64);
+
+/// One unit of work of a stage.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskId {
+    /// The job that the task belongs to.
+    pub job: JobId,
+    /// The stage that the task belongs to.
+    pub stage: StageId,
+    /// The task's number in its stage, from 0.
+    pub index: u32,
+}
+
+/// One try at a task; numbers are never used twice for a task.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AttemptId {
+    /// The task tried.
+    pub task: TaskId,
+    /// The try's number, from 0.
+    pub attempt: u32,
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-s{}-t{}", self.job, self.stage.0, self.index)
+    }
+}
+
+impl fmt::Debug for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for AttemptId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-a{}", self.task, self.attempt)
+    }
+}
+
+impl fmt::Debug for AttemptId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_could_leave_their_folder_are_refused() {
+        for bad in ["", "../x", "a/b", "A", "a b", "é", &"a".repeat(MAX_ID_BYTES + 1)] {
+            assert!(JobId::parse(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(JobId::parse("20170227-0a").unwrap().as_str(), "20170227-0a");
+    }
+
+    #[test]
+    fn an_attempt_names_its_task() {
+        let task = TaskId { job: JobId::parse("j").unwrap(), stage: StageId(1), index: 7 };
+        assert_eq!(AttemptId { task, attempt: 2 }.to_string(), "j-s1-t7-a2");
+    }
+}

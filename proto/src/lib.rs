@@ -1,0 +1,10 @@
+//! What Tally's processes say to each other: ids, typed failures, and the generated messages.
+//!
+//! Not here: any I/O, any decision. A type lives here when two processes (or the coordinator's
+//! state machine and its driver) must agree on it.
+
+pub mod failure;
+pub mod ids;
+
+pub use failure::Failure;
+pub use ids::{AttemptId, Epoch, JobId, StageId, TaskId, WorkerId};
