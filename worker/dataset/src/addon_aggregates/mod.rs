@@ -1,0 +1,111 @@
+//! The dataset `addon_aggregates`: one row per client and install type.
+//!
+//! The rules are stated where they are computed: [`map_addons`] and [`map_main`] (rows to
+//! partials), [`reduce`] (partials to rows). [`schema`] has the columns on every edge.
+
+pub mod map_addons;
+pub mod map_main;
+pub mod reduce;
+pub mod schema;
+
+use arrow::datatypes::SchemaRef;
+
+use crate::{ColumnKind, ColumnSpec, Dataset, Mapper, Missing, Pass, Reducer, TableSpec, Totals};
+
+/// The dataset's name.
+pub const NAME: &str = "addon_aggregates";
+/// Place of the table `addons` among [`Dataset::tables`].
+pub const ADDONS: usize = 0;
+/// Place of the table `main_summary` among [`Dataset::tables`].
+pub const MAIN_SUMMARY: usize = 1;
+
+/// See the module's head.
+pub struct AddonAggregates {
+    tables: Vec<TableSpec>,
+}
+
+impl AddonAggregates {
+    /// The dataset.
+    pub fn new() -> Self {
+        let column = |path, kind, filter, missing| ColumnSpec { path, kind, filter, missing };
+        use {ColumnKind::*, Missing::*};
+        let addons = vec![
+            column(&["client_id"], Text, false, Fails),
+            column(&["addon_id"], Text, false, Fails),
+            column(&["foreign_install"], Bool, false, Fails),
+            column(&["is_system"], Bool, true, Fails),
+            column(&["user_disabled"], Bool, true, Fails),
+            column(&["app_disabled"], Bool, true, Fails),
+        ];
+        let main = vec![
+            column(&["client_id"], Text, false, Fails),
+            column(&["active_theme", "addon_id"], Text, false, IsNull),
+            column(&["profile_creation_date"], Int64, false, IsNull),
+            column(&["active_addons", "install_day"], ListMinInt32, false, IsNull),
+        ];
+        AddonAggregates {
+            tables: vec![
+                TableSpec { name: "addons", columns: addons },
+                TableSpec { name: "main_summary", columns: main },
+            ],
+        }
+    }
+}
+
+impl Default for AddonAggregates {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Dataset for AddonAggregates {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn tables(&self) -> &[TableSpec] {
+        &self.tables
+    }
+
+    fn partial_schema(&self, table: usize) -> SchemaRef {
+        if table == ADDONS { schema::addons_partial() } else { schema::main_partial() }
+    }
+
+    fn mapper(&self, table: usize, partitions: u32) -> Box<dyn Mapper> {
+        if table == ADDONS {
+            Box::new(map_addons::AddonsMapper::new(partitions))
+        } else {
+            Box::new(map_main::MainMapper::new(partitions))
+        }
+    }
+
+    fn reducer(&self, pass: Pass) -> Box<dyn Reducer> {
+        Box::new(reduce::AddonReducer::new(pass))
+    }
+
+    fn reducer_bytes(&self, rows: u64, items: u64) -> u64 {
+        reduce::bytes(rows, items)
+    }
+
+    fn output_schema(&self) -> SchemaRef {
+        schema::output()
+    }
+
+    fn reduced_schema(&self) -> SchemaRef {
+        schema::reduced()
+    }
+
+    fn constants(&self, totals: &Totals) -> Result<Vec<i32>, String> {
+        let int = |name: &str, value: u64| {
+            i32::try_from(value).map_err(|_| format!("{name} is {value}: more than its column can hold"))
+        };
+        Ok(vec![
+            int("n_custom_theme_clients", totals.custom_theme_clients)?,
+            int("n_clients", totals.clients)?,
+        ])
+    }
+
+    fn bytes_per_row(&self) -> u64 {
+        38
+    }
+}

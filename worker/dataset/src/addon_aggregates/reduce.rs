@@ -1,0 +1,295 @@
+//! Partials of one partition to output rows.
+//!
+//! One flat record a client holds all that is known of it, so that the joins of the definition
+//! disappear: a client with distinct add-ons gives a row for each install kind it has, and each
+//! of those once for every group (profile creation date) it has, or once with nulls where it has
+//! none. Clients without add-ons give no row; they only count.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, FixedSizeBinaryArray, Int32Array, Int64Array, ListArray, RecordBatch,
+    StringArray, UInt8Array, UInt32Array,
+};
+use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+
+use super::map_main::{MoreGroups, Record};
+use super::schema::{self, NULL_ADDON, install, state};
+use super::{ADDONS, MAIN_SUMMARY};
+use crate::clients::{ClientKey, ClientTable, pass_of};
+use crate::pair_set::PairSet;
+use crate::{DatasetError, Pass, ReduceError, Reducer, RowSink, Texts, Totals, client_id};
+
+/// Rows in a batch for the sink, about.
+const SINK_ROWS: usize = 32 * 1024;
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Client {
+    record: Record,
+    counts: [u32; install::KINDS],
+}
+
+/// Reducer of one pass over one partition.
+pub struct AddonReducer {
+    pass: Pass,
+    clients: ClientTable,
+    records: Vec<Client>,
+    more: MoreGroups,
+    /// `client << 32 | process-wide code << 2 | kind`.
+    items: PairSet,
+    null_client: u8,
+}
+
+/// Bytes a reducer needs at most for so many partial rows and items.
+pub(super) fn bytes(rows: u64, items: u64) -> u64 {
+    // Slots at load 0.3 at worst, old and new together while a table doubles.
+    let client = 16 + std::mem::size_of::<Client>() as u64;
+    rows * (client * 2 + 8 * 4) + items * 8 * 5
+}
+
+fn malformed(what: impl Into<String>) -> DatasetError {
+    DatasetError::Malformed(what.into())
+}
+
+fn column<'a, T: Array + 'static>(batch: &'a RecordBatch, name: &str) -> Result<&'a T, DatasetError> {
+    let found = batch.column_by_name(name).and_then(|c| c.as_any().downcast_ref::<T>());
+    found
+        .filter(|c| c.null_count() == 0)
+        .ok_or_else(|| malformed(format!("no column {name} of the right type without nulls")))
+}
+
+impl AddonReducer {
+    /// A reducer of one pass.
+    pub fn new(pass: Pass) -> Self {
+        AddonReducer {
+            pass,
+            clients: ClientTable::default(),
+            records: vec![],
+            more: MoreGroups::default(),
+            items: PairSet::default(),
+            null_client: 0,
+        }
+    }
+
+    /// The number of the client in a partial's row; `None` if another pass takes it.
+    #[inline]
+    fn client(&mut self, id: &[u8], state: u8, codes: &[u32]) -> Result<Option<u32>, DatasetError> {
+        let id: [u8; 16] = id.try_into().map_err(|_| malformed("a client id of other than 16 bytes"))?;
+        let key = if state & state::CODED == 0 {
+            ClientKey::Uuid(u128::from_be_bytes(id))
+        } else {
+            let code = u32::from_le_bytes([id[0], id[1], id[2], id[3]]);
+            ClientKey::Code(code_of(codes, code)?)
+        };
+        if self.pass.of > 1 && pass_of(key, self.pass.of) != self.pass.index {
+            return Ok(None);
+        }
+        let number = self.clients.intern(key);
+        if number as usize == self.records.len() {
+            self.records.push(Client::default());
+        }
+        Ok(Some(number))
+    }
+
+    fn merge_main(&mut self, batch: &RecordBatch, codes: &[u32]) -> Result<(), DatasetError> {
+        let ids: &FixedSizeBinaryArray = column(batch, "client_id")?;
+        let states: &UInt8Array = column(batch, "state")?;
+        let dates: &Int64Array = column(batch, "profile_creation_date")?;
+        let days: &Int32Array = column(batch, "min_install_day")?;
+        for row in 0..batch.num_rows() {
+            let bits = states.value(row);
+            if bits & state::NULL_CLIENT != 0 {
+                if self.pass.index == 0 {
+                    self.null_client |= bits & state::THEMES;
+                }
+                continue;
+            }
+            let Some(number) = self.client(ids.value(row), bits, codes)? else { continue };
+            let record = &mut self.records[number as usize].record;
+            record.state |= bits & state::THEMES;
+            if bits & state::GROUP != 0 {
+                let date = (bits & state::DATE != 0).then(|| dates.value(row));
+                let day = (bits & state::DAY != 0).then(|| days.value(row));
+                record.merge(number, date, day, &mut self.more);
+            }
+        }
+        Ok(())
+    }
+
+    fn merge_addons(&mut self, batch: &RecordBatch, codes: &[u32]) -> Result<(), DatasetError> {
+        let ids: &FixedSizeBinaryArray = column(batch, "client_id")?;
+        let states: &UInt8Array = column(batch, "state")?;
+        let lists: &ListArray = column(batch, "items")?;
+        let items: &UInt32Array =
+            lists.values().as_any().downcast_ref().ok_or_else(|| malformed("items are no integers"))?;
+        let (items, offsets) = (items.values(), lists.value_offsets());
+        for row in 0..batch.num_rows() {
+            let Some(number) = self.client(ids.value(row), states.value(row), codes)? else { continue };
+            let counts = &mut self.records[number as usize].counts;
+            for &item in &items[offsets[row] as usize..offsets[row + 1] as usize] {
+                let kind = item & 3;
+                let code = match item >> 2 {
+                    NULL_ADDON => NULL_ADDON,
+                    code => code_of(codes, code)?,
+                };
+                if kind as usize >= install::KINDS {
+                    return Err(malformed("an item of an unknown install kind"));
+                }
+                if self.items.insert(u64::from(number) << 32 | u64::from(code << 2 | kind)) {
+                    counts[kind as usize] += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Groups of clients that have several, by client.
+    fn further_groups(&mut self) -> Vec<(u32, Option<i64>, Option<i32>)> {
+        let mut further: Vec<_> =
+            self.more.drain().map(|((client, date), day)| (client, date, day)).collect();
+        further.sort_unstable_by_key(|&(client, ..)| client);
+        further
+    }
+}
+
+#[inline]
+fn code_of(codes: &[u32], code: u32) -> Result<u32, DatasetError> {
+    codes.get(code as usize).copied().ok_or_else(|| malformed("a code that its dictionary lacks"))
+}
+
+impl Reducer for AddonReducer {
+    fn merge(&mut self, table: usize, batch: &RecordBatch, codes: &[u32]) -> Result<(), DatasetError> {
+        match table {
+            ADDONS => self.merge_addons(batch, codes),
+            MAIN_SUMMARY => self.merge_main(batch, codes),
+            other => Err(malformed(format!("there is no input table {other}"))),
+        }
+    }
+
+    fn memory(&self) -> usize {
+        self.clients.footprint(0)
+            + self.records.capacity() * std::mem::size_of::<Client>()
+            + self.items.footprint(0)
+            + self.more.allocation_size()
+    }
+
+    fn finish(&mut self, texts: &dyn Texts, sink: &mut RowSink<'_>) -> Result<Totals, ReduceError> {
+        self.items = PairSet::default();
+        let further = self.further_groups();
+        let mut further = further.as_slice();
+        let custom = |bits: u8| u64::from(bits & state::CUSTOM != 0);
+        let mut totals = Totals::default();
+        if self.null_client != 0 {
+            totals.clients += 1;
+            totals.custom_theme_clients += custom(self.null_client);
+        }
+        let mut rows = Rows::default();
+        for ((number, key), client) in (0u32..).zip(self.clients.iter()).zip(&self.records) {
+            let mine = further.iter().take_while(|&&(client, ..)| client == number).count();
+            let (own, rest) = further.split_at(mine);
+            further = rest;
+            let bits = client.record.state;
+            // A client of the add-ons alone is no client of main_summary.
+            if bits & state::THEMES != 0 {
+                totals.clients += 1;
+                totals.custom_theme_clients += custom(bits);
+            }
+            if client.counts != [0; install::KINDS] {
+                let start = rows.text.len();
+                match key {
+                    ClientKey::Uuid(id) => rows.text.extend_from_slice(&client_id::format(id)),
+                    ClientKey::Code(code) => texts.append(code, &mut rows.text),
+                }
+                rows.push_client(start, client, own);
+                if rows.len() >= SINK_ROWS || rows.text.len() > i32::MAX as usize / 2 {
+                    totals.rows += rows.len() as u64;
+                    sink(std::mem::take(&mut rows).finish()?).map_err(ReduceError::Sink)?;
+                }
+            }
+        }
+        if rows.len() > 0 {
+            totals.rows += rows.len() as u64;
+            sink(rows.finish()?).map_err(ReduceError::Sink)?;
+        }
+        Ok(totals)
+    }
+}
+
+/// Output columns in the making.
+#[derive(Default)]
+struct Rows {
+    text: Vec<u8>,
+    ends: Vec<i32>,
+    foreign: Vec<Option<bool>>,
+    count: Vec<i64>,
+    user_type: Vec<i64>,
+    created: Vec<i64>,
+    created_valid: Vec<bool>,
+    day: Vec<i32>,
+    day_valid: Vec<bool>,
+    theme: Vec<i64>,
+    theme_valid: Vec<bool>,
+}
+
+impl Rows {
+    fn len(&self) -> usize {
+        self.count.len()
+    }
+
+    /// All rows of a client whose id is the text from `start`.
+    fn push_client(&mut self, start: usize, client: &Client, further: &[(u32, Option<i64>, Option<i32>)]) {
+        let [own, foreign, unknown] = client.counts.map(|count| i64::from(count > 0));
+        let user_type = foreign - own - unknown;
+        let end = self.text.len();
+        let mut first = true;
+        let groups =
+            client.record.group().into_iter().chain(further.iter().map(|&(_, date, day)| (date, day)));
+        let none = client.record.group().is_none().then_some((None, None));
+        for (date, day) in groups.chain(none) {
+            for (kind, value) in
+                [(install::SELF, Some(false)), (install::FOREIGN, Some(true)), (install::UNKNOWN, None)]
+            {
+                let count = client.counts[kind as usize];
+                if count == 0 {
+                    continue;
+                }
+                if !std::mem::take(&mut first) {
+                    self.text.extend_from_within(start..end);
+                }
+                self.ends.push(self.text.len() as i32);
+                self.foreign.push(value);
+                self.count.push(i64::from(count));
+                self.user_type.push(user_type);
+                self.created.push(date.unwrap_or(0));
+                self.created_valid.push(date.is_some());
+                self.day.push(day.unwrap_or(0));
+                self.day_valid.push(day.is_some());
+                let bits = client.record.state;
+                let bit = |bit| i64::from(bits & bit != 0);
+                self.theme.push(bit(state::CUSTOM) - bit(state::DEFAULT));
+                self.theme_valid.push(bits & state::THEMES != 0);
+            }
+        }
+    }
+
+    fn finish(self) -> Result<RecordBatch, DatasetError> {
+        let offsets: Vec<i32> = std::iter::once(0).chain(self.ends).collect();
+        let ids = StringArray::try_new(
+            OffsetBuffer::new(ScalarBuffer::from(offsets)),
+            Buffer::from_vec(self.text),
+            None,
+        )
+        .map_err(|_| malformed("a client id that is not UTF-8"))?;
+        let nulls = |valid: Vec<bool>| Some(NullBuffer::from(valid)).filter(|n| n.null_count() > 0);
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(ids),
+            Arc::new(BooleanArray::from(self.foreign)),
+            Arc::new(Int64Array::from(self.count)),
+            Arc::new(Int64Array::from(self.user_type)),
+            Arc::new(Int64Array::new(self.created.into(), nulls(self.created_valid))),
+            Arc::new(Int32Array::new(self.day.into(), nulls(self.day_valid))),
+            Arc::new(Int64Array::new(self.theme.into(), nulls(self.theme_valid))),
+        ];
+        RecordBatch::try_new(schema::reduced(), columns).map_err(|e| malformed(e.to_string()))
+    }
+}

@@ -1,0 +1,200 @@
+//! A bitmap over the rows of a batch: least significant bit first, as Parquet and Arrow pack
+//! theirs, so that runs are filled and packed bits copied a word at a time.
+//!
+//! Not here: what the bits mean.
+
+/// A growable bitmap; bits beyond [`Bits::len`] in the last word are zero.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bits {
+    words: Vec<u64>,
+    len: usize,
+}
+
+const fn low_mask(bits: usize) -> u64 {
+    if bits >= 64 { u64::MAX } else { (1 << bits) - 1 }
+}
+
+impl Bits {
+    /// Bits in the map.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no bits.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Removes all bits, keeping the memory.
+    pub fn clear(&mut self) {
+        self.words.clear();
+        self.len = 0;
+    }
+
+    /// The packed words.
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
+    /// The packed words, to be combined in place; bits beyond the length must stay zero.
+    pub fn words_mut(&mut self) -> &mut [u64] {
+        &mut self.words
+    }
+
+    /// Whether bit `at` is set; out of range is false.
+    #[inline]
+    pub fn get(&self, at: usize) -> bool {
+        self.words.get(at / 64).is_some_and(|w| (w >> (at % 64)) & 1 == 1)
+    }
+
+    /// Sets bit `at`, which must be in range.
+    #[inline]
+    pub fn set(&mut self, at: usize) {
+        self.words[at / 64] |= 1 << (at % 64);
+    }
+
+    /// Appends the low `count` (at most 64) bits of `bits`.
+    #[inline]
+    pub fn push_word(&mut self, bits: u64, count: usize) {
+        let bits = bits & low_mask(count);
+        let shift = self.len % 64;
+        if count == 0 {
+            return;
+        }
+        if shift == 0 {
+            self.words.push(bits);
+        } else {
+            if let Some(last) = self.words.last_mut() {
+                *last |= bits << shift;
+            }
+            if shift + count > 64 {
+                self.words.push(bits >> (64 - shift));
+            }
+        }
+        self.len += count;
+    }
+
+    /// Appends `count` copies of `bit`.
+    pub fn push_run(&mut self, bit: bool, mut count: usize) {
+        let word = if bit { u64::MAX } else { 0 };
+        let head = (64 - self.len % 64) % 64;
+        let first = head.min(count);
+        self.push_word(word, first);
+        count -= first;
+        self.words.resize(self.words.len() + count / 64, word);
+        self.len += count / 64 * 64;
+        self.push_word(word, count % 64);
+    }
+
+    /// Appends `count` bits of `packed`, starting at bit `from`; `packed` must hold them.
+    pub fn push_packed(&mut self, packed: &[u8], from: usize, count: usize) {
+        let mut at = from;
+        let end = from + count;
+        while at < end {
+            let take = (end - at).min(56);
+            self.push_word(load_bits(packed, at), take);
+            at += take;
+        }
+    }
+
+    /// How many bits are set.
+    pub fn count(&self) -> usize {
+        self.words.iter().map(|w| w.count_ones() as usize).sum()
+    }
+
+    /// How many bits are set in `from..to`.
+    pub fn count_range(&self, from: usize, to: usize) -> usize {
+        let mut at = from;
+        let mut total = 0;
+        while at < to {
+            let take = (64 - at % 64).min(to - at);
+            let word = (self.words[at / 64] >> (at % 64)) & low_mask(take);
+            total += word.count_ones() as usize;
+            at += take;
+        }
+        total
+    }
+
+    /// The positions of set bits in `from..to`, ascending.
+    pub fn ones(&self, from: usize, to: usize) -> Ones<'_> {
+        let to = to.min(self.len);
+        let word = self.words.get(from / 64).map_or(0, |w| w & !low_mask(from % 64));
+        Ones { words: &self.words, at: from / 64, word, to }
+    }
+}
+
+/// At least 56 bits of `packed` from bit `at`, zeros beyond its end.
+#[inline]
+pub fn load_bits(packed: &[u8], at: usize) -> u64 {
+    let byte = at / 8;
+    let word = match packed.get(byte..byte + 8) {
+        Some(eight) => u64::from_le_bytes(eight.try_into().unwrap_or_default()),
+        None => {
+            let mut padded = [0; 8];
+            let rest = packed.get(byte..).unwrap_or_default();
+            padded[..rest.len()].copy_from_slice(rest);
+            u64::from_le_bytes(padded)
+        }
+    };
+    word >> (at % 8)
+}
+
+/// Iterator over set bits.
+pub struct Ones<'a> {
+    words: &'a [u64],
+    at: usize,
+    word: u64,
+    to: usize,
+}
+
+impl Iterator for Ones<'_> {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        while self.word == 0 {
+            self.at += 1;
+            if self.at * 64 >= self.to {
+                return None;
+            }
+            self.word = self.words[self.at];
+        }
+        let bit = self.at * 64 + self.word.trailing_zeros() as usize;
+        self.word &= self.word - 1;
+        (bit < self.to).then_some(bit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_way_to_push_gives_the_bits_pushed(
+            parts in prop::collection::vec((0..3u8, any::<bool>(), prop::collection::vec(any::<u8>(), 1..40), 0..9usize), 0..12)
+        ) {
+            let mut bits = Bits::default();
+            let mut plain: Vec<bool> = vec![];
+            for (way, bit, bytes, skip) in parts {
+                match way {
+                    0 => { bits.push_run(bit, bytes.len() * 7); plain.extend(vec![bit; bytes.len() * 7]); }
+                    1 => {
+                        let count = bytes.len() * 8 - skip.min(7);
+                        bits.push_packed(&bytes, skip.min(7), count);
+                        plain.extend((0..count).map(|i| { let b = i + skip.min(7); bytes[b / 8] >> (b % 8) & 1 == 1 }));
+                    }
+                    _ => { bits.push_word(u64::from(bytes[0]), 3); plain.extend((0..3).map(|i| bytes[0] >> i & 1 == 1)); }
+                }
+            }
+            prop_assert_eq!(bits.len(), plain.len());
+            for (i, &b) in plain.iter().enumerate() { prop_assert_eq!(bits.get(i), b, "bit {}", i); }
+            let (from, to) = (plain.len() / 3, plain.len() - plain.len() / 5);
+            let ones: Vec<usize> = (from..to).filter(|&i| plain[i]).collect();
+            prop_assert_eq!(bits.count_range(from, to), ones.len());
+            prop_assert_eq!(bits.ones(from, to).collect::<Vec<_>>(), ones);
+            prop_assert_eq!(bits.count(), plain.iter().filter(|b| **b).count());
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! A set of 64-bit keys, the hot set of both sides: (client, add-on, flag) packed in one word.
+//!
+//! Open addressing with linear probing over one array of words: a probe is one cache line, which
+//! a general hash set's control bytes make two.
+
+/// The key that cannot be inserted.
+const EMPTY: u64 = u64::MAX;
+const MIN_SLOTS: usize = 1 << 10;
+
+/// A set of keys, each below `u64::MAX`.
+pub struct PairSet {
+    slots: Vec<u64>,
+    len: usize,
+}
+
+impl Default for PairSet {
+    fn default() -> Self {
+        PairSet { slots: vec![EMPTY; MIN_SLOTS], len: 0 }
+    }
+}
+
+#[inline]
+fn home(key: u64, slots: usize) -> usize {
+    // Fibonacci hashing: the product's high bits depend on all of the key's.
+    (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - slots.trailing_zeros())) as usize
+}
+
+impl PairSet {
+    /// A set with room for `keys` before it grows.
+    pub fn with_capacity(keys: usize) -> Self {
+        let slots = (keys * 5 / 3 + 1).next_power_of_two().max(MIN_SLOTS);
+        PairSet { slots: vec![EMPTY; slots], len: 0 }
+    }
+
+    /// Keys held.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether `key` was new.
+    #[inline]
+    pub fn insert(&mut self, key: u64) -> bool {
+        debug_assert_ne!(key, EMPTY);
+        if self.len * 5 >= self.slots.len() * 3 {
+            self.grow();
+        }
+        let mask = self.slots.len() - 1;
+        let mut at = home(key, self.slots.len());
+        loop {
+            let slot = self.slots[at];
+            if slot == key {
+                return false;
+            }
+            if slot == EMPTY {
+                self.slots[at] = key;
+                self.len += 1;
+                return true;
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let slots = self.slots.len() * 2;
+        let old = std::mem::replace(&mut self.slots, vec![EMPTY; slots]);
+        for key in old.into_iter().filter(|&key| key != EMPTY) {
+            let mut at = home(key, slots);
+            while self.slots[at] != EMPTY {
+                at = (at + 1) & (slots - 1);
+            }
+            self.slots[at] = key;
+        }
+    }
+
+    /// All keys, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
+        self.slots.iter().copied().filter(|&key| key != EMPTY)
+    }
+
+    /// Removes all keys, keeping the memory.
+    pub fn clear(&mut self) {
+        self.slots.fill(EMPTY);
+        self.len = 0;
+    }
+
+    /// Bytes held at worst after `more` insertions.
+    pub fn footprint(&self, more: usize) -> usize {
+        let mut slots = self.slots.len();
+        let mut bytes = slots * 8;
+        while (self.len + more) * 5 >= slots * 3 {
+            bytes = slots * 8 + slots * 16;
+            slots *= 2;
+        }
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn it_is_a_set_through_growth_and_clearing() {
+        let mut set = PairSet::default();
+        for round in 0..3u64 {
+            let keys: Vec<u64> = (0..20_000u64).map(|i| (i * i % 7919) << 32 | (i % 13) + round).collect();
+            let mut plain = HashSet::new();
+            for &key in &keys {
+                assert_eq!(set.insert(key), plain.insert(key));
+            }
+            assert_eq!(set.iter().collect::<HashSet<_>>(), plain);
+            assert_eq!(set.len(), plain.len());
+            set.clear();
+        }
+    }
+}
