@@ -1,0 +1,136 @@
+//! What follows from the state after an event: retries whose time has come, lost outputs that
+//! are needed again, stages to plan, jobs to publish, slots to fill, waits to note; and when
+//! time alone will change something. Runs at the end of every step.
+
+use tally_proto::ids::{AttemptId, JobId, StageId, TaskId, WorkerId};
+
+use crate::command::Command;
+use crate::job::{Job, Phase};
+use crate::placement::{Candidate, Fleet, Queue, place};
+use crate::status::StagePhase;
+use crate::step::Scheduler;
+use crate::task::{Attempt, Running, TaskState};
+use crate::time::Millis;
+use crate::worker::Workers;
+
+impl Scheduler {
+    pub(crate) fn settle(&mut self) {
+        for (id, job) in &mut self.jobs {
+            job.stages.iter_mut().for_each(|stage| stage.end_backoffs(self.now));
+            job.rerun_needed();
+            for (worker, attempt) in job.withdraw(id) {
+                order_stop(&mut self.workers, &mut self.out, worker, attempt);
+            }
+            advance(id, job, &mut self.out);
+        }
+        self.fill_slots();
+        self.speculate();
+        let nobody = self.workers.serving().is_empty();
+        for job in self.jobs.values_mut() {
+            let waits = nobody && job.needs_workers();
+            if let Phase::Running { waiting_since } = &mut job.phase {
+                *waiting_since = waits.then(|| waiting_since.unwrap_or(self.now));
+            }
+        }
+    }
+
+    fn fill_slots(&mut self) {
+        if self.workers.free().is_empty() {
+            return;
+        }
+        let mut jobs: Vec<_> = self.jobs.iter().filter(|(_, job)| job.startable().next().is_some()).collect();
+        jobs.sort_unstable_by_key(|(_, job)| job.order);
+        let queues =
+            jobs.iter().map(|(_, job)| Queue { running: job.attempts(), candidates: candidates(job) });
+        let placed = place(Fleet::of(&self.workers), queues.collect());
+        let owners: Vec<JobId> = jobs.iter().map(|(id, _)| (*id).clone()).collect();
+        for assignment in placed {
+            let (stage, index) = (StageId(assignment.stage), assignment.index);
+            let task = TaskId { job: owners[assignment.queue].clone(), stage, index };
+            self.start(task, assignment.worker);
+        }
+    }
+
+    /// Starts an attempt: the first of a task that is ready, or the second of one that runs.
+    pub(crate) fn start(&mut self, id: TaskId, worker: WorkerId) {
+        let Some(stage) = self.jobs.get_mut(&id.job).and_then(|job| job.stage_mut(id.stage)) else { return };
+        let Some(task) = stage.task_mut(id.index) else { return };
+        let attempt = Attempt {
+            number: task.next_attempt,
+            worker: worker.clone(),
+            started: self.now,
+            step: self.steps,
+        };
+        task.next_attempt += 1;
+        let (weight, number) = (task.weight, attempt.number);
+        let state = match task.state() {
+            TaskState::Running(Running { first, .. }) => {
+                TaskState::Running(Running { first: first.clone(), second: Some(attempt) })
+            }
+            _ => TaskState::alone(attempt),
+        };
+        stage.set(id.index, state);
+        let attempt = AttemptId { task: id, attempt: number };
+        self.workers.occupy(&worker, attempt.clone(), weight);
+        self.out.push(Command::Start { worker, attempt });
+    }
+
+    /// The next time at which a [`crate::Event::Tick`] changes something though nothing else
+    /// happens; may lie in the past. `None`: no tick is needed until the next event.
+    pub fn next_wakeup(&self) -> Option<Millis> {
+        let silence = self.config.worker_timeout.zip(self.workers.most_silent());
+        let silence = silence.map(|(timeout, (seen, _))| seen.after(timeout));
+        let jobs = self.jobs.values().flat_map(|job| {
+            let waiting = match job.phase {
+                Phase::Running { waiting_since } => waiting_since,
+                Phase::Publishing => None,
+            };
+            let gives_up = waiting.map(|since| since.after(self.config.no_workers_timeout));
+            job.stages.iter().filter_map(|stage| stage.next_backoff()).chain(gives_up)
+        });
+        jobs.chain(silence).chain(self.next_slow()).min()
+    }
+}
+
+/// Orders an attempt to stop, unless its worker is gone.
+pub(crate) fn order_stop(
+    workers: &mut Workers,
+    out: &mut Vec<Command>,
+    worker: WorkerId,
+    attempt: AttemptId,
+) {
+    if workers.stop(&worker, &attempt) {
+        out.push(Command::Stop { worker, attempt });
+    }
+}
+
+/// Orders the planning of stages whose inputs are complete, and the publish after the last.
+fn advance(id: &JobId, job: &mut Job, out: &mut Vec<Command>) {
+    let open = job.open();
+    if let Phase::Running { .. } = job.phase
+        && !open.contains(&true)
+    {
+        job.phase = Phase::Publishing;
+        out.push(Command::Publish { job: id.clone() });
+        return;
+    }
+    for (stage, _) in (0u32..).zip(open).filter(|(_, open)| *open) {
+        let index = stage as usize;
+        if job.stages[index].phase == StagePhase::Waiting && job.inputs_exist(index) {
+            job.stages[index].phase = StagePhase::Planning;
+            out.push(Command::PlanStage { job: id.clone(), stage: StageId(stage) });
+        }
+    }
+}
+
+fn candidates(job: &Job) -> impl Iterator<Item = Candidate<'_>> {
+    job.startable().flat_map(|(stage, state)| {
+        state.ready().map(move |(index, task)| Candidate {
+            stage,
+            index,
+            weight: task.weight,
+            preferred: task.preferred.as_ref(),
+            avoid: &task.avoid,
+        })
+    })
+}

@@ -1,0 +1,83 @@
+//! Second attempts for stragglers: whose first attempt is slow, and when the next one will be.
+//! Which result counts is decided in `report`.
+
+use tally_proto::ids::{JobId, StageId, TaskId, WorkerId};
+
+use crate::config::Speculation;
+use crate::placement::MAX_PASSED_OVER;
+use crate::stage::Stage;
+use crate::step::Scheduler;
+use crate::task::{Task, TaskState};
+use crate::time::Millis;
+
+impl Scheduler {
+    /// Gives slots that no pending task could take to second attempts, the longest running
+    /// first within a stage.
+    pub(crate) fn speculate(&mut self) {
+        let Some(rule) = self.config.speculation else { return };
+        if self.workers.free().is_empty() {
+            return;
+        }
+        for task in self.slow_tasks(&rule) {
+            if let Some(worker) = self.second_worker(&task) {
+                if let Some(stage) = self.jobs.get_mut(&task.job).and_then(|job| job.stage_mut(task.stage)) {
+                    stage.second_attempts += 1;
+                }
+                self.start(task, worker);
+            }
+        }
+    }
+
+    /// The tasks whose only attempt is slow by now; of each stage so many at most.
+    fn slow_tasks(&self, rule: &Speculation) -> Vec<TaskId> {
+        let mut slow = Vec::new();
+        for (id, at, stage) in self.open_stages() {
+            let Some(limit) = stage.slow_after(rule) else { continue };
+            let overdue = stage.alone(Millis(0)).take_while(|(started, _)| started.after(limit) <= self.now);
+            slow.extend(overdue.take(MAX_PASSED_OVER).map(|(_, index)| TaskId {
+                job: id.clone(),
+                stage: StageId(at),
+                index,
+            }));
+        }
+        slow
+    }
+
+    fn open_stages(&self) -> impl Iterator<Item = (&JobId, u32, &Stage)> {
+        self.jobs.iter().flat_map(|(id, job)| {
+            let open = job.open();
+            let stages = (0u32..).zip(&job.stages);
+            stages.filter(move |(at, _)| open[*at as usize]).map(move |(at, stage)| (id, at, stage))
+        })
+    }
+
+    /// The least loaded free worker that does not run the task and did not fail it.
+    fn second_worker(&self, id: &TaskId) -> Option<WorkerId> {
+        let task = self.jobs.get(&id.job)?.stage(id.stage)?.task(id.index)?;
+        let mut free = self.workers.free().iter().map(|(_, _, worker)| worker);
+        free.find(|worker| !runs_on(task, worker) && !task.avoid.contains(worker)).cloned()
+    }
+
+    /// When the next attempt that is not slow yet will be, while a slot is free for a second.
+    pub(crate) fn next_slow(&self) -> Option<Millis> {
+        let rule = self.config.speculation.as_ref()?;
+        if self.workers.free().is_empty() {
+            return None;
+        }
+        let next = self.open_stages().filter_map(|(_, _, stage)| {
+            let limit = stage.slow_after(rule)?;
+            // Those already slow had their chance in the last step: only an event can give
+            // them a worker, so the first that can change anything is the first after them.
+            let from = Millis((self.now.0.saturating_add(1)).saturating_sub(Millis(0).after(limit).0));
+            stage.alone(from).next().map(|(started, _)| started.after(limit))
+        });
+        next.min()
+    }
+}
+
+fn runs_on(task: &Task, worker: &WorkerId) -> bool {
+    match task.state() {
+        TaskState::Running(running) => running.attempts().any(|attempt| attempt.worker == *worker),
+        _ => false,
+    }
+}

@@ -1,0 +1,288 @@
+//! One stage: its tasks and the queues and counters over them. Every change of a task's state
+//! goes through [`Stage::set`], so the queues always agree with the tasks and no step has to
+//! look through all of them. Why a state changes is decided elsewhere.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tally_proto::ids::{StageId, WorkerId};
+
+use crate::config::Speculation;
+use crate::event::TaskPlan;
+use crate::median::Median;
+use crate::status::{StagePhase, StageStatus};
+use crate::task::{Output, Running, Task, TaskState};
+use crate::time::Millis;
+
+/// A stage of a job.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    /// Earlier stages, by index.
+    pub reads: Vec<usize>,
+    /// Later stages, by index.
+    pub readers: Vec<usize>,
+    pub phase: StagePhase,
+    pub failed_attempts: u64,
+    pub reruns: u64,
+    pub second_attempts: u64,
+    /// How long the winning attempts ran, in milliseconds.
+    pub durations: Median,
+    tasks: Vec<Task>,
+    queues: Queues,
+}
+
+/// The tasks by state.
+#[derive(Debug, Default)]
+struct Queues {
+    /// Heaviest first.
+    ready: BTreeSet<(Reverse<u64>, u32)>,
+    backoff: BTreeSet<(Millis, u32)>,
+    running: usize,
+    /// Running with a single attempt, longest first.
+    alone: BTreeSet<(Millis, u32)>,
+    /// Done, by holder.
+    held: BTreeMap<WorkerId, BTreeSet<u32>>,
+    done: usize,
+    gone: BTreeSet<u32>,
+}
+
+fn toggle<T: Ord>(set: &mut BTreeSet<T>, item: T, present: bool) {
+    if present {
+        set.insert(item);
+    } else {
+        set.remove(&item);
+    }
+}
+
+fn count(counter: &mut usize, present: bool) {
+    *counter = if present { *counter + 1 } else { *counter - 1 };
+}
+
+impl Queues {
+    /// Enters the task where its state belongs, or takes it out from there.
+    fn file(&mut self, index: u32, task: &Task, present: bool) {
+        match task.state() {
+            TaskState::Ready => toggle(&mut self.ready, (Reverse(task.weight), index), present),
+            TaskState::Backoff { until } => toggle(&mut self.backoff, (*until, index), present),
+            TaskState::Running(running) => {
+                count(&mut self.running, present);
+                if running.second.is_none() {
+                    toggle(&mut self.alone, (running.first.started, index), present);
+                }
+            }
+            TaskState::Done(output) => {
+                count(&mut self.done, present);
+                let held = self.held.entry(output.worker.clone()).or_default();
+                toggle(held, index, present);
+                if held.is_empty() {
+                    self.held.remove(&output.worker);
+                }
+            }
+            TaskState::Gone => toggle(&mut self.gone, index, present),
+        }
+    }
+}
+
+impl Stage {
+    pub(crate) fn new(reads: &[StageId]) -> Self {
+        Self {
+            reads: reads.iter().map(|stage| stage.0 as usize).collect(),
+            readers: Vec::new(),
+            phase: StagePhase::Waiting,
+            failed_attempts: 0,
+            reruns: 0,
+            second_attempts: 0,
+            durations: Median::default(),
+            tasks: Vec::new(),
+            queues: Queues::default(),
+        }
+    }
+
+    /// Takes the answer to the order to plan.
+    pub(crate) fn plan(&mut self, plans: Vec<TaskPlan>) {
+        self.phase = StagePhase::Planned;
+        self.tasks = plans.into_iter().map(Task::new).collect();
+        for (index, task) in (0u32..).zip(&self.tasks) {
+            self.queues.file(index, task, true);
+        }
+    }
+
+    /// The task of that number, if the stage has one.
+    pub(crate) fn task(&self, index: u32) -> Option<&Task> {
+        self.tasks.get(index as usize)
+    }
+
+    /// The task of that number, for all but its state.
+    pub(crate) fn task_mut(&mut self, index: u32) -> Option<&mut Task> {
+        self.tasks.get_mut(index as usize)
+    }
+
+    /// Moves a task to another state. A number that the stage does not have changes nothing.
+    pub(crate) fn set(&mut self, index: u32, state: TaskState) {
+        if let Some(task) = self.tasks.get_mut(index as usize) {
+            self.queues.file(index, task, false);
+            task.replace_state(state);
+            self.queues.file(index, task, true);
+        }
+    }
+
+    /// Whether all tasks are done, even if some outputs are gone that nobody needed.
+    pub(crate) fn complete(&self) -> bool {
+        self.phase == StagePhase::Planned && self.queues.done + self.queues.gone.len() == self.tasks.len()
+    }
+
+    /// Whether all outputs exist.
+    pub(crate) fn readable(&self) -> bool {
+        self.complete() && self.queues.gone.is_empty()
+    }
+
+    /// The tasks that are ready, heaviest first.
+    pub(crate) fn ready(&self) -> impl Iterator<Item = (u32, &Task)> {
+        self.queues.ready.iter().map(|(_, index)| (*index, &self.tasks[*index as usize]))
+    }
+
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.queues.ready.is_empty()
+    }
+
+    /// Makes those tasks ready whose wait is over.
+    pub(crate) fn end_backoffs(&mut self, now: Millis) {
+        while let Some((until, index)) = self.queues.backoff.first().copied()
+            && until <= now
+        {
+            self.set(index, TaskState::Ready);
+        }
+    }
+
+    pub(crate) fn next_backoff(&self) -> Option<Millis> {
+        self.queues.backoff.first().map(|(until, _)| *until)
+    }
+
+    /// How many attempts run.
+    pub(crate) fn attempts(&self) -> usize {
+        2 * self.queues.running - self.queues.alone.len()
+    }
+
+    /// Makes all running tasks ready again. Looks through all tasks: for the end of a job, or
+    /// of a stage that is no longer wanted.
+    pub(crate) fn take_running(&mut self) -> Vec<(u32, Running)> {
+        let running = (0u32..).zip(&self.tasks).filter_map(|(index, task)| match task.state() {
+            TaskState::Running(running) => Some((index, running.clone())),
+            _ => None,
+        });
+        let running: Vec<_> = running.collect();
+        for (index, _) in &running {
+            self.set(*index, TaskState::Ready);
+        }
+        running
+    }
+
+    /// The outputs that exist, by index.
+    pub(crate) fn outputs(&self) -> impl Iterator<Item = (u32, &Output)> {
+        (0u32..).zip(&self.tasks).filter_map(|(index, task)| match task.state() {
+            TaskState::Done(output) => Some((index, output)),
+            _ => None,
+        })
+    }
+
+    /// The output of a task, if it exists.
+    pub(crate) fn output(&self, index: u32) -> Option<&Output> {
+        match self.task(index)?.state() {
+            TaskState::Done(output) => Some(output),
+            _ => None,
+        }
+    }
+
+    /// The tasks whose output that worker holds.
+    pub(crate) fn held(&self, worker: &WorkerId) -> impl Iterator<Item = u32> {
+        self.queues.held.get(worker).into_iter().flatten().copied()
+    }
+
+    /// Notes that the outputs of a worker are gone.
+    pub(crate) fn drop_outputs(&mut self, worker: &WorkerId) {
+        for index in self.held(worker).collect::<Vec<_>>() {
+            self.set(index, TaskState::Gone);
+        }
+    }
+
+    /// Makes the tasks ready whose output is gone.
+    pub(crate) fn rerun_gone(&mut self) {
+        for index in self.queues.gone.clone() {
+            self.set(index, TaskState::Ready);
+            self.reruns += 1;
+        }
+    }
+
+    /// From which running time on an attempt counts as slow; `None` while too few are done.
+    pub(crate) fn slow_after(&self, rule: &Speculation) -> Option<Duration> {
+        if (self.queues.done as f64) < rule.quantile * self.tasks.len() as f64 {
+            return None;
+        }
+        let median = self.durations.get()? as f64;
+        Some(Duration::from_millis((median * rule.multiplier) as u64).max(rule.minimum))
+    }
+
+    /// The tasks with a single attempt, in the order and with the time of their start, from
+    /// `from` on.
+    pub(crate) fn alone(&self, from: Millis) -> impl Iterator<Item = (Millis, u32)> {
+        self.queues.alone.range((from, 0)..).copied()
+    }
+
+    pub(crate) fn status(&self) -> StageStatus {
+        StageStatus {
+            phase: self.phase,
+            tasks: self.tasks.len(),
+            pending: self.queues.ready.len(),
+            waiting: self.queues.backoff.len(),
+            running: self.queues.running,
+            done: self.queues.done + self.queues.gone.len(),
+            failed_attempts: self.failed_attempts,
+            reruns: self.reruns,
+            second_attempts: self.second_attempts,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::Attempt;
+
+    fn attempt(number: u32, started: u64) -> Attempt {
+        let worker = WorkerId::parse("w").unwrap();
+        Attempt { number, worker, started: Millis(started), step: 0 }
+    }
+
+    #[test]
+    fn every_state_is_counted_once_and_only_while_it_lasts() {
+        let worker = WorkerId::parse("w").unwrap();
+        let mut stage = Stage::new(&[]);
+        stage.plan(vec![TaskPlan { weight: 1, preferred: None }]);
+        let second = Running { first: attempt(0, 5), second: Some(attempt(1, 6)) };
+        let output = Output { worker: worker.clone(), attempt: 0, step: 0 };
+        let states = [
+            (TaskState::Ready, [1, 0, 0, 0], 0, 0),
+            (TaskState::Backoff { until: Millis(3) }, [0, 1, 0, 0], 0, 0),
+            (TaskState::alone(attempt(0, 5)), [0, 0, 1, 0], 1, 0),
+            (TaskState::Running(second), [0, 0, 1, 0], 2, 0),
+            (TaskState::Done(output), [0, 0, 0, 1], 0, 1),
+            (TaskState::Gone, [0, 0, 0, 1], 0, 0),
+        ];
+        for (state, counts, attempts, held) in states.iter().chain(states.iter().rev()) {
+            stage.set(0, state.clone());
+            let status = stage.status();
+            let got = [status.pending, status.waiting, status.running, status.done];
+            assert_eq!(got, *counts, "{state:?}");
+            assert_eq!((stage.attempts(), stage.held(&worker).count()), (*attempts, *held), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn the_heaviest_task_is_ready_first_and_ties_go_by_index() {
+        let mut stage = Stage::new(&[]);
+        stage.plan([3, 9, 3, 7].map(|weight| TaskPlan { weight, preferred: None }).into());
+        let order: Vec<_> = stage.ready().map(|(index, _)| index).collect();
+        assert_eq!(order, [1, 3, 0, 2]);
+    }
+}

@@ -1,0 +1,120 @@
+//! One task: its states, its running attempts and its record of failures. Which states follow
+//! which is decided elsewhere; changing one goes through `stage`, which keeps the queues.
+
+use tally_proto::ids::WorkerId;
+
+use crate::event::TaskPlan;
+use crate::time::Millis;
+
+/// A running try at a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    pub number: u32,
+    pub worker: WorkerId,
+    pub started: Millis,
+    /// The step that started it.
+    pub step: u64,
+}
+
+/// The output of a done task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Output {
+    /// Who holds it.
+    pub worker: WorkerId,
+    /// The attempt that made it.
+    pub attempt: u32,
+    /// The step in which it was made.
+    pub step: u64,
+}
+
+/// The one or two attempts of a task that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Running {
+    pub first: Attempt,
+    pub second: Option<Attempt>,
+}
+
+impl Running {
+    /// Takes the attempt of that number out: it, and the other one.
+    pub(crate) fn split(&self, number: u32) -> Option<(Attempt, Option<Attempt>)> {
+        match &self.second {
+            _ if self.first.number == number => Some((self.first.clone(), self.second.clone())),
+            Some(second) if second.number == number => Some((second.clone(), Some(self.first.clone()))),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn attempts(&self) -> impl Iterator<Item = &Attempt> {
+        std::iter::once(&self.first).chain(&self.second)
+    }
+}
+
+/// Where a task stands. Always exactly one of these.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TaskState {
+    /// Starts when its stage's inputs are complete and there is a slot.
+    Ready,
+    /// Failed; becomes ready at that time.
+    Backoff { until: Millis },
+    /// Runs.
+    Running(Running),
+    /// Has an output.
+    Done(Output),
+    /// Was done and nobody needed its output when the holder was lost. Becomes ready if
+    /// somebody does later.
+    Gone,
+}
+
+impl TaskState {
+    /// The state of a task with just this attempt.
+    pub(crate) fn alone(attempt: Attempt) -> Self {
+        Self::Running(Running { first: attempt, second: None })
+    }
+}
+
+/// One unit of work of a stage.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub weight: u64,
+    pub preferred: Option<WorkerId>,
+    /// Where it failed, or its output could not be read from: other workers come first.
+    pub avoid: Vec<WorkerId>,
+    pub strikes: u32,
+    /// Ends without a strike that count towards `Config::max_excused`.
+    pub excused: u32,
+    /// How often its output could not be read.
+    pub losses: u32,
+    /// The number of the next attempt.
+    pub next_attempt: u32,
+    state: TaskState,
+}
+
+impl Task {
+    pub(crate) fn new(plan: TaskPlan) -> Self {
+        Self {
+            weight: plan.weight,
+            preferred: plan.preferred,
+            avoid: Vec::new(),
+            strikes: 0,
+            excused: 0,
+            losses: 0,
+            next_attempt: 0,
+            state: TaskState::Ready,
+        }
+    }
+
+    pub(crate) fn state(&self) -> &TaskState {
+        &self.state
+    }
+
+    /// For `Stage::set` alone, which keeps the queues in step.
+    pub(crate) fn replace_state(&mut self, state: TaskState) {
+        self.state = state;
+    }
+
+    pub(crate) fn avoid(&mut self, worker: &WorkerId) {
+        if !self.avoid.contains(worker) {
+            self.avoid.push(worker.clone());
+        }
+    }
+}
