@@ -1,0 +1,266 @@
+//! Lays a block of pings out in columns: one batch for each table. Which pings, and what they hold, is decided elsewhere.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, BooleanBuilder, DictionaryArray, Int32Array, Int32Builder, Int64Array,
+    Int64Builder, ListArray, RecordBatch, StringBuilder, StructArray, new_null_array,
+};
+use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::datatypes::{Field, Fields, Int32Type, Schema};
+use arrow::error::ArrowError;
+
+use crate::client::{Client, Ping};
+use crate::draw::Draw;
+use crate::strings::Strings;
+
+/// A block is full at this many rows of either table. A ping's add-ons stay together, so it may hold one ping more.
+const BLOCK_ROWS: usize = 1 << 16;
+
+// What the job reads, and narrow days hold.
+const NARROW_MAIN: [&str; 4] = ["client_id", "profile_creation_date", "active_addons", "active_theme"];
+const NARROW_ACTIVE_ADDON: [&str; 1] = ["install_day"];
+const NARROW_THEME: [&str; 1] = ["addon_id"];
+const NARROW_ADDONS: [&str; 6] =
+    ["client_id", "addon_id", "user_disabled", "app_disabled", "foreign_install", "is_system"];
+
+/// Columns with their names, in the file's order.
+type Columns = Vec<(&'static str, ArrayRef)>;
+
+/// Rows of both tables that have not been written yet.
+pub(crate) struct Block<'a> {
+    strings: &'a Strings,
+    narrow: bool,
+    pings: Pings,
+    rows: Rows,
+}
+
+/// Columns with a value a ping.
+#[derive(Default)]
+struct Pings {
+    client_id: StringBuilder,
+    document_id: StringBuilder,
+    channel: Vec<i32>,
+    system: Vec<i32>,
+    country: Vec<i32>,
+    created: Int64Builder,
+    subsession_length: Vec<i64>,
+    theme: Int32Builder,
+    addons: Vec<usize>,
+}
+
+/// Columns with a value an add-on row.
+#[derive(Default)]
+struct Rows {
+    /// The row's ping in this block.
+    ping: Vec<i32>,
+    code: Vec<i32>,
+    foreign_install: BooleanBuilder,
+    user_disabled: BooleanBuilder,
+    app_disabled: BooleanBuilder,
+    is_system: BooleanBuilder,
+    install_day: Int32Builder,
+    update_day: Vec<i32>,
+}
+
+impl<'a> Block<'a> {
+    pub(crate) fn new(strings: &'a Strings, narrow: bool) -> Self {
+        Block { strings, narrow, pings: Pings::default(), rows: Rows::default() }
+    }
+
+    /// Adds a ping and its add-on rows, which take their draws from `draw`.
+    pub(crate) fn push(&mut self, client: &Client, ping: &Ping, mut draw: Draw) {
+        let number = self.pings.addons.len() as i32;
+        self.pings.push(client, ping);
+        let rows = &mut self.rows;
+        for addon in &client.addons {
+            let row = addon.row(&mut draw);
+            rows.ping.push(number);
+            rows.code.push(addon.code as i32);
+            rows.foreign_install.append_option(row.foreign_install);
+            rows.user_disabled.append_option(row.user_disabled);
+            rows.app_disabled.append_option(row.app_disabled);
+            rows.is_system.append_option(row.is_system);
+            rows.install_day.append_option(row.install_day);
+            rows.update_day.push(addon.update_day);
+        }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.pings.addons.len() >= BLOCK_ROWS || self.rows.code.len() >= BLOCK_ROWS
+    }
+
+    /// Takes the rows out: those of `main_summary`, those of `addons` without the all-null ones.
+    pub(crate) fn finish(&mut self) -> Result<(RecordBatch, RecordBatch), ArrowError> {
+        let mut rows = std::mem::take(&mut self.rows);
+        let of_ping = std::mem::take(&mut rows.ping);
+        let addon = rows.columns(self.strings)?;
+        let pings = std::mem::take(&mut self.pings).columns(self.strings)?;
+        let addons = self.addons_batch(&pings, of_ping, addon.clone())?;
+        Ok((self.main_batch(pings, addon)?, addons))
+    }
+
+    /// Takes the rows out, of pings without add-ons: the all-null rows that they leave in `addons`.
+    pub(crate) fn finish_empty(&mut self) -> Result<RecordBatch, ArrowError> {
+        let rows = std::mem::take(&mut self.rows).columns(self.strings)?;
+        let pings = std::mem::take(&mut self.pings).columns(self.strings)?;
+        let count = pings.client_id.len();
+        let nulls = rows.into_iter().map(|(name, like)| (name, new_null_array(like.data_type(), count)));
+        let nulls = nulls.collect();
+        self.addons_batch(&pings, (0..count as i32).collect(), nulls)
+    }
+
+    fn main_batch(&self, pings: PingColumns, addon: Columns) -> Result<RecordBatch, ArrowError> {
+        let count = pings.client_id.len();
+        let theme_addon = dictionary(pings.theme.clone(), &self.strings.themes)?;
+        let theme_name = dictionary(Int32Array::from(vec![0; count]), &self.strings.theme_name)?;
+        let theme = addon.iter().map(|(name, like)| {
+            let column = match *name {
+                "addon_id" => theme_addon.clone(),
+                "name" => theme_name.clone(),
+                _ => new_null_array(like.data_type(), count),
+            };
+            (*name, column)
+        });
+        let theme = self.keep(theme.collect(), &NARROW_THEME);
+        let (theme_fields, theme) = fields(theme);
+        let theme =
+            StructArray::try_new_with_length(theme_fields, theme, pings.theme.nulls().cloned(), count)?;
+
+        let (element_fields, elements) = fields(self.keep(addon, &NARROW_ACTIVE_ADDON));
+        let elements = StructArray::try_new(element_fields, elements, None)?;
+        let element = Arc::new(Field::new("element", elements.data_type().clone(), true));
+        let offsets = OffsetBuffer::from_lengths(pings.addons);
+        let active_addons = ListArray::try_new(element, offsets, Arc::new(elements), None)?;
+
+        let columns = vec![
+            ("document_id", pings.document_id),
+            ("client_id", pings.client_id),
+            ("channel", pings.channel),
+            ("os", pings.system),
+            ("country", pings.country),
+            ("profile_creation_date", pings.created),
+            ("subsession_length", pings.subsession_length),
+            ("active_addons", Arc::new(active_addons) as ArrayRef),
+            ("active_theme", Arc::new(theme)),
+        ];
+        batch(self.keep(columns, &NARROW_MAIN))
+    }
+
+    fn addons_batch(
+        &self,
+        pings: &PingColumns,
+        of_ping: Vec<i32>,
+        addon: Columns,
+    ) -> Result<RecordBatch, ArrowError> {
+        let start_date = Int32Array::from(vec![0; of_ping.len()]);
+        let has_client = pings.client_id.nulls().map(|clients| {
+            of_ping.iter().map(|&ping| clients.is_valid(ping as usize)).collect::<NullBuffer>()
+        });
+        let document = Int32Array::from(of_ping);
+        let client = Int32Array::try_new(document.values().clone(), has_client)?;
+        let mut columns = vec![
+            ("document_id", dictionary(document, &pings.document_id)?),
+            ("client_id", dictionary(client, &pings.client_id)?),
+            ("subsession_start_date", dictionary(start_date, &self.strings.start_date)?),
+        ];
+        columns.extend(addon);
+        batch(self.keep(columns, &NARROW_ADDONS))
+    }
+
+    /// The columns that this day has.
+    fn keep(&self, mut columns: Columns, narrow: &[&str]) -> Columns {
+        columns.retain(|(name, _)| !self.narrow || narrow.contains(name));
+        columns
+    }
+}
+
+/// The arrays of [`Pings`].
+struct PingColumns {
+    client_id: ArrayRef,
+    document_id: ArrayRef,
+    channel: ArrayRef,
+    system: ArrayRef,
+    country: ArrayRef,
+    created: ArrayRef,
+    subsession_length: ArrayRef,
+    theme: Int32Array,
+    addons: Vec<usize>,
+}
+
+impl Pings {
+    fn push(&mut self, client: &Client, ping: &Ping) {
+        self.client_id.append_option(client.id.as_ref().map(|id| ascii(id)));
+        self.document_id.append_value(ascii(&ping.document_id));
+        self.channel.push(ping.channel as i32);
+        self.system.push(ping.system as i32);
+        self.country.push(ping.country as i32);
+        self.created.append_option(ping.profile_creation_date);
+        self.subsession_length.push(ping.subsession_length);
+        self.theme.append_option(ping.theme.map(|code| code as i32));
+        self.addons.push(client.addons.len());
+    }
+
+    fn columns(mut self, strings: &Strings) -> Result<PingColumns, ArrowError> {
+        Ok(PingColumns {
+            client_id: Arc::new(self.client_id.finish()),
+            document_id: Arc::new(self.document_id.finish()),
+            channel: dictionary(self.channel.into(), &strings.channels)?,
+            system: dictionary(self.system.into(), &strings.systems)?,
+            country: dictionary(self.country.into(), &strings.countries)?,
+            created: Arc::new(self.created.finish()),
+            subsession_length: Arc::new(Int64Array::from(self.subsession_length)),
+            theme: self.theme.finish(),
+            addons: self.addons,
+        })
+    }
+}
+
+impl Rows {
+    /// The fourteen fields of an add-on.
+    fn columns(mut self, strings: &Strings) -> Result<Columns, ArrowError> {
+        let count = self.code.len();
+        let modulo = |by: i32| -> ArrayRef {
+            Arc::new(Int32Array::from_iter_values(self.code.iter().map(|c| c % by)))
+        };
+        let (scope, signed_state) = (modulo(4), modulo(3));
+        let codes = Int32Array::from(self.code);
+        let no: ArrayRef = Arc::new(BooleanArray::from(vec![false; count]));
+        Ok(vec![
+            ("addon_id", dictionary(codes.clone(), &strings.addon_ids)?),
+            ("blocklisted", no.clone()),
+            ("name", dictionary(codes.clone(), &strings.addon_names)?),
+            ("user_disabled", Arc::new(self.user_disabled.finish())),
+            ("app_disabled", Arc::new(self.app_disabled.finish())),
+            ("version", dictionary(codes, &strings.versions)?),
+            ("scope", scope),
+            ("type", dictionary(Int32Array::from(vec![0; count]), &strings.addon_type)?),
+            ("foreign_install", Arc::new(self.foreign_install.finish())),
+            ("has_binary_components", no),
+            ("install_day", Arc::new(self.install_day.finish())),
+            ("update_day", Arc::new(Int32Array::from(self.update_day))),
+            ("signed_state", signed_state),
+            ("is_system", Arc::new(self.is_system.finish())),
+        ])
+    }
+}
+
+/// The text of a UUID, which is ASCII; bytes that are not would end it.
+fn ascii(id: &[u8]) -> &str {
+    std::str::from_utf8(id).unwrap_or_default()
+}
+
+fn dictionary(codes: Int32Array, values: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    Ok(Arc::new(DictionaryArray::<Int32Type>::try_new(codes, values.clone())?))
+}
+
+/// Splits columns into nullable fields and arrays.
+fn fields(columns: Columns) -> (Fields, Vec<ArrayRef>) {
+    let field = |(name, array): &(&str, ArrayRef)| Field::new(*name, array.data_type().clone(), true);
+    (columns.iter().map(field).collect(), columns.into_iter().map(|(_, array)| array).collect())
+}
+
+fn batch(columns: Columns) -> Result<RecordBatch, ArrowError> {
+    let (fields, arrays) = fields(columns);
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)
+}

@@ -1,0 +1,174 @@
+//! Where the files of a day lie and how they are written: paths, the check that no day is there yet, Parquet settings.
+//! What is in them comes from [`crate::block`].
+
+use std::fs::{self, File};
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::basic::Compression;
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
+
+use crate::GenerateError;
+use crate::population::NULL_SAMPLE;
+
+/// Rows of a row group.
+const ROW_GROUP_ROWS: usize = 1 << 20;
+
+/// The tables of a day.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Table {
+    MainSummary,
+    Addons,
+}
+
+/// The two partitions of one date, and the file of its totals.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    main_summary: PathBuf,
+    addons: PathBuf,
+    pub(crate) totals: PathBuf,
+}
+
+impl Layout {
+    /// The layout below `output`.
+    ///
+    /// # Errors
+    /// If the output's own name can't be found, as for a missing `..`.
+    pub(crate) fn new(output: &Path, date: &str) -> Result<Self, GenerateError> {
+        let named = match output.file_name() {
+            Some(_) => output.to_path_buf(),
+            // "." and "..": the name is that of the folder they stand for.
+            None => fs::canonicalize(output).map_err(io("find", output))?,
+        };
+        let name = named.file_name().ok_or_else(|| GenerateError::Option {
+            option: "output",
+            value: output.display().to_string(),
+            rule: "must be a folder with a name, as the totals are written beside it",
+        })?;
+        let mut totals = name.to_os_string();
+        totals.push(".totals.json");
+        let partition = |table: &str| output.join(table).join(format!("submission_date_s3={date}"));
+        Ok(Layout {
+            main_summary: partition("main_summary/v3"),
+            addons: partition("addons/v2"),
+            totals: named.with_file_name(totals),
+        })
+    }
+
+    fn partition(&self, table: Table) -> &Path {
+        match table {
+            Table::MainSummary => &self.main_summary,
+            Table::Addons => &self.addons,
+        }
+    }
+
+    /// Refuses a day that is there already, in part or whole. Empty folders are fine.
+    pub(crate) fn require_no_files(&self) -> Result<(), GenerateError> {
+        for partition in [&self.main_summary, &self.addons] {
+            if holds_files(partition)? {
+                return Err(GenerateError::Exists(partition.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes both partitions, which held no files before.
+    pub(crate) fn remove(&self) -> Result<(), GenerateError> {
+        for partition in [&self.main_summary, &self.addons] {
+            match fs::remove_dir_all(partition) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(io("remove the unfinished", partition)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the part file of a sample.
+    pub(crate) fn create(
+        &self,
+        table: Table,
+        sample: u32,
+        schema: SchemaRef,
+    ) -> Result<TableFile, GenerateError> {
+        let (folder, part) = match sample {
+            NULL_SAMPLE => ("sample_id=__HIVE_DEFAULT_PARTITION__".to_owned(), 0),
+            _ => (format!("sample_id={sample}"), sample),
+        };
+        let folder = self.partition(table).join(folder);
+        fs::create_dir_all(&folder).map_err(io("create", &folder))?;
+        let path = folder.join(format!("part-{part:05}.snappy.parquet"));
+        let file = File::create_new(&path).map_err(io("create", &path))?;
+        let options = ArrowWriterOptions::new()
+            .with_properties(properties())
+            .with_skip_arrow_metadata(true)
+            .with_schema_root("schema".into());
+        let writer = ArrowWriter::try_new_with_options(BufWriter::new(file), schema, options);
+        let writer = writer.map_err(|source| GenerateError::Parquet { path: path.clone(), source })?;
+        Ok(TableFile { table, path, writer })
+    }
+}
+
+/// What pyarrow's writer does by default: snappy, data pages v1 of 1 MiB or 20,000 rows, dictionaries up to 1 MiB and
+/// plain pages after, statistics per column chunk, no page index. Most are the writer's defaults too; they are spelled
+/// out as the days' difficulty hangs on them.
+fn properties() -> WriterProperties {
+    WriterProperties::builder()
+        .set_writer_version(WriterVersion::PARQUET_1_0)
+        .set_compression(Compression::SNAPPY)
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_dictionary_page_size_limit(1 << 20)
+        .set_data_page_size_limit(1 << 20)
+        .set_data_page_row_count_limit(20_000)
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_offset_index_disabled(true)
+        .build()
+}
+
+fn holds_files(folder: &Path) -> Result<bool, GenerateError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(io("list", folder)(error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(io("list", folder))?;
+        let is_folder = entry.file_type().map_err(io("list", folder))?.is_dir();
+        if !is_folder || holds_files(&entry.path())? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Turns a system's error into ours.
+pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> GenerateError {
+    move |source| GenerateError::Io { action, path: path.to_path_buf(), source }
+}
+
+/// A part file being written; it holds the encoded pages of one row group.
+pub(crate) struct TableFile {
+    pub(crate) table: Table,
+    path: PathBuf,
+    writer: ArrowWriter<BufWriter<File>>,
+}
+
+impl TableFile {
+    pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), GenerateError> {
+        self.writer.write(batch).map_err(|source| GenerateError::Parquet { path: self.path.clone(), source })
+    }
+
+    /// Writes the footer.
+    pub(crate) fn finish(self) -> Result<(), GenerateError> {
+        let TableFile { path, writer, .. } = self;
+        let file =
+            writer.into_inner().map_err(|source| GenerateError::Parquet { path: path.clone(), source })?;
+        file.into_inner().map_err(|error| io("write", &path)(error.into_error()))?;
+        Ok(())
+    }
+}

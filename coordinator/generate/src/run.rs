@@ -1,0 +1,214 @@
+//! Runs a generation: threads take files and totals from one list, failures clean up, totals are written last. What a
+//! file holds and how it is laid out is decided in the other rooms.
+
+use std::fs;
+use std::num::NonZero;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use arrow::array::RecordBatch;
+
+use crate::block::Block;
+use crate::client::Client;
+use crate::layout::{Layout, Table, TableFile, io};
+use crate::population::{NULL_SAMPLE, Population};
+use crate::spread::{PingRef, Spread};
+use crate::strings::Strings;
+use crate::totals::Share;
+use crate::{GenerateError, Options, Totals};
+
+/// How far a generation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Files of each table that are done, empty ones included.
+    pub files: u32,
+    /// Files of each table that there will be at most.
+    pub all_files: u32,
+    /// Rows of `main_summary` so far.
+    pub main_summary_rows: u64,
+    /// Rows of `addons` so far.
+    pub addons_rows: u64,
+}
+
+/// Writes the day and, beside the output folder, `<output>.totals.json` with the returned totals (of the day generated
+/// last, if there are several in the folder).
+///
+/// `progress` is called from all threads, about once for every 64 Ki rows.
+///
+/// # Errors
+/// If options make no day, if either table's partition holds files already (then nothing is touched), or if the disk
+/// refuses. After a failure both partitions are removed again; a killed process leaves them.
+pub fn generate(options: &Options, progress: &(dyn Fn(Progress) + Sync)) -> Result<Totals, GenerateError> {
+    let date = options.validate()?;
+    fs::create_dir_all(&options.output).map_err(io("create", &options.output))?;
+    let layout = Layout::new(&options.output, &options.date)?;
+    layout.require_no_files()?;
+    let run = Run {
+        options,
+        population: Population::new(options, date),
+        strings: Strings::new(options.addons, date),
+        spread: if options.shuffle { Spread::Shuffled } else { Spread::BySample },
+        layout,
+        progress,
+        next_task: AtomicUsize::new(0),
+        failed: AtomicBool::new(false),
+        files: AtomicU64::new(0),
+        main_summary_rows: AtomicU64::new(0),
+        addons_rows: AtomicU64::new(0),
+    };
+    run.all().inspect_err(|_| {
+        // The first failure is the one to report; the same cause may well prevent the cleaning.
+        let _ = run.layout.remove();
+    })
+}
+
+/// A piece of work for one thread.
+#[derive(Debug, Clone, Copy)]
+enum Task {
+    /// A file of both tables.
+    File(u32),
+    /// The totals of a sample's clients.
+    Totals(u32),
+}
+
+struct Run<'a> {
+    options: &'a Options,
+    population: Population,
+    strings: Strings,
+    spread: Spread,
+    layout: Layout,
+    progress: &'a (dyn Fn(Progress) + Sync),
+    next_task: AtomicUsize,
+    failed: AtomicBool,
+    files: AtomicU64,
+    main_summary_rows: AtomicU64,
+    addons_rows: AtomicU64,
+}
+
+impl Run<'_> {
+    fn all(&self) -> Result<Totals, GenerateError> {
+        let tasks = self.tasks();
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let threads = self.options.threads.unwrap_or(cores).min(tasks.len());
+        let sum = Mutex::new(Share::default());
+        std::thread::scope(|scope| {
+            let handles: Vec<_> = (0..threads).map(|_| scope.spawn(|| self.work(&tasks, &sum))).collect();
+            let ends = handles.into_iter().map(|handle| match handle.join() {
+                Ok(end) => end,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            // All threads are waited for before the first failure is passed on.
+            ends.collect::<Vec<_>>().into_iter().collect::<Result<(), _>>()
+        })?;
+        let sum = sum.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let totals = Totals {
+            date: self.options.date.clone(),
+            rows: sum.rows,
+            sum_of_count: sum.sum_of_count,
+            n_clients: self.population.clients().into(),
+            n_custom_theme_clients: sum.custom_theme_clients,
+            main_summary_rows: self.main_summary_rows.load(Ordering::Relaxed),
+            addons_rows: self.addons_rows.load(Ordering::Relaxed),
+        };
+        let path = &self.layout.totals;
+        let text = serde_json::to_string_pretty(&totals).map_err(|e| io("write", path)(e.into()))?;
+        fs::write(path, text + "\n").map_err(io("write", path))?;
+        Ok(totals)
+    }
+
+    /// All work, longest first: a thread should not be left alone with the overactive client.
+    fn tasks(&self) -> Vec<Task> {
+        let long = self.population.overactive_sample();
+        let mut files: Vec<u32> = (0..self.spread.files()).collect();
+        files.sort_by_key(|&file| Some(file) != long);
+        let mut samples: Vec<u32> = (0..=NULL_SAMPLE).collect();
+        samples.sort_by_key(|&sample| Some(sample) != long);
+        files.into_iter().map(Task::File).chain(samples.into_iter().map(Task::Totals)).collect()
+    }
+
+    fn work(&self, tasks: &[Task], sum: &Mutex<Share>) -> Result<(), GenerateError> {
+        while !self.failed.load(Ordering::Relaxed) {
+            let Some(task) = tasks.get(self.next_task.fetch_add(1, Ordering::Relaxed)) else { break };
+            match *task {
+                Task::File(file) => {
+                    self.file(file).inspect_err(|_| self.failed.store(true, Ordering::Relaxed))?;
+                    self.files.fetch_add(1, Ordering::Relaxed);
+                    self.report();
+                }
+                Task::Totals(sample) => {
+                    let share = Share::of_sample(&self.population, sample);
+                    sum.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).add(share);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes one file of each table.
+    fn file(&self, file: u32) -> Result<(), GenerateError> {
+        let pings = self.spread.pings(&self.population, self.options.seed, file);
+        if pings.is_empty() {
+            return Ok(());
+        }
+        let mut block = Block::new(&self.strings, self.options.narrow);
+        let (main, addons) = block.finish()?;
+        let mut main = self.layout.create(Table::MainSummary, file, main.schema())?;
+        let mut addons = self.layout.create(Table::Addons, file, addons.schema())?;
+        // Pings without add-ons leave their rows at the end, as an explode with a union after it does.
+        let mut empty = Vec::new();
+        let mut client = Client::default();
+        for &at in &pings {
+            self.push(at, &mut client, &mut block);
+            if client.addons.is_empty() {
+                empty.push(at);
+            }
+            if block.is_full() {
+                let (main_rows, addons_rows) = block.finish()?;
+                self.write(&mut main, &main_rows)?;
+                self.write(&mut addons, &addons_rows)?;
+            }
+            // Half a file is as good as none once another thread has failed.
+            if self.failed.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+        }
+        let (main_rows, addons_rows) = block.finish()?;
+        self.write(&mut main, &main_rows)?;
+        self.write(&mut addons, &addons_rows)?;
+        main.finish()?;
+        for &at in &empty {
+            self.push(at, &mut client, &mut block);
+            if block.is_full() {
+                self.write(&mut addons, &block.finish_empty()?)?;
+            }
+        }
+        self.write(&mut addons, &block.finish_empty()?)?;
+        addons.finish()
+    }
+
+    fn push(&self, at: PingRef, client: &mut Client, block: &mut Block) {
+        self.population.client(at.client, client);
+        let (ping, draw) = Population::ping(client, at.ping);
+        block.push(client, &ping, draw);
+    }
+
+    fn write(&self, file: &mut TableFile, batch: &RecordBatch) -> Result<(), GenerateError> {
+        file.write(batch)?;
+        let rows = match file.table {
+            Table::MainSummary => &self.main_summary_rows,
+            Table::Addons => &self.addons_rows,
+        };
+        rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+        self.report();
+        Ok(())
+    }
+
+    fn report(&self) {
+        (self.progress)(Progress {
+            files: self.files.load(Ordering::Relaxed) as u32,
+            all_files: self.spread.files(),
+            main_summary_rows: self.main_summary_rows.load(Ordering::Relaxed),
+            addons_rows: self.addons_rows.load(Ordering::Relaxed),
+        });
+    }
+}

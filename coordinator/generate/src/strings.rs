@@ -1,0 +1,69 @@
+//! The words of the day: add-on ids, names, versions, themes, and the small vocabularies of the other columns, as Arrow
+//! dictionaries' values that all blocks share. Which word a row has is decided elsewhere.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, StringArray};
+use chrono::NaiveDate;
+
+/// Built-in add-ons, which come first in the dictionaries.
+pub(crate) const SYSTEM_ADDONS: u32 = 8;
+/// Themes besides the default one, which has code 0.
+pub(crate) const CUSTOM_THEMES: u32 = 500;
+/// Countries.
+pub(crate) const COUNTRIES: u32 = 200;
+/// The shares of [`Strings::channels`].
+pub(crate) const CHANNEL_SHARES: [f64; 4] = [0.85, 0.08, 0.02, 0.05];
+/// The shares of [`Strings::systems`].
+pub(crate) const SYSTEM_SHARES: [f64; 3] = [0.9, 0.07, 0.03];
+
+const DEFAULT_THEME: &str = "{972ce4c6-7e08-4474-a285-3208198ce6fd}";
+
+/// Values of the dictionaries; a row's code is its index.
+#[derive(Debug)]
+pub(crate) struct Strings {
+    pub(crate) addon_ids: ArrayRef,
+    pub(crate) addon_names: ArrayRef,
+    pub(crate) versions: ArrayRef,
+    pub(crate) addon_type: ArrayRef,
+    pub(crate) themes: ArrayRef,
+    pub(crate) theme_name: ArrayRef,
+    pub(crate) channels: ArrayRef,
+    pub(crate) systems: ArrayRef,
+    pub(crate) countries: ArrayRef,
+    pub(crate) start_date: ArrayRef,
+}
+
+impl Strings {
+    /// The words of a day on which `addons` add-ons exist besides the system's.
+    pub(crate) fn new(addons: u32, date: NaiveDate) -> Self {
+        let all = addons + SYSTEM_ADDONS;
+        let system = (0..SYSTEM_ADDONS).map(|i| format!("system{i}@mozilla.org"));
+        let themes = (0..CUSTOM_THEMES).map(|i| format!("theme{i}@personas.mozilla.org"));
+        Strings {
+            addon_ids: values(system.chain((0..addons).map(addon_id))),
+            addon_names: values((0..all).map(|i| format!("Add-on number {i}"))),
+            versions: values((0..all).map(|i| format!("{}.{}.{}", i % 9, i % 7, i % 11))),
+            addon_type: values(["extension".to_owned()]),
+            themes: values([DEFAULT_THEME.to_owned()].into_iter().chain(themes)),
+            theme_name: values(["theme".to_owned()]),
+            channels: values(["release", "beta", "nightly", "esr"].map(String::from)),
+            systems: values(["Windows_NT", "Darwin", "Linux"].map(String::from)),
+            countries: values((0..COUNTRIES).map(|i| format!("C{i:02}"))),
+            start_date: values([format!("{}T00:00:00.0+00:00", date.format("%Y-%m-%d"))]),
+        }
+    }
+}
+
+fn values(words: impl IntoIterator<Item = String>) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(words))
+}
+
+/// Every third add-on has a GUID, the others look like an address, as in production.
+fn addon_id(number: u32) -> String {
+    if number.is_multiple_of(3) {
+        format!("{{{:08x}-0000-4000-8000-{number:012x}}}", number.wrapping_mul(2_654_435_761))
+    } else {
+        format!("addon{number}@example{}.org", number % 97)
+    }
+}
