@@ -1,0 +1,318 @@
+//! Runs the built `tally` binary as a user does: as a process, with flags, an exit code, and one JSON object on
+//! standard output. Not here: what the job should have computed.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
+
+use crate::output::Place;
+use crate::wait::wait_for;
+
+/// How long a run may take before it counts as hung.
+const DEADLINE: Duration = Duration::from_secs(180);
+
+/// The binary under test: `TALLY_BIN`, else the `tally` that lies in a folder above the running test, which is where
+/// `cargo build --release` puts it.
+///
+/// # Panics
+/// Says how to build it when there is none.
+pub fn tally_bin() -> PathBuf {
+    if let Some(path) = std::env::var_os("TALLY_BIN") {
+        let path = PathBuf::from(path);
+        assert!(path.is_file(), "TALLY_BIN is {}, which is no file", path.display());
+        return path;
+    }
+    let test = std::env::current_exe().unwrap_or_default();
+    let found = test.ancestors().skip(1).map(|folder| folder.join("tally")).find(|path| path.is_file());
+    found.unwrap_or_else(|| {
+        panic!(
+            "no tally binary above {}: build it first with `cargo build --release -p tally-coordinator`, \
+             run all tests with `tests/run`, or name one in TALLY_BIN",
+            test.display()
+        )
+    })
+}
+
+/// Must a missing tool fail a test? `tests/run` says so; a bare `cargo test` may pass over it with a printed reason.
+pub fn strict() -> bool {
+    std::env::var_os("TALLY_TESTS_STRICT").is_some_and(|value| value == "1")
+}
+
+/// The object that a job prints with `--output-format json`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Summary {
+    pub job_id: String,
+    pub date: String,
+    pub rows: u64,
+    pub files: u64,
+    pub n_clients: u64,
+    pub n_custom_theme_clients: u64,
+    pub bytes_read: u64,
+    pub seconds: f64,
+    pub peak_memory_bytes: u64,
+    pub stages: Vec<StageSummary>,
+}
+
+/// One stage of a [`Summary`].
+#[derive(Clone, Debug, Deserialize)]
+pub struct StageSummary {
+    pub name: String,
+    pub tasks: u64,
+    pub rows: u64,
+    pub bytes: u64,
+    pub seconds: f64,
+    pub peak_memory_bytes: u64,
+}
+
+/// A command line for the binary, to be run once.
+#[derive(Debug)]
+pub struct Tally {
+    command: Command,
+    deadline: Duration,
+}
+
+impl Tally {
+    /// `tally SUBCOMMAND`, with nothing in the environment that would change its defaults.
+    pub fn new(subcommand: &str) -> Self {
+        Self::wrapped(&tally_bin(), [OsStr::new(subcommand)])
+    }
+
+    /// Another program that in the end runs the binary.
+    pub fn wrapped(program: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        let mut command = Command::new(program);
+        command.args(args).env_remove("date").env_remove("bucket");
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TALLY_"))
+        {
+            command.env_remove(name);
+        }
+        Self { command, deadline: DEADLINE }
+    }
+
+    /// `tally run` over the day under `root` (`addons/v2` and `main_summary/v3`) into `place`, with JSON output and
+    /// no date: add one with [`Tally::date`].
+    pub fn job(root: &Path, place: &Place) -> Self {
+        Self::new("run").args(job_args(root, &place.output(), &place.spill()))
+    }
+
+    /// Adds `--date`.
+    pub fn date(self, date: &str) -> Self {
+        self.args(["--date", date])
+    }
+
+    /// Adds flags.
+    pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    /// Sets a variable of the environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Runs the command to its end.
+    pub fn run(self) -> Result<Outcome> {
+        self.spawn()?.wait()
+    }
+
+    /// Starts the command.
+    pub fn spawn(mut self) -> Result<Running> {
+        let line = format!("{:?}", self.command);
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.command.spawn().with_context(|| format!("starting {line}"))?;
+        let stdout = collect(child.stdout.take());
+        let stderr = collect(child.stderr.take());
+        Ok(Running { child, line, deadline: self.deadline, stdout: Some(stdout), stderr: Some(stderr) })
+    }
+}
+
+/// The flags of `tally run` for the day under `root`.
+pub fn job_args(root: &Path, output: &Path, spill: &Path) -> Vec<OsString> {
+    let mut args: Vec<OsString> = Vec::new();
+    for (flag, path) in [
+        ("--addons", root.join("addons/v2")),
+        ("--main-summary", root.join("main_summary/v3")),
+        ("--output", output.to_path_buf()),
+        ("--spill-dir", spill.to_path_buf()),
+    ] {
+        args.extend([flag.into(), path.into_os_string()]);
+    }
+    args.extend(["--output-format".into(), "json".into()]);
+    args
+}
+
+/// A process that runs; it is killed when dropped.
+pub struct Running {
+    child: Child,
+    line: String,
+    deadline: Duration,
+    stdout: Option<JoinHandle<String>>,
+    stderr: Option<JoinHandle<String>>,
+}
+
+impl Running {
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Has the process ended?
+    pub fn ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
+    /// Sends SIGINT, as Ctrl-C does.
+    pub fn interrupt(&self) -> Result<()> {
+        kill_process(Pid::from_child(&self.child), Signal::INT).context("sending SIGINT")
+    }
+
+    /// Processor time used so far, in clock ticks (hundredths of a second).
+    pub fn cpu_ticks(&self) -> Result<u64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()))?;
+        let after_name = stat.rsplit_once(')').context("reading /proc/PID/stat")?.1;
+        let fields: Vec<&str> = after_name.split_whitespace().collect();
+        // utime and stime are fields 14 and 15 of the line, of which the first two are cut off.
+        Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
+    }
+
+    /// Waits for the end.
+    pub fn wait(mut self) -> Result<Outcome> {
+        let child = &mut self.child;
+        let status = wait_for(&format!("the end of {}", self.line), self.deadline, || Ok(child.try_wait()?));
+        if status.is_err() {
+            self.child.kill()?;
+        }
+        let text =
+            |pipe: Option<JoinHandle<String>>| pipe.and_then(|pipe| pipe.join().ok()).unwrap_or_default();
+        let (stdout, stderr) = (text(self.stdout.take()), text(self.stderr.take()));
+        match status {
+            Ok(status) => Ok(Outcome { line: self.line.clone(), status, stdout, stderr }),
+            Err(error) => bail!("{error}\nstandard error so far:\n{stderr}"),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail only when the process has ended, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    line: String,
+    status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// The exit code; none if a signal ended the process.
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// Checks the exit code.
+    ///
+    /// # Errors
+    /// Shows the command line and both outputs.
+    pub fn expect_code(self, code: i32) -> Result<Self> {
+        ensure!(self.code() == Some(code), "exit code {code} was expected\n{self}");
+        Ok(self)
+    }
+
+    /// The summary of a job that succeeded.
+    pub fn summary(self) -> Result<Summary> {
+        let done = self.expect_code(0)?;
+        serde_json::from_str(&done.stdout)
+            .with_context(|| format!("the summary is no JSON of the agreed form\n{done}"))
+    }
+
+    /// Checks that the run failed with `code` and that standard error holds each of `words`, in any case.
+    pub fn expect_failure(self, code: i32, words: &[&str]) -> Result<Self> {
+        let failed = self.expect_code(code)?;
+        let text = failed.stderr.to_lowercase();
+        for word in words {
+            ensure!(text.contains(&word.to_lowercase()), "the error does not say {word:?}\n{failed}");
+        }
+        ensure!(!text.contains("panicked at"), "the process panicked\n{failed}");
+        Ok(failed)
+    }
+
+    /// Checks that standard error holds one of `words` at least, in any case.
+    pub fn expect_any(self, words: &[&str]) -> Result<Self> {
+        let text = self.stderr.to_lowercase();
+        ensure!(
+            words.iter().any(|word| text.contains(&word.to_lowercase())),
+            "the error says none of {words:?}\n{self}"
+        );
+        Ok(self)
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{}: {}", self.line, self.status)?;
+        writeln!(
+            f,
+            "standard output:\n{}\nstandard error:\n{}",
+            self.stdout.trim_end(),
+            self.stderr.trim_end()
+        )
+    }
+}
+
+fn collect(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            // A read error ends the text early; the exit code and what was read still tell the story.
+            let _ = pipe.read_to_end(&mut bytes);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Tally {
+        Tally::wrapped(Path::new("/bin/sh"), ["-c", script])
+    }
+
+    #[test]
+    fn both_outputs_and_the_code_come_back() {
+        let outcome = shell("echo out; echo Row Group 3 >&2; exit 1").run().unwrap();
+        assert_eq!(outcome.stdout, "out\n");
+        let outcome = outcome.expect_failure(1, &["row group 3"]).unwrap();
+        assert!(outcome.expect_failure(1, &["row group 4"]).is_err());
+    }
+
+    #[test]
+    fn a_hung_process_is_killed_at_the_deadline() {
+        let mut hung = shell("echo hanging >&2; exec sleep 1000");
+        hung.deadline = Duration::from_millis(100);
+        let error = hung.run().unwrap_err().to_string();
+        assert!(error.contains("in vain") && error.contains("hanging"), "{error}");
+    }
+
+    #[test]
+    fn an_interrupt_arrives() {
+        let running = shell("trap 'exit 130' INT; echo; while :; do :; done").spawn().unwrap();
+        wait_for("some work", DEADLINE, || Ok((running.cpu_ticks()? > 2).then_some(()))).unwrap();
+        running.interrupt().unwrap();
+        running.wait().unwrap().expect_code(130).unwrap();
+    }
+}
