@@ -1,0 +1,10 @@
+//! The scheduler's rules, one test each, through its public face: what is told, and what it
+//! orders, in short words (see `rig`). Random worlds are in `tests/simulation.rs`.
+
+mod failures;
+mod jobs;
+mod losses;
+mod reports;
+mod rig;
+mod speculation;
+mod workers;
