@@ -31,7 +31,7 @@ impl Scheduler {
     /// The tasks whose only attempt is slow by now; of each stage so many at most.
     fn slow_tasks(&self, rule: &Speculation) -> Vec<TaskId> {
         let mut slow = Vec::new();
-        for (id, at, stage) in self.open_stages() {
+        for (id, at, stage) in self.complete_inputs() {
             let Some(limit) = stage.slow_after(rule) else { continue };
             let overdue = stage.alone(Millis(0)).take_while(|(started, _)| started.after(limit) <= self.now);
             slow.extend(overdue.take(MAX_PASSED_OVER).map(|(_, index)| TaskId {
@@ -43,11 +43,13 @@ impl Scheduler {
         slow
     }
 
-    fn open_stages(&self) -> impl Iterator<Item = (&JobId, u32, &Stage)> {
+    /// The open stages whose inputs all exist: a second attempt reads them too.
+    fn complete_inputs(&self) -> impl Iterator<Item = (&JobId, u32, &Stage)> {
         self.jobs.iter().flat_map(|(id, job)| {
             let open = job.open();
             let stages = (0u32..).zip(&job.stages);
-            stages.filter(move |(at, _)| open[*at as usize]).map(move |(at, stage)| (id, at, stage))
+            let able = move |at: u32| open[at as usize] && job.inputs_exist(at as usize);
+            stages.filter(move |(at, _)| able(*at)).map(move |(at, stage)| (id, at, stage))
         })
     }
 
@@ -64,7 +66,7 @@ impl Scheduler {
         if self.workers.free().is_empty() {
             return None;
         }
-        let next = self.open_stages().filter_map(|(_, _, stage)| {
+        let next = self.complete_inputs().filter_map(|(_, _, stage)| {
             let limit = stage.slow_after(rule)?;
             // Those already slow had their chance in the last step: only an event can give
             // them a worker, so the first that can change anything is the first after them.

@@ -3,7 +3,7 @@
 use tally_proto::failure::Failure;
 use tally_scheduler::{Config, Speculation};
 
-use crate::rig::{Rig, config, millis, retryable};
+use crate::rig::{Rig, config, fetch_lost, millis, retryable};
 
 fn speculating() -> Config {
     let rule = Speculation { quantile: 0.75, multiplier: 2.0, minimum: millis(50) };
@@ -139,4 +139,21 @@ fn a_second_attempt_does_not_go_where_the_task_failed() {
     rig.ok("w0", "s0-t3-a0");
     assert_eq!((rig.stage(0).done, rig.stage(0).running), (3, 1));
     assert!(rig.tick(1_000_000).is_empty(), "w0 failed it, w1 runs it");
+}
+
+/// Found by the simulation.
+#[test]
+fn no_second_attempt_starts_while_an_input_is_lost() {
+    let (mut rig, _) = Rig::started(speculating(), &[2, 2], 2, &[1]);
+    rig.ok("w0", "s0-t0-a0");
+    rig.plan("j", 1, &[4, 3, 2, 1]);
+    rig.now = 100;
+    for (on, task) in [("w0", "s1-t0-a0"), ("w1", "s1-t1-a0"), ("w1", "s1-t2-a0")] {
+        rig.ok(on, task);
+    }
+    assert_eq!(rig.tick(200), ["start w1 j-s1-t3-a1"]);
+    // One attempt sees the input lost; the other had read it and goes on, alone and slow.
+    assert_eq!(rig.err("w0", "s1-t3-a0", fetch_lost("w0", "s0-t0-a0")), ["start w1 j-s0-t0-a1"]);
+    assert!(rig.tick(10_000).is_empty());
+    assert_eq!(rig.ok("w1", "s0-t0-a1"), ["start w0 j-s1-t3-a2"]);
 }

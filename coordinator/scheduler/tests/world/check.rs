@@ -1,0 +1,199 @@
+//! The rules that every step must keep, and the little that the scheduler must believe for
+//! them to be checked: who is here, and what runs there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tally_proto::ids::{AttemptId, StageId, TaskId, WorkerId};
+use tally_scheduler::{Command, Event, JobState, Millis};
+
+use super::{Believed, Checked, WORKER_TIMEOUT, World, speaker};
+
+impl World {
+    /// What an event must make the scheduler believe.
+    pub(super) fn believe(&mut self, event: &Event) {
+        if let Some(known) = speaker(event).and_then(|worker| self.believed.get_mut(worker)) {
+            known.last_seen = self.now;
+        }
+        match event {
+            Event::WorkerJoined { worker, slots } => {
+                let fresh = !self.believed.contains_key(worker) && !self.gone.contains(worker);
+                if fresh {
+                    let busy = BTreeSet::new();
+                    let known = Believed { slots: *slots, draining: false, last_seen: self.now, busy };
+                    self.believed.insert(worker.clone(), known);
+                }
+            }
+            Event::WorkerDraining { worker } => {
+                if let Some(known) = self.believed.get_mut(worker) {
+                    known.draining = true;
+                }
+            }
+            Event::WorkerLost { worker } => self.forget_worker(worker),
+            Event::AttemptEnded { worker, attempt, outcome } => {
+                let ran = self.believed.get_mut(worker).is_some_and(|known| known.busy.remove(attempt));
+                if ran && self.wanted.remove(attempt) && outcome.is_ok() {
+                    self.succeeded.insert(attempt.clone());
+                }
+            }
+            Event::Tick => {
+                let overdue = self.believed.iter().filter(|(_, w)| w.last_seen + WORKER_TIMEOUT <= self.now);
+                for worker in overdue.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
+                    self.tally.timed_out += 1;
+                    self.forget_worker(&worker);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn forget_worker(&mut self, worker: &WorkerId) {
+        self.gone.insert(worker.clone());
+        for attempt in self.believed.remove(worker).map(|known| known.busy).unwrap_or_default() {
+            self.wanted.remove(&attempt);
+        }
+    }
+
+    pub(super) fn check_command(&mut self, command: &Command) -> Checked {
+        match command {
+            Command::Start { worker, attempt } => self.check_start(worker, attempt),
+            Command::Stop { worker, attempt } => {
+                let runs = self.believed.get(worker).is_some_and(|known| known.busy.contains(attempt));
+                if !runs || !self.wanted.remove(attempt) {
+                    return self.wrong(&format!("{attempt} is stopped and does not run on {worker}"));
+                }
+                Ok(())
+            }
+            Command::PlanStage { job, .. } | Command::Publish { job } => {
+                let publish = matches!(command, Command::Publish { .. });
+                let Some(known) = self.jobs.get_mut(job) else { return self.wrong("an unknown job") };
+                let again = known.publishing;
+                known.publishing = publish;
+                if again || !known.finished.is_empty() {
+                    return self.wrong("an order for a job that publishes or is over");
+                }
+                Ok(())
+            }
+            Command::FinishJob { job, outcome } => {
+                let Some(known) = self.jobs.get_mut(job) else { return self.wrong("an unknown job") };
+                known.finished.push(outcome.clone());
+                if known.finished.len() > 1 || self.wanted.iter().any(|attempt| attempt.task.job == *job) {
+                    return self.wrong(&format!("job {job} is finished twice, or with attempts running"));
+                }
+                Ok(())
+            }
+            Command::ReleaseJob { job } => {
+                let Some(known) = self.jobs.get_mut(job) else { return self.wrong("an unknown job") };
+                known.released += 1;
+                if known.released > 1 || known.finished.is_empty() {
+                    return self.wrong(&format!("job {job} is released twice, or before its end"));
+                }
+                Ok(())
+            }
+            Command::Warn { .. } => {
+                self.tally.warnings += 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn check_start(&mut self, worker: &WorkerId, attempt: &AttemptId) -> Checked {
+        let task = &attempt.task;
+        let job = &self.jobs[&task.job];
+        if !job.finished.is_empty() || job.publishing {
+            return self.wrong(&format!("{attempt} starts though its job is over"));
+        }
+        if !self.started.insert(attempt.clone()) {
+            return self.wrong(&format!("{attempt} starts twice"));
+        }
+        let reads = &self.jobs[&task.job].reads[task.stage.0 as usize];
+        let missing = reads.iter().any(|read| self.outputs_missing(task, *read));
+        if missing {
+            return self.wrong(&format!("{attempt} starts before its inputs exist"));
+        }
+        let others: Vec<_> = self.wanted.iter().filter(|other| other.task == *task).cloned().collect();
+        let Some(known) = self.believed.get_mut(worker) else {
+            return self.wrong(&format!("{attempt} starts on {worker}, which is not here"));
+        };
+        let beside = others.iter().any(|other| known.busy.contains(other));
+        known.busy.insert(attempt.clone());
+        if known.draining || known.busy.len() > known.slots as usize {
+            return self.wrong(&format!("{attempt} starts on {worker}, which has no slot for it"));
+        }
+        if others.len() > 1 || beside {
+            return self.wrong(&format!("{attempt} starts beside {others:?}"));
+        }
+        self.wanted.insert(attempt.clone());
+        Ok(())
+    }
+
+    fn outputs_missing(&self, task: &TaskId, read: StageId) -> bool {
+        let status = self.scheduler.status(&task.job);
+        let tasks = status.map_or(0, |status| status.stages[read.0 as usize].tasks);
+        self.scheduler.outputs(&task.job, read).count() != tasks
+    }
+
+    /// What must hold between any two steps.
+    pub(super) fn check_state(&mut self) -> Checked {
+        for (id, job) in &self.jobs {
+            let Some(status) = self.scheduler.status(id) else { return self.wrong("a job is unknown") };
+            let over = matches!(status.state, JobState::Finished { .. });
+            if over == job.finished.is_empty() {
+                return self.wrong(&format!("job {id}: {:?} is not what was said", status.state));
+            }
+            for (at, stage) in (0u32..).zip(&status.stages) {
+                if stage.pending + stage.waiting + stage.running + stage.done != stage.tasks {
+                    return self.wrong(&format!("job {id}: a task of stage {at} is lost: {stage:?}"));
+                }
+                let of_stage = |a: &&AttemptId| a.task.job == *id && a.task.stage == StageId(at);
+                let running: BTreeSet<_> = self.wanted.iter().filter(of_stage).map(|a| &a.task).collect();
+                if running.len() != stage.running {
+                    return self.wrong(&format!("job {id}: stage {at} runs {running:?}, says {stage:?}"));
+                }
+            }
+        }
+        self.check_outputs()
+    }
+
+    /// One winner a task, whose success was reported, on a worker that is here; another one
+    /// only after the first was lost and an attempt was started since.
+    fn check_outputs(&mut self) -> Checked {
+        let mut found = Vec::new();
+        for (id, job) in &self.jobs {
+            for at in 0..job.reads.len() as u32 {
+                for (index, worker, attempt) in self.scheduler.outputs(id, StageId(at)) {
+                    let task = TaskId { job: id.clone(), stage: StageId(at), index };
+                    found.push((AttemptId { task, attempt }, worker.clone()));
+                }
+            }
+        }
+        let mut present = BTreeMap::new();
+        for (winner, worker) in found {
+            let before = self.winners.insert(winner.task.clone(), winner.attempt);
+            if before.is_some_and(|before| before > winner.attempt) {
+                return self.wrong(&format!("{winner} wins after attempt {before:?}"));
+            }
+            if self.present.get(&winner.task).is_some_and(|held| *held != winner.attempt) {
+                return self.wrong(&format!("{winner} wins beside attempt {before:?}"));
+            }
+            if !self.succeeded.contains(&winner) || !self.believed.contains_key(&worker) {
+                return self.wrong(&format!("{winner} on {worker} is no output"));
+            }
+            if self.wanted.iter().any(|attempt| attempt.task == winner.task) {
+                return self.wrong(&format!("{winner} has won and the task goes on"));
+            }
+            present.insert(winner.task, winner.attempt);
+        }
+        self.present = present;
+        Ok(())
+    }
+
+    /// Nothing happened since the last tick: nothing follows, and no tick is asked for now.
+    pub(super) fn tick_again(&mut self) -> Checked {
+        let commands = self.scheduler.step(Millis(self.now), Event::Tick);
+        let wakeup = self.scheduler.next_wakeup();
+        if !commands.is_empty() || wakeup.is_some_and(|at| at.0 <= self.now) {
+            return self.wrong(&format!("a second tick gives {commands:?}, the next at {wakeup:?}"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,425 @@
+//! A world around the scheduler that goes wrong: workers that join, drain, die, fall silent;
+//! attempts that end in every way; reports that are late, doubled, reordered or lost. What it
+//! is told and orders is written to a log, and `check` holds every step against the rules.
+
+mod check;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proptest::test_runner::TestCaseError;
+use tally_proto::failure::Failure;
+use tally_proto::ids::{AttemptId, JobId, StageId, TaskId, WorkerId};
+use tally_scheduler::{
+    Command, Config, Event, JobShape, Millis, Outcome, Scheduler, Speculation, StageShape, TaskPlan,
+};
+
+pub const WORKER_TIMEOUT: u64 = 1000;
+
+/// One thing that happens. The numbers choose among what there is at that moment.
+#[derive(Debug, Clone)]
+pub enum Action {
+    Submit(u8),
+    Cancel(u8),
+    Join(u8),
+    /// The worker dies, and a report of that is on its way.
+    Die(u8),
+    /// The worker hangs or is cut off: it says nothing more.
+    Vanish(u8),
+    Drain(u8),
+    /// An attempt ends, the second number says how.
+    End(u8, u8),
+    /// A report arrives; any of those on their way.
+    Deliver(u8),
+    Duplicate(u8),
+    /// A report is lost for good; so is its worker.
+    Lose(u8),
+    /// An output is handed over.
+    Move(u8, u8),
+    Advance(u16),
+}
+
+#[derive(Debug)]
+pub struct SimWorker {
+    id: WorkerId,
+    /// Whether it runs and speaks.
+    well: bool,
+    running: BTreeSet<AttemptId>,
+}
+
+/// What the scheduler must believe of a worker.
+#[derive(Debug)]
+pub struct Believed {
+    slots: u32,
+    draining: bool,
+    last_seen: u64,
+    busy: BTreeSet<AttemptId>,
+}
+
+#[derive(Debug, Default)]
+pub struct SimJob {
+    reads: Vec<Vec<StageId>>,
+    finished: Vec<Outcome>,
+    released: u32,
+    publishing: bool,
+}
+
+/// How often things happened, to show that the world does go wrong.
+#[derive(Debug, Default, Clone)]
+pub struct Tally {
+    pub done: u64,
+    pub failed: u64,
+    pub cancelled: u64,
+    pub reruns: u64,
+    pub second_attempts: u64,
+    pub timed_out: u64,
+    pub warnings: u64,
+    pub steps: u64,
+}
+
+pub struct World {
+    scheduler: Scheduler,
+    now: u64,
+    dice: u64,
+    log: Vec<String>,
+    workers: Vec<SimWorker>,
+    believed: BTreeMap<WorkerId, Believed>,
+    gone: BTreeSet<WorkerId>,
+    jobs: BTreeMap<JobId, SimJob>,
+    mail: Vec<Event>,
+    started: BTreeSet<AttemptId>,
+    /// Attempts that run for a task: not ended, stopped or lost.
+    wanted: BTreeSet<AttemptId>,
+    succeeded: BTreeSet<AttemptId>,
+    /// The last attempt that won each task.
+    winners: BTreeMap<TaskId, u32>,
+    /// The outputs after the last step.
+    present: BTreeMap<TaskId, u32>,
+    pub tally: Tally,
+}
+
+pub type Checked = Result<(), TestCaseError>;
+
+fn config() -> Config {
+    let rule = Speculation { quantile: 0.5, multiplier: 1.5, minimum: Duration::from_millis(100) };
+    Config {
+        max_attempts: 3,
+        retry_backoff: Duration::from_millis(50),
+        retry_backoff_max: Duration::from_millis(200),
+        max_excused: 3,
+        max_output_losses: 3,
+        worker_timeout: Some(Duration::from_millis(WORKER_TIMEOUT)),
+        no_workers_timeout: Duration::from_millis(5000),
+        speculation: Some(rule),
+    }
+}
+
+/// Whose word an event is, if a worker's.
+fn speaker(event: &Event) -> Option<&WorkerId> {
+    match event {
+        Event::WorkerDraining { worker }
+        | Event::Heartbeat { worker }
+        | Event::AttemptEnded { worker, .. }
+        | Event::WorkerJoined { worker, .. } => Some(worker),
+        _ => None,
+    }
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        Self {
+            scheduler: Scheduler::new(config()).expect("valid options"),
+            now: 0,
+            dice: seed | 1,
+            log: Vec::new(),
+            workers: Vec::new(),
+            believed: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            jobs: BTreeMap::new(),
+            mail: Vec::new(),
+            started: BTreeSet::new(),
+            wanted: BTreeSet::new(),
+            succeeded: BTreeSet::new(),
+            winners: BTreeMap::new(),
+            present: BTreeMap::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// A number below `sides`; the same for the same seed and actions.
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.dice >> 33) % sides
+    }
+
+    pub fn act(&mut self, action: &Action) -> Checked {
+        match *action {
+            Action::Submit(shape) => self.submit(shape),
+            Action::Cancel(n) => self.cancel(n),
+            Action::Join(slots) => self.join(u32::from(slots % 4)),
+            Action::Die(n) => {
+                if let Some(at) = self.choose_worker(n) {
+                    let worker = self.fall(at);
+                    self.mail.push(Event::WorkerLost { worker });
+                }
+                Ok(())
+            }
+            Action::Vanish(n) => {
+                if let Some(at) = self.choose_worker(n) {
+                    self.fall(at);
+                }
+                Ok(())
+            }
+            Action::Drain(n) => {
+                if let Some(at) = self.choose_worker(n) {
+                    let worker = self.workers[at].id.clone();
+                    self.mail.push(Event::WorkerDraining { worker });
+                }
+                Ok(())
+            }
+            Action::End(n, how) => {
+                self.end_one(n, how);
+                Ok(())
+            }
+            Action::Deliver(n) => self.deliver(n),
+            Action::Duplicate(n) => {
+                if let Some(at) = choose(self.mail.len(), n) {
+                    let copy = self.mail[at].clone();
+                    self.mail.push(copy);
+                }
+                Ok(())
+            }
+            Action::Lose(n) => {
+                self.lose(n);
+                Ok(())
+            }
+            Action::Move(n, to) => {
+                self.hand_over(n, to);
+                Ok(())
+            }
+            Action::Advance(by) => self.advance(u64::from(by % 400)),
+        }
+    }
+
+    /// No more faults: reports arrive, attempts succeed, two good workers join. Every job must
+    /// end within a bounded number of rounds.
+    pub fn settle(&mut self) -> Checked {
+        self.join(2)?;
+        self.join(2)?;
+        for _ in 0..200 {
+            while !self.mail.is_empty() {
+                self.deliver(0)?;
+            }
+            if self.jobs.values().all(|job| job.released > 0) && self.wanted.is_empty() {
+                return self.all_is_over();
+            }
+            for at in 0..self.workers.len() {
+                if self.workers[at].well {
+                    let worker = self.workers[at].id.clone();
+                    let ended = std::mem::take(&mut self.workers[at].running).into_iter();
+                    let report =
+                        |attempt| Event::AttemptEnded { worker: worker.clone(), attempt, outcome: Ok(()) };
+                    self.mail.extend(ended.map(report));
+                }
+            }
+            self.advance(300)?;
+        }
+        self.wrong("a job does not end though faults have stopped")
+    }
+
+    fn all_is_over(&mut self) -> Checked {
+        for (id, job) in &self.jobs {
+            match job.finished.as_slice() {
+                [Outcome::Done] => self.tally.done += 1,
+                [Outcome::Failed { .. }] => self.tally.failed += 1,
+                [Outcome::Cancelled] => self.tally.cancelled += 1,
+                other => return Err(TestCaseError::fail(format!("job {id} ended as {other:?}"))),
+            }
+            let stages = self.scheduler.status(id).map(|status| status.stages).unwrap_or_default();
+            self.tally.reruns += stages.iter().map(|stage| stage.reruns).sum::<u64>();
+            self.tally.second_attempts += stages.iter().map(|stage| stage.second_attempts).sum::<u64>();
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self, shape: u8) -> Checked {
+        let job = JobId::parse(&format!("job{}", self.jobs.len())).expect("a job id");
+        let reads = |list: &[u32]| StageShape { reads: list.iter().copied().map(StageId).collect() };
+        let stages = match shape % 4 {
+            0 => vec![reads(&[])],
+            1 => vec![reads(&[]), reads(&[0])],
+            2 => vec![reads(&[]), reads(&[0]), reads(&[1])],
+            _ => vec![reads(&[]), reads(&[]), reads(&[0, 1]), reads(&[0]), reads(&[2])],
+        };
+        let reads = stages.iter().map(|stage| stage.reads.clone()).collect();
+        self.jobs.insert(job.clone(), SimJob { reads, ..SimJob::default() });
+        let shape = JobShape::new(stages).expect("a shape");
+        self.tell(Event::JobSubmitted { job, shape })
+    }
+
+    fn cancel(&mut self, n: u8) -> Checked {
+        match choose(self.jobs.len(), n).and_then(|at| self.jobs.keys().nth(at)).cloned() {
+            Some(job) => self.tell(Event::JobCancelled { job }),
+            None => Ok(()),
+        }
+    }
+
+    fn join(&mut self, slots: u32) -> Checked {
+        let worker = WorkerId::parse(&format!("w{}", self.workers.len())).expect("a worker id");
+        self.workers.push(SimWorker { id: worker.clone(), well: true, running: BTreeSet::new() });
+        self.tell(Event::WorkerJoined { worker, slots })
+    }
+
+    fn choose_worker(&self, n: u8) -> Option<usize> {
+        let well: Vec<_> = (0..self.workers.len()).filter(|at| self.workers[*at].well).collect();
+        choose(well.len(), n).map(|at| well[at])
+    }
+
+    fn fall(&mut self, at: usize) -> WorkerId {
+        self.workers[at].well = false;
+        self.workers[at].running.clear();
+        self.workers[at].id.clone()
+    }
+
+    fn end_one(&mut self, n: u8, how: u8) {
+        let running = self.workers.iter().enumerate();
+        let running = running.flat_map(|(at, worker)| worker.running.iter().map(move |a| (at, a.clone())));
+        let running: Vec<_> = running.collect();
+        let Some((at, attempt)) = choose(running.len(), n).map(|at| running[at].clone()) else { return };
+        self.workers[at].running.remove(&attempt);
+        let outcome = match how % 32 {
+            0..=19 => Ok(()),
+            20..=23 => Err(Failure::Retryable { reason: "i/o".into() }),
+            24..=26 => Err(self.lost_input(&attempt.task)),
+            27..=28 => Err(Failure::Cancelled),
+            29..=30 => Err(Failure::FetchLost {
+                worker: self.workers[at].id.clone(),
+                task: TaskId { index: u32::from(how), ..attempt.task.clone() },
+                reason: "nonsense".into(),
+            }),
+            _ => Err(Failure::Fatal { reason: "bad input".into() }),
+        };
+        self.mail.push(Event::AttemptEnded { worker: self.workers[at].id.clone(), attempt, outcome });
+    }
+
+    /// The failure to read one of the task's inputs where it is now.
+    fn lost_input(&mut self, task: &TaskId) -> Failure {
+        let reads = self.jobs[&task.job].reads[task.stage.0 as usize].clone();
+        let inputs = reads.into_iter().flat_map(|stage| {
+            let outputs = self.scheduler.outputs(&task.job, stage);
+            outputs.map(move |(index, worker, _)| {
+                (worker.clone(), TaskId { job: task.job.clone(), stage, index })
+            })
+        });
+        let inputs: Vec<_> = inputs.collect();
+        match self.roll(64) as usize {
+            _ if inputs.is_empty() => Failure::Retryable { reason: "nothing to lose".into() },
+            roll => {
+                let (worker, task) = inputs[roll % inputs.len()].clone();
+                Failure::FetchLost { worker, task, reason: "connection refused".into() }
+            }
+        }
+    }
+
+    fn deliver(&mut self, n: u8) -> Checked {
+        match choose(self.mail.len(), n) {
+            Some(at) => {
+                let event = self.mail.remove(at);
+                self.tell(event)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn lose(&mut self, n: u8) {
+        let Some(at) = choose(self.mail.len(), n) else { return };
+        // The driver's own answers and the word of a worker's death come from within.
+        let Some(worker) = speaker(&self.mail[at]).cloned() else { return };
+        self.mail.remove(at);
+        if let Some(at) = self.workers.iter().position(|known| known.id == worker) {
+            self.fall(at);
+        }
+    }
+
+    fn hand_over(&mut self, n: u8, to: u8) {
+        let Some(from) = choose(self.workers.len(), n).map(|at| self.workers[at].id.clone()) else { return };
+        let Some(to) = choose(self.workers.len(), to).map(|at| self.workers[at].id.clone()) else { return };
+        for attempt in self.scheduler.outputs_needed_from(&from).into_iter().take(2) {
+            let TaskId { job, stage, index } = attempt.task;
+            self.mail.push(Event::OutputMoved { job, stage, index, from: from.clone(), to: to.clone() });
+        }
+    }
+
+    /// Time passes; who is well says so.
+    fn advance(&mut self, by: u64) -> Checked {
+        self.now += by;
+        let well: Vec<_> = self.workers.iter().filter(|worker| worker.well).map(|w| w.id.clone()).collect();
+        for worker in well {
+            self.tell(Event::Heartbeat { worker })?;
+        }
+        self.tell(Event::Tick)?;
+        self.tick_again()
+    }
+
+    /// What the world does with a command.
+    fn obey(&mut self, command: &Command) {
+        match command {
+            Command::Start { worker, attempt } => {
+                let known = self.workers.iter_mut().find(|known| known.id == *worker && known.well);
+                if let Some(worker) = known {
+                    worker.running.insert(attempt.clone());
+                }
+            }
+            Command::PlanStage { job, stage } => {
+                let (job, stage) = (job.clone(), *stage);
+                let tasks = self.roll(7);
+                let answer = if self.roll(50) == 0 {
+                    Event::StagePlanFailed { job, stage, reason: "no files".into() }
+                } else {
+                    let task = |world: &mut Self| TaskPlan {
+                        weight: world.roll(9),
+                        preferred: choose(world.workers.len(), world.now as u8)
+                            .map(|at| world.workers[at].id.clone()),
+                    };
+                    let tasks = (0..tasks).map(|_| task(self)).collect();
+                    Event::StagePlanned { job, stage, tasks }
+                };
+                self.mail.push(answer);
+            }
+            Command::Publish { job } => {
+                let job = job.clone();
+                let answer = match self.roll(10) {
+                    0 => Event::PublishFailed { job, reason: "a newer epoch".into() },
+                    _ => Event::Published { job },
+                };
+                self.mail.push(answer);
+            }
+            // A worker that was told to stop ends when it likes, as `Action::End` says.
+            Command::Stop { .. }
+            | Command::FinishJob { .. }
+            | Command::ReleaseJob { .. }
+            | Command::Warn { .. } => {}
+        }
+    }
+
+    fn tell(&mut self, event: Event) -> Checked {
+        self.tally.steps += 1;
+        let commands = self.scheduler.step(Millis(self.now), event.clone());
+        self.log.push(format!("{} {event:?}\n    -> {commands:?}", self.now));
+        self.believe(&event);
+        for command in &commands {
+            self.check_command(command)?;
+            self.obey(command);
+        }
+        self.check_state()
+    }
+
+    /// A rule was broken: says which, after the log.
+    fn wrong<T>(&self, what: &str) -> Result<T, TestCaseError> {
+        Err(TestCaseError::fail(format!("{}\n{what}", self.log.join("\n"))))
+    }
+}
+
+fn choose(len: usize, n: u8) -> Option<usize> {
+    (len > 0).then(|| usize::from(n) % len)
+}
