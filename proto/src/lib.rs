@@ -8,3 +8,11 @@ pub mod ids;
 
 pub use failure::Failure;
 pub use ids::{AttemptId, Epoch, JobId, StageId, TaskId, WorkerId};
+
+/// The generated messages of protocol version 1.
+pub mod v1 {
+    #![allow(missing_docs, clippy::all)]
+    tonic::include_proto!("tally.v1");
+}
+
+pub mod convert;

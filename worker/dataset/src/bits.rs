@@ -97,6 +97,41 @@ impl Bits {
         }
     }
 
+    /// The bits from `at`, `count` (at most 64) of them, which must be in range.
+    #[inline]
+    pub fn word_at(&self, at: usize, count: usize) -> u64 {
+        let (word, shift) = (at / 64, at % 64);
+        let mut bits = self.words[word] >> shift;
+        if shift + count > 64 {
+            bits |= self.words[word + 1] << (64 - shift);
+        }
+        bits & low_mask(count)
+    }
+
+    /// Appends a bit for each bit of `mask` in `from..to`: the next of `packed` where the mask is
+    /// set, else zero. `packed` must have as many bits as the mask has ones.
+    pub fn push_spread(&mut self, packed: &Bits, mask: &Bits, from: usize, to: usize) {
+        let (mut at, mut taken) = (from, 0);
+        while at < to {
+            let count = (to - at).min(64);
+            let mut slots = mask.word_at(at, count);
+            let ones = slots.count_ones() as usize;
+            let mut bits = if ones > 0 { packed.word_at(taken, ones) } else { 0 };
+            if ones < count {
+                let mut spread = 0;
+                while slots != 0 {
+                    spread |= if bits & 1 == 1 { slots & slots.wrapping_neg() } else { 0 };
+                    bits >>= 1;
+                    slots &= slots - 1;
+                }
+                bits = spread;
+            }
+            self.push_word(bits, count);
+            at += count;
+            taken += ones;
+        }
+    }
+
     /// How many bits are set.
     pub fn count(&self) -> usize {
         self.words.iter().map(|w| w.count_ones() as usize).sum()
@@ -194,6 +229,12 @@ mod tests {
             let ones: Vec<usize> = (from..to).filter(|&i| plain[i]).collect();
             prop_assert_eq!(bits.count_range(from, to), ones.len());
             prop_assert_eq!(bits.ones(from, to).collect::<Vec<_>>(), ones);
+            let mut packed = Bits::default();
+            ones.iter().for_each(|i| packed.push_word(u64::from(i % 3 == 0), 1));
+            let mut spread = Bits::default();
+            spread.push_run(true, from % 70);
+            spread.push_spread(&packed, &bits, from, to);
+            for i in from..to { prop_assert_eq!(spread.get(from % 70 + i - from), plain[i] && i % 3 == 0); }
             prop_assert_eq!(bits.count(), plain.iter().filter(|b| **b).count());
         }
     }

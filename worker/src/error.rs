@@ -1,0 +1,93 @@
+//! How the errors of a task become the typed failure that the scheduler decides by.
+
+use tally_dataset::{DatasetError, ReduceError};
+use tally_proto::convert::BadMessage;
+use tally_proto::{Failure, TaskId, WorkerId};
+
+use crate::scan::ScanError;
+use crate::store::StoreError;
+
+/// Why a task attempt failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// Reading the input.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// Keeping or reading task outputs.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A limit of the dataset, or a malformed partial.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// An order that cannot be carried out as it stands.
+    #[error("the task order is malformed: {0}")]
+    Order(String),
+    /// Encoding rows as Parquet.
+    #[error("encoding rows: {0}")]
+    Encode(#[from] parquet::errors::ParquetError),
+    /// Writing a part file.
+    #[error("{path}: {what}: {source}; make room or give another --output")]
+    Write {
+        /// The file.
+        path: String,
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The budget has no room for what cannot be made smaller.
+    #[error("{what} need {bytes} bytes more than --memory-limit leaves; raise it")]
+    Memory {
+        /// What for.
+        what: &'static str,
+        /// How much.
+        bytes: usize,
+    },
+    /// An input that is not where it should be.
+    #[error("the output of task {task} is not at worker {worker}: {reason}")]
+    Lost {
+        /// Who should have it.
+        worker: WorkerId,
+        /// Whose output it is.
+        task: TaskId,
+        /// What was seen.
+        reason: String,
+    },
+    /// Told to stop.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl From<BadMessage> for TaskError {
+    fn from(error: BadMessage) -> Self {
+        TaskError::Order(error.to_string())
+    }
+}
+
+impl From<ReduceError> for TaskError {
+    fn from(error: ReduceError) -> Self {
+        match error {
+            ReduceError::Dataset(error) => TaskError::Dataset(error),
+            ReduceError::Sink(error) => match error.downcast::<TaskError>() {
+                Ok(error) => *error,
+                Err(other) => TaskError::Order(other.to_string()),
+            },
+        }
+    }
+}
+
+impl From<TaskError> for Failure {
+    fn from(error: TaskError) -> Self {
+        let reason = error.to_string();
+        match error {
+            TaskError::Cancelled | TaskError::Scan(ScanError::Cancelled) => Failure::Cancelled,
+            TaskError::Lost { worker, task, reason } => Failure::FetchLost { worker, task, reason },
+            TaskError::Scan(ScanError::Io { .. })
+            | TaskError::Store(_)
+            | TaskError::Encode(_)
+            | TaskError::Memory { .. }
+            | TaskError::Write { .. } => Failure::Retryable { reason },
+            TaskError::Scan(_) | TaskError::Dataset(_) | TaskError::Order(_) => Failure::Fatal { reason },
+        }
+    }
+}

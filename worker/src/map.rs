@@ -1,0 +1,100 @@
+//! Map task: a shard's rows to partials, kept in the store.
+//!
+//! Memory: one mapper a slot, flushed to the store whenever it outgrows its share, so that a
+//! shard may be larger than any table.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parquet::file::metadata::ParquetMetaData;
+use tally_dataset::{Dataset, Mapper};
+use tally_proto::{AttemptId, v1};
+
+use crate::error::TaskError;
+use crate::runner::TaskContext;
+use crate::scan::{InputFile, Place, ScanError, scan_row_group};
+use crate::store::{MapWriter, Output};
+use crate::urls;
+
+/// Runs a map task.
+///
+/// # Errors
+/// [`TaskError`], naming the file.
+pub fn run(
+    context: &TaskContext,
+    attempt: &AttemptId,
+    dataset: &dyn Dataset,
+    work: &v1::MapWork,
+) -> Result<v1::MapResult, TaskError> {
+    let number = work.table as usize;
+    let table = dataset.tables().get(number);
+    let table = table.ok_or_else(|| TaskError::Order(format!("there is no input table {number}")))?;
+    let share = context.shares.map_table;
+    let what = "the tables of a map task";
+    let _held = context.budget.reserve(share).ok_or(TaskError::Memory { what, bytes: share })?;
+    let mut mapper = dataset.mapper(number, work.partitions);
+    let mut writer = context.store.map_writer();
+    let mut result = v1::MapResult::default();
+    let scan = context.scan();
+    for piece in &work.pieces {
+        let (file, metadata) = open(context, piece)?;
+        for &row_group in &piece.row_groups {
+            let row_group = row_group as usize;
+            if row_group >= metadata.num_row_groups() {
+                return Err(TaskError::Order(format!("{} has no row group {row_group}", file.name)));
+            }
+            result.rows += u64::try_from(metadata.row_group(row_group).num_rows()).unwrap_or(0);
+            let place = || Place { file: file.name.clone(), ..Place::default() };
+            let mut stored = None;
+            let mut after = |mapper: &mut dyn Mapper| {
+                if mapper.footprint() <= share {
+                    return Ok(false);
+                }
+                let run = mapper.flush().map_err(|source| ScanError::Dataset { place: place(), source })?;
+                result.partials += run.batch.num_rows() as u64;
+                writer.push(run).map_err(|e| {
+                    stored = Some(e);
+                    ScanError::Cancelled
+                })?;
+                Ok(true)
+            };
+            let done = scan_row_group(&scan, &file, &metadata, row_group, table, &mut *mapper, &mut after);
+            if let Some(error) = stored {
+                return Err(error.into());
+            }
+            done?;
+        }
+    }
+    finish(context, attempt, &mut *mapper, writer, &mut result)?;
+    result.bytes_read = scan.fetched.load(Ordering::Relaxed);
+    Ok(result)
+}
+
+fn finish(
+    context: &TaskContext,
+    attempt: &AttemptId,
+    mapper: &mut dyn Mapper,
+    mut writer: MapWriter<'_>,
+    result: &mut v1::MapResult,
+) -> Result<(), TaskError> {
+    if !mapper.is_empty() {
+        let run = mapper.flush()?;
+        result.partials += run.batch.num_rows() as u64;
+        writer.push(run)?;
+    }
+    let (output, bytes) = writer.finish();
+    result.shuffle_bytes = bytes;
+    context.store.put(attempt.clone(), Output::Map(output));
+    Ok(())
+}
+
+fn open(
+    context: &TaskContext,
+    piece: &v1::InputPiece,
+) -> Result<(Arc<InputFile>, Arc<ParquetMetaData>), TaskError> {
+    let (store, path) = urls::open(&piece.url).map_err(|e| TaskError::Order(e.to_string()))?;
+    let file = InputFile { store, path, name: piece.url.clone(), size: piece.size, etag: piece.etag.clone() };
+    let (metadata, fetched) = context.io.block_on(context.footers.get(&file))?;
+    context.counters.bytes.fetch_add(fetched, Ordering::Relaxed);
+    Ok((Arc::new(file), metadata))
+}

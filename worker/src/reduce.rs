@@ -1,0 +1,145 @@
+//! Reduce task: all partials of one partition to rows, encoded as row groups of a Parquet file
+//! that lacks only the columns that wait for the job's totals.
+//!
+//! Memory: the partials' sizes bound the tables before anything is read; where they would not
+//! fit, the clients are taken in several passes.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+use tally_dataset::{Dataset, Pass, Totals};
+use tally_proto::convert::required;
+use tally_proto::{AttemptId, v1};
+
+use crate::error::TaskError;
+use crate::runner::TaskContext;
+use crate::store::{FileWriter, MapOutput, Output};
+use crate::texts::JobTexts;
+
+/// One map output among a reduce task's inputs.
+struct Input {
+    table: usize,
+    attempt: AttemptId,
+    output: Arc<MapOutput>,
+}
+
+/// Runs a reduce task.
+///
+/// # Errors
+/// [`TaskError`]; an input that is gone is [`TaskError::Lost`].
+pub fn run(
+    context: &TaskContext,
+    attempt: &AttemptId,
+    dataset: &dyn Dataset,
+    work: &v1::ReduceWork,
+) -> Result<v1::ReduceResult, TaskError> {
+    let texts = context.texts(&attempt.task.job);
+    let inputs = inputs(context, work)?;
+    let (rows, items) = size(&inputs, work.partition);
+    let needed = dataset.reducer_bytes(rows, items);
+    let share = context.shares.reduce as u64;
+    let passes = u32::try_from(needed.div_ceil(share)).unwrap_or(u32::MAX).max(1);
+    let bytes = needed.min(share) as usize;
+    let what = "the tables of a reduce task";
+    let _held = context.budget.reserve(bytes).ok_or(TaskError::Memory { what, bytes })?;
+    let mut encoder = Encoder::new(context.store.file_writer(), dataset, work.row_group_rows)?;
+    let mut totals = Totals::default();
+    for index in 0..passes {
+        totals += pass(context, dataset, work, &inputs, &texts, Pass { index, of: passes }, &mut encoder)?;
+    }
+    let (row_group_rows, output, bytes) = encoder.finish()?;
+    context.store.put(attempt.clone(), Output::File(output));
+    let totals = v1::Totals {
+        rows: totals.rows,
+        clients: totals.clients,
+        custom_theme_clients: totals.custom_theme_clients,
+    };
+    Ok(v1::ReduceResult { totals: Some(totals), row_group_rows, bytes })
+}
+
+fn inputs(context: &TaskContext, work: &v1::ReduceWork) -> Result<Vec<Input>, TaskError> {
+    let mut inputs = vec![];
+    for (table, outputs) in work.inputs.iter().enumerate() {
+        for reference in &outputs.outputs {
+            let attempt = AttemptId::try_from(required(reference.attempt.as_ref(), "attempt")?)?;
+            match context.fetch(reference, &attempt)? {
+                Output::Map(output) => inputs.push(Input { table, attempt, output }),
+                Output::File(_) => return Err(TaskError::Order(format!("{attempt} is no map task"))),
+            }
+        }
+    }
+    // Reducers that run side by side begin with different inputs, so that the first of them to
+    // need a dictionary translated is not waited for by the rest.
+    if !inputs.is_empty() {
+        let start = work.partition as usize * 7 % inputs.len();
+        inputs.rotate_left(start);
+    }
+    Ok(inputs)
+}
+
+fn size(inputs: &[Input], partition: u32) -> (u64, u64) {
+    let runs = inputs.iter().flat_map(|input| &input.output.runs);
+    runs.map(|run| run.size(partition)).fold((0, 0), |(rows, items), (r, i)| (rows + r, items + i))
+}
+
+fn pass(
+    context: &TaskContext,
+    dataset: &dyn Dataset,
+    work: &v1::ReduceWork,
+    inputs: &[Input],
+    texts: &JobTexts,
+    pass: Pass,
+    encoder: &mut Encoder<'_>,
+) -> Result<Totals, TaskError> {
+    let mut reducer = dataset.reducer(pass);
+    for input in inputs {
+        for (number, run) in input.output.runs.iter().enumerate() {
+            if run.size(work.partition).0 == 0 {
+                continue;
+            }
+            context.check_cancelled()?;
+            let codes = texts.translation(&(input.attempt.clone(), number), run)?;
+            reducer.merge(input.table, &run.partition(work.partition)?, &codes)?;
+        }
+    }
+    let mut sink = |batch: RecordBatch| Ok(encoder.write(&batch).map_err(Box::new)?);
+    Ok(reducer.finish(texts, &mut sink)?)
+}
+
+/// Encodes rows as row groups of a Parquet file in the store.
+struct Encoder<'a> {
+    writer: ArrowWriter<FileWriter<'a>>,
+}
+
+impl<'a> Encoder<'a> {
+    fn new(file: FileWriter<'a>, dataset: &dyn Dataset, row_group_rows: u64) -> Result<Self, TaskError> {
+        let rows = usize::try_from(row_group_rows).unwrap_or(usize::MAX).max(1);
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::SNAPPY)
+            .set_statistics_enabled(EnabledStatistics::Chunk)
+            .set_offset_index_disabled(true)
+            .set_max_row_group_row_count(Some(rows))
+            // Ids hardly repeat: a dictionary of them would only be thrown away.
+            .set_column_dictionary_enabled(ColumnPath::from("client_id"), false)
+            .set_column_statistics_enabled(ColumnPath::from("client_id"), EnabledStatistics::None)
+            .build();
+        let writer = ArrowWriter::try_new(file, dataset.reduced_schema(), Some(properties))?;
+        Ok(Encoder { writer })
+    }
+
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), TaskError> {
+        Ok(self.writer.write(batch)?)
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn finish(mut self) -> Result<(Vec<u64>, Arc<crate::store::FileOutput>, u64), TaskError> {
+        self.writer.flush()?;
+        let rows = self.writer.flushed_row_groups().iter().map(|group| group.num_rows() as u64).collect();
+        let (output, bytes) = self.writer.into_inner()?.finish();
+        Ok((rows, output, bytes))
+    }
+}

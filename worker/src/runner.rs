@@ -1,0 +1,348 @@
+//! A worker's slots: threads that run task orders and report how they ended.
+//!
+//! CPU work runs on these threads and never on the runtime that answers requests and fetches
+//! bytes. A panic ends its task, not its thread. Not here: where orders come from and where
+//! reports go (in process or gRPC).
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+
+use parking_lot::Mutex;
+use tally_proto::convert::{BadMessage, required};
+use tally_proto::{AttemptId, Failure, JobId, WorkerId, v1};
+use tokio::runtime::Handle;
+
+use crate::budget::Budget;
+use crate::error::TaskError;
+use crate::scan::footer::Footers;
+use crate::scan::{ScanContext, ScanCounters};
+use crate::spill::{SpillDir, SpillError};
+use crate::store::{Output, Store};
+use crate::texts::JobTexts;
+use crate::{map, reduce, write};
+
+/// What a worker is given to work with.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// Its id, unique among all that ever were.
+    pub id: WorkerId,
+    /// Tasks at a time, each on a thread of its own.
+    pub slots: usize,
+    /// Bytes of memory for everything large; see [`WorkerConfig::least_memory`].
+    pub memory_limit: u64,
+    /// Where outputs go that memory has no room for.
+    pub spill_dir: PathBuf,
+}
+
+impl WorkerConfig {
+    /// The least `memory_limit` that so many slots can work with, in bytes.
+    pub fn least_memory(slots: usize) -> u64 {
+        (slots as u64).max(1) * (96 << 20)
+    }
+}
+
+/// How the limit is shared out, in bytes: a quarter to the tables of maps, as much to those of
+/// reduces (never both at once in one slot), half of all to outputs in memory, and the rest to
+/// pages, dictionaries and encoders.
+#[derive(Debug, Clone, Copy)]
+pub struct Shares {
+    /// Tables of one map task.
+    pub map_table: usize,
+    /// Tables of one reduce task.
+    pub reduce: usize,
+    /// Outputs kept in memory, of all tasks.
+    pub store: u64,
+    /// What is fetched at a time of one column chunk.
+    pub window: u64,
+}
+
+impl Shares {
+    /// The shares of a worker.
+    pub fn new(memory_limit: u64, slots: usize) -> Self {
+        let slots = (slots as u64).max(1);
+        Shares {
+            map_table: (memory_limit / 4 / slots) as usize,
+            reduce: (memory_limit / 4 / slots) as usize,
+            store: memory_limit / 2,
+            window: (memory_limit / slots / 512).clamp(64 << 10, 1 << 20),
+        }
+    }
+}
+
+/// Where other workers' outputs are read from.
+pub trait Peers: Send + Sync {
+    /// The output of `attempt` at `worker`; `None` where it is not to be had.
+    fn output(&self, worker: &WorkerId, attempt: &AttemptId) -> Option<Output>;
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub struct Report {
+    /// Who ran it.
+    pub worker: WorkerId,
+    /// Which it was.
+    pub attempt: AttemptId,
+    /// What came of it.
+    pub outcome: Result<v1::TaskResult, Failure>,
+}
+
+/// Called on a slot's thread with each report, in the order tasks end.
+pub type ReportSink = dyn Fn(Report) + Send + Sync;
+
+/// A worker: its store, and the threads of its slots.
+pub struct Worker {
+    shared: Arc<Shared>,
+    orders: Option<mpsc::SyncSender<v1::TaskOrder>>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+struct Shared {
+    config: WorkerConfig,
+    shares: Shares,
+    budget: Budget,
+    store: Arc<Store>,
+    footers: Arc<Footers>,
+    counters: Arc<ScanCounters>,
+    peers: Arc<dyn Peers>,
+    io: Handle,
+    running: Mutex<HashMap<AttemptId, Arc<AtomicBool>>>,
+    texts: Mutex<HashMap<JobId, Arc<JobTexts>>>,
+    report: Box<ReportSink>,
+}
+
+/// What a running task has at hand.
+pub struct TaskContext {
+    shared: Arc<Shared>,
+    cancelled: Arc<AtomicBool>,
+    /// The worker's shares.
+    pub shares: Shares,
+    /// What everything large draws from.
+    pub budget: Budget,
+    /// The worker's outputs.
+    pub store: Arc<Store>,
+    /// The worker's footers.
+    pub footers: Arc<Footers>,
+    /// The worker's progress.
+    pub counters: Arc<ScanCounters>,
+    /// Where I/O runs.
+    pub io: Handle,
+}
+
+impl TaskContext {
+    /// A context for the scans of this task.
+    pub fn scan(&self) -> ScanContext {
+        ScanContext {
+            io: self.io.clone(),
+            window: self.shares.window,
+            budget: self.budget.clone(),
+            cancelled: self.cancelled.clone(),
+            counters: self.counters.clone(),
+            fetched: Arc::default(),
+        }
+    }
+
+    /// # Errors
+    /// [`TaskError::Cancelled`] once the task is told to stop.
+    pub fn check_cancelled(&self) -> Result<(), TaskError> {
+        if self.cancelled.load(Ordering::Relaxed) { Err(TaskError::Cancelled) } else { Ok(()) }
+    }
+
+    /// The strings of a job in this process.
+    pub fn texts(&self, job: &JobId) -> Arc<JobTexts> {
+        let mut texts = self.shared.texts.lock();
+        texts.entry(job.clone()).or_insert_with(|| Arc::new(JobTexts::new(self.budget.clone()))).clone()
+    }
+
+    /// A finished task's output, from here or from a peer.
+    ///
+    /// # Errors
+    /// [`TaskError::Lost`] where it is not to be had.
+    pub fn fetch(&self, reference: &v1::OutputRef, attempt: &AttemptId) -> Result<Output, TaskError> {
+        let worker = WorkerId::parse(&reference.worker).map_err(|e| TaskError::Order(e.to_string()))?;
+        let found = if worker == self.shared.config.id {
+            self.store.get(attempt)
+        } else {
+            self.shared.peers.output(&worker, attempt)
+        };
+        found.ok_or_else(|| TaskError::Lost {
+            worker,
+            task: attempt.task.clone(),
+            reason: "it does not have it".into(),
+        })
+    }
+}
+
+/// A worker could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The spill directory.
+    #[error(transparent)]
+    Spill(#[from] SpillError),
+    /// Too little memory.
+    #[error("a memory limit of {given} bytes is too little for {slots} slots: they need {least} bytes")]
+    Memory {
+        /// The limit given.
+        given: u64,
+        /// Slots asked for.
+        slots: usize,
+        /// The least that would do.
+        least: u64,
+    },
+    /// The system gave no thread.
+    #[error("a worker thread cannot be started: {0}")]
+    Thread(std::io::Error),
+}
+
+impl Worker {
+    /// Starts a worker; `report` is called with every attempt's end.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start(
+        config: WorkerConfig,
+        peers: Arc<dyn Peers>,
+        footers: Arc<Footers>,
+        io: Handle,
+        report: Box<ReportSink>,
+    ) -> Result<Self, StartError> {
+        let least = WorkerConfig::least_memory(config.slots);
+        if config.memory_limit < least {
+            return Err(StartError::Memory { given: config.memory_limit, slots: config.slots, least });
+        }
+        let shares = Shares::new(config.memory_limit, config.slots);
+        let spill = SpillDir::create(&config.spill_dir, config.id.as_str())?;
+        let slots = config.slots.max(1);
+        let shared = Arc::new(Shared {
+            shares,
+            budget: Budget::new(config.memory_limit - shares.store),
+            store: Arc::new(Store::new(Budget::new(shares.store), spill)),
+            footers,
+            counters: Arc::default(),
+            peers,
+            io,
+            running: Mutex::default(),
+            texts: Mutex::default(),
+            report,
+            config,
+        });
+        let (orders, inbox) = mpsc::sync_channel(slots);
+        let inbox = Arc::new(Mutex::new(inbox));
+        let mut threads = vec![];
+        for slot in 0..slots {
+            let (shared, inbox) = (shared.clone(), inbox.clone());
+            let thread = std::thread::Builder::new().name(format!("slot-{slot}"));
+            threads.push(thread.spawn(move || work(&shared, &inbox)).map_err(StartError::Thread)?);
+        }
+        Ok(Worker { shared, orders: Some(orders), threads })
+    }
+
+    /// This worker's id.
+    pub fn id(&self) -> &WorkerId {
+        &self.shared.config.id
+    }
+
+    /// Its outputs.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.shared.store
+    }
+
+    /// Its progress since it started.
+    pub fn counters(&self) -> &ScanCounters {
+        &self.shared.counters
+    }
+
+    /// Runs an order as soon as a slot is free.
+    ///
+    /// # Errors
+    /// [`BadMessage`] where the order names no attempt; `Ok(false)` where more orders wait than
+    /// there are slots: the sender lost count.
+    pub fn run(&self, order: v1::TaskOrder) -> Result<bool, BadMessage> {
+        let attempt = AttemptId::try_from(required(order.attempt.as_ref(), "attempt")?)?;
+        self.shared.running.lock().insert(attempt.clone(), Arc::default());
+        let sent = self.orders.as_ref().is_some_and(|orders| orders.try_send(order).is_ok());
+        if !sent {
+            self.shared.running.lock().remove(&attempt);
+        }
+        Ok(sent)
+    }
+
+    /// Tells an attempt to stop; it still reports, unless it ended already.
+    pub fn stop(&self, attempt: &AttemptId) {
+        if let Some(cancelled) = self.shared.running.lock().get(attempt) {
+            cancelled.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Drops all that is kept of a job.
+    pub fn release(&self, job: &JobId) {
+        self.shared.store.release(job);
+        self.shared.texts.lock().remove(job);
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.orders = None;
+        for cancelled in self.shared.running.lock().values() {
+            cancelled.store(true, Ordering::Relaxed);
+        }
+        for thread in self.threads.drain(..) {
+            // A slot's thread catches its tasks' panics; it has nothing to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn work(shared: &Arc<Shared>, inbox: &Mutex<mpsc::Receiver<v1::TaskOrder>>) {
+    loop {
+        let order = inbox.lock().recv();
+        let Ok(order) = order else { return };
+        let Some(Ok(attempt)) = order.attempt.as_ref().map(AttemptId::try_from) else { continue };
+        let cancelled = shared.running.lock().get(&attempt).cloned().unwrap_or_default();
+        let context = TaskContext {
+            shared: shared.clone(),
+            cancelled,
+            shares: shared.shares,
+            budget: shared.budget.clone(),
+            store: shared.store.clone(),
+            footers: shared.footers.clone(),
+            counters: shared.counters.clone(),
+            io: shared.io.clone(),
+        };
+        let outcome = catch_unwind(AssertUnwindSafe(|| execute(&context, &attempt, &order)));
+        let outcome = match outcome {
+            Ok(outcome) => outcome.map_err(Failure::from),
+            Err(panic) => Err(Failure::Retryable { reason: format!("the task panicked: {}", text(&*panic)) }),
+        };
+        drop(context);
+        shared.running.lock().remove(&attempt);
+        (shared.report)(Report { worker: shared.config.id.clone(), attempt, outcome });
+    }
+}
+
+fn text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_string());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
+}
+
+fn execute(
+    context: &TaskContext,
+    attempt: &AttemptId,
+    order: &v1::TaskOrder,
+) -> Result<v1::TaskResult, TaskError> {
+    use v1::task_order::Work;
+    use v1::task_result::Result as Done;
+    let dataset = tally_dataset::dataset(&order.dataset);
+    let dataset =
+        dataset.ok_or_else(|| TaskError::Order(format!("there is no dataset {:?}", order.dataset)))?;
+    context.check_cancelled()?;
+    let result = match required(order.work.as_ref(), "work")? {
+        Work::Map(work) => Done::Map(map::run(context, attempt, &*dataset, work)?),
+        Work::Reduce(work) => Done::Reduce(reduce::run(context, attempt, &*dataset, work)?),
+        Work::Write(work) => Done::Write(write::run(context, &*dataset, work)?),
+    };
+    Ok(v1::TaskResult { result: Some(result) })
+}

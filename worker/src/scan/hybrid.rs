@@ -1,0 +1,258 @@
+//! The format's hybrid of run-length encoding and bit packing: levels, dictionary indices and
+//! boolean values.
+//!
+//! A decoder holds places, not borrows, so that it can live beside the buffer it reads.
+
+use tally_dataset::Bits;
+use tally_dataset::bits::load_bits;
+
+use super::error::Fault;
+
+#[derive(Debug, Clone, Copy)]
+enum Run {
+    Repeated {
+        value: u32,
+        left: usize,
+    },
+    /// `bit` is the place of the next value, counted from the start of the data.
+    Packed {
+        bit: usize,
+        left: usize,
+    },
+}
+
+/// A decoder over a range of a page's data.
+#[derive(Debug, Clone)]
+pub(crate) struct Hybrid {
+    at: usize,
+    end: usize,
+    width: usize,
+    run: Run,
+}
+
+/// Bits that a value up to `max` needs.
+pub(crate) fn width_of(max: i16) -> usize {
+    16 - (max as u16).leading_zeros() as usize
+}
+
+impl Hybrid {
+    /// A decoder of values of `width` bits (at most 32) in `data[range]`.
+    pub(crate) fn new(range: std::ops::Range<usize>, width: usize) -> Result<Self, Fault> {
+        if width > 32 {
+            return Fault::corrupt(format!("values of {width} bits"));
+        }
+        Ok(Hybrid { at: range.start, end: range.end, width, run: Run::Repeated { value: 0, left: 0 } })
+    }
+
+    fn left(&self) -> usize {
+        match self.run {
+            Run::Repeated { left, .. } | Run::Packed { left, .. } => left,
+        }
+    }
+
+    /// The next run of at most `most` values.
+    fn take(&mut self, data: &[u8], most: usize) -> Result<Run, Fault> {
+        while self.left() == 0 {
+            self.next_run(data)?;
+        }
+        let taken = self.left().min(most);
+        Ok(match &mut self.run {
+            Run::Repeated { value, left } => {
+                *left -= taken;
+                Run::Repeated { value: *value, left: taken }
+            }
+            Run::Packed { bit, left } => {
+                let from = *bit;
+                *left -= taken;
+                *bit += taken * self.width;
+                Run::Packed { bit: from, left: taken }
+            }
+        })
+    }
+
+    fn next_run(&mut self, data: &[u8]) -> Result<(), Fault> {
+        let data = data.get(..self.end).unwrap_or_default();
+        let mut head = 0u64;
+        for shift in (0..).step_by(7) {
+            let Some(&byte) = data.get(self.at) else {
+                return Fault::corrupt("its levels or indices end too soon");
+            };
+            self.at += 1;
+            if shift > 28 {
+                return Fault::corrupt("a run of more than 32 bits");
+            }
+            head |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        if head & 1 == 0 {
+            let bytes = self.width.div_ceil(8);
+            let Some(value) = data.get(self.at..self.at + bytes) else {
+                return Fault::corrupt("a run without its value");
+            };
+            let value = value.iter().rev().fold(0u32, |v, &b| v << 8 | u32::from(b));
+            self.at += bytes;
+            self.run = Run::Repeated { value, left: (head >> 1) as usize };
+        } else {
+            // Writers may leave out the padding of the last group.
+            let bytes = (head >> 1) as usize * self.width;
+            let there = bytes.min(data.len() - self.at);
+            let left = match self.width {
+                0 => (head >> 1) as usize * 8,
+                width => there * 8 / width,
+            };
+            self.run = Run::Packed { bit: self.at * 8, left };
+            self.at += there;
+        }
+        Ok(())
+    }
+
+    /// Appends the next `count` values.
+    pub(crate) fn read(&mut self, data: &[u8], mut count: usize, out: &mut Vec<u32>) -> Result<(), Fault> {
+        while count > 0 {
+            match self.take(data, count)? {
+                Run::Repeated { value, left } => {
+                    out.resize(out.len() + left, value);
+                    count -= left;
+                }
+                Run::Packed { bit, left } => {
+                    unpack(data, bit, self.width, left, out);
+                    count -= left;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends, for the next `count` values, whether each is `wanted`.
+    pub(crate) fn read_equal(
+        &mut self,
+        data: &[u8],
+        mut count: usize,
+        wanted: u32,
+        out: &mut Bits,
+    ) -> Result<(), Fault> {
+        while count > 0 {
+            match self.take(data, count)? {
+                Run::Repeated { value, left } => {
+                    out.push_run(value == wanted, left);
+                    count -= left;
+                }
+                Run::Packed { bit, left } if self.width == 1 && wanted == 1 => {
+                    out.push_packed(data, bit, left);
+                    count -= left;
+                }
+                Run::Packed { bit, left } => {
+                    let mask = (1u64 << self.width) - 1;
+                    for at in 0..left {
+                        let value = load_bits(data, bit + at * self.width) & mask;
+                        out.push_word(u64::from(value == u64::from(wanted)), 1);
+                    }
+                    count -= left;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes over the next `count` values.
+    pub(crate) fn skip(&mut self, data: &[u8], mut count: usize) -> Result<(), Fault> {
+        while count > 0 {
+            let (Run::Repeated { left, .. } | Run::Packed { left, .. }) = self.take(data, count)?;
+            count -= left;
+        }
+        Ok(())
+    }
+}
+
+/// Appends `count` packed values of `width` bits from bit `bit` of `data`.
+fn unpack(data: &[u8], bit: usize, width: usize, count: usize, out: &mut Vec<u32>) {
+    let mask = (1u64 << width) - 1;
+    let start = out.len();
+    out.resize(start + count, 0);
+    let (groups, rest) = out[start..].as_chunks_mut::<8>();
+    let mut at = bit;
+    // Values are packed from byte boundaries in groups of eight, so a place that is a multiple
+    // of a group is a whole byte: one load serves several values.
+    if width <= 7 && at % 8 == 0 && !groups.is_empty() {
+        for group in groups {
+            let word = load_bits(data, at);
+            for (value, slot) in group.iter_mut().enumerate() {
+                *slot = (word >> (value * width) & mask) as u32;
+            }
+            at += 8 * width;
+        }
+    } else if width <= 14 {
+        for group in groups {
+            for (quad, slots) in group.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+                let word = load_bits(data, at + quad * 4 * width);
+                for (value, slot) in slots.iter_mut().enumerate() {
+                    *slot = (word >> (value * width) & mask) as u32;
+                }
+            }
+            at += 8 * width;
+        }
+    } else {
+        for group in groups {
+            for (value, slot) in group.iter_mut().enumerate() {
+                *slot = (load_bits(data, at + value * width) & mask) as u32;
+            }
+            at += 8 * width;
+        }
+    }
+    for slot in rest {
+        *slot = (load_bits(data, at) & mask) as u32;
+        at += width;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parquet::encodings::rle::RleEncoder;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_the_encoder_wrote_is_read_in_any_steps(
+            width in 1usize..=32,
+            runs in prop::collection::vec((any::<u32>(), 1usize..40, any::<bool>()), 0..40),
+            steps in prop::collection::vec(1usize..70, 1..20),
+        ) {
+            let mask = ((1u64 << width) - 1) as u32;
+            let values: Vec<u32> = runs.iter().flat_map(|&(v, n, same)| {
+                (0..n as u32).map(move |i| if same { v } else { v.wrapping_mul(i | 1) } & mask)
+            }).collect();
+            let mut encoder = RleEncoder::new(width as u8, 1 << 16);
+            values.iter().for_each(|&v| encoder.put(u64::from(v)));
+            let mut data = vec![0xee; 3];
+            data.extend(encoder.consume());
+            let mut all = Hybrid::new(3..data.len(), width).unwrap();
+            let mut equal = all.clone();
+            let mut skipper = all.clone();
+            let (mut out, mut bits) = (vec![], Bits::default());
+            let wanted = values.first().copied().unwrap_or(0);
+            for step in steps.iter().cycle() {
+                let step = (*step).min(values.len() - out.len());
+                if step == 0 { break; }
+                all.read(&data, step, &mut out).unwrap();
+                equal.read_equal(&data, step, wanted, &mut bits).unwrap();
+            }
+            prop_assert_eq!(&out, &values);
+            for (i, &v) in values.iter().enumerate() { prop_assert_eq!(bits.get(i), v == wanted); }
+            let half = values.len() / 2;
+            skipper.skip(&data, half).unwrap();
+            let mut rest = vec![];
+            skipper.read(&data, values.len() - half, &mut rest).unwrap();
+            prop_assert_eq!(&rest[..], &values[half..]);
+        }
+
+        #[test]
+        fn any_bytes_end_in_an_answer(data in prop::collection::vec(any::<u8>(), 0..60), width in 0usize..=32) {
+            let mut out = vec![];
+            // 10,000 values of nothing but bytes: the answer is values or an error, never a hang.
+            let _ = Hybrid::new(0..data.len(), width).unwrap().read(&data, 10_000, &mut out);
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Reading the needed leaves of Parquet files into a mapper, a batch of rows at a time.
+//!
+//! Filter columns are decoded first; of the others only what the selected rows need is resolved.
+//! Strings become symbols once for each dictionary value or change of value. Memory: three
+//! windows and one page a column, whatever the size of a row group.
+//!
+//! Not here: what rows mean (the dataset), which shard to read (the planner), budgets of the
+//! mapper (the map task).
+
+mod columns;
+mod error;
+mod feed;
+pub mod footer;
+mod hybrid;
+mod page;
+mod page_header;
+pub mod resolve;
+mod values;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
+use tally_dataset::{BATCH_ROWS, Batch, Bits, Column, ColumnKind, ColumnSpec, Mapper, TableSpec};
+use tokio::runtime::Handle;
+
+use crate::budget::Budget;
+use columns::{BoolReader, Flat, Int64Reader, ListMinReader, TextReader};
+use error::Fault;
+pub use error::{Place, ScanError};
+use feed::Feed;
+pub use feed::InputFile;
+use page::Pages;
+use resolve::{Leaf, Lookup};
+
+/// What all scans of a task share.
+#[derive(Clone)]
+pub struct ScanContext {
+    /// Where fetching runs.
+    pub io: Handle,
+    /// Bytes fetched at a time.
+    pub window: u64,
+    /// What large pages draw from.
+    pub budget: Budget,
+    /// Set when the task is to stop.
+    pub cancelled: Arc<AtomicBool>,
+    /// Counted as it goes, for progress.
+    pub counters: Arc<ScanCounters>,
+    /// Bytes that this task fetches.
+    pub fetched: Arc<AtomicU64>,
+}
+
+/// Progress of scans.
+#[derive(Debug, Default)]
+pub struct ScanCounters {
+    /// Rows read.
+    pub rows: AtomicU64,
+    /// Bytes of column chunks and footers fetched.
+    pub bytes: AtomicU64,
+}
+
+enum Reader {
+    Bool(BoolReader),
+    Int64(Int64Reader),
+    Text(TextReader),
+    ListMin(ListMinReader),
+    /// The file has no such column: nulls.
+    Absent,
+}
+
+/// One row group being read.
+struct RowGroup<'a> {
+    context: &'a ScanContext,
+    file: &'a Arc<InputFile>,
+    metadata: &'a ParquetMetaData,
+    number: usize,
+    table: &'a TableSpec,
+}
+
+impl RowGroup<'_> {
+    fn place(&self, column: Option<usize>) -> Place {
+        let column = column.map(|at| self.table.columns[at].path.join("."));
+        Place { file: self.file.name.clone(), row_group: Some(self.number), column }
+    }
+
+    fn reader(&self, spec: &ColumnSpec) -> Result<Reader, Fault> {
+        let descriptor = self.metadata.file_metadata().schema_descr();
+        let leaf = match resolve::lookup(descriptor, spec) {
+            Lookup::Missing => return Ok(Reader::Absent),
+            Lookup::Found(leaf) => leaf,
+            Lookup::WrongType(found) => return Fault::corrupt(format!("it is of type {found}")),
+        };
+        let row_group = self.metadata.row_group(self.number);
+        let Some(chunk) = row_group.columns().get(leaf.index) else {
+            return Fault::corrupt("its row group lacks the column");
+        };
+        if spec.kind != ColumnKind::ListMinInt32 && chunk.num_values() != row_group.num_rows() {
+            let (values, rows) = (chunk.num_values(), row_group.num_rows());
+            return Fault::corrupt(format!("{values} values in a row group of {rows} rows"));
+        }
+        let range = chunk_range(chunk, self.file.size)?;
+        for count in [&self.context.counters.bytes, &*self.context.fetched] {
+            count.fetch_add(range.end - range.start, Ordering::Relaxed);
+        }
+        let feed = Feed::start(&self.context.io, self.file.clone(), range, self.context.window);
+        let pages = Pages::new(feed, chunk, self.context.budget.clone())?;
+        Ok(self.over(pages, chunk, spec.kind, leaf))
+    }
+
+    fn over(&self, pages: Pages, chunk: &ColumnChunkMetaData, kind: ColumnKind, leaf: Leaf) -> Reader {
+        let descriptor = chunk.column_descr_ptr();
+        match kind {
+            ColumnKind::ListMinInt32 => {
+                Reader::ListMin(ListMinReader::new(pages, descriptor, leaf.element_def))
+            }
+            ColumnKind::Bool => Reader::Bool(BoolReader::new(Flat::new(pages, &descriptor))),
+            ColumnKind::Int64 => Reader::Int64(Int64Reader::new(Flat::new(pages, &descriptor), descriptor)),
+            ColumnKind::Text => Reader::Text(TextReader::new(Flat::new(pages, &descriptor), descriptor)),
+        }
+    }
+}
+
+/// Where a column chunk lies, checked: footers are foreign input too.
+pub fn checked_range(chunk: &ColumnChunkMetaData, file_size: u64) -> Option<std::ops::Range<u64>> {
+    let data = u64::try_from(chunk.data_page_offset()).ok()?;
+    let start = match chunk.dictionary_page_offset() {
+        // Some writers put 0 where there is no dictionary.
+        Some(offset) if offset > 0 => data.min(u64::try_from(offset).ok()?),
+        _ => data,
+    };
+    let end = start.checked_add(u64::try_from(chunk.compressed_size()).ok()?)?;
+    (end <= file_size).then_some(start..end)
+}
+
+fn chunk_range(chunk: &ColumnChunkMetaData, file_size: u64) -> Result<std::ops::Range<u64>, Fault> {
+    checked_range(chunk, file_size)
+        .ok_or_else(|| Fault::Corrupt("its column chunk lies beyond the end of the file".into()))
+}
+
+/// Reads a row group into `mapper`; `after_batch` may flush it, and says whether it did.
+///
+/// # Errors
+/// [`ScanError`], naming file, row group and column. A panic of a decoder is one as well.
+pub fn scan_row_group(
+    context: &ScanContext,
+    file: &Arc<InputFile>,
+    metadata: &ParquetMetaData,
+    number: usize,
+    table: &TableSpec,
+    mapper: &mut dyn Mapper,
+    after_batch: &mut dyn FnMut(&mut dyn Mapper) -> Result<bool, ScanError>,
+) -> Result<(), ScanError> {
+    let row_group = RowGroup { context, file, metadata, number, table };
+    let scan = AssertUnwindSafe(|| scan(&row_group, mapper, after_batch));
+    catch_unwind(scan).unwrap_or_else(|_| {
+        let what = "a decoder gave up on its bytes (see the log)".into();
+        Err(ScanError::Corrupt { place: row_group.place(None), what })
+    })
+}
+
+fn scan(
+    group: &RowGroup<'_>,
+    mapper: &mut dyn Mapper,
+    after_batch: &mut dyn FnMut(&mut dyn Mapper) -> Result<bool, ScanError>,
+) -> Result<(), ScanError> {
+    let specs = &group.table.columns;
+    let mut readers = Vec::with_capacity(specs.len());
+    for (at, spec) in specs.iter().enumerate() {
+        readers.push(group.reader(spec).map_err(|fault| fault.at(group.place(Some(at))))?);
+    }
+    let columns = specs.iter().map(|spec| Column::new(spec.kind)).collect();
+    let mut batch = Batch { rows: 0, columns };
+    let mut selected = Bits::default();
+    let mut left = usize::try_from(group.metadata.row_group(group.number).num_rows()).unwrap_or(0);
+    while left > 0 {
+        if group.context.cancelled.load(Ordering::Relaxed) {
+            return Err(ScanError::Cancelled);
+        }
+        batch.rows = left.min(BATCH_ROWS);
+        left -= batch.rows;
+        selected.clear();
+        selected.push_run(true, batch.rows);
+        for filters in [true, false] {
+            for (at, spec) in specs.iter().enumerate().filter(|(_, spec)| spec.filter == filters) {
+                read_column(&mut readers[at], at, &mut batch, &selected, mapper)
+                    .map_err(|fault| fault.at(group.place(Some(at))))?;
+                debug_assert_eq!(spec.filter, filters);
+            }
+            if filters {
+                mapper.select(&batch, &mut selected);
+            }
+        }
+        mapper.consume(&batch, &selected);
+        group.context.counters.rows.fetch_add(batch.rows as u64, Ordering::Relaxed);
+        if after_batch(mapper)? {
+            for reader in &mut readers {
+                if let Reader::Text(reader) = reader {
+                    reader.forget();
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_column(
+    reader: &mut Reader,
+    at: usize,
+    batch: &mut Batch,
+    selected: &Bits,
+    mapper: &mut dyn Mapper,
+) -> Result<(), Fault> {
+    let rows = batch.rows;
+    let column = &mut batch.columns[at];
+    match (reader, column) {
+        (Reader::Bool(reader), Column::Bool { valid, value }) => reader.read(rows, valid, value),
+        (Reader::Int64(reader), Column::Int64 { valid, value }) => reader.read(rows, valid, value),
+        (Reader::Text(reader), Column::Text { symbol }) => {
+            reader.read(rows, selected, symbol, &mut |text| mapper.resolve(at, text))
+        }
+        (Reader::ListMin(reader), Column::ListMin { present, valid, value }) => {
+            reader.read(rows, present, valid, value)
+        }
+        (_, column) => {
+            column.fill_null(rows);
+            Ok(())
+        }
+    }
+}

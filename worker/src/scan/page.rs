@@ -1,0 +1,232 @@
+//! The pages of a column chunk: streamed, checked, decompressed, and cut into their parts.
+//!
+//! Not here: what the values mean. Decompression reuses one buffer; the codecs are the Parquet
+//! crate's.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use parquet::basic::Encoding;
+use parquet::compression::{Codec, CodecOptionsBuilder, create_codec};
+use parquet::file::metadata::ColumnChunkMetaData;
+
+use super::error::Fault;
+use super::feed::Feed;
+use super::hybrid::{Hybrid, width_of};
+use super::page_header::{HeaderError, PageHeader, PageKind, parse};
+use crate::budget::{Budget, Reservation};
+
+/// Headers are small; one larger than this (its statistics) is taken for damage.
+const MAX_HEADER: usize = 16 << 20;
+const FIRST_PEEK: usize = 1 << 10;
+/// Pages up to this size are part of a scan's fixed allowance; larger ones are reserved.
+const ALLOWED_PAGE: usize = 2 << 20;
+
+/// A data page's parts, as ranges of [`Pages::data`].
+#[derive(Debug, Clone)]
+pub(crate) struct DataPage {
+    pub values: usize,
+    pub encoding: Encoding,
+    pub rep: Option<Hybrid>,
+    pub def: Option<Hybrid>,
+    pub body: Range<usize>,
+}
+
+/// What came next in a chunk.
+pub(crate) enum Page {
+    Data(DataPage),
+    Dictionary { values: usize },
+}
+
+/// Reader of a chunk's pages.
+pub(crate) struct Pages {
+    feed: Feed,
+    codec: Option<Box<dyn Codec>>,
+    data: Vec<u8>,
+    spare: Option<Bytes>,
+    max_rep: i16,
+    max_def: i16,
+    /// Values of the chunk that no page has delivered yet.
+    missing: u64,
+    budget: Budget,
+    reserved: Option<Reservation>,
+}
+
+fn encoding_of(number: i32) -> Result<Encoding, Fault> {
+    Ok(match number {
+        0 => Encoding::PLAIN,
+        2 | 8 => Encoding::RLE_DICTIONARY,
+        3 => Encoding::RLE,
+        5 => Encoding::DELTA_BINARY_PACKED,
+        6 => Encoding::DELTA_LENGTH_BYTE_ARRAY,
+        7 => Encoding::DELTA_BYTE_ARRAY,
+        9 => Encoding::BYTE_STREAM_SPLIT,
+        other => return Fault::corrupt(format!("a page of unknown encoding {other}")),
+    })
+}
+
+impl Pages {
+    pub(crate) fn new(feed: Feed, chunk: &ColumnChunkMetaData, budget: Budget) -> Result<Self, Fault> {
+        // Old Hadoop writers framed LZ4 in three ways; the codec tries them in turn.
+        let options = CodecOptionsBuilder::default().set_backward_compatible_lz4(true).build();
+        let descriptor = chunk.column_descr();
+        Ok(Pages {
+            feed,
+            codec: create_codec(chunk.compression(), &options)?,
+            data: Vec::new(),
+            spare: None,
+            max_rep: descriptor.max_rep_level(),
+            max_def: descriptor.max_def_level(),
+            missing: u64::try_from(chunk.num_values()).unwrap_or(0),
+            budget,
+            reserved: None,
+        })
+    }
+
+    /// The bytes of the page read last, uncompressed.
+    pub(crate) fn data(&self) -> &[u8] {
+        self.spare.as_deref().unwrap_or(&self.data)
+    }
+
+    /// The bytes of the page read last as a shared buffer, for decoders that keep them.
+    pub(crate) fn shared(&mut self, range: Range<usize>) -> Bytes {
+        let all = match self.spare.take() {
+            Some(all) => all,
+            None => Bytes::from(std::mem::take(&mut self.data)),
+        };
+        self.spare = Some(all.clone());
+        all.slice(range)
+    }
+
+    /// The next page; `None` at the chunk's end.
+    pub(crate) fn next(&mut self) -> Result<Option<Page>, Fault> {
+        while self.missing > 0 {
+            let header = self.header()?;
+            if header.kind == PageKind::Other {
+                self.feed.take(header.compressed_size)?;
+                continue;
+            }
+            self.read(&header)?;
+            if header.kind == PageKind::Dictionary {
+                if !matches!(header.encoding, 0 | 2) {
+                    return Fault::corrupt(format!("a dictionary of encoding {}", header.encoding));
+                }
+                return Ok(Some(Page::Dictionary { values: header.num_values }));
+            }
+            self.missing = self.missing.saturating_sub(header.num_values as u64);
+            if header.num_values > 0 {
+                return self.cut(&header).map(Page::Data).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    fn header(&mut self) -> Result<PageHeader, Fault> {
+        let mut wanted = FIRST_PEEK;
+        loop {
+            let all = self.feed.remaining();
+            let bytes = self.feed.peek(wanted)?;
+            let seen = bytes.len();
+            match parse(bytes) {
+                Ok((header, length)) => {
+                    self.feed.take(length)?;
+                    return Ok(header);
+                }
+                Err(HeaderError::Malformed(what)) => return Fault::corrupt(what),
+                Err(HeaderError::Short) if seen as u64 >= all => {
+                    return Fault::corrupt(format!("its pages end with {} values missing", self.missing));
+                }
+                Err(HeaderError::Short) if seen >= MAX_HEADER => {
+                    return Fault::corrupt("a page header of more than 16 MiB");
+                }
+                Err(HeaderError::Short) => wanted = seen * 4,
+            }
+        }
+    }
+
+    fn read(&mut self, header: &PageHeader) -> Result<(), Fault> {
+        let size = header.compressed_size + header.uncompressed_size;
+        self.reserved = None;
+        if size > ALLOWED_PAGE {
+            let held = self.budget.reserve(size);
+            self.reserved = Some(held.ok_or_else(|| Fault::Limit(format!("a page needs {size} bytes")))?);
+        }
+        let raw = self.feed.take(header.compressed_size)?;
+        if let Some(crc) = header.crc
+            && crc32fast::hash(&raw) != crc
+        {
+            return Fault::corrupt("a page's checksum does not match its bytes");
+        }
+        let plain = match header.kind {
+            PageKind::DataV2 { def_bytes, rep_bytes, compressed } => {
+                let levels = def_bytes.saturating_add(rep_bytes);
+                if levels > raw.len() || levels > header.uncompressed_size {
+                    return Fault::corrupt("levels longer than their page");
+                }
+                if compressed { levels } else { raw.len() }
+            }
+            _ => 0,
+        };
+        match &mut self.codec {
+            Some(codec) if plain < raw.len() => {
+                self.spare = None;
+                self.data.clear();
+                self.data.extend_from_slice(&raw[..plain]);
+                let size = header.uncompressed_size - plain;
+                if size > 0 {
+                    codec.decompress(&raw[plain..], &mut self.data, Some(size))?;
+                }
+            }
+            _ => self.spare = Some(raw),
+        }
+        let got = self.data().len();
+        if got != header.uncompressed_size {
+            return Fault::corrupt(format!(
+                "a page of {got} bytes that says it has {}",
+                header.uncompressed_size
+            ));
+        }
+        Ok(())
+    }
+
+    /// A level stream of version 1: four bytes of length before it.
+    fn levels_v1(&self, at: &mut usize, max: i16, encoding: i32) -> Result<Option<Hybrid>, Fault> {
+        if max == 0 {
+            return Ok(None);
+        }
+        if encoding != 3 {
+            return Fault::corrupt(format!("levels of encoding {encoding}, which no writer should use"));
+        }
+        let data = self.data();
+        let Some(length) = data.get(*at..*at + 4) else {
+            return Fault::corrupt("a page that ends before its levels");
+        };
+        let length = u32::from_le_bytes(length.try_into().unwrap_or_default()) as usize;
+        let start = *at + 4;
+        if length > data.len() - start {
+            return Fault::corrupt("levels longer than their page");
+        }
+        *at = start + length;
+        Hybrid::new(start..*at, width_of(max)).map(Some)
+    }
+
+    fn cut(&self, header: &PageHeader) -> Result<DataPage, Fault> {
+        let (rep, def, start) = match header.kind {
+            PageKind::DataV2 { def_bytes, rep_bytes, .. } => {
+                let level =
+                    |range, max: i16| (max > 0).then(|| Hybrid::new(range, width_of(max))).transpose();
+                let rep = level(0..rep_bytes, self.max_rep)?;
+                let def = level(rep_bytes..rep_bytes + def_bytes, self.max_def)?;
+                (rep, def, rep_bytes + def_bytes)
+            }
+            _ => {
+                let mut at = 0;
+                let rep = self.levels_v1(&mut at, self.max_rep, header.rep_encoding)?;
+                let def = self.levels_v1(&mut at, self.max_def, header.def_encoding)?;
+                (rep, def, at)
+            }
+        };
+        let encoding = encoding_of(header.encoding)?;
+        Ok(DataPage { values: header.num_values, encoding, rep, def, body: start..self.data().len() })
+    }
+}

@@ -1,0 +1,257 @@
+//! Needed columns in a file's schema: which leaf is it, and is it of the right type.
+//!
+//! Lists come in several layouts: three levels (`list.element`, `bag.array_element`,
+//! `bag.array`), two levels (`array`), or a bare repeated group. Which one it is follows from the
+//! format's rules for old writers, not from names that one writer uses.
+
+use parquet::basic::{ConvertedType, LogicalType, Repetition, Type as Physical};
+use parquet::schema::types::{SchemaDescriptor, Type};
+use tally_dataset::{ColumnKind, ColumnSpec};
+
+/// A needed leaf, found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leaf {
+    /// Its place among the file's leaves.
+    pub index: usize,
+    /// For lists, the definition level from which on there is an element.
+    pub element_def: i16,
+}
+
+/// What a schema has for a needed column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lookup {
+    /// Nothing of that name.
+    Missing,
+    /// The leaf.
+    Found(Leaf),
+    /// Something of another type, described.
+    WrongType(String),
+}
+
+/// What a kind of column is called in messages.
+pub fn kind_name(kind: ColumnKind) -> &'static str {
+    match kind {
+        ColumnKind::Bool => "boolean",
+        ColumnKind::Int64 => "64-bit integer",
+        ColumnKind::Text => "string",
+        ColumnKind::ListMinInt32 => "32-bit integer in a list",
+    }
+}
+
+/// Finds a column of the specification in a file's schema.
+pub fn lookup(schema: &SchemaDescriptor, spec: &ColumnSpec) -> Lookup {
+    let mut walk = Walk { names: vec![], def: 0 };
+    let mut node = schema.root_schema();
+    let mut element_def = 0;
+    let last = spec.path.len() - 1;
+    for (depth, name) in spec.path.iter().enumerate() {
+        let Some(child) = child(node, name) else { return Lookup::Missing };
+        node = child;
+        walk.enter(node);
+        if depth == last {
+            break;
+        }
+        if spec.kind == ColumnKind::ListMinInt32 && depth == 0 {
+            match walk.element(node, spec.path[1]) {
+                Ok(element) => node = element.0,
+                Err(found) => return Lookup::WrongType(found),
+            }
+            element_def = walk.def - i16::from(is(node, Repetition::OPTIONAL));
+        } else if !node.is_group() || is(node, Repetition::REPEATED) || is_list(node) {
+            return Lookup::WrongType(describe(node));
+        }
+    }
+    if !fits(node, spec.kind) {
+        return Lookup::WrongType(describe(node));
+    }
+    let found = schema.columns().iter().position(|c| c.path().parts() == walk.names.as_slice());
+    match found {
+        Some(index) => Lookup::Found(Leaf { index, element_def }),
+        None => Lookup::Missing,
+    }
+}
+
+/// The path from the root so far, and its definition level.
+struct Walk {
+    names: Vec<String>,
+    def: i16,
+}
+
+impl Walk {
+    fn enter(&mut self, node: &Type) {
+        self.names.push(node.name().to_string());
+        self.def += i16::from(!is(node, Repetition::REQUIRED));
+    }
+
+    /// The element of a list, entered; `field` is what will be looked for in it.
+    fn element<'a>(&mut self, list: &'a Type, field: &str) -> Result<Element<'a>, String> {
+        if is(list, Repetition::REPEATED) {
+            return group(list).map(Element);
+        }
+        let fields = group(list)?.get_fields();
+        let [repeated] = fields else { return Err(describe(list)) };
+        if !is(repeated, Repetition::REPEATED) {
+            return Err(describe(list));
+        }
+        self.enter(repeated);
+        let inner = group(repeated)?.get_fields();
+        let two_levels = inner.len() != 1
+            || repeated.name() == "array"
+            || repeated.name() == format!("{}_tuple", list.name())
+            || (inner[0].name() == field && !inner[0].is_group());
+        if two_levels {
+            return Ok(Element(repeated));
+        }
+        self.enter(&inner[0]);
+        if is(&inner[0], Repetition::REPEATED) {
+            return Err(describe(list));
+        }
+        group(&inner[0]).map(Element)
+    }
+}
+
+struct Element<'a>(&'a Type);
+
+fn group(node: &Type) -> Result<&Type, String> {
+    if node.is_group() { Ok(node) } else { Err(describe(node)) }
+}
+
+fn child<'a>(node: &'a Type, name: &str) -> Option<&'a Type> {
+    node.is_group().then(|| node.get_fields().iter().find(|f| f.name() == name)).flatten().map(|f| &**f)
+}
+
+fn is(node: &Type, repetition: Repetition) -> bool {
+    let info = node.get_basic_info();
+    info.has_repetition() && info.repetition() == repetition
+}
+
+fn is_list(node: &Type) -> bool {
+    let info = node.get_basic_info();
+    matches!(info.converted_type(), ConvertedType::LIST | ConvertedType::MAP | ConvertedType::MAP_KEY_VALUE)
+        || matches!(info.logical_type_ref(), Some(LogicalType::List | LogicalType::Map))
+}
+
+fn fits(node: &Type, kind: ColumnKind) -> bool {
+    if node.is_group() || is(node, Repetition::REPEATED) {
+        return false;
+    }
+    let converted = node.get_basic_info().converted_type();
+    let logical = node.get_basic_info().logical_type_ref();
+    let plain = logical.is_none() && converted == ConvertedType::NONE;
+    let signed = |width: i8, old: ConvertedType| {
+        plain
+            || converted == old
+            || matches!(logical, Some(LogicalType::Integer(i)) if i.bit_width == width && i.is_signed)
+    };
+    match (kind, node.get_physical_type()) {
+        (ColumnKind::Bool, Physical::BOOLEAN) => true,
+        (ColumnKind::Int64, Physical::INT64) => signed(64, ConvertedType::INT_64),
+        (ColumnKind::ListMinInt32, Physical::INT32) => signed(32, ConvertedType::INT_32),
+        (ColumnKind::Text, Physical::BYTE_ARRAY) => {
+            plain
+                || matches!(converted, ConvertedType::UTF8 | ConvertedType::ENUM)
+                || matches!(logical, Some(LogicalType::String | LogicalType::Enum))
+        }
+        _ => false,
+    }
+}
+
+/// A type as people read it.
+fn describe(node: &Type) -> String {
+    let info = node.get_basic_info();
+    let repeated = if is(node, Repetition::REPEATED) { "repeated " } else { "" };
+    if node.is_group() {
+        let what = if is_list(node) { "list or map" } else { "struct" };
+        return format!("{repeated}{what}");
+    }
+    let annotation = match (info.logical_type_ref(), info.converted_type()) {
+        (Some(logical), _) => format!(" ({logical:?})"),
+        (None, ConvertedType::NONE) => String::new(),
+        (None, converted) => format!(" ({converted})"),
+    };
+    format!("{repeated}{}{annotation}", node.get_physical_type())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parquet::schema::parser::parse_message_type;
+    use std::sync::Arc;
+    use tally_dataset::Missing;
+
+    fn check(message: &str, path: &'static [&'static str], kind: ColumnKind, expect: Lookup) {
+        let schema = SchemaDescriptor::new(Arc::new(parse_message_type(message).unwrap()));
+        let spec = ColumnSpec { path, kind, filter: false, missing: Missing::IsNull };
+        assert_eq!(lookup(&schema, &spec), expect, "{message}");
+    }
+
+    fn list(body: &str, expect: Lookup) {
+        let message = format!("message m {{ optional int32 before; {body} }}");
+        check(&message, &["addons", "day"], ColumnKind::ListMinInt32, expect);
+    }
+
+    fn at(element_def: i16) -> Lookup {
+        Lookup::Found(Leaf { index: 1, element_def })
+    }
+
+    #[test]
+    fn every_list_layout_has_its_leaf_and_element_level() {
+        let three = |middle: &str, inner: &str| {
+            format!(
+                "optional group addons (LIST) {{ repeated group {middle} {{ optional group {inner} {{ optional int32 day; }} }} }}"
+            )
+        };
+        list(&three("list", "element"), at(2));
+        list(&three("bag", "array_element"), at(2));
+        list(&three("bag", "array"), at(2));
+        list("optional group addons (LIST) { repeated group array { optional int32 day; } }", at(2));
+        list("required group addons (LIST) { repeated group addons_tuple { optional int32 day; } }", at(1));
+        list(
+            "optional group addons (LIST) { repeated group x { optional int32 day; optional int32 e; } }",
+            at(2),
+        );
+        list("repeated group addons { optional int32 day; }", at(1));
+        list(
+            "required group addons (LIST) { repeated group list { required group element { required int32 day; } } }",
+            at(1),
+        );
+    }
+
+    #[test]
+    fn other_types_are_described() {
+        list(
+            "optional group addons (LIST) { repeated group list { optional group element { optional int64 day; } } }",
+            Lookup::WrongType("INT64".into()),
+        );
+        list("optional int32 addons;", Lookup::WrongType("INT32".into()));
+        list(
+            "optional group addons (LIST) { repeated group list { optional group element { optional int32 other; } } }",
+            Lookup::Missing,
+        );
+        let theme: &[&str] = &["theme", "id"];
+        check(
+            "message m { optional group theme { optional binary id (UTF8); } }",
+            theme,
+            ColumnKind::Text,
+            Lookup::Found(Leaf { index: 0, element_def: 0 }),
+        );
+        check(
+            "message m { optional group theme { optional binary x (UTF8); } }",
+            theme,
+            ColumnKind::Text,
+            Lookup::Missing,
+        );
+        check(
+            "message m { optional binary theme (UTF8); }",
+            theme,
+            ColumnKind::Text,
+            Lookup::WrongType("BYTE_ARRAY (String)".into()),
+        );
+        check(
+            "message m { optional int64 day (TIMESTAMP_MILLIS); }",
+            &["day"],
+            ColumnKind::Int64,
+            Lookup::WrongType("INT64 (Timestamp { is_adjusted_to_u_t_c: true, unit: MILLIS })".into()),
+        );
+    }
+}

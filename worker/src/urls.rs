@@ -1,0 +1,73 @@
+//! URLs of inputs and outputs to stores and paths. A plain path is a file URL.
+//!
+//! Not here: which schemes need which credentials.
+
+use std::path::{Path as FsPath, PathBuf};
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use url::Url;
+
+/// A URL that names nothing usable.
+#[derive(Debug, thiserror::Error)]
+#[error("{url}: {what}")]
+pub struct UrlError {
+    url: String,
+    what: String,
+}
+
+fn error(url: &str, what: impl Into<String>) -> UrlError {
+    UrlError { url: url.into(), what: what.into() }
+}
+
+/// The absolute path of a path or `file://` URL, `.` and `..` resolved in the text alone.
+///
+/// # Errors
+/// [`UrlError`] for other schemes.
+pub fn local_path(url: &str) -> Result<PathBuf, UrlError> {
+    let path = match Url::parse(url) {
+        Ok(parsed) if parsed.scheme() == "file" => {
+            parsed.to_file_path().map_err(|()| error(url, "not a file URL of this machine"))?
+        }
+        Ok(parsed) if url.contains("://") => {
+            let what = format!("the scheme {} is not supported: give a path or file://", parsed.scheme());
+            return Err(error(url, what));
+        }
+        _ => PathBuf::from(url),
+    };
+    if path.as_os_str().is_empty() {
+        return Err(error(url, "an empty path"));
+    }
+    std::path::absolute(&path).map_err(|e| error(url, e.to_string()))
+}
+
+/// The store of a URL, and the path in it.
+///
+/// # Errors
+/// [`UrlError`] for schemes that are not supported, and paths that are none.
+pub fn open(url: &str) -> Result<(Arc<dyn ObjectStore>, Path), UrlError> {
+    let local = local_path(url)?;
+    let path = Path::from_absolute_path(&local).map_err(|e| error(url, e.to_string()))?;
+    Ok((Arc::new(LocalFileSystem::new()), path))
+}
+
+/// The URL of a path that [`open`] opens again.
+pub fn of_path(path: &FsPath) -> String {
+    path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_and_file_urls_are_one_thing() {
+        assert_eq!(local_path("/a/b").unwrap(), local_path("file:///a/b").unwrap());
+        assert_eq!(open("/a/sub date=1/x").unwrap().1.as_ref(), "a/sub date=1/x");
+        assert!(local_path("ftp://host/x").unwrap_err().to_string().contains("ftp"));
+        assert!(local_path("").is_err());
+        assert!(local_path("relative").unwrap().is_absolute());
+    }
+}

@@ -1,0 +1,178 @@
+//! Write task: one part file out of row groups that reduce tasks encoded, plus the columns that
+//! waited for the job's totals.
+//!
+//! Encoded column chunks are copied, not decoded. The file is written into the job's staging
+//! folder and synced; making it visible is the coordinator's decision alone.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parquet::arrow::ArrowSchemaConverter;
+use parquet::basic::Compression;
+use parquet::column::writer::ColumnCloseResult;
+use parquet::data_type::Int32Type;
+use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::metadata::{KeyValue, ParquetMetaDataReader, RowGroupMetaData};
+use parquet::file::properties::WriterProperties;
+use parquet::file::reader::{ChunkReader, Length};
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
+use tally_dataset::{Dataset, Totals};
+use tally_proto::convert::required;
+use tally_proto::{AttemptId, v1};
+
+use crate::error::TaskError;
+use crate::runner::TaskContext;
+use crate::store::{FileOutput, Output};
+
+/// Bytes copied at a time.
+const COPY: usize = 1 << 20;
+
+/// Runs a write task.
+///
+/// # Errors
+/// [`TaskError`]; a reduce output that is gone is [`TaskError::Lost`].
+pub fn run(
+    context: &TaskContext,
+    dataset: &dyn Dataset,
+    work: &v1::WriteWork,
+) -> Result<v1::WriteResult, TaskError> {
+    let totals = required(work.totals, "totals")?;
+    let totals = Totals {
+        rows: totals.rows,
+        clients: totals.clients,
+        custom_theme_clients: totals.custom_theme_clients,
+    };
+    let constants = dataset.constants(&totals).map_err(TaskError::Order)?;
+    let io = |what| {
+        let path = work.path.clone();
+        move |source| TaskError::Write { path: path.clone(), what, source }
+    };
+    let file = File::create(Path::new(&work.path)).map_err(io("the part file cannot be made"))?;
+    let copy = file.try_clone().map_err(io("the part file cannot be made"))?;
+    let schema = ArrowSchemaConverter::new().convert(&dataset.output_schema())?;
+    let mut writer = SerializedFileWriter::new(
+        BufWriter::with_capacity(COPY, copy),
+        schema.root_schema_ptr(),
+        Arc::new(properties(work)),
+    )?;
+    let mut rows = 0;
+    for piece in &work.pieces {
+        let reference = required(piece.output.as_ref(), "output")?;
+        let attempt = AttemptId::try_from(required(reference.attempt.as_ref(), "attempt")?)?;
+        let Output::File(output) = context.fetch(reference, &attempt)? else {
+            return Err(TaskError::Order(format!("{attempt} is no reduce task")));
+        };
+        let encoded = Encoded(output);
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&encoded)?;
+        for &row_group in &piece.row_groups {
+            context.check_cancelled()?;
+            let groups = metadata.row_groups();
+            let Some(group) = groups.get(row_group as usize) else {
+                return Err(TaskError::Order(format!("{attempt} has no row group {row_group}")));
+            };
+            copy_row_group(&encoded, group, &constants, writer.next_row_group()?)
+                .map_err(|e| cause(e, &work.path))?;
+            rows += group.num_rows() as u64;
+        }
+    }
+    let buffer = writer.into_inner().map_err(|e| cause(e, &work.path))?;
+    buffer.into_inner().map_err(|e| io("writing failed")(e.into_error()))?;
+    file.sync_all().map_err(io("the part file cannot be synced"))?;
+    let bytes = file.metadata().map_err(io("the part file cannot be looked at"))?.len();
+    Ok(v1::WriteResult { rows, bytes })
+}
+
+fn properties(work: &v1::WriteWork) -> WriterProperties {
+    let mut metadata: Vec<KeyValue> =
+        work.metadata.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())).collect();
+    metadata.sort_by(|a, b| a.key.cmp(&b.key));
+    WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
+        .set_offset_index_disabled(true)
+        .set_created_by(format!("tally version {}", env!("CARGO_PKG_VERSION")))
+        .set_key_value_metadata(Some(metadata))
+        .build()
+}
+
+/// What the system said, where the Parquet crate wrapped it.
+fn cause(error: ParquetError, path: &str) -> TaskError {
+    let ParquetError::External(inner) = error else { return TaskError::Encode(error) };
+    match inner.downcast::<std::io::Error>() {
+        Ok(source) => TaskError::Write { path: path.into(), what: "writing failed", source: *source },
+        Err(other) => TaskError::Encode(ParquetError::External(other)),
+    }
+}
+
+fn copy_row_group<W: std::io::Write + Send>(
+    encoded: &Encoded,
+    group: &RowGroupMetaData,
+    constants: &[i32],
+    mut writer: SerializedRowGroupWriter<'_, W>,
+) -> ParquetResult<()> {
+    for chunk in group.columns() {
+        let close = ColumnCloseResult {
+            bytes_written: chunk.compressed_size() as u64,
+            rows_written: group.num_rows() as u64,
+            metadata: chunk.clone(),
+            bloom_filter: None,
+            column_index: None,
+            offset_index: None,
+        };
+        writer.append_column(encoded, close)?;
+    }
+    let rows = usize::try_from(group.num_rows()).unwrap_or(0);
+    for &constant in constants {
+        let Some(mut column) = writer.next_column()? else {
+            return Err(ParquetError::General("the schema lacks a constant's column".into()));
+        };
+        column.typed::<Int32Type>().write_batch(&vec![constant; rows], None, None)?;
+        column.close()?;
+    }
+    writer.close()?;
+    Ok(())
+}
+
+/// A reduce output as the Parquet file that it is.
+struct Encoded(Arc<FileOutput>);
+
+/// A reader of a reduce output from some place on.
+pub struct OutputRead {
+    output: Arc<FileOutput>,
+    at: u64,
+    current: Bytes,
+}
+
+impl std::io::Read for OutputRead {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        if self.current.is_empty() {
+            let left = self.output.len().saturating_sub(self.at);
+            let take = usize::try_from(left).unwrap_or(usize::MAX).min(COPY);
+            self.current = self.output.read(self.at, take).map_err(std::io::Error::other)?;
+            self.at += take as u64;
+        }
+        let take = out.len().min(self.current.len());
+        out[..take].copy_from_slice(&self.current.split_to(take));
+        Ok(take)
+    }
+}
+
+impl Length for Encoded {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+}
+
+impl ChunkReader for Encoded {
+    type T = OutputRead;
+
+    fn get_read(&self, start: u64) -> ParquetResult<OutputRead> {
+        Ok(OutputRead { output: self.0.clone(), at: start, current: Bytes::new() })
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
+        self.0.read(start, length).map_err(|e| ParquetError::External(Box::new(e)))
+    }
+}
