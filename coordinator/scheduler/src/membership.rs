@@ -7,12 +7,19 @@ use crate::command::{JobFailure, Warning};
 use crate::job::Phase;
 use crate::report::Verdict;
 use crate::step::Scheduler;
+use crate::worker::Worker;
 
 impl Scheduler {
-    /// Takes a worker out. Its attempts go back, with a strike unless it was draining; its
-    /// outputs are gone, and `settle` runs those again that are needed.
     pub(crate) fn worker_lost(&mut self, id: &WorkerId) -> Result<(), Warning> {
         let worker = self.workers.lose(id)?;
+        self.bereave(id, &worker);
+        Ok(())
+    }
+
+    /// What a worker that was taken out leaves behind: its attempts go back, with a strike
+    /// unless it was draining; its outputs are gone, and `settle` runs those again that are
+    /// needed.
+    fn bereave(&mut self, id: &WorkerId, worker: &Worker) {
         for job in self.jobs.values_mut() {
             job.stages.iter_mut().for_each(|stage| stage.drop_outputs(id));
         }
@@ -20,15 +27,15 @@ impl Scheduler {
             let verdict = if worker.draining { Verdict::Free } else { Verdict::LostWorker };
             self.attempt_over(attempt, verdict);
         }
-        Ok(())
     }
 
     /// Gives up on workers that fell silent, and on jobs that waited too long for any.
     pub(crate) fn time_out(&mut self) {
         let silent = self.config.worker_timeout.map(|timeout| self.workers.timed_out(self.now, timeout));
-        for worker in silent.into_iter().flatten() {
-            // The list is of workers that are here: none of them is unknown.
-            let _ = self.worker_lost(&worker);
+        // All are taken out before anything follows, so that nothing is ordered from one of them.
+        let lost = silent.into_iter().flatten().filter_map(|id| Some((self.workers.lose(&id).ok()?, id)));
+        for (worker, id) in lost.collect::<Vec<_>>() {
+            self.bereave(&id, &worker);
         }
         let limit = self.config.no_workers_timeout;
         let overdue = self.jobs.iter().filter_map(|(id, job)| match job.phase {

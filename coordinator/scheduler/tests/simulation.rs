@@ -113,7 +113,7 @@ impl Plant {
                     // Weights that differ and repeat; every third task knows where it is best.
                     let task = |n: u64| TaskPlan {
                         weight: n * 7919 % 1000,
-                        preferred: (n % 3 == 0).then(|| worker(n as usize % 200)),
+                        preferred: n.is_multiple_of(3).then(|| worker(n as usize % 200)),
                     };
                     let tasks = (0..count).map(task).collect();
                     self.running.push_back(Event::StagePlanned { job, stage, tasks });

@@ -170,3 +170,11 @@ fn a_preferred_worker_is_taken() {
         rig.tell(Event::StagePlanned { job: crate::rig::job("j"), stage, tasks: vec![task(1), task(9)] });
     assert_eq!(said, ["start w1 j-s0-t1-a0", "start w0 j-s0-t0-a0"]);
 }
+
+/// Found by the simulation.
+#[test]
+fn workers_that_time_out_together_are_told_nothing_when_that_fails_the_job() {
+    let (mut rig, _) = Rig::started(Config { max_attempts: 1, ..timing_out() }, &[1, 1], 1, &[1, 1]);
+    let why = "finish j task j-s0-t0 failed 1 times, the last time on worker w0: the worker was lost";
+    assert_eq!(rig.tick(100), [why, "release j"]);
+}
