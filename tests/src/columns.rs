@@ -7,7 +7,7 @@ use rand::seq::SliceRandom;
 
 use crate::day::{DataFile, ListLayout};
 use crate::rows::{AddonRow, MainRow};
-use crate::shred::{Cell, Column, Field, Kind};
+use crate::shred::{Cell, Column, Field, Get, Kind};
 
 /// A row that can be written: it knows the columns of its table.
 pub trait Record: Clone {
@@ -128,7 +128,7 @@ fn day_of(row: &MainRow, at: usize) -> Option<Cell> {
 fn fields<R, const N: usize>(
     file: &DataFile<R>,
     parent: &str,
-    wanted: [(&'static str, Kind, fn(&R, usize) -> Option<Cell>); N],
+    wanted: [(&'static str, Kind, Get<R>); N],
 ) -> Vec<Field<R>> {
     let missing = |name: &str| file.missing.contains(format!("{parent}.{name}").as_str());
     let present = wanted.into_iter().filter(|(name, ..)| !missing(name));

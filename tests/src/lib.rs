@@ -6,12 +6,14 @@
 
 pub mod columns;
 pub mod day;
+pub mod generated;
 pub mod golden;
 pub mod naive;
 pub mod output;
 pub mod process;
 pub mod random;
 pub mod rows;
+pub mod scene;
 mod shred;
 pub mod table;
 pub mod wait;

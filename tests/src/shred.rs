@@ -120,7 +120,7 @@ impl<R> Column<R> {
         match self {
             Self::Flat(field) => field.required = rows.iter().all(|row| (field.get)(row, 0).is_some()),
             Self::Group { present, fields, required, .. } => {
-                *required = rows.iter().all(|row| present(row));
+                *required = rows.iter().all(*present);
                 for field in fields {
                     let mut there = rows.iter().filter(|row| present(row));
                     field.required = there.all(|row| (field.get)(row, 0).is_some());

@@ -1,0 +1,99 @@
+//! Disks that are full or can't be written: small tmpfs mounts in a mount namespace of the job's own, so that nothing
+//! outlives the test. It needs the right to mount (root, or user namespaces); without it a bare `cargo test` passes over
+//! these tests with a printed reason, and `tests/run` fails.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use tally_tests::generated::Generated;
+use tally_tests::golden::DATE;
+use tally_tests::output::{Place, check_no_spill, check_unchanged, snapshot};
+use tally_tests::process::{Tally, job_args, strict, tally_bin};
+
+/// The flags of `unshare` under which a mount works here.
+fn namespace() -> Option<Vec<&'static str>> {
+    let works = |flags: &[&str]| {
+        let script = ["sh", "-c", "mount -t tmpfs -o size=64k none /mnt"];
+        Command::new("unshare").args(flags).args(script).output().is_ok_and(|output| output.status.success())
+    };
+    let found = [vec!["--mount"], vec!["--mount", "--map-root-user"]].into_iter().find(|flags| works(flags));
+    if found.is_none() {
+        assert!(!strict(), "these tests need the right to mount a tmpfs");
+        println!("passed over: no right to mount a tmpfs");
+    }
+    found
+}
+
+/// Runs `tally run FLAGS` after `before` and followed by `after` in a shell where `$disk` is `disk`.
+fn job_in(
+    namespace: &[&str],
+    (before, after): (&str, &str),
+    disk: &Path,
+    args: Vec<OsString>,
+) -> Result<tally_tests::process::Outcome> {
+    let script = format!("set -e; disk=$1; shift; {before}; code=0; \"$@\" || code=$?; {after}; exit $code");
+    let mut line: Vec<OsString> = namespace.iter().map(Into::into).collect();
+    line.extend(["sh", "-c", &script, "sh"].map(Into::into));
+    line.extend([disk.into(), tally_bin().into(), "run".into()]);
+    line.extend(args);
+    Tally::wrapped(Path::new("unshare"), line).run()
+}
+
+#[test]
+fn a_full_disk_under_the_output_leaves_the_old_day() -> Result<()> {
+    let Some(namespace) = namespace() else { return Ok(()) };
+    let place = Place::new()?;
+    let day = Generated::new(place.path(), &["--clients", "50000", "--narrow"])?;
+    place.put_old_output(DATE)?;
+    let old = snapshot(&place.published())?;
+    // The old day and the first bytes of the new one fit, not more.
+    let before = "cp -a \"$disk\" \"$disk/../kept\"; mount -t tmpfs -o size=400k none \"$disk\"; \
+                  cp -a \"$disk/../kept/.\" \"$disk\"";
+    let after = "mkdir \"$disk/../after\"; cp -a \"$disk/.\" \"$disk/../after\"";
+    let mut args = job_args(&day.root, &place.output(), &place.spill());
+    args.extend(["--date".into(), DATE.into()]);
+    let outcome = job_in(&namespace, (before, after), &place.published(), args)?;
+    let outcome = outcome.expect_failure(1, &["space", "agg"])?;
+    let after = snapshot(&place.path().join("after"))?;
+    check_unchanged(&old, &after).with_context(|| outcome.to_string())?;
+    check_no_spill(&place.spill())
+}
+
+#[test]
+fn a_full_disk_under_the_spill_folder_is_named() -> Result<()> {
+    let Some(namespace) = namespace() else { return Ok(()) };
+    let place = Place::new()?;
+    let day = Generated::new(place.path(), &["--clients", "600000", "--narrow"])?;
+    place.put_old_output(DATE)?;
+    let old = snapshot(&place.published())?;
+    let mut args = job_args(&day.root, &place.output(), &place.spill());
+    args.extend(["--date", DATE, "--memory-limit", "64MiB"].map(Into::into));
+    let ample = Tally::new("run").args(&args).run()?.summary()?;
+    assert_eq!(ample.rows, day.totals.rows, "with room to spill, the small limit is enough");
+    std::fs::remove_dir_all(place.published())?;
+    place.put_old_output(DATE)?;
+
+    let before = "mount -t tmpfs -o size=256k none \"$disk\"";
+    let after = "test -z \"$(find \"$disk\" -type f)\" || { echo spilled files were left >&2; code=99; }";
+    let outcome = job_in(&namespace, (before, after), &place.spill(), args)?;
+    outcome.expect_failure(1, &["space", "spill"])?;
+    check_unchanged(&old, &snapshot(&place.published())?)
+}
+
+#[test]
+fn a_read_only_output_is_named() -> Result<()> {
+    let Some(namespace) = namespace() else { return Ok(()) };
+    let place = Place::new()?;
+    let day = Generated::new(place.path(), &["--clients", "1000", "--narrow"])?;
+    place.put_old_output(DATE)?;
+    let old = snapshot(&place.published())?;
+    let before = "mount --bind \"$disk\" \"$disk\"; mount -o remount,bind,ro \"$disk\"";
+    let mut args = job_args(&day.root, &place.output(), &place.spill());
+    args.extend(["--date".into(), DATE.into()]);
+    let outcome = job_in(&namespace, (before, ":"), &place.published(), args)?;
+    outcome.expect_failure(1, &["read-only", "agg"])?;
+    check_unchanged(&old, &snapshot(&place.published())?)?;
+    check_no_spill(&place.spill())
+}
