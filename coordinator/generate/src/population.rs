@@ -29,7 +29,9 @@ const FILES: u64 = 6 << 40;
 /// All clients of the day, numbered sample by sample; the null client comes last.
 #[derive(Debug)]
 pub(crate) struct Population {
-    seed: u64,
+    /// Keys of the samples.
+    samples: Vec<u64>,
+    overactive_key: u64,
     /// The first number of each sample, then the number of all clients.
     starts: Vec<u32>,
     overactive: Option<(u32, Overactive)>,
@@ -51,7 +53,8 @@ impl Population {
             sizes[draw.below(SAMPLES.into()) as usize] += 1;
         }
         sizes[NULL_SAMPLE as usize] = 1;
-        let overactive_id = random_uuid(&mut Draw::new(key(key(seed, OVERACTIVE), TRAITS)));
+        let overactive_key = key(seed, OVERACTIVE);
+        let overactive_id = random_uuid(&mut Draw::new(key(overactive_key, TRAITS)));
         let overactive_sample = sample_of(&overactive_id) as usize;
         sizes[overactive_sample] += u32::from(options.overactive.is_some());
         let starts: Vec<u32> = std::iter::once(0)
@@ -61,7 +64,8 @@ impl Population {
             }))
             .collect();
         Population {
-            seed,
+            samples: (0..=NULL_SAMPLE).map(|sample| key(seed, sample.into())).collect(),
+            overactive_key,
             overactive: options.overactive.map(|o| (starts[overactive_sample + 1] - 1, o)),
             starts,
             null_pings: (options.clients / 1000).max(10) as u32,
@@ -99,8 +103,8 @@ impl Population {
     /// else.
     fn key(&self, number: u32, sample: u32) -> u64 {
         match self.overactive(number) {
-            Some(_) => key(self.seed, OVERACTIVE),
-            None => key(key(self.seed, sample.into()), (number - self.starts[sample as usize]).into()),
+            Some(_) => self.overactive_key,
+            None => key(self.samples[sample as usize], (number - self.starts[sample as usize]).into()),
         }
     }
 
@@ -118,18 +122,24 @@ impl Population {
         if draw.chance(0.002) {
             pings += 60;
         }
-        let members = self.members(sample);
-        let overactive = self.overactive.is_some_and(|(who, _)| members.contains(&who));
-        let usual = members.len() as u32 - u32::from(overactive);
-        if BUSY_SAMPLES.contains(&sample) && usual > 1 && number == members.start {
-            pings += usual.min(50_000 / 20) * 20;
+        if BUSY_SAMPLES.contains(&sample) && number == self.starts[sample as usize] {
+            pings += self.busy_pings(sample);
         }
         (pings, client)
     }
 
-    /// The file of a ping when pings are spread over `files` files.
-    pub(crate) fn file_of(client_key: u64, ping: u32, files: u32) -> u32 {
-        Draw::new(key(client_key, FILES + u64::from(ping))).below(files.into()) as u32
+    /// How many pings more the first client of a busy sample sends: 20 for each client of the sample, 50,000 at most.
+    fn busy_pings(&self, sample: u32) -> u32 {
+        let members = self.members(sample);
+        let overactive = self.overactive.is_some_and(|(who, _)| members.contains(&who));
+        let usual = members.len() as u32 - u32::from(overactive);
+        if usual > 1 { usual.min(50_000 / 20) * 20 } else { 0 }
+    }
+
+    /// Yields the files of a client's pings, in their order, when pings are spread over all files.
+    pub(crate) fn files_of(client_key: u64) -> impl Iterator<Item = u32> {
+        let mut draw = Draw::new(key(client_key, FILES));
+        std::iter::repeat_with(move || draw.below(SAMPLES.into()) as u32)
     }
 
     /// Fills in a client's traits.
