@@ -21,6 +21,7 @@ use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
 use crate::columns::{Columns, Record};
 use crate::rows::{AddonRow, MainRow};
 use crate::shred::{Column, Leaf, Values};
+use crate::split::append_split;
 
 pub use crate::shred::ListLayout;
 
@@ -95,6 +96,8 @@ pub struct Format {
     pub encoding: ValueEncoding,
     pub row_group_rows: usize,
     pub page_rows: usize,
+    /// Pages of lists are plain, of version 1, uncompressed, and end wherever they end, in the middle of a list too.
+    pub split_lists: bool,
     /// Every column that holds no null is declared required.
     pub required: bool,
     pub arrow: ArrowNote,
@@ -116,6 +119,7 @@ impl Default for Format {
             encoding: ValueEncoding::Dictionary,
             row_group_rows: 1 << 20,
             page_rows: 20_000,
+            split_lists: false,
             required: false,
             arrow: ArrowNote::None,
             extras: false,
@@ -169,12 +173,16 @@ impl<R: Record> DataFile<R> {
         let fields = columns.iter().map(Column::schema).collect::<Result<Vec<_>>>()?;
         let schema = Arc::new(Type::group_type_builder("schema").with_fields(fields).build()?);
         let properties = properties(&self.format, &schema)?;
+        let descriptor = SchemaDescriptor::new(Arc::clone(&schema));
         let mut writer = SerializedFileWriter::new(out, schema, Arc::new(properties))?;
         let empty = self.format.empty_row_group.then_some(&rows[..0]);
         for group in empty.into_iter().chain(rows.chunks(self.format.row_group_rows.max(1))) {
             let mut row_group = writer.next_row_group()?;
-            for column in &columns {
-                for leaf in column.leaves(group) {
+            let leaves = columns.iter().flat_map(|column| column.leaves(group));
+            for (leaf, column) in leaves.zip(descriptor.columns()) {
+                if self.format.split_lists && column.max_rep_level() > 0 {
+                    append_split(&mut row_group, Arc::clone(column), &leaf, self.format.page_rows.max(1))?;
+                } else {
                     write_leaf(&mut row_group, &leaf)?;
                 }
             }
@@ -235,6 +243,7 @@ fn properties(format: &Format, schema: &TypePtr) -> Result<WriterProperties> {
         .set_data_page_row_count_limit(format.page_rows.max(1))
         .set_write_batch_size(format.page_rows.clamp(1, 1024))
         .set_statistics_enabled(format.statistics)
+        .set_offset_index_disabled(format.split_lists)
         .set_dictionary_enabled(format.encoding.dictionary_limit().is_some())
         .set_dictionary_page_size_limit(format.encoding.dictionary_limit().unwrap_or(1 << 20));
     let descriptor = SchemaDescriptor::new(Arc::clone(schema));

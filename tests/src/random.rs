@@ -248,6 +248,7 @@ pub fn random_format(rng: &mut StdRng) -> Format {
         encoding: ValueEncoding::ALL[rng.random_range(0..ValueEncoding::ALL.len())],
         row_group_rows: [1, 3, 17, 1 << 20][rng.random_range(0..4)],
         page_rows: [1, 2, 5, 20_000][rng.random_range(0..4)],
+        split_lists: rng.random_bool(0.2),
         required: rng.random(),
         arrow: [ArrowNote::None, ArrowNote::Large, ArrowNote::Dictionary, ArrowNote::View]
             [rng.random_range(0..4)],

@@ -2,8 +2,12 @@
 //! list layout with every kind of null.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::Path;
 
 use anyhow::{Context, Result};
+use parquet::column::page::Page;
+use parquet::file::reader::{FileReader, SerializedFileReader};
 use tally_tests::columns::Record;
 use tally_tests::day::{DataFile, Format, ListLayout};
 use tally_tests::golden::DATE;
@@ -70,6 +74,62 @@ fn every_layout_keeps_every_kind_of_null() -> Result<()> {
             let place = Place::new()?;
             let path = place.path().join(&file.path);
             file.write_to(&path)?;
+            assert_eq!(table::read_main(&path)?, file.visible_rows(), "{:?}", file.format);
+        }
+    }
+    Ok(())
+}
+
+/// Has the file a data page of version 1 that begins in the middle of a list?
+fn splits_a_list(file: &Path) -> Result<bool> {
+    let reader = SerializedFileReader::new(File::open(file)?)?;
+    for group in 0..reader.num_row_groups() {
+        let group = reader.get_row_group(group)?;
+        for column in 0..group.num_columns() {
+            if group.metadata().column(column).column_descr().max_rep_level() == 0 {
+                continue;
+            }
+            let mut pages = group.get_column_page_reader(column)?;
+            while let Some(page) = pages.get_next_page()? {
+                if let Page::DataPage { buf, .. } = page {
+                    // Four bytes of length, a run header, and the first level: whole in a run, else the lowest bit.
+                    let first = if buf[4] & 1 == 0 { buf[5] } else { buf[5] & 1 };
+                    if first != 0 {
+                        return Ok(true);
+                    }
+                }
+            }
+        }
+    }
+    Ok(false)
+}
+
+#[test]
+fn pages_can_end_in_the_middle_of_a_list() -> Result<()> {
+    let row = |at: i32| MainRow {
+        client_id: Some(format!("c{at}")),
+        active_addons: Some((0..at % 5).map(|day| Some(ActiveAddon { install_day: Some(day) })).collect()),
+        ..MainRow::default()
+    };
+    let rows: Vec<_> = (0..50).map(row).collect();
+    for list in ListLayout::ALL {
+        for (split_lists, required, extras) in
+            [(false, false, false), (true, false, true), (true, true, false)]
+        {
+            let format = Format {
+                list,
+                split_lists,
+                required,
+                extras,
+                page_rows: 3,
+                row_group_rows: 20,
+                ..Format::default()
+            };
+            let file = DataFile::new("f.parquet", rows.clone(), format);
+            let place = Place::new()?;
+            let path = place.path().join(&file.path);
+            file.write_to(&path)?;
+            assert_eq!(splits_a_list(&path)?, split_lists);
             assert_eq!(table::read_main(&path)?, file.visible_rows(), "{:?}", file.format);
         }
     }

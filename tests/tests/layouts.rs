@@ -137,3 +137,15 @@ fn all_formats_as_files_of_one_day() -> Result<()> {
     }
     check(&all)
 }
+
+/// Pages that end in the middle of a list, of every length, in every layout.
+#[test]
+fn lists_that_go_on_in_the_next_page() -> Result<()> {
+    for list in ListLayout::ALL {
+        for page_rows in [1, 2, 3, 11] {
+            let format = Format { list, page_rows, split_lists: true, ..Format::default() };
+            check(&day("0", &format)).with_context(|| format!("{format:?}"))?;
+        }
+    }
+    Ok(())
+}

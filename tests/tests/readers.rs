@@ -1,43 +1,27 @@
-//! The output through the eyes of those who use it: DuckDB, PyArrow and Polars each read it back, by
-//! `tests/readers/check.py`. `tests/run` sets the three up in a virtual environment; without it a bare `cargo test`
-//! passes over this with a printed reason.
+//! The output through the eyes of those who use it, by `tests/readers/check.py`: DuckDB, PyArrow and Polars each read it
+//! back. And inputs from the hands of others, by `tests/readers/rewrite.py`: the same three write golden days again.
+//! `tests/run` sets them up; without them a bare `cargo test` passes over this with a printed reason.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
+use std::process::Output;
 
 use anyhow::{Context, Result};
 use tally_tests::golden::{CASES, Case, DATE};
 use tally_tests::output::Place;
-use tally_tests::process::{Tally, strict};
+use tally_tests::process::Tally;
+use tally_tests::python::run_script;
+use tally_tests::{naive, table};
 
-/// The Python that has the readers: `TALLY_PYTHON`, else the virtual environment that `tests/run` makes in the target
-/// folder.
-fn python() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("TALLY_PYTHON") {
-        return Some(path.into());
-    }
-    let test = std::env::current_exe().ok()?;
-    test.ancestors().map(|folder| folder.join("test-venv/bin/python")).find(|path| path.is_file())
+fn check_script(output: &Path, expected: &Path) -> Result<Option<Output>> {
+    run_script("check.py", &[output.as_ref(), expected.as_ref(), DATE.as_ref()])
 }
 
-fn check_script(output: &Path, expected: &Path) -> Result<Option<std::process::Output>> {
-    let Some(python) = python() else {
-        assert!(
-            !strict(),
-            "no Python with the readers: neither TALLY_PYTHON nor test-venv in the target folder"
-        );
-        println!("passed over: no TALLY_PYTHON, and tests/run has made no test-venv");
-        return Ok(None);
-    };
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("readers/check.py");
-    let mut command = Command::new(&python);
-    command.arg(script).args([output, expected]).arg(DATE);
-    Ok(Some(command.output().with_context(|| format!("starting {}", python.display()))?))
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn expect_readable(output: &Path, expected: &Path) -> Result<()> {
     let Some(done) = check_script(output, expected)? else { return Ok(()) };
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(done.status.success(), "{}{}", text(&done.stdout), text(&done.stderr));
     assert_eq!(text(&done.stdout).lines().count(), 3, "one line a reader");
     Ok(())
@@ -71,6 +55,33 @@ fn the_script_sees_differences() -> Result<()> {
     std::fs::write(place.partition(DATE).join("_SUCCESS"), "done")?;
     if let Some(done) = check_script(&place.output(), &expected)? {
         assert!(!done.status.success());
+    }
+    Ok(())
+}
+
+#[test]
+fn days_written_by_others_give_the_same_output() -> Result<()> {
+    for writer in ["duckdb", "duckdb-v2", "polars", "pyarrow", "pyarrow-tiny"] {
+        for name in ["case-03", "case-05", "case-13-legacy-lists"] {
+            let case = Case::new(name);
+            let place = Place::new()?;
+            let root = place.path().join("day");
+            for table in ["addons/v2", "main_summary/v3"] {
+                let (source, target) = (case.dir.join(table), root.join(table));
+                let args = [source.as_os_str(), target.as_os_str(), writer.as_ref()];
+                let Some(done) = run_script("rewrite.py", &args)? else { return Ok(()) };
+                assert!(done.status.success(), "{writer}: {}", text(&done.stderr));
+            }
+            let context = || format!("{name} written by {writer}");
+            let partition = |table: &str| root.join(table).join(format!("submission_date_s3={DATE}"));
+            let main = table::read_main(&partition("main_summary/v3"))?;
+            let addons = table::read_addons(&partition("addons/v2"))?;
+            let kept = naive::aggregate(&main, &addons).rows;
+            table::compare(&kept, &case.expected_rows()?)
+                .with_context(|| format!("{} lost rows", context()))?;
+            Tally::job(&root, &place).date(DATE).run()?.summary().with_context(context)?;
+            table::compare(&place.read_output(DATE)?, &case.expected_rows()?).with_context(context)?;
+        }
     }
     Ok(())
 }
