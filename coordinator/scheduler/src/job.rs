@@ -104,9 +104,10 @@ impl Job {
         stopped
     }
 
-    /// Whether all outputs that the stage reads exist.
+    /// Whether all outputs that an open stage reads exist: what of them was gone is no longer
+    /// done since `rerun_needed`.
     pub(crate) fn inputs_exist(&self, stage: usize) -> bool {
-        self.stages[stage].reads.iter().all(|read| self.stages[*read].readable())
+        self.stages[stage].reads.iter().all(|read| self.stages[*read].complete())
     }
 
     /// The stages whose ready tasks may start, earliest first: later ones wait for them.

@@ -132,11 +132,6 @@ impl Stage {
         self.phase == StagePhase::Planned && self.queues.done + self.queues.gone.len() == self.tasks.len()
     }
 
-    /// Whether all outputs exist.
-    pub(crate) fn readable(&self) -> bool {
-        self.complete() && self.queues.gone.is_empty()
-    }
-
     /// The tasks that are ready, heaviest first.
     pub(crate) fn ready(&self) -> impl Iterator<Item = (u32, &Task)> {
         self.queues.ready.iter().map(|(_, index)| (*index, &self.tasks[*index as usize]))

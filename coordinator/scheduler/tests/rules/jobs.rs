@@ -118,6 +118,18 @@ fn slots_are_shared_between_jobs() {
 }
 
 #[test]
+fn of_two_jobs_with_equal_shares_the_earlier_one_is_first() {
+    for (first, second) in [("a", "z"), ("z", "a")] {
+        let mut rig = Rig::new(config());
+        for name in [first, second] {
+            rig.submit(name, 1);
+            rig.plan(name, 0, &[1, 1]);
+        }
+        assert_eq!(rig.join("w0", 1), [format!("start w0 {first}-s0-t0-a0")]);
+    }
+}
+
+#[test]
 fn the_failure_of_a_job_leaves_the_others_alone() {
     let (mut rig, _) = Rig::started(config(), &[2], 1, &[1]);
     rig.submit("k", 1);

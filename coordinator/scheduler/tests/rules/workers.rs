@@ -178,3 +178,12 @@ fn workers_that_time_out_together_are_told_nothing_when_that_fails_the_job() {
     let why = "finish j task j-s0-t0 failed 1 times, the last time on worker w0: the worker was lost";
     assert_eq!(rig.tick(100), [why, "release j"]);
 }
+
+#[test]
+fn a_job_that_waits_for_the_slots_of_another_does_not_wait_for_workers() {
+    let (mut rig, _) = Rig::started(config(), &[1], 1, &[1]);
+    rig.submit("k", 1);
+    rig.plan("k", 0, &[1]);
+    assert_eq!((rig.state("k"), rig.wakeup()), (JobState::Running, None));
+    assert!(rig.tick(1_000_000).is_empty());
+}
