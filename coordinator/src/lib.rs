@@ -1,1 +1,19 @@
-//! x
+//! The coordinator: plans jobs, drives the scheduler, publishes days.
+//!
+//! `job` says what a job is; `plan` looks at the inputs and cuts the work (listing, schemas,
+//! shards, part files); `driver` owns the scheduler's state and carries its commands out through
+//! a `fleet` of workers; `publish` stages part files and makes a day visible in one step;
+//! `embedded` puts it all into one process; `cli` is the `tally` command. Not here: which task
+//! runs next (`tally-scheduler`), what tasks do (`tally-worker`), what rows mean
+//! (`tally-dataset`).
+
+pub mod cli;
+pub mod driver;
+pub mod embedded;
+pub mod fleet;
+pub mod job;
+pub mod memory;
+pub mod plan;
+pub mod publish;
+pub mod results;
+pub mod summary;

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `tally` binary; everything is in the library's `cli`.
+
+fn main() -> std::process::ExitCode {
+    tally_coordinator::cli::main()
+}

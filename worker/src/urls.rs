@@ -2,7 +2,7 @@
 //!
 //! Not here: which schemes need which credentials.
 
-use std::path::{Path as FsPath, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use object_store::ObjectStore;
@@ -53,9 +53,13 @@ pub fn open(url: &str) -> Result<(Arc<dyn ObjectStore>, Path), UrlError> {
     Ok((Arc::new(LocalFileSystem::new()), path))
 }
 
-/// The URL of a path that [`open`] opens again.
-pub fn of_path(path: &FsPath) -> String {
-    path.display().to_string()
+/// What [`open`] opens again for a path in the store of `url`, as people read it.
+///
+/// # Errors
+/// [`UrlError`] where the path has no name on this machine.
+pub fn name_of(url: &str, path: &Path) -> Result<String, UrlError> {
+    let local = LocalFileSystem::new().path_to_filesystem(path).map_err(|e| error(url, e.to_string()))?;
+    Ok(local.display().to_string())
 }
 
 #[cfg(test)]

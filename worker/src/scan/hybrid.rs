@@ -155,15 +155,6 @@ impl Hybrid {
         }
         Ok(())
     }
-
-    /// Passes over the next `count` values.
-    pub(crate) fn skip(&mut self, data: &[u8], mut count: usize) -> Result<(), Fault> {
-        while count > 0 {
-            let (Run::Repeated { left, .. } | Run::Packed { left, .. }) = self.take(data, count)?;
-            count -= left;
-        }
-        Ok(())
-    }
 }
 
 /// Appends `count` packed values of `width` bits from bit `bit` of `data`.
@@ -230,7 +221,6 @@ mod tests {
             data.extend(encoder.consume());
             let mut all = Hybrid::new(3..data.len(), width).unwrap();
             let mut equal = all.clone();
-            let mut skipper = all.clone();
             let (mut out, mut bits) = (vec![], Bits::default());
             let wanted = values.first().copied().unwrap_or(0);
             for step in steps.iter().cycle() {
@@ -241,11 +231,6 @@ mod tests {
             }
             prop_assert_eq!(&out, &values);
             for (i, &v) in values.iter().enumerate() { prop_assert_eq!(bits.get(i), v == wanted); }
-            let half = values.len() / 2;
-            skipper.skip(&data, half).unwrap();
-            let mut rest = vec![];
-            skipper.read(&data, values.len() - half, &mut rest).unwrap();
-            prop_assert_eq!(&rest[..], &values[half..]);
         }
 
         #[test]

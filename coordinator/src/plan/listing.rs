@@ -1,0 +1,123 @@
+//! The data files of a table's day.
+//!
+//! Names that begin with `_` or `.`, on any level below the day, are no data (markers, checksums,
+//! metadata); the levels themselves may be any, or none.
+
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore};
+use tally_worker::scan::InputFile;
+use tally_worker::urls::{self, UrlError};
+
+use crate::job::date_folder;
+
+/// How many of the days that exist an error names.
+const NAMED_DAYS: usize = 10;
+
+/// The day's files could not be listed, or there are none.
+#[derive(Debug, thiserror::Error)]
+pub enum ListError {
+    /// The URL.
+    #[error(transparent)]
+    Url(#[from] UrlError),
+    /// The store.
+    #[error("{table}: {url} cannot be listed: {source}")]
+    Store {
+        /// The table.
+        table: &'static str,
+        /// What was listed.
+        url: String,
+        /// What the store said.
+        source: object_store::Error,
+    },
+    /// Nothing there.
+    #[error("{table}: no data files under {url}; {days}")]
+    Nothing {
+        /// The table.
+        table: &'static str,
+        /// What was looked at.
+        url: String,
+        /// Which days there are.
+        days: String,
+    },
+}
+
+/// The data files of `date` in the table rooted at `url`, ordered by path.
+///
+/// # Errors
+/// [`ListError`]; where there are no files it says which days have some.
+pub async fn day_files(table: &'static str, url: &str, date: &str) -> Result<Vec<InputFile>, ListError> {
+    let (store, root) = urls::open(url)?;
+    let folder = date_folder(date);
+    let day = root.clone().join(folder.as_str());
+    let looked_at = format!("{}/{folder}", url.trim_end_matches('/'));
+    let failed = |source| ListError::Store { table, url: looked_at.clone(), source };
+    let found: Vec<ObjectMeta> = store.list(Some(&day)).try_collect().await.map_err(failed)?;
+    let mut files = vec![];
+    for meta in found.into_iter().filter(|meta| is_data(&day, &meta.location)) {
+        let name = urls::name_of(url, &meta.location)?;
+        files.push(InputFile {
+            store: store.clone(),
+            path: meta.location,
+            name,
+            size: meta.size,
+            etag: meta.e_tag,
+        });
+    }
+    if files.is_empty() {
+        let days = days(&store, &root, url).await.map_err(failed)?;
+        return Err(ListError::Nothing { table, url: looked_at, days });
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(files)
+}
+
+fn is_data(day: &Path, file: &Path) -> bool {
+    let below = file.prefix_match(day);
+    below.is_some_and(|mut parts| parts.all(|part| !part.as_ref().starts_with(['_', '.'])))
+}
+
+async fn days(store: &Arc<dyn ObjectStore>, root: &Path, url: &str) -> Result<String, object_store::Error> {
+    let prefix = date_folder("");
+    let listed = store.list_with_delimiter(Some(root)).await?;
+    let mut days: Vec<String> = listed
+        .common_prefixes
+        .iter()
+        .filter_map(|path| path.filename()?.strip_prefix(&prefix).map(str::to_string))
+        .collect();
+    days.sort_unstable();
+    Ok(match days.len() {
+        0 => format!("there is no {prefix}* folder under {url}: is it the table's root?"),
+        n if n <= NAMED_DAYS => format!("the days there are: {}", days.join(", ")),
+        n => format!(
+            "there are {n} days, from {} to {}, the last ones: {}",
+            days[0],
+            days[n - 1],
+            days[n - NAMED_DAYS..].join(", ")
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markers_on_any_level_are_no_data() {
+        let day = Path::from("t/submission_date_s3=20170227");
+        let check = |below: &str, expect| {
+            let file = Path::from(format!("t/submission_date_s3=20170227/{below}"));
+            assert_eq!(is_data(&day, &file), expect, "{below}");
+        };
+        check("sample_id=1/part-0.parquet", true);
+        check("part-0.parquet", true);
+        check("sample_id=__HIVE_DEFAULT_PARTITION__/part-0.parquet", true);
+        check("sample_id=1/_SUCCESS", false);
+        check("sample_id=1/.part-0.parquet.crc", false);
+        check("_temporary/0/part-0.parquet", false);
+        check(".hidden/part-0.parquet", false);
+        check("_metadata", false);
+    }
+}

@@ -1,0 +1,131 @@
+//! Looking at a job's inputs and cutting its work: what there is (`listing`), whether it can be
+//! read (`schema`), which task reads what (`shards`), which rows go into which part file
+//! (`files`).
+//!
+//! Only the target day's files are looked at, and of those only names and footers.
+
+pub mod files;
+pub mod listing;
+pub mod schema;
+pub mod shards;
+
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt};
+use tally_dataset::Dataset;
+use tally_proto::v1;
+use tally_worker::scan::footer::Footers;
+use tally_worker::scan::{InputFile, ScanError};
+
+use crate::job::JobSpec;
+use listing::ListError;
+use schema::{FileSchema, SchemaError};
+use shards::{FileWork, RowGroupWork};
+
+/// Footers read at a time.
+const CONCURRENT_FOOTERS: usize = 16;
+
+/// A job that cannot be planned; the output was not touched.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The day's files.
+    #[error(transparent)]
+    List(#[from] ListError),
+    /// A file that cannot be read.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// The columns.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+}
+
+/// A map task to be.
+#[derive(Debug, Clone)]
+pub struct MapTask {
+    /// What it does.
+    pub work: v1::MapWork,
+    /// Bytes of the needed columns.
+    pub bytes: u64,
+}
+
+/// The plan of a job's map stage.
+#[derive(Debug, Clone, Default)]
+pub struct InputPlan {
+    /// The map tasks.
+    pub tasks: Vec<MapTask>,
+    /// Partitions of the shuffle.
+    pub partitions: u32,
+    /// Files in all tables.
+    pub files: usize,
+    /// Rows in all tables.
+    pub rows: u64,
+    /// Bytes of the needed columns.
+    pub bytes: u64,
+    /// Bytes fetched for the plan (footers).
+    pub fetched: u64,
+    /// What somebody should look at.
+    pub warnings: Vec<String>,
+}
+
+/// Plans the map stage of a job for so many slots.
+///
+/// # Errors
+/// [`PlanError`], naming the table, file, column.
+pub async fn plan(
+    job: &JobSpec,
+    dataset: &dyn Dataset,
+    footers: &Footers,
+    slots: usize,
+) -> Result<InputPlan, PlanError> {
+    let mut plan = InputPlan::default();
+    let mut tables = vec![];
+    for (table, url) in dataset.tables().iter().zip(&job.inputs) {
+        let files = listing::day_files(table.name, url, &job.date).await?;
+        let read = files.into_iter().map(|file| look(file, footers, table));
+        let mut looked: Vec<_> =
+            futures::stream::iter(read).buffered(CONCURRENT_FOOTERS).try_collect().await?;
+        let schemas: Vec<FileSchema> = looked.iter_mut().map(|(schema, ..)| std::mem::take(schema)).collect();
+        plan.warnings.extend(schema::merge(table, &schemas)?);
+        let mut work = vec![];
+        for (schema, (_, file, fetched)) in schemas.iter().zip(looked) {
+            plan.files += 1;
+            plan.rows += schema.rows;
+            plan.fetched += fetched;
+            work.push(file);
+        }
+        plan.bytes += work.iter().map(FileWork::bytes).sum::<u64>();
+        tables.push(work);
+    }
+    plan.partitions = job.cut.partitions.unwrap_or_else(|| shards::partitions(plan.bytes, slots)).max(1);
+    let most = job.cut.shard_bytes.unwrap_or_else(|| shards::shard_bytes(plan.bytes, slots));
+    for (table, files) in (0..).zip(tables) {
+        for shard in shards::cut(files, most) {
+            let bytes = shard.iter().map(FileWork::bytes).sum();
+            let pieces = shard.into_iter().map(FileWork::into_piece).collect();
+            let work = v1::MapWork { table, partitions: plan.partitions, pieces };
+            plan.tasks.push(MapTask { work, bytes });
+        }
+    }
+    Ok(plan)
+}
+
+/// What a file has of the table's columns, and what reading it means.
+async fn look(
+    file: InputFile,
+    footers: &Footers,
+    table: &tally_dataset::TableSpec,
+) -> Result<(FileSchema, FileWork, u64), PlanError> {
+    let (metadata, fetched) = footers.get(&file).await?;
+    let schema = FileSchema::of(&file.name, &metadata, table);
+    let leaves = schema.leaves();
+    let row_groups = (0..metadata.num_row_groups())
+        .map(|number| {
+            let columns = metadata.row_group(number).columns();
+            let needed = leaves.iter().filter_map(|&leaf| columns.get(leaf));
+            let bytes = needed.map(|c| u64::try_from(c.compressed_size()).unwrap_or(0)).sum();
+            RowGroupWork { number: number as u32, bytes }
+        })
+        .collect();
+    let work = FileWork { file: Arc::new(file), row_groups };
+    Ok((schema, work, fetched))
+}

@@ -1,0 +1,122 @@
+//! What a job's tasks reported, by attempt, and what follows from it: totals, row groups, orders.
+//!
+//! Results are kept by attempt, and read through the scheduler's list of current outputs, so that
+//! a late report of a loser changes nothing.
+
+use std::collections::HashMap;
+
+use tally_dataset::Totals;
+use tally_proto::{AttemptId, JobId, StageId, TaskId, WorkerId, v1};
+use tally_scheduler::Scheduler;
+
+use crate::job::{MAP, REDUCE, WRITE};
+use crate::plan::files::Encoded;
+
+/// The results of a job so far.
+#[derive(Debug, Default)]
+pub struct Results {
+    map: HashMap<AttemptId, v1::MapResult>,
+    reduce: HashMap<AttemptId, v1::ReduceResult>,
+    write: HashMap<AttemptId, v1::WriteResult>,
+}
+
+/// Rows and bytes that a stage's tasks reported.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Rows read (map) or written (reduce, write).
+    pub rows: u64,
+    /// Bytes fetched (map) or written (reduce, write).
+    pub bytes: u64,
+}
+
+/// An attempt whose output stands for its task, and who holds it.
+#[derive(Debug, Clone)]
+pub struct Winner {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Who holds its output.
+    pub worker: WorkerId,
+}
+
+/// The current outputs of a stage, in the order of its tasks.
+pub fn winners(scheduler: &Scheduler, job: &JobId, stage: u32) -> Vec<Winner> {
+    let outputs = scheduler.outputs(job, StageId(stage));
+    outputs
+        .map(|(index, worker, attempt)| {
+            let task = TaskId { job: job.clone(), stage: StageId(stage), index };
+            Winner { attempt: AttemptId { task, attempt }, worker: worker.clone() }
+        })
+        .collect()
+}
+
+impl Winner {
+    /// The reference that an order carries.
+    pub fn reference(&self) -> v1::OutputRef {
+        v1::OutputRef { worker: self.worker.to_string(), attempt: Some((&self.attempt).into()) }
+    }
+}
+
+impl Results {
+    /// Keeps a result; false if it is not one of the attempt's stage.
+    pub fn keep(&mut self, attempt: &AttemptId, result: v1::TaskResult) -> bool {
+        use v1::task_result::Result as Done;
+        match (attempt.task.stage.0, result.result) {
+            (MAP, Some(Done::Map(result))) => drop(self.map.insert(attempt.clone(), result)),
+            (REDUCE, Some(Done::Reduce(result))) => drop(self.reduce.insert(attempt.clone(), result)),
+            (WRITE, Some(Done::Write(result))) => drop(self.write.insert(attempt.clone(), result)),
+            _ => return false,
+        }
+        true
+    }
+
+    /// The job's totals, from all reduce outputs.
+    pub fn totals(&self, reduced: &[Winner]) -> Totals {
+        let mut totals = Totals::default();
+        for result in reduced.iter().filter_map(|winner| self.reduce.get(&winner.attempt)) {
+            let part = result.totals.unwrap_or_default();
+            totals += Totals {
+                rows: part.rows,
+                clients: part.clients,
+                custom_theme_clients: part.custom_theme_clients,
+            };
+        }
+        totals
+    }
+
+    /// All encoded row groups, in the order of the reduce tasks.
+    pub fn row_groups(&self, reduced: &[Winner]) -> Vec<Encoded> {
+        let mut groups = vec![];
+        for winner in reduced {
+            let Some(result) = self.reduce.get(&winner.attempt) else { continue };
+            let task = winner.attempt.task.index;
+            groups.extend((0..).zip(&result.row_group_rows).map(|(row_group, &rows)| Encoded {
+                task,
+                row_group,
+                rows,
+            }));
+        }
+        groups
+    }
+
+    /// What a stage's winners reported.
+    pub fn amount(&self, stage: u32, winners: &[Winner]) -> Amount {
+        let mut sum = Amount::default();
+        for winner in winners {
+            let attempt = &winner.attempt;
+            let (rows, bytes) = match stage {
+                MAP => self.map.get(attempt).map(|r| (r.rows, r.bytes_read)),
+                REDUCE => self.reduce.get(attempt).map(|r| (r.totals.unwrap_or_default().rows, r.bytes)),
+                _ => self.write.get(attempt).map(|r| (r.rows, r.bytes)),
+            }
+            .unwrap_or_default();
+            sum.rows += rows;
+            sum.bytes += bytes;
+        }
+        sum
+    }
+
+    /// Bytes that the maps put into the shuffle.
+    pub fn shuffle_bytes(&self, mapped: &[Winner]) -> u64 {
+        mapped.iter().filter_map(|winner| self.map.get(&winner.attempt)).map(|r| r.shuffle_bytes).sum()
+    }
+}
