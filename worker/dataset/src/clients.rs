@@ -28,6 +28,8 @@ pub struct ClientTable {
 }
 
 const MIN_SLOTS: usize = 1 << 10;
+/// Probes under way at once.
+const BLOCK: usize = 128;
 
 impl Default for ClientTable {
     fn default() -> Self {
@@ -72,6 +74,30 @@ impl ClientTable {
         match key {
             ClientKey::Uuid(id) => self.intern_uuid(id),
             ClientKey::Code(code) => self.intern_code(code),
+        }
+    }
+
+    /// The numbers of many canonical UUIDs, in order of `ids`.
+    ///
+    /// A probe waits for memory twice, for its slot and for its key. Doing the first step of all
+    /// probes, then the second, lets these waits overlap; what is not found so (new clients,
+    /// collisions) goes the ordinary way, by then with its lines in the cache.
+    pub fn intern_uuids(&mut self, ids: &[u128], numbers: &mut [u32]) {
+        for (ids, numbers) in ids.chunks(BLOCK).zip(numbers.chunks_mut(BLOCK)) {
+            while (self.keys.len() + ids.len()) * 5 >= self.slots.len() * 3 {
+                self.grow();
+            }
+            let mut first = [(0u64, 0u64); BLOCK];
+            let mask = self.slots.len() - 1;
+            for (&id, (hashed, slot)) in ids.iter().zip(&mut first) {
+                *hashed = hash(id, self.seeds);
+                *slot = self.slots[*hashed as usize & mask];
+            }
+            for ((&id, &(hashed, slot)), number) in ids.iter().zip(&first).zip(numbers) {
+                let known = (slot as u32).wrapping_sub(1);
+                let found = slot >> 32 == hashed >> 32 && self.keys.get(known as usize) == Some(&id);
+                *number = if found { known } else { self.intern_uuid(id) };
+            }
         }
     }
 
@@ -203,6 +229,14 @@ mod tests {
             assert_eq!(table.intern(key(i)), i);
         }
         assert!(table.iter().eq((0..30_000).map(key)));
+        let ids: Vec<u128> = (0..40_000u32).map(|i| u128::from(i) << 70 | u128::from(i)).collect();
+        let mut numbers = vec![0; ids.len()];
+        table.intern_uuids(&ids, &mut numbers);
+        assert!((0..30_000u32).filter(|i| i % 10 != 3).all(|i| numbers[i as usize] == i));
+        let mut again = vec![0; ids.len()];
+        table.intern_uuids(&ids, &mut again);
+        assert_eq!(numbers, again);
+        assert_eq!(table.len(), 30_000 + 10_000 + 3_000);
         table.clear();
         assert_eq!(table.intern(key(7)), 0);
         assert_eq!(table.len(), 1);

@@ -102,12 +102,13 @@ pub trait Mapper: Send {
     /// Clears the bits of rows that contribute nothing; sees only the filter columns.
     fn select(&self, batch: &Batch, selected: &mut Bits);
 
-    /// The symbol of a non-null string of a text column. Called once for each dictionary value
-    /// or change of value, not for each row; valid until the next flush.
+    /// The symbols of non-null strings of a text column, as many as there is room for in
+    /// `symbols`. Asked once for each dictionary value or change of value, not for each row, and
+    /// for many at a time, so that their look-ups can overlap; valid until the next flush.
     ///
     /// # Errors
-    /// [`DatasetError::TooManyStrings`].
-    fn resolve(&mut self, column: usize, value: &[u8]) -> Result<u32, DatasetError>;
+    /// [`DatasetError::TooManyStrings`] or [`DatasetError::NotUtf8`].
+    fn resolve(&mut self, column: usize, values: &[&[u8]], symbols: &mut [u32]) -> Result<(), DatasetError>;
 
     /// Takes the selected rows in.
     fn consume(&mut self, batch: &Batch, selected: &Bits);

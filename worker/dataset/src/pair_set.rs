@@ -6,6 +6,8 @@
 /// The key that cannot be inserted.
 const EMPTY: u64 = u64::MAX;
 const MIN_SLOTS: usize = 1 << 10;
+/// Probes under way at once.
+const BLOCK: usize = 128;
 
 /// A set of keys, each below `u64::MAX`.
 pub struct PairSet {
@@ -65,6 +67,23 @@ impl PairSet {
         }
     }
 
+    /// Inserts many keys; calls `new` with the place in `keys` of each that was not there. The
+    /// first slots of all are read before any is decided on, so that their cache misses overlap.
+    #[inline]
+    pub fn insert_many(&mut self, keys: &[u64], mut new: impl FnMut(usize)) {
+        for (block, keys) in keys.chunks(BLOCK).enumerate() {
+            let mut first = [EMPTY; BLOCK];
+            for (&key, slot) in keys.iter().zip(&mut first) {
+                *slot = self.slots[home(key, self.slots.len())];
+            }
+            for (at, (&key, &slot)) in keys.iter().zip(&first).enumerate() {
+                if slot != key && self.insert(key) {
+                    new(block * BLOCK + at);
+                }
+            }
+        }
+    }
+
     #[cold]
     fn grow(&mut self) {
         let slots = self.slots.len() * 2;
@@ -117,6 +136,11 @@ mod tests {
             }
             assert_eq!(set.iter().collect::<HashSet<_>>(), plain);
             assert_eq!(set.len(), plain.len());
+            let more: Vec<u64> = (0..30_000u64).map(|i| (i % 9001) << 32 | i % 7).collect();
+            let mut fresh = vec![];
+            set.insert_many(&more, |at| fresh.push(more[at]));
+            let expect: Vec<u64> = more.iter().copied().filter(|&key| plain.insert(key)).collect();
+            assert_eq!(fresh, expect);
             set.clear();
         }
     }

@@ -156,8 +156,13 @@ where
 /// A symbol that no resolver gives, for dictionary values not resolved yet.
 const UNRESOLVED: u32 = u32::MAX - 1;
 
-/// Turns a string into its symbol.
-pub(crate) type Resolve<'a> = dyn FnMut(&[u8]) -> Result<u32, DatasetError> + 'a;
+/// A dictionary value that is being resolved; no resolver gives this either.
+const ASKED: u32 = u32::MAX - 2;
+/// Strings resolved at a time.
+const BLOCK: usize = 128;
+
+/// Turns strings into their symbols.
+pub(crate) type Resolve<'a> = dyn FnMut(&[&[u8]], &mut [u32]) -> Result<(), DatasetError> + 'a;
 
 /// A dictionary page kept for its chunk, and the symbols of its values as far as known.
 #[derive(Default)]
@@ -188,14 +193,40 @@ impl TextDictionary {
         Ok(())
     }
 
-    #[inline]
-    fn symbol(&mut self, index: u32, resolve: &mut Resolve<'_>) -> Result<u32, Fault> {
-        let Some(symbol) = self.symbols.get_mut(index as usize) else { return index_beyond(index) };
-        if *symbol == UNRESOLVED {
-            let (from, to) = self.spans[index as usize];
-            *symbol = resolve(&self.bytes[from as usize..to as usize])?;
+    /// Makes the symbols of these values known.
+    fn resolve(&mut self, indices: impl Iterator<Item = u32>, resolve: &mut Resolve<'_>) -> Result<(), Fault> {
+        let mut asked = [0u32; BLOCK];
+        let mut count = 0;
+        for index in indices {
+            let Some(symbol) = self.symbols.get_mut(index as usize) else { return index_beyond(index) };
+            if *symbol == UNRESOLVED {
+                *symbol = ASKED;
+                asked[count] = index;
+                count += 1;
+                if count == BLOCK {
+                    self.ask(&asked, resolve)?;
+                    count = 0;
+                }
+            }
         }
-        Ok(*symbol)
+        self.ask(&asked[..count], resolve)
+    }
+
+    fn ask(&mut self, asked: &[u32], resolve: &mut Resolve<'_>) -> Result<(), Fault> {
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let mut texts: [&[u8]; BLOCK] = [&[]; BLOCK];
+        for (text, &index) in texts.iter_mut().zip(asked) {
+            let (from, to) = self.spans[index as usize];
+            *text = &self.bytes[from as usize..to as usize];
+        }
+        let mut symbols = [0; BLOCK];
+        resolve(&texts[..asked.len()], &mut symbols[..asked.len()])?;
+        for (&index, &symbol) in asked.iter().zip(&symbols) {
+            self.symbols[index as usize] = symbol;
+        }
+        Ok(())
     }
 }
 
@@ -260,10 +291,10 @@ impl TextReader {
                     self.indices.clear();
                     hybrid.read(data, there, &mut self.indices)?;
                     let (indices, dictionary) = (&self.indices, &mut self.dictionary);
-                    wanted.each(|row, value| {
-                        symbol[row] = dictionary.symbol(indices[value], resolve)?;
-                        Ok(())
-                    })?;
+                    dictionary.resolve(wanted.iter().map(|(_, value)| indices[value]), resolve)?;
+                    for (row, value) in wanted.iter() {
+                        symbol[row] = dictionary.symbols[indices[value] as usize];
+                    }
                 }
                 TextSource::Plain { at, end } => {
                     let spans = spans(data, at, *end, there, std::mem::take(&mut self.spans))?;
@@ -295,43 +326,63 @@ struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    /// Calls `visit` with each such row and the place of its value in the stretch.
+    /// Each such row, and the place of its value in the stretch.
     #[inline]
-    fn each(&self, mut visit: impl FnMut(usize, usize) -> Result<(), Fault>) -> Result<(), Fault> {
+    fn iter(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         let (mut counted, mut value) = (0, 0);
-        for row in self.selected.ones(self.from, self.from + self.take) {
+        self.selected.ones(self.from, self.from + self.take).filter_map(move |row| {
             let at = row - self.from;
             if self.dense {
-                visit(row, at)?;
-            } else if self.valid.get(at) {
+                return Some((row, at));
+            }
+            self.valid.get(at).then(|| {
                 value += self.valid.count_range(counted, at);
                 counted = at;
-                visit(row, value)?;
-            }
-        }
-        Ok(())
+                (row, value)
+            })
+        })
     }
 }
 
 /// Resolves strings that come one by one, asking only where a value differs from the one before:
 /// the rows of a ping share their client.
-#[inline]
 fn resolve_runs<'a>(
     wanted: &Wanted<'_>,
     text: impl Fn(usize) -> &'a [u8],
     symbol: &mut [u32],
     resolve: &mut Resolve<'_>,
 ) -> Result<(), Fault> {
-    let mut last: Option<(&[u8], u32)> = None;
-    wanted.each(|row, value| {
+    let mut texts: [&[u8]; BLOCK] = [&[]; BLOCK];
+    let mut count = 0;
+    // Rows whose place in the block stands in for their symbol until the block is resolved.
+    let mut rows = vec![];
+    for (row, value) in wanted.iter() {
         let text = text(value);
-        symbol[row] = match last {
-            Some((before, symbol)) if before == text => symbol,
-            _ => resolve(text)?,
-        };
-        last = Some((text, symbol[row]));
-        Ok(())
-    })
+        if count == 0 || texts[count - 1] != text {
+            if count == BLOCK {
+                resolve_block(&texts, &mut rows, symbol, resolve)?;
+                count = 0;
+            }
+            texts[count] = text;
+            count += 1;
+        }
+        rows.push((row as u32, count as u32 - 1));
+    }
+    resolve_block(&texts[..count], &mut rows, symbol, resolve)
+}
+
+fn resolve_block(
+    texts: &[&[u8]],
+    rows: &mut Vec<(u32, u32)>,
+    symbol: &mut [u32],
+    resolve: &mut Resolve<'_>,
+) -> Result<(), Fault> {
+    let mut symbols = [0; BLOCK];
+    resolve(texts, &mut symbols[..texts.len()])?;
+    for (row, place) in rows.drain(..) {
+        symbol[row as usize] = symbols[place as usize];
+    }
+    Ok(())
 }
 
 /// Entries of a list column decoded at a time.

@@ -217,7 +217,8 @@ fn read_column(
         (Reader::Bool(reader), Column::Bool { valid, value }) => reader.read(rows, valid, value),
         (Reader::Int64(reader), Column::Int64 { valid, value }) => reader.read(rows, valid, value),
         (Reader::Text(reader), Column::Text { symbol }) => {
-            reader.read(rows, selected, symbol, &mut |text| mapper.resolve(at, text))
+            let mut resolve = |texts: &[&[u8]], symbols: &mut [u32]| mapper.resolve(at, texts, symbols);
+            reader.read(rows, selected, symbol, &mut resolve)
         }
         (Reader::ListMin(reader), Column::ListMin { present, valid, value }) => {
             reader.read(rows, present, valid, value)

@@ -19,6 +19,8 @@ use crate::pair_set::PairSet;
 use crate::partition::Partitioner;
 use crate::{DatasetError, MapRun, Mapper, client_id};
 
+/// Client ids resolved at a time.
+const BLOCK: usize = 128;
 const CLIENT: usize = 0;
 const ADDON: usize = 1;
 const FOREIGN: usize = 2;
@@ -30,6 +32,8 @@ pub struct AddonsMapper {
     texts: Interner,
     /// `client << 32 | code << 2 | kind`.
     items: PairSet,
+    /// Items of the batch in hand.
+    keys: Vec<u64>,
     partitioner: Partitioner,
 }
 
@@ -40,18 +44,40 @@ impl AddonsMapper {
             clients: ClientTable::default(),
             texts: Interner::default(),
             items: PairSet::default(),
+            keys: vec![],
             partitioner: Partitioner::new(partitions),
         }
     }
 }
 
-/// The key of a client id, its string interned where it is no canonical UUID.
-#[inline]
-pub(super) fn client_key(texts: &mut Interner, value: &[u8]) -> Result<ClientKey, DatasetError> {
-    match client_id::parse(value) {
-        Some(id) => Ok(ClientKey::Uuid(id)),
-        None => odd_key(texts, value),
+/// The numbers of clients by their ids; strings that are no canonical UUIDs are interned.
+pub(super) fn resolve_clients(
+    clients: &mut ClientTable,
+    texts: &mut Interner,
+    values: &[&[u8]],
+    symbols: &mut [u32],
+) -> Result<(), DatasetError> {
+    for (values, symbols) in values.chunks(BLOCK).zip(symbols.chunks_mut(BLOCK)) {
+        let mut ids = [0u128; BLOCK];
+        let mut canonical = true;
+        for (&value, id) in values.iter().zip(&mut ids) {
+            match client_id::parse(value) {
+                Some(parsed) => *id = parsed,
+                None => canonical = false,
+            }
+        }
+        if canonical {
+            clients.intern_uuids(&ids[..values.len()], symbols);
+            continue;
+        }
+        for (&value, symbol) in values.iter().zip(symbols) {
+            *symbol = clients.intern(match client_id::parse(value) {
+                Some(id) => ClientKey::Uuid(id),
+                None => odd_key(texts, value)?,
+            });
+        }
     }
+    Ok(())
 }
 
 #[cold]
@@ -127,13 +153,14 @@ impl Mapper for AddonsMapper {
         }
     }
 
-    fn resolve(&mut self, column: usize, value: &[u8]) -> Result<u32, DatasetError> {
+    fn resolve(&mut self, column: usize, values: &[&[u8]], symbols: &mut [u32]) -> Result<(), DatasetError> {
         if column == CLIENT {
-            let key = client_key(&mut self.texts, value)?;
-            Ok(self.clients.intern(key))
-        } else {
-            self.texts.intern(value)
+            return resolve_clients(&mut self.clients, &mut self.texts, values, symbols);
         }
+        for (value, symbol) in values.iter().zip(symbols) {
+            *symbol = self.texts.intern(value)?;
+        }
+        Ok(())
     }
 
     fn consume(&mut self, batch: &Batch, selected: &Bits) {
@@ -149,8 +176,10 @@ impl Mapper for AddonsMapper {
                 (true, false) => install::SELF,
             };
             let code = if addon[row] == NULL_SYMBOL { NULL_ADDON } else { addon[row] };
-            self.items.insert(u64::from(client[row]) << 32 | u64::from(code << 2 | kind));
+            self.keys.push(u64::from(client[row]) << 32 | u64::from(code << 2 | kind));
         }
+        self.items.insert_many(&self.keys, |_| ());
+        self.keys.clear();
     }
 
     fn footprint(&self) -> usize {

@@ -12,7 +12,7 @@ use arrow::array::{Int32Array, Int64Array, RecordBatch};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-use super::map_addons::{ClientColumns, bucket_offsets, client_key, partitions_of};
+use super::map_addons::{ClientColumns, bucket_offsets, partitions_of, resolve_clients};
 use super::schema::{self, state};
 use crate::batch::{BATCH_ROWS, Batch, NULL_SYMBOL};
 use crate::bits::Bits;
@@ -112,14 +112,16 @@ fn group_state(created: Option<i64>, day: Option<i32>) -> u8 {
 impl Mapper for MainMapper {
     fn select(&self, _: &Batch, _: &mut Bits) {}
 
-    fn resolve(&mut self, column: usize, value: &[u8]) -> Result<u32, DatasetError> {
+    fn resolve(&mut self, column: usize, values: &[&[u8]], symbols: &mut [u32]) -> Result<(), DatasetError> {
         if column == THEME {
-            return Ok(if value == DEFAULT_THEME { DEFAULT_SYMBOL } else { 1 });
+            for (&value, symbol) in values.iter().zip(symbols) {
+                *symbol = if value == DEFAULT_THEME { DEFAULT_SYMBOL } else { 1 };
+            }
+            return Ok(());
         }
-        let key = client_key(&mut self.texts, value)?;
-        let number = self.clients.intern(key);
+        resolve_clients(&mut self.clients, &mut self.texts, values, symbols)?;
         self.records.resize(self.clients.len(), Record::default());
-        Ok(number)
+        Ok(())
     }
 
     fn consume(&mut self, batch: &Batch, selected: &Bits) {
