@@ -36,11 +36,9 @@ impl Record for MainRow {
                 "active_theme.addon_id" => {
                     self.active_theme.iter_mut().for_each(|theme| theme.addon_id = None);
                 }
-                "active_addons" => self.active_addons = None,
-                "active_addons.install_day" => {
-                    let elements = self.active_addons.iter_mut().flatten().flatten();
-                    elements.for_each(|addon| addon.install_day = None);
-                }
+                // Seen with Spark 4.0.1: where the elements lack the one field that is asked for, the whole list reads
+                // as null, so that its ping makes no group of install days.
+                "active_addons" | "active_addons.install_day" => self.active_addons = None,
                 other => panic!("main_summary has no column {other}"),
             }
         }

@@ -55,6 +55,8 @@ pub struct Summary {
     pub n_clients: u64,
     pub n_custom_theme_clients: u64,
     pub bytes_read: u64,
+    /// What memory had no room for and disk took.
+    pub spilled_bytes: u64,
     pub seconds: f64,
     pub peak_memory_bytes: u64,
     pub stages: Vec<StageSummary>,
@@ -169,8 +171,11 @@ impl Running {
         Ok(self.child.try_wait()?.is_some())
     }
 
-    /// Sends SIGINT, as Ctrl-C does.
-    pub fn interrupt(&self) -> Result<()> {
+    /// Sends SIGINT, as Ctrl-C does; nothing happens to a process that has ended.
+    pub fn interrupt(&mut self) -> Result<()> {
+        if self.ended()? {
+            return Ok(());
+        }
         kill_process(Pid::from_child(&self.child), Signal::INT).context("sending SIGINT")
     }
 
@@ -310,7 +315,7 @@ mod tests {
 
     #[test]
     fn an_interrupt_arrives() {
-        let running = shell("trap 'exit 130' INT; echo; while :; do :; done").spawn().unwrap();
+        let mut running = shell("trap 'exit 130' INT; echo; while :; do :; done").spawn().unwrap();
         wait_for("some work", DEADLINE, || Ok((running.cpu_ticks()? > 2).then_some(()))).unwrap();
         running.interrupt().unwrap();
         running.wait().unwrap().expect_code(130).unwrap();

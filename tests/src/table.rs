@@ -208,7 +208,9 @@ fn addons_at(lists: &ListArray, row: usize) -> Result<Option<Vec<Option<ActiveAd
     }
     let elements = lists.value(row);
     let fields: &StructArray = elements.as_struct();
-    let days = ints(fields.column_by_name("install_day").cloned(), fields.len())?;
+    // As Spark does it: elements without the one field that is asked for make the list null.
+    let Some(days) = fields.column_by_name("install_day") else { return Ok(None) };
+    let days = ints(Some(days.clone()), fields.len())?;
     let element = |at: usize| {
         fields.is_valid(at).then(|| ActiveAddon { install_day: days.is_valid(at).then(|| days.value(at)) })
     };

@@ -328,10 +328,10 @@ fn a_partition_that_is_a_file_is_named() -> Result<()> {
 
 #[test]
 fn commands_that_can_not_be_understood_exit_with_2() -> Result<()> {
-    let bad: [&[&str]; 14] = [
+    let bad: [&[&str]; 15] = [
         &["--no-such-flag"],
         &["--memory-limit", "plenty"],
-        &["--memory-limit", "-1GiB"],
+        &["--memory-limit", "1"],
         &["--memory-limit", "0"],
         &["--date", "2017-02-27"],
         &["--date", "20170230"],
@@ -339,6 +339,7 @@ fn commands_that_can_not_be_understood_exit_with_2() -> Result<()> {
         &["--threads", "0"],
         &["--workers", "0"],
         &["--workers", "two"],
+        &["--workers", "3", "--threads", "2"],
         &["--target-file-size", "0"],
         &["--target-file-size", "big"],
         &["--output-format", "xml"],
@@ -367,7 +368,7 @@ fn commands_that_lack_something_exit_with_2() -> Result<()> {
     let place = Place::new()?;
     let url = place.path().display().to_string();
     let bad: [(&str, &[&str]); 4] = [
-        ("run", &["--addons", &url]),
+        ("run", &["--addons"]),
         ("run", &["--addons", "gopher://x/y", "--main-summary", &url, "--output", &url]),
         ("no-such-command", &[]),
         ("generate", &["--clients", "many"]),

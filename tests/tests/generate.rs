@@ -37,7 +37,7 @@ fn a_co_partitioned_day_gives_its_totals() -> Result<()> {
     let day = Generated::new(place.path(), &["--clients", "50000"])?;
     assert!(day.totals.rows > 10_000 && day.totals.n_clients >= 50_000, "{:?}", day.totals);
     check(&day, &place, &[])?;
-    check(&day, &place, &["--workers", "3", "--threads", "1", "--memory-limit", "256MiB"])?;
+    check(&day, &place, &["--workers", "2", "--threads", "2", "--memory-limit", "256MiB"])?;
     Ok(())
 }
 
@@ -46,7 +46,11 @@ fn a_shuffled_day_gives_its_totals() -> Result<()> {
     let place = Place::new()?;
     let day = Generated::new(place.path(), &["--clients", "50000", "--shuffle", "--seed", "7"])?;
     check(&day, &place, &[])?;
-    check(&day, &place, &["--workers", "2", "--shard-bytes", "300000", "--partitions", "13"])?;
+    check(
+        &day,
+        &place,
+        &["--workers", "3", "--threads", "3", "--shard-bytes", "300KB", "--partitions", "13"],
+    )?;
     Ok(())
 }
 
@@ -77,7 +81,7 @@ fn the_number_of_files_follows_the_target_size() -> Result<()> {
         let wanted = (day.totals.rows * 38).div_ceil(bytes).max(1);
         let one = check(&day, &place, &["--workers", "1", "--target-file-size", target])?;
         assert_eq!(one.files, wanted, "{target}");
-        let three = check(&day, &place, &["--workers", "3", "--target-file-size", target])?;
+        let three = check(&day, &place, &["--workers", "3", "--threads", "3", "--target-file-size", target])?;
         assert!((wanted..=wanted + 3).contains(&three.files), "{target}: {} files", three.files);
     }
     Ok(())
@@ -151,9 +155,14 @@ fn readers_see_the_old_day_or_the_new_day() -> Result<()> {
     Ok(())
 }
 
+/// The demo makes a day in the folder it is given, and shows the totals of the result.
 #[test]
 fn the_demo_runs() -> Result<()> {
-    let outcome = Tally::new("demo").run()?.expect_code(0)?;
-    assert!(!outcome.stdout.trim().is_empty(), "{outcome}");
+    let place = Place::new()?;
+    let folder = place.path().join("demo");
+    let outcome =
+        Tally::new("demo").args(["--clients", "2000", "--dir"]).args([&folder]).run()?.expect_code(0)?;
+    assert!(outcome.stdout.contains("n_custom_theme_clients"), "{outcome}");
+    assert!(table::data_files(&folder)?.iter().any(|path| is_part_name(path)));
     Ok(())
 }

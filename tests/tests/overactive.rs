@@ -15,8 +15,11 @@ fn an_overactive_client_fits_into_a_small_limit() -> Result<()> {
     let flags =
         ["--clients", "2000", "--overactive-pings", "300000", "--overactive-addons", "30", "--narrow"];
     let day = Generated::new(place.path(), &flags)?;
-    let summary =
-        Tally::job(&day.root, &place).date(DATE).args(["--memory-limit", "256MiB"]).run()?.summary()?;
+    let summary = Tally::job(&day.root, &place)
+        .date(DATE)
+        .args(["--memory-limit", "256MiB", "--threads", "2"])
+        .run()?
+        .summary()?;
     assert_eq!(summary.rows, day.totals.rows);
     assert_eq!(summary.n_clients, day.totals.n_clients);
     assert_eq!(summary.n_custom_theme_clients, day.totals.n_custom_theme_clients);

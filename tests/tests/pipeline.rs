@@ -26,9 +26,13 @@ fn shape() -> impl Strategy<Value = Shape> {
 
 fn cut() -> impl Strategy<Value = Cut> {
     let shard_bytes = prop_oneof![Just(1u64), 100..5_000u64, Just(1 << 30)];
-    (1..4usize, 1..4usize, prop_oneof![Just(1usize), 2..9usize, Just(101)], shard_bytes).prop_map(
-        |(workers, threads, partitions, shard_bytes)| Cut { workers, threads, partitions, shard_bytes },
-    )
+    let partitions = prop_oneof![Just(1usize), 2..9usize, Just(101)];
+    (1..4usize, 0..3usize, partitions, shard_bytes).prop_map(|(workers, more, partitions, shard_bytes)| Cut {
+        workers,
+        threads: workers + more,
+        partitions,
+        shard_bytes,
+    })
 }
 
 fn check(shape: Shape, cut: &Cut, place: &Place) -> Result<()> {
