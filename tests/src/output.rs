@@ -66,11 +66,6 @@ impl Place {
         self.dir.path().join("spill")
     }
 
-    /// Keeps the folder when the test fails and returns where it is.
-    pub fn keep(self) -> PathBuf {
-        self.dir.keep()
-    }
-
     /// Puts an old output of `date` here: two part files of bytes that no job would write.
     pub fn put_old_output(&self, date: &str) -> Result<()> {
         let partition = self.partition(date);
