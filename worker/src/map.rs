@@ -16,6 +16,19 @@ use crate::scan::{InputFile, Place, ScanError, scan_row_group};
 use crate::store::{MapWriter, Output};
 use crate::urls;
 
+/// What a slot keeps between map tasks: an empty mapper whose tables have their size already.
+#[derive(Default)]
+pub struct Scratch {
+    mapper: Option<(MapperKind, Box<dyn Mapper>)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct MapperKind {
+    dataset: &'static str,
+    table: usize,
+    partitions: u32,
+}
+
 /// Runs a map task.
 ///
 /// # Errors
@@ -25,6 +38,7 @@ pub fn run(
     attempt: &AttemptId,
     dataset: &dyn Dataset,
     work: &v1::MapWork,
+    scratch: &mut Scratch,
 ) -> Result<v1::MapResult, TaskError> {
     let number = work.table as usize;
     let table = dataset.tables().get(number);
@@ -32,7 +46,11 @@ pub fn run(
     let share = context.shares.map_table;
     let what = "the tables of a map task";
     let _held = context.budget.reserve(share).ok_or(TaskError::Memory { what, bytes: share })?;
-    let mut mapper = dataset.mapper(number, work.partitions);
+    let kind = MapperKind { dataset: dataset.name(), table: number, partitions: work.partitions };
+    let mut mapper = match scratch.mapper.take() {
+        Some((had, mapper)) if had == kind => mapper,
+        _ => dataset.mapper(number, work.partitions),
+    };
     let mut writer = context.store.map_writer();
     let mut result = v1::MapResult::default();
     let scan = context.scan();
@@ -67,6 +85,7 @@ pub fn run(
     }
     finish(context, attempt, &mut *mapper, writer, &mut result)?;
     result.bytes_read = scan.fetched.load(Ordering::Relaxed);
+    scratch.mapper = Some((kind, mapper));
     Ok(result)
 }
 

@@ -11,7 +11,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
-use tally_dataset::{Dataset, Pass, Totals};
+use tally_dataset::{Dataset, Pass, Reducer, Size, Totals};
 use tally_proto::convert::required;
 use tally_proto::{AttemptId, v1};
 
@@ -39,8 +39,8 @@ pub fn run(
 ) -> Result<v1::ReduceResult, TaskError> {
     let texts = context.texts(&attempt.task.job);
     let inputs = inputs(context, work)?;
-    let (rows, items) = size(&inputs, work.partition);
-    let needed = dataset.reducer_bytes(rows, items);
+    let sizes = sizes(&inputs, work);
+    let needed = dataset.reducer_bytes(&sizes);
     let share = context.shares.reduce as u64;
     let passes = u32::try_from(needed.div_ceil(share)).unwrap_or(u32::MAX).max(1);
     let bytes = needed.min(share) as usize;
@@ -49,7 +49,10 @@ pub fn run(
     let mut encoder = Encoder::new(context.store.file_writer(), dataset, work.row_group_rows)?;
     let mut totals = Totals::default();
     for index in 0..passes {
-        totals += pass(context, dataset, work, &inputs, &texts, Pass { index, of: passes }, &mut encoder)?;
+        let mut reducer = dataset.reducer(Pass { index, of: passes }, &sizes);
+        merge(context, work.partition, &inputs, &texts, &mut *reducer)?;
+        let mut sink = |batch: RecordBatch| Ok(encoder.write(&batch).map_err(Box::new)?);
+        totals += reducer.finish(&*texts, &mut sink)?;
     }
     let (row_group_rows, output, bytes) = encoder.finish()?;
     context.store.put(attempt.clone(), Output::File(output));
@@ -81,33 +84,36 @@ fn inputs(context: &TaskContext, work: &v1::ReduceWork) -> Result<Vec<Input>, Ta
     Ok(inputs)
 }
 
-fn size(inputs: &[Input], partition: u32) -> (u64, u64) {
-    let runs = inputs.iter().flat_map(|input| &input.output.runs);
-    runs.map(|run| run.size(partition)).fold((0, 0), |(rows, items), (r, i)| (rows + r, items + i))
+fn sizes(inputs: &[Input], work: &v1::ReduceWork) -> Vec<Size> {
+    let mut sizes = vec![Size::default(); work.inputs.len()];
+    for input in inputs {
+        for run in &input.output.runs {
+            let size = run.size(work.partition);
+            sizes[input.table].rows += size.rows;
+            sizes[input.table].items += size.items;
+        }
+    }
+    sizes
 }
 
-fn pass(
+fn merge(
     context: &TaskContext,
-    dataset: &dyn Dataset,
-    work: &v1::ReduceWork,
+    partition: u32,
     inputs: &[Input],
     texts: &JobTexts,
-    pass: Pass,
-    encoder: &mut Encoder<'_>,
-) -> Result<Totals, TaskError> {
-    let mut reducer = dataset.reducer(pass);
+    reducer: &mut dyn Reducer,
+) -> Result<(), TaskError> {
     for input in inputs {
         for (number, run) in input.output.runs.iter().enumerate() {
-            if run.size(work.partition).0 == 0 {
+            if run.size(partition).rows == 0 {
                 continue;
             }
             context.check_cancelled()?;
             let codes = texts.translation(&(input.attempt.clone(), number), run)?;
-            reducer.merge(input.table, &run.partition(work.partition)?, &codes)?;
+            reducer.merge(input.table, &run.partition(partition)?, &codes)?;
         }
     }
-    let mut sink = |batch: RecordBatch| Ok(encoder.write(&batch).map_err(Box::new)?);
-    Ok(reducer.finish(texts, &mut sink)?)
+    Ok(())
 }
 
 /// Encodes rows as row groups of a Parquet file in the store.

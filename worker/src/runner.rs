@@ -297,6 +297,7 @@ impl Drop for Worker {
 }
 
 fn work(shared: &Arc<Shared>, inbox: &Mutex<mpsc::Receiver<v1::TaskOrder>>) {
+    let mut scratch = map::Scratch::default();
     loop {
         let order = inbox.lock().recv();
         let Ok(order) = order else { return };
@@ -312,7 +313,10 @@ fn work(shared: &Arc<Shared>, inbox: &Mutex<mpsc::Receiver<v1::TaskOrder>>) {
             counters: shared.counters.clone(),
             io: shared.io.clone(),
         };
-        let outcome = catch_unwind(AssertUnwindSafe(|| execute(&context, &attempt, &order)));
+        if !matches!(order.work, Some(v1::task_order::Work::Map(_))) {
+            scratch = map::Scratch::default();
+        }
+        let outcome = catch_unwind(AssertUnwindSafe(|| execute(&context, &attempt, &order, &mut scratch)));
         let outcome = match outcome {
             Ok(outcome) => outcome.map_err(Failure::from),
             Err(panic) => Err(Failure::Retryable { reason: format!("the task panicked: {}", text(&*panic)) }),
@@ -332,6 +336,7 @@ fn execute(
     context: &TaskContext,
     attempt: &AttemptId,
     order: &v1::TaskOrder,
+    scratch: &mut map::Scratch,
 ) -> Result<v1::TaskResult, TaskError> {
     use v1::task_order::Work;
     use v1::task_result::Result as Done;
@@ -340,7 +345,7 @@ fn execute(
         dataset.ok_or_else(|| TaskError::Order(format!("there is no dataset {:?}", order.dataset)))?;
     context.check_cancelled()?;
     let result = match required(order.work.as_ref(), "work")? {
-        Work::Map(work) => Done::Map(map::run(context, attempt, &*dataset, work)?),
+        Work::Map(work) => Done::Map(map::run(context, attempt, &*dataset, work, scratch)?),
         Work::Reduce(work) => Done::Reduce(reduce::run(context, attempt, &*dataset, work)?),
         Work::Write(work) => Done::Write(write::run(context, &*dataset, work)?),
     };

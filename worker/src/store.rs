@@ -16,7 +16,7 @@ use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tally_dataset::MapRun;
+use tally_dataset::{MapRun, Size};
 use tally_proto::{AttemptId, JobId};
 
 use crate::budget::{Budget, Reservation};
@@ -71,12 +71,12 @@ enum RunPlace {
 
 impl Run {
     /// Rows and list items in partition `partition`.
-    pub fn size(&self, partition: u32) -> (u64, u64) {
+    pub fn size(&self, partition: u32) -> Size {
         let width = |offsets: &[u32]| {
             let at = partition as usize;
             offsets.get(at..at + 2).map_or(0, |o| u64::from(o[1] - o[0]))
         };
-        (width(&self.offsets), width(&self.items))
+        Size { rows: width(&self.offsets), items: width(&self.items) }
     }
 
     /// The rows of partition `partition`.

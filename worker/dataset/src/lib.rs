@@ -199,6 +199,15 @@ impl Pass {
     pub const WHOLE: Pass = Pass { index: 0, of: 1 };
 }
 
+/// How much of partials there is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Rows.
+    pub rows: u64,
+    /// Items of nested lists.
+    pub items: u64,
+}
+
 /// A dataset: the whole of what the engine needs to know of a job's meaning.
 pub trait Dataset: Send + Sync {
     /// Stable name, part of a job's identity.
@@ -213,11 +222,11 @@ pub trait Dataset: Send + Sync {
     /// A mapper of table `table` into `partitions` partitions.
     fn mapper(&self, table: usize, partitions: u32) -> Box<dyn Mapper>;
 
-    /// A reducer of one pass over one partition.
-    fn reducer(&self, pass: Pass) -> Box<dyn Reducer>;
+    /// A reducer of one pass over one partition, whose partials have these sizes, by table.
+    fn reducer(&self, pass: Pass, sizes: &[Size]) -> Box<dyn Reducer>;
 
-    /// Bytes a reducer needs at most for so many partial rows and list items.
-    fn reducer_bytes(&self, rows: u64, items: u64) -> u64;
+    /// Bytes that one reducer of all partials of these sizes needs at most.
+    fn reducer_bytes(&self, sizes: &[Size]) -> u64;
 
     /// The output's columns, in order.
     fn output_schema(&self) -> SchemaRef;

@@ -194,7 +194,11 @@ impl TextDictionary {
     }
 
     /// Makes the symbols of these values known.
-    fn resolve(&mut self, indices: impl Iterator<Item = u32>, resolve: &mut Resolve<'_>) -> Result<(), Fault> {
+    fn resolve(
+        &mut self,
+        indices: impl Iterator<Item = u32>,
+        resolve: &mut Resolve<'_>,
+    ) -> Result<(), Fault> {
         let mut asked = [0u32; BLOCK];
         let mut count = 0;
         for index in indices {

@@ -15,6 +15,7 @@ mod hybrid;
 mod page;
 mod page_header;
 pub mod resolve;
+mod snappy;
 mod values;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

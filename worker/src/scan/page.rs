@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use parquet::basic::Encoding;
+use parquet::basic::{Compression, Encoding};
 use parquet::compression::{Codec, CodecOptionsBuilder, create_codec};
 use parquet::file::metadata::ColumnChunkMetaData;
 
@@ -14,6 +14,7 @@ use super::error::Fault;
 use super::feed::Feed;
 use super::hybrid::{Hybrid, width_of};
 use super::page_header::{HeaderError, PageHeader, PageKind, parse};
+use super::snappy::{self, SLACK};
 use crate::budget::{Budget, Reservation};
 
 /// Headers are small; one larger than this (its statistics) is taken for damage.
@@ -41,8 +42,11 @@ pub(crate) enum Page {
 /// Reader of a chunk's pages.
 pub(crate) struct Pages {
     feed: Feed,
-    codec: Option<Box<dyn Codec>>,
+    codec: Decompressor,
+    /// A page decompressed here; longer than the page, whose size is `size`.
     data: Vec<u8>,
+    size: usize,
+    /// A page as it came, or shared with a decoder; stands before `data`.
     spare: Option<Bytes>,
     max_rep: i16,
     max_def: i16,
@@ -50,6 +54,24 @@ pub(crate) struct Pages {
     missing: u64,
     budget: Budget,
     reserved: Option<Reservation>,
+}
+
+/// How the chunk is compressed.
+enum Decompressor {
+    None,
+    Snappy,
+    Other(Box<dyn Codec>),
+}
+
+impl Decompressor {
+    fn new(compression: Compression) -> Result<Self, Fault> {
+        if compression == Compression::SNAPPY {
+            return Ok(Decompressor::Snappy);
+        }
+        // Old Hadoop writers framed LZ4 in three ways; the codec tries them in turn.
+        let options = CodecOptionsBuilder::default().set_backward_compatible_lz4(true).build();
+        Ok(create_codec(compression, &options)?.map_or(Decompressor::None, Decompressor::Other))
+    }
 }
 
 fn encoding_of(number: i32) -> Result<Encoding, Fault> {
@@ -67,13 +89,12 @@ fn encoding_of(number: i32) -> Result<Encoding, Fault> {
 
 impl Pages {
     pub(crate) fn new(feed: Feed, chunk: &ColumnChunkMetaData, budget: Budget) -> Result<Self, Fault> {
-        // Old Hadoop writers framed LZ4 in three ways; the codec tries them in turn.
-        let options = CodecOptionsBuilder::default().set_backward_compatible_lz4(true).build();
         let descriptor = chunk.column_descr();
         Ok(Pages {
             feed,
-            codec: create_codec(chunk.compression(), &options)?,
+            codec: Decompressor::new(chunk.compression())?,
             data: Vec::new(),
+            size: 0,
             spare: None,
             max_rep: descriptor.max_rep_level(),
             max_def: descriptor.max_def_level(),
@@ -85,14 +106,17 @@ impl Pages {
 
     /// The bytes of the page read last, uncompressed.
     pub(crate) fn data(&self) -> &[u8] {
-        self.spare.as_deref().unwrap_or(&self.data)
+        self.spare.as_deref().unwrap_or(&self.data[..self.size])
     }
 
     /// The bytes of the page read last as a shared buffer, for decoders that keep them.
     pub(crate) fn shared(&mut self, range: Range<usize>) -> Bytes {
         let all = match self.spare.take() {
             Some(all) => all,
-            None => Bytes::from(std::mem::take(&mut self.data)),
+            None => {
+                self.data.truncate(self.size);
+                Bytes::from(std::mem::take(&mut self.data))
+            }
         };
         self.spare = Some(all.clone());
         all.slice(range)
@@ -167,17 +191,10 @@ impl Pages {
             }
             _ => 0,
         };
-        match &mut self.codec {
-            Some(codec) if plain < raw.len() => {
-                self.spare = None;
-                self.data.clear();
-                self.data.extend_from_slice(&raw[..plain]);
-                let size = header.uncompressed_size - plain;
-                if size > 0 {
-                    codec.decompress(&raw[plain..], &mut self.data, Some(size))?;
-                }
-            }
-            _ => self.spare = Some(raw),
+        if plain < raw.len() && !matches!(self.codec, Decompressor::None) {
+            self.decompress(&raw, plain, header.uncompressed_size)?;
+        } else {
+            self.spare = Some(raw);
         }
         let got = self.data().len();
         if got != header.uncompressed_size {
@@ -185,6 +202,34 @@ impl Pages {
                 "a page of {got} bytes that says it has {}",
                 header.uncompressed_size
             ));
+        }
+        Ok(())
+    }
+
+    /// The page's bytes, the first `plain` of which are not compressed, to `data`.
+    fn decompress(&mut self, raw: &[u8], plain: usize, size: usize) -> Result<(), Fault> {
+        self.spare = None;
+        match &mut self.codec {
+            Decompressor::Snappy => {
+                if self.data.len() < size + SLACK {
+                    self.data.clear();
+                    self.data.resize(size + SLACK, 0);
+                }
+                self.data[..plain].copy_from_slice(&raw[..plain]);
+                if size > plain {
+                    snappy::decompress(&raw[plain..], &mut self.data, plain, size - plain)?;
+                }
+                self.size = size;
+            }
+            Decompressor::Other(codec) => {
+                self.data.clear();
+                self.data.extend_from_slice(&raw[..plain]);
+                if size > plain {
+                    codec.decompress(&raw[plain..], &mut self.data, Some(size - plain))?;
+                }
+                self.size = self.data.len();
+            }
+            Decompressor::None => {}
         }
         Ok(())
     }

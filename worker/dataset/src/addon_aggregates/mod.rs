@@ -10,7 +10,7 @@ pub mod schema;
 
 use arrow::datatypes::SchemaRef;
 
-use crate::{ColumnKind, ColumnSpec, Dataset, Mapper, Missing, Pass, Reducer, TableSpec, Totals};
+use crate::{ColumnKind, ColumnSpec, Dataset, Mapper, Missing, Pass, Reducer, Size, TableSpec, Totals};
 
 /// The dataset's name.
 pub const NAME: &str = "addon_aggregates";
@@ -79,12 +79,12 @@ impl Dataset for AddonAggregates {
         }
     }
 
-    fn reducer(&self, pass: Pass) -> Box<dyn Reducer> {
-        Box::new(reduce::AddonReducer::new(pass))
+    fn reducer(&self, pass: Pass, sizes: &[Size]) -> Box<dyn Reducer> {
+        Box::new(reduce::AddonReducer::new(pass, sizes))
     }
 
-    fn reducer_bytes(&self, rows: u64, items: u64) -> u64 {
-        reduce::bytes(rows, items)
+    fn reducer_bytes(&self, sizes: &[Size]) -> u64 {
+        reduce::bytes(sizes)
     }
 
     fn output_schema(&self) -> SchemaRef {

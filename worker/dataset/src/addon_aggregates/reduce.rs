@@ -18,8 +18,12 @@ use super::schema::{self, NULL_ADDON, install, state};
 use super::{ADDONS, MAIN_SUMMARY};
 use crate::clients::{ClientKey, ClientTable, pass_of};
 use crate::pair_set::PairSet;
-use crate::{DatasetError, Pass, ReduceError, Reducer, RowSink, Texts, Totals, client_id};
+use crate::{DatasetError, Pass, ReduceError, Reducer, RowSink, Size, Texts, Totals, client_id};
 
+/// In place of a client's number: not this pass's.
+const OTHER_PASS: u32 = u32::MAX;
+/// Items counted at a time.
+const BLOCK: usize = 1024;
 /// Rows in a batch for the sink, about.
 const SINK_ROWS: usize = 32 * 1024;
 
@@ -40,8 +44,10 @@ pub struct AddonReducer {
     null_client: u8,
 }
 
-/// Bytes a reducer needs at most for so many partial rows and items.
-pub(super) fn bytes(rows: u64, items: u64) -> u64 {
+/// Bytes a reducer needs at most for partials of these sizes.
+pub(super) fn bytes(sizes: &[Size]) -> u64 {
+    let (rows, items) =
+        sizes.iter().fold((0, 0), |(rows, items), size| (rows + size.rows, items + size.items));
     // Slots at load 0.3 at worst, old and new together while a table doubles.
     let client = 16 + std::mem::size_of::<Client>() as u64;
     rows * (client * 2 + 8 * 4) + items * 8 * 5
@@ -59,36 +65,57 @@ fn column<'a, T: Array + 'static>(batch: &'a RecordBatch, name: &str) -> Result<
 }
 
 impl AddonReducer {
-    /// A reducer of one pass.
-    pub fn new(pass: Pass) -> Self {
+    /// A reducer of one pass over partials of these sizes, by table.
+    pub fn new(pass: Pass, sizes: &[Size]) -> Self {
+        // Partials of one table mostly are of different clients.
+        let share = |all: u64| usize::try_from(all / u64::from(pass.of)).unwrap_or(usize::MAX);
+        let clients = share(sizes.iter().map(|size| size.rows).max().unwrap_or(0));
         AddonReducer {
             pass,
-            clients: ClientTable::default(),
-            records: vec![],
+            clients: ClientTable::with_capacity(clients),
+            records: Vec::with_capacity(clients),
             more: MoreGroups::default(),
-            items: PairSet::default(),
+            items: PairSet::with_capacity(share(sizes.iter().map(|size| size.items).sum())),
             null_client: 0,
         }
     }
 
-    /// The number of the client in a partial's row; `None` if another pass takes it.
-    #[inline]
-    fn client(&mut self, id: &[u8], state: u8, codes: &[u32]) -> Result<Option<u32>, DatasetError> {
-        let id: [u8; 16] = id.try_into().map_err(|_| malformed("a client id of other than 16 bytes"))?;
+    /// The numbers of the clients in a partial's rows, [`OTHER_PASS`] where another pass takes
+    /// them.
+    fn clients(
+        &mut self,
+        ids: &FixedSizeBinaryArray,
+        states: &[u8],
+        codes: &[u32],
+    ) -> Result<Vec<u32>, DatasetError> {
+        let (ids, rest) = ids.value_data().as_chunks::<16>();
+        if ids.len() != states.len() || !rest.is_empty() {
+            return Err(malformed("client ids of other than 16 bytes"));
+        }
+        let mut numbers = vec![OTHER_PASS; ids.len()];
+        if self.pass.of == 1 && states.iter().all(|state| state & (state::CODED | state::NULL_CLIENT) == 0) {
+            let ids: Vec<u128> = ids.iter().map(|&id| u128::from_be_bytes(id)).collect();
+            self.clients.intern_uuids(&ids, &mut numbers);
+        } else {
+            for ((id, &state), number) in ids.iter().zip(states).zip(&mut numbers) {
+                if state & state::NULL_CLIENT == 0 {
+                    *number = self.client(id, state, codes)?;
+                }
+            }
+        }
+        self.records.resize(self.clients.len(), Client::default());
+        Ok(numbers)
+    }
+
+    fn client(&mut self, id: &[u8; 16], state: u8, codes: &[u32]) -> Result<u32, DatasetError> {
         let key = if state & state::CODED == 0 {
-            ClientKey::Uuid(u128::from_be_bytes(id))
+            ClientKey::Uuid(u128::from_be_bytes(*id))
         } else {
             let code = u32::from_le_bytes([id[0], id[1], id[2], id[3]]);
             ClientKey::Code(code_of(codes, code)?)
         };
-        if self.pass.of > 1 && pass_of(key, self.pass.of) != self.pass.index {
-            return Ok(None);
-        }
-        let number = self.clients.intern(key);
-        if number as usize == self.records.len() {
-            self.records.push(Client::default());
-        }
-        Ok(Some(number))
+        let mine = self.pass.of == 1 || pass_of(key, self.pass.of) == self.pass.index;
+        Ok(if mine { self.clients.intern(key) } else { OTHER_PASS })
     }
 
     fn merge_main(&mut self, batch: &RecordBatch, codes: &[u32]) -> Result<(), DatasetError> {
@@ -96,7 +123,8 @@ impl AddonReducer {
         let states: &UInt8Array = column(batch, "state")?;
         let dates: &Int64Array = column(batch, "profile_creation_date")?;
         let days: &Int32Array = column(batch, "min_install_day")?;
-        for row in 0..batch.num_rows() {
+        let numbers = self.clients(ids, states.values(), codes)?;
+        for (row, &number) in numbers.iter().enumerate() {
             let bits = states.value(row);
             if bits & state::NULL_CLIENT != 0 {
                 if self.pass.index == 0 {
@@ -104,7 +132,9 @@ impl AddonReducer {
                 }
                 continue;
             }
-            let Some(number) = self.client(ids.value(row), bits, codes)? else { continue };
+            if number == OTHER_PASS {
+                continue;
+            }
             let record = &mut self.records[number as usize].record;
             record.state |= bits & state::THEMES;
             if bits & state::GROUP != 0 {
@@ -123,9 +153,12 @@ impl AddonReducer {
         let items: &UInt32Array =
             lists.values().as_any().downcast_ref().ok_or_else(|| malformed("items are no integers"))?;
         let (items, offsets) = (items.values(), lists.value_offsets());
-        for row in 0..batch.num_rows() {
-            let Some(number) = self.client(ids.value(row), states.value(row), codes)? else { continue };
-            let counts = &mut self.records[number as usize].counts;
+        let numbers = self.clients(ids, states.values(), codes)?;
+        let mut keys = Vec::with_capacity(BLOCK);
+        for (row, &number) in numbers.iter().enumerate() {
+            if number == OTHER_PASS {
+                continue;
+            }
             for &item in &items[offsets[row] as usize..offsets[row + 1] as usize] {
                 let kind = item & 3;
                 let code = match item >> 2 {
@@ -135,12 +168,24 @@ impl AddonReducer {
                 if kind as usize >= install::KINDS {
                     return Err(malformed("an item of an unknown install kind"));
                 }
-                if self.items.insert(u64::from(number) << 32 | u64::from(code << 2 | kind)) {
-                    counts[kind as usize] += 1;
-                }
+                keys.push(u64::from(number) << 32 | u64::from(code << 2 | kind));
+            }
+            if keys.len() >= BLOCK {
+                self.count(&mut keys);
             }
         }
+        self.count(&mut keys);
         Ok(())
+    }
+
+    /// Counts the items that are new, each for its client and kind.
+    fn count(&mut self, keys: &mut Vec<u64>) {
+        let records = &mut self.records;
+        self.items.insert_many(keys, |at| {
+            let client = &mut records[(keys[at] >> 32) as usize];
+            client.counts[(keys[at] & 3) as usize] += 1;
+        });
+        keys.clear();
     }
 
     /// Groups of clients that have several, by client.
