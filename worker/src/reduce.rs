@@ -17,7 +17,7 @@ use tally_proto::{AttemptId, v1};
 
 use crate::error::TaskError;
 use crate::runner::TaskContext;
-use crate::store::{FileWriter, MapOutput, Output};
+use crate::store::{FileOutput, FileWriter, MapOutput, Output};
 use crate::texts::JobTexts;
 
 /// One map output among a reduce task's inputs.
@@ -141,8 +141,8 @@ impl<'a> Encoder<'a> {
         Ok(self.writer.write(batch)?)
     }
 
-    #[allow(clippy::type_complexity)]
-    fn finish(mut self) -> Result<(Vec<u64>, Arc<crate::store::FileOutput>, u64), TaskError> {
+    /// Rows of each row group, the encoded file, and its bytes.
+    fn finish(mut self) -> Result<(Vec<u64>, Arc<FileOutput>, u64), TaskError> {
         self.writer.flush()?;
         let rows = self.writer.flushed_row_groups().iter().map(|group| group.num_rows() as u64).collect();
         let (output, bytes) = self.writer.into_inner()?.finish();

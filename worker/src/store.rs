@@ -176,9 +176,16 @@ pub struct MapWriter<'a> {
     store: &'a Store,
     runs: Vec<Run>,
     file: Option<SpillFile>,
-    /// Runs on disk, waiting for their file to be complete: place among the runs, extents.
-    pending: Vec<(Vec<u32>, Vec<u32>, Vec<Extent>, Extent)>,
+    /// Runs on disk, waiting for their file to be complete.
+    pending: Vec<Spilled>,
     bytes: u64,
+}
+
+struct Spilled {
+    offsets: Vec<u32>,
+    items: Vec<u32>,
+    partitions: Vec<Extent>,
+    dictionary: Extent,
 }
 
 impl MapWriter<'_> {
@@ -207,14 +214,14 @@ impl MapWriter<'_> {
         }
         let texts = RecordBatch::try_new(dictionary_schema(), vec![Arc::new(run.dictionary)])?;
         let dictionary = file.append(&encode(&texts)?)?;
-        self.pending.push((run.offsets, items, partitions, dictionary));
+        self.pending.push(Spilled { offsets: run.offsets, items, partitions, dictionary });
         Ok(())
     }
 
     /// The output, and the bytes of its runs.
     pub fn finish(mut self) -> (Arc<MapOutput>, u64) {
         if let Some(file) = self.file.take().map(Arc::new) {
-            for (offsets, items, partitions, dictionary) in self.pending {
+            for Spilled { offsets, items, partitions, dictionary } in self.pending {
                 let place = RunPlace::Disk { file: file.clone(), partitions, dictionary };
                 self.runs.push(Run { offsets, items, place });
             }

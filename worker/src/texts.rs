@@ -24,8 +24,11 @@ pub type RunId = (AttemptId, usize);
 pub struct JobTexts {
     budget: Budget,
     interner: RwLock<Interned>,
-    translations: Mutex<HashMap<RunId, (Arc<Vec<u32>>, Reservation)>>,
+    translations: Mutex<HashMap<RunId, Kept>>,
 }
+
+/// A translation, and the memory that it holds.
+type Kept = (Arc<Vec<u32>>, Reservation);
 
 #[derive(Default)]
 struct Interned {

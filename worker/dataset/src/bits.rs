@@ -228,7 +228,7 @@ mod tests {
             let (from, to) = (plain.len() / 3, plain.len() - plain.len() / 5);
             let ones: Vec<usize> = (from..to).filter(|&i| plain[i]).collect();
             prop_assert_eq!(bits.count_range(from, to), ones.len());
-            prop_assert_eq!(bits.ones(from, to).collect::<Vec<_>>(), ones);
+            prop_assert_eq!(&bits.ones(from, to).collect::<Vec<_>>(), &ones);
             let mut packed = Bits::default();
             ones.iter().for_each(|i| packed.push_word(u64::from(i % 3 == 0), 1));
             let mut spread = Bits::default();

@@ -93,10 +93,13 @@ impl ClientTable {
                 *hashed = hash(id, self.seeds);
                 *slot = self.slots[*hashed as usize & mask];
             }
-            for ((&id, &(hashed, slot)), number) in ids.iter().zip(&first).zip(numbers) {
-                let known = (slot as u32).wrapping_sub(1);
-                let found = slot >> 32 == hashed >> 32 && self.keys.get(known as usize) == Some(&id);
-                *number = if found { known } else { self.intern_uuid(id) };
+            let mut held = [0u128; BLOCK];
+            for (held, (_, slot)) in held.iter_mut().zip(&first) {
+                *held = self.keys.get((*slot as u32).wrapping_sub(1) as usize).copied().unwrap_or(0);
+            }
+            for (((&id, &(hashed, slot)), held), number) in ids.iter().zip(&first).zip(held).zip(numbers) {
+                let found = slot != 0 && slot >> 32 == hashed >> 32 && held == id;
+                *number = if found { slot as u32 - 1 } else { self.intern_uuid(id) };
             }
         }
     }

@@ -166,7 +166,7 @@ fn unpack(data: &[u8], bit: usize, width: usize, count: usize, out: &mut Vec<u32
     let mut at = bit;
     // Values are packed from byte boundaries in groups of eight, so a place that is a multiple
     // of a group is a whole byte: one load serves several values.
-    if width <= 7 && at % 8 == 0 && !groups.is_empty() {
+    if width <= 7 && at.is_multiple_of(8) && !groups.is_empty() {
         for group in groups {
             let word = load_bits(data, at);
             for (value, slot) in group.iter_mut().enumerate() {

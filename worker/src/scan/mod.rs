@@ -15,7 +15,6 @@ mod hybrid;
 mod page;
 mod page_header;
 pub mod resolve;
-mod snappy;
 mod values;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -14,7 +14,6 @@ use super::error::Fault;
 use super::feed::Feed;
 use super::hybrid::{Hybrid, width_of};
 use super::page_header::{HeaderError, PageHeader, PageKind, parse};
-use super::snappy::{self, SLACK};
 use crate::budget::{Budget, Reservation};
 
 /// Headers are small; one larger than this (its statistics) is taken for damage.
@@ -59,14 +58,14 @@ pub(crate) struct Pages {
 /// How the chunk is compressed.
 enum Decompressor {
     None,
-    Snappy,
+    Snappy(snap::raw::Decoder),
     Other(Box<dyn Codec>),
 }
 
 impl Decompressor {
     fn new(compression: Compression) -> Result<Self, Fault> {
         if compression == Compression::SNAPPY {
-            return Ok(Decompressor::Snappy);
+            return Ok(Decompressor::Snappy(snap::raw::Decoder::new()));
         }
         // Old Hadoop writers framed LZ4 in three ways; the codec tries them in turn.
         let options = CodecOptionsBuilder::default().set_backward_compatible_lz4(true).build();
@@ -210,14 +209,22 @@ impl Pages {
     fn decompress(&mut self, raw: &[u8], plain: usize, size: usize) -> Result<(), Fault> {
         self.spare = None;
         match &mut self.codec {
-            Decompressor::Snappy => {
-                if self.data.len() < size + SLACK {
+            // Straight into the buffer of the page before, which need not be cleared.
+            Decompressor::Snappy(decoder) => {
+                if self.data.len() < size {
                     self.data.clear();
-                    self.data.resize(size + SLACK, 0);
+                    self.data.resize(size, 0);
                 }
                 self.data[..plain].copy_from_slice(&raw[..plain]);
                 if size > plain {
-                    snappy::decompress(&raw[plain..], &mut self.data, plain, size - plain)?;
+                    let wrong = |what: String| Fault::Corrupt(format!("a page's Snappy stream: {what}"));
+                    let packed = &raw[plain..];
+                    let announced = snap::raw::decompress_len(packed).map_err(|e| wrong(e.to_string()))?;
+                    if announced != size - plain {
+                        return Err(wrong(format!("it has {announced} bytes instead of {}", size - plain)));
+                    }
+                    let room = &mut self.data[plain..size];
+                    decoder.decompress(packed, room).map_err(|e| wrong(e.to_string()))?;
                 }
                 self.size = size;
             }
