@@ -27,7 +27,7 @@ pub enum SchemaError {
         example: String,
     },
     /// A column of another type.
-    #[error("{table}: the column {column} must be a {wanted}, but it is {found} in {file}{other}")]
+    #[error("{table}: the column {column} must be a {wanted}, but it is {found}")]
     WrongType {
         /// The table.
         table: &'static str,
@@ -35,12 +35,8 @@ pub enum SchemaError {
         column: String,
         /// What it should be.
         wanted: &'static str,
-        /// What it is.
+        /// What it is in which file, and how it is in another.
         found: String,
-        /// Where.
-        file: String,
-        /// Another file, and what it is there; empty if there is none.
-        other: String,
     },
 }
 
@@ -94,8 +90,8 @@ pub fn merge(table: &TableSpec, files: &[FileSchema]) -> Result<Vec<String>, Sch
                 }
                 (None, None) => String::new(),
             };
-            let (found, file) = (found.to_string(), file.name.clone());
-            return Err(SchemaError::WrongType { table: table.name, column, wanted, found, file, other });
+            let found = format!("{found} in {}{other}", file.name);
+            return Err(SchemaError::WrongType { table: table.name, column, wanted, found });
         }
         let lacking: Vec<&FileSchema> =
             files.iter().filter(|file| file.columns[at] == Lookup::Missing).collect();

@@ -140,7 +140,7 @@ mod tests {
     fn partitions_keep_the_inputs_layout() {
         for (bytes, slots) in [(0, 1), (150 * MIB, 2), (2600 * MIB, 2), (30_000 * MIB, 2), (1 << 50, 64)] {
             let p = partitions(bytes, slots);
-            assert!(100 % p == 0 || p % 100 == 0, "{p}");
+            assert!(100 % p == 0 || p.is_multiple_of(100), "{p}");
             assert!(u64::from(p) >= (slots as u64 * 4).min(10_000));
         }
         assert_eq!(partitions(2600 * MIB, 2), 100);

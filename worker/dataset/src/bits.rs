@@ -234,7 +234,7 @@ mod tests {
             let mut spread = Bits::default();
             spread.push_run(true, from % 70);
             spread.push_spread(&packed, &bits, from, to);
-            for i in from..to { prop_assert_eq!(spread.get(from % 70 + i - from), plain[i] && i % 3 == 0); }
+            for (at, i) in (from..to).enumerate() { prop_assert_eq!(spread.get(from % 70 + at), plain[i] && i % 3 == 0); }
             prop_assert_eq!(bits.count(), plain.iter().filter(|b| **b).count());
         }
     }

@@ -249,7 +249,7 @@ mod tests {
     fn passes_share_the_clients_out() {
         let mut counts = [0; 7];
         for i in 0..70_000u128 {
-            counts[pass_of(ClientKey::Uuid(i << 64 | i * 3), 7) as usize] += 1;
+            counts[pass_of(ClientKey::Uuid((i << 64) | (i * 3)), 7) as usize] += 1;
         }
         assert!(counts.iter().all(|&c| (8_000..12_000).contains(&c)), "{counts:?}");
     }

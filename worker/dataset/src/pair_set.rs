@@ -129,14 +129,15 @@ mod tests {
     fn it_is_a_set_through_growth_and_clearing() {
         let mut set = PairSet::default();
         for round in 0..3u64 {
-            let keys: Vec<u64> = (0..20_000u64).map(|i| (i * i % 7919) << 32 | (i % 13) + round).collect();
+            let keys: Vec<u64> =
+                (0..20_000u64).map(|i| ((i * i % 7919) << 32) | ((i % 13) + round)).collect();
             let mut plain = HashSet::new();
             for &key in &keys {
                 assert_eq!(set.insert(key), plain.insert(key));
             }
             assert_eq!(set.iter().collect::<HashSet<_>>(), plain);
             assert_eq!(set.len(), plain.len());
-            let more: Vec<u64> = (0..30_000u64).map(|i| (i % 9001) << 32 | i % 7).collect();
+            let more: Vec<u64> = (0..30_000u64).map(|i| ((i % 9001) << 32) | (i % 7)).collect();
             let mut fresh = vec![];
             set.insert_many(&more, |at| fresh.push(more[at]));
             let expect: Vec<u64> = more.iter().copied().filter(|&key| plain.insert(key)).collect();

@@ -1,0 +1,91 @@
+"""Who is measured: the command of each, and whether what it did is right.
+
+Not here: measuring, statistics.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import days
+import measure
+
+PEERS = Path(__file__).with_name("peers")
+# The floor gets what `tally` sets for itself: freed memory is kept. It is a tenth faster so.
+KEEP_MEMORY = "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=67108864:glibc.malloc.top_pad=16777216"
+# What everybody's output must agree on.
+FIGURES = ["rows", "n_clients", "n_custom_theme_clients", "sum_of_count"]
+
+ABOUT = {
+    "tally": "Tally (`tally run`, limit 2 GiB)",
+    "tally-512MiB": "Tally, `--memory-limit 512MiB`",
+    "duckdb": "DuckDB",
+    "polars": "Polars, streaming",
+    "decode": "bare decode of the needed columns",
+}
+
+
+@dataclass
+class Tools:
+    """The programs that contestants are made of."""
+
+    tally: str
+    decode: str
+    python: str
+    threads: int
+
+
+@dataclass
+class Contestant:
+    """One of the programs over one day."""
+
+    name: str
+    tools: Tools
+    day: days.Day
+    output: Path
+
+    def command(self):
+        """What is run."""
+        threads, tables = str(self.tools.threads), self.day.tables()
+        if self.name == "decode":
+            return [self.tools.decode, threads, days.DATE, *tables]
+        if self.name in ("duckdb", "polars"):
+            script = str(PEERS / f"{self.name}_day.py")
+            return [self.tools.python, script, threads, days.DATE, *tables, str(self.output)]
+        _, _, limit = self.name.partition("-")
+        return [
+            *(self.tools.tally, "run", "--date", days.DATE, "--threads", threads, "--output-format", "json"),
+            *("--addons", tables[0], "--main-summary", tables[1], "--output", str(self.output)),
+            *("--spill-dir", str(self.output.parent)),
+            *(["--memory-limit", limit] if limit else []),
+        ]
+
+    def environment(self):
+        """What is in its environment beside the usual."""
+        return {"GLIBC_TUNABLES": KEEP_MEMORY} if self.name == "decode" else {}
+
+    def clear(self):
+        """Makes room for a new output, so that nobody's time has the removal of an old one in it."""
+        shutil.rmtree(self.output, ignore_errors=True)
+        if self.name in ("duckdb", "polars"):
+            self.output.mkdir(parents=True)
+
+    def check(self, run):
+        """Raises `measure.Failed` unless the result is that of the day."""
+        if self.name == "decode":
+            expected = days.counted(self.tools.python, "day", *self.day.tables())
+            self.compare("rows", run.printed.get("rows"), sum(expected.values()))
+            return
+        found = days.counted(self.tools.python, "output", self.output)
+        if not self.day.totals:
+            print(f"{self.name} says what is right for {self.day.name}: {found}")
+            self.day.totals = found
+        for figure in FIGURES:
+            self.compare(figure, found[figure], self.day.totals[figure])
+            if figure in run.printed:
+                self.compare(f"{figure} in its summary", run.printed[figure], self.day.totals[figure])
+
+    def compare(self, what, found, expected):
+        """Raises where two figures differ."""
+        if found != expected:
+            raise measure.Failed(f"{self.name} over {self.day.name}: {what} is {found}, not {expected}")

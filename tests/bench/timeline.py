@@ -1,0 +1,101 @@
+"""What the cores do during one `tally run`: processor time of its threads, sampled, with the stages' boundaries.
+
+Not here: drawing it (`plots.py`), the medians (sampling costs time, so this run does not count for them).
+"""
+
+import json
+import os
+import subprocess
+import threading
+import time
+
+import measure
+
+# The kernel brings a running thread's time up to date a few hundred times a second; finer samples would be noise.
+FINEST = 0.02
+
+
+def thread_times(pid):
+    """Seconds of processor time by kind of thread: those that compute, the rest."""
+    kinds = {"compute": 0.0, "other": 0.0}
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return kinds
+    for thread in threads:
+        try:
+            with open(f"/proc/{pid}/task/{thread}/comm") as comm, open(f"/proc/{pid}/task/{thread}/schedstat") as stat:
+                kind = "compute" if comm.read().startswith("slot-") else "other"
+                kinds[kind] += int(stat.read().split()[0]) / 1e9
+        except OSError:
+            continue  # It ended between the listing and the reading.
+    return kinds
+
+
+def process_time(pid):
+    """Seconds of processor time of a process, its ended threads included; nothing once it is gone."""
+    try:
+        # What clock_getcpuclockid(3) computes.
+        return time.clock_gettime((~pid << 3) | 2)
+    except OSError:
+        return None
+
+
+def record(command, interval):
+    """Runs a job and gives {"samples", "stages", "seconds"}; times count from the process's start.
+
+    A sample is [end, compute, own, others]: cores busy since the sample before, with its computing threads, with all of
+    its threads, and with anything else on the machine.
+    """
+    interval = max(interval, FINEST)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=measure.environment())
+    start = time.perf_counter()
+    printed = {}
+
+    def listen():
+        for line in process.stdout:
+            printed["line"], printed["at"] = line, time.perf_counter() - start
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    samples = []
+    last = (0.0, 0.0, 0.0, measure.busy())
+    while process.poll() is None:
+        time.sleep(interval)
+        own = process_time(process.pid)
+        if own is None:
+            break
+        now = (time.perf_counter() - start, thread_times(process.pid)["compute"], own, measure.busy())
+        span, compute, total, machine = (b - a for a, b in zip(last, now))
+        # A thread that has ended takes its time with it.
+        samples.append([now[0], max(0.0, compute) / span, total / span, max(0.0, machine - total) / span])
+        last = now
+    listener.join()
+    if process.wait():
+        raise measure.Failed(f"{command[0]} ended with {process.returncode}")
+    return {"samples": samples, "stages": stages(json.loads(printed["line"]), printed["at"]), "seconds": printed["at"]}
+
+
+def stages(summary, ended):
+    """[name, start, end] of each stage; the job's own clock is set to the moment its summary came."""
+    at = ended - summary["seconds"]
+    found = []
+    for stage in summary["stages"]:
+        found.append([stage["name"], at, at + stage["seconds"]])
+        at += stage["seconds"]
+    return found
+
+
+def busy_by_stage(timeline):
+    """[name, seconds, cores the job kept busy, cores that others kept busy] of each stage, from the samples."""
+    rows = []
+    for name, start, end in timeline["stages"]:
+        own = others = covered = 0.0
+        since = 0.0
+        for until, _, total, rest in timeline["samples"]:
+            overlap = min(end, until) - max(start, since)
+            since = until
+            if overlap > 0:
+                own, others, covered = own + total * overlap, others + rest * overlap, covered + overlap
+        rows.append([name, end - start, own / covered if covered else 0.0, others / covered if covered else 0.0])
+    return rows
