@@ -18,11 +18,16 @@ FIGURES = ["rows", "n_clients", "n_custom_theme_clients", "sum_of_count"]
 
 ABOUT = {
     "tally": "Tally (`tally run`, limit 2 GiB)",
-    "tally-512MiB": "Tally, `--memory-limit 512MiB`",
     "duckdb": "DuckDB",
     "polars": "Polars, streaming",
     "decode": "bare decode of the needed columns",
+    "tally-without": "Tally, the day without that client",
 }
+
+
+def about(name):
+    """A contestant in words."""
+    return ABOUT.get(name) or f"Tally, `--memory-limit {name.removeprefix('tally-')}`"
 
 
 @dataclass

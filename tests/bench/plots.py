@@ -18,7 +18,7 @@ matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "tally", "fo
 import matplotlib.pyplot as plt
 
 import results
-from contestants import ABOUT
+from contestants import about
 
 COLOURS = {"tally": "#1b7f5c", "tally-512MiB": "#5fb595", "tally-without": "#5fb595", "decode": "#8a8f98"}
 OTHER = "#c98a3a"
@@ -38,9 +38,9 @@ def bars(axes, entry, what, scale, unit):
         middle = median(values)
         axes.barh(at, middle, 0.68, color=COLOURS.get(name, OTHER))
         axes.plot([min(values), max(values)], [at, at], color="#333333", linewidth=1)
-        text = f"{middle:.2f}" if middle < 100 else f"{middle:,.0f}"
+        text = f"{middle:,.0f}" if what == "peak" else f"{middle:.2f}"
         axes.annotate(text, (max(values), at), (4, 0), textcoords="offset points", va="center")
-    axes.set_yticks(range(len(names)), [ABOUT[name] for name in names])
+    axes.set_yticks(range(len(names)), [about(name).replace("`", "") for name in names])
     axes.set_xlabel(unit)
     axes.margins(x=0.18)
     axes.set_xlim(left=0)
@@ -78,7 +78,9 @@ def draw_timeline(entry, path):
     edges = [0.0, *ends]
     compute = [min(sample[1], sample[2]) for sample in samples]
     rest = [max(0.0, sample[2] - least) for sample, least in zip(samples, compute)]
-    layers = [compute, rest, [sample[3] for sample in samples]]
+    # The machine's clock has ticks of 10 ms: a core too many in one sample is missing in the next.
+    room = [max(0.0, entry["threads"] - sample[2]) for sample in samples]
+    layers = [compute, rest, [min(sample[3], most) for sample, most in zip(samples, room)]]
     names = ["the job: computing threads", "the job: reading and the rest", "other processes"]
     figure, axes = plt.subplots(figsize=(10, 2.6))
     top = max(entry["threads"] * 1.25, 1)

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 
 import timeline
-from contestants import ABOUT
+from contestants import about
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -87,8 +87,8 @@ def runs_table(entry):
         peak = spread([run["peak"] / MIB for run in runs], lambda value: f"{value:.0f}")
         against = [ratio(entry, name, other) for other in ("duckdb", "decode")]
         against = ["" if value is None else f"{value:.2f}" for value in against]
-        about = f"{ABOUT[name]} {entry['versions'].get(name, '')}".strip()
-        lines.append(f"| {about} | {wall} | {cpu} | {peak} | {' | '.join(against)} |")
+        who = f"{about(name)} {entry['versions'].get(name, '')}".strip()
+        lines.append(f"| {who} | {wall} | {cpu} | {peak} | {' | '.join(against)} |")
     return lines
 
 
@@ -164,8 +164,8 @@ def entry(day, runs, recorded, setting):
         contestants[name] = [asdict(run) for run in all_rounds]
         for run in contestants[name]:
             run["own_seconds"] = run.pop("printed").get("seconds")
-    about = {"name": day.name, "about": day.about, "clients": day.clients, "bytes": day.bytes()}
-    return {"day": about, **setting, "contestants": contestants, "timeline": recorded}
+    known = {"name": day.name, "about": day.about, "clients": day.clients, "bytes": day.bytes()}
+    return {"day": known, **setting, "contestants": contestants, "timeline": recorded}
 
 
 def keep(folder, kept):

@@ -15,21 +15,24 @@ import measure
 FINEST = 0.02
 
 
-def thread_times(pid):
-    """Seconds of processor time by kind of thread: those that compute, the rest."""
-    kinds = {"compute": 0.0, "other": 0.0}
+def compute_time(pid, names):
+    """Seconds of processor time of a process's computing threads; `names` keeps what is known of its threads."""
+    total = 0.0
     try:
         threads = os.listdir(f"/proc/{pid}/task")
     except OSError:
-        return kinds
+        return total
     for thread in threads:
         try:
-            with open(f"/proc/{pid}/task/{thread}/comm") as comm, open(f"/proc/{pid}/task/{thread}/schedstat") as stat:
-                kind = "compute" if comm.read().startswith("slot-") else "other"
-                kinds[kind] += int(stat.read().split()[0]) / 1e9
+            if thread not in names:
+                with open(f"/proc/{pid}/task/{thread}/comm") as comm:
+                    names[thread] = comm.read()
+            if names[thread].startswith("slot-"):
+                with open(f"/proc/{pid}/task/{thread}/schedstat") as stat:
+                    total += int(stat.read().split()[0]) / 1e9
         except OSError:
             continue  # It ended between the listing and the reading.
-    return kinds
+    return total
 
 
 def process_time(pid):
@@ -42,7 +45,7 @@ def process_time(pid):
 
 
 def record(command, interval):
-    """Runs a job and gives {"samples", "stages", "seconds"}; times count from the process's start.
+    """Runs a job and gives {"samples", "stages"}; times count from the process's start.
 
     A sample is [end, compute, own, others]: cores busy since the sample before, with its computing threads, with all of
     its threads, and with anything else on the machine.
@@ -58,22 +61,23 @@ def record(command, interval):
 
     listener = threading.Thread(target=listen)
     listener.start()
-    samples = []
+    samples, names = [], {}
     last = (0.0, 0.0, 0.0, measure.busy())
     while process.poll() is None:
         time.sleep(interval)
         own = process_time(process.pid)
         if own is None:
             break
-        now = (time.perf_counter() - start, thread_times(process.pid)["compute"], own, measure.busy())
+        now = (time.perf_counter() - start, compute_time(process.pid, names), own, measure.busy())
         span, compute, total, machine = (b - a for a, b in zip(last, now))
         # A thread that has ended takes its time with it.
-        samples.append([now[0], max(0.0, compute) / span, total / span, max(0.0, machine - total) / span])
+        shares = [max(0.0, compute), total, max(0.0, machine - total)]
+        samples.append([round(value, 4) for value in (now[0], *(share / span for share in shares))])
         last = now
     listener.join()
     if process.wait():
         raise measure.Failed(f"{command[0]} ended with {process.returncode}")
-    return {"samples": samples, "stages": stages(json.loads(printed["line"]), printed["at"]), "seconds": printed["at"]}
+    return {"samples": samples, "stages": stages(json.loads(printed["line"]), printed["at"])}
 
 
 def stages(summary, ended):
