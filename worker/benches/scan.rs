@@ -24,7 +24,7 @@ use tally_dataset::addon_aggregates::{ADDONS, AddonAggregates, MAIN_SUMMARY};
 use tally_dataset::{Batch, Bits, Dataset, DatasetError, MapRun, Mapper, TableSpec, client_id};
 use tally_worker::budget::Budget;
 use tally_worker::scan::footer::Footers;
-use tally_worker::scan::{InputFile, ScanContext, scan_row_group};
+use tally_worker::scan::{InputFile, RowGroup, ScanContext};
 use tokio::runtime::Runtime;
 
 fn main() {
@@ -182,13 +182,16 @@ impl Scene {
             cancelled: Arc::default(),
             counters: Arc::default(),
             fetched: Arc::default(),
+            rows: Arc::default(),
         };
         Scene { runtime, context, file: Arc::new(file), metadata }
     }
 
     fn scan(&self, table: &TableSpec, mapper: &mut dyn Mapper) {
         let _inside = self.runtime.enter();
-        must(scan_row_group(&self.context, &self.file, &self.metadata, 0, table, mapper, &mut |_| Ok(false)));
+        let (file, metadata) = (self.file.clone(), self.metadata.clone());
+        let group = must(RowGroup::open(&self.context, file, metadata, 0, table));
+        must(group.read(mapper, &mut |_| Ok(false)));
     }
 }
 

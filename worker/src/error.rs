@@ -85,9 +85,10 @@ impl From<TaskError> for Failure {
             TaskError::Scan(ScanError::Io { .. })
             | TaskError::Store(_)
             | TaskError::Encode(_)
-            | TaskError::Memory { .. }
             | TaskError::Write { .. } => Failure::Retryable { reason },
-            TaskError::Scan(_) | TaskError::Dataset(_) | TaskError::Order(_) => Failure::Fatal { reason },
+            TaskError::Scan(_) | TaskError::Dataset(_) | TaskError::Order(_) | TaskError::Memory { .. } => {
+                Failure::Fatal { reason }
+            }
         }
     }
 }

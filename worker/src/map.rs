@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parquet::file::metadata::ParquetMetaData;
-use tally_dataset::{Dataset, Mapper};
+use tally_dataset::{Dataset, Mapper, TableSpec};
 use tally_proto::{AttemptId, v1};
 
 use crate::error::TaskError;
 use crate::runner::TaskContext;
-use crate::scan::{InputFile, Place, ScanError, scan_row_group};
+use crate::scan::{InputFile, Place, RowGroup, ScanContext, ScanError};
 use crate::store::{MapWriter, Output};
 use crate::urls;
 
@@ -54,35 +54,32 @@ pub fn run(
     let mut writer = context.store.map_writer();
     let mut result = v1::MapResult::default();
     let scan = context.scan();
-    for piece in &work.pieces {
-        let (file, metadata) = open(context, piece)?;
-        for &row_group in &piece.row_groups {
-            let row_group = row_group as usize;
-            if row_group >= metadata.num_row_groups() {
-                return Err(TaskError::Order(format!("{} has no row group {row_group}", file.name)));
+    let mut groups = Groups { context, scan: &scan, table, pieces: work.pieces.iter(), open: None };
+    let mut next = groups.next()?;
+    while let Some(group) = next.take() {
+        // While a row group is decoded the first bytes of the one after it are fetched.
+        next = groups.next()?;
+        let place = Place { file: group.file().name.clone(), ..Place::default() };
+        let mut stored = None;
+        let mut after = |mapper: &mut dyn Mapper| {
+            if mapper.footprint() <= share {
+                return Ok(false);
             }
-            result.rows += u64::try_from(metadata.row_group(row_group).num_rows()).unwrap_or(0);
-            let place = || Place { file: file.name.clone(), ..Place::default() };
-            let mut stored = None;
-            let mut after = |mapper: &mut dyn Mapper| {
-                if mapper.footprint() <= share {
-                    return Ok(false);
-                }
-                let run = mapper.flush().map_err(|source| ScanError::Dataset { place: place(), source })?;
-                result.partials += run.batch.num_rows() as u64;
-                writer.push(run).map_err(|e| {
-                    stored = Some(e);
-                    ScanError::Cancelled
-                })?;
-                Ok(true)
-            };
-            let done = scan_row_group(&scan, &file, &metadata, row_group, table, &mut *mapper, &mut after);
-            if let Some(error) = stored {
-                return Err(error.into());
-            }
-            done?;
+            let run = mapper.flush().map_err(|source| ScanError::Dataset { place: place.clone(), source })?;
+            result.partials += run.batch.num_rows() as u64;
+            writer.push(run).map_err(|e| {
+                stored = Some(e);
+                ScanError::Cancelled
+            })?;
+            Ok(true)
+        };
+        let done = group.read(&mut *mapper, &mut after);
+        if let Some(error) = stored {
+            return Err(error.into());
         }
+        done?;
     }
+    result.rows = scan.rows.load(Ordering::Relaxed);
     finish(context, attempt, &mut *mapper, writer, &mut result)?;
     result.bytes_read = scan.fetched.load(Ordering::Relaxed);
     scratch.mapper = Some((kind, mapper));
@@ -105,6 +102,36 @@ fn finish(
     result.shuffle_bytes = bytes;
     context.store.put(attempt.clone(), Output::Map(output));
     Ok(())
+}
+
+/// The row groups of a shard, opened one after another.
+struct Groups<'a> {
+    context: &'a TaskContext,
+    scan: &'a ScanContext,
+    table: &'a TableSpec,
+    pieces: std::slice::Iter<'a, v1::InputPiece>,
+    /// The file in hand, and its row groups to come.
+    open: Option<(Arc<InputFile>, Arc<ParquetMetaData>, std::slice::Iter<'a, u32>)>,
+}
+
+impl<'a> Groups<'a> {
+    fn next(&mut self) -> Result<Option<RowGroup<'a>>, TaskError> {
+        loop {
+            if let Some((file, metadata, numbers)) = &mut self.open
+                && let Some(&number) = numbers.next()
+            {
+                let number = number as usize;
+                if number >= metadata.num_row_groups() {
+                    return Err(TaskError::Order(format!("{} has no row group {number}", file.name)));
+                }
+                let group = RowGroup::open(self.scan, file.clone(), metadata.clone(), number, self.table)?;
+                return Ok(Some(group));
+            }
+            let Some(piece) = self.pieces.next() else { return Ok(None) };
+            let (file, metadata) = open(self.context, piece)?;
+            self.open = Some((file, metadata, piece.row_groups.iter()));
+        }
+    }
 }
 
 fn open(

@@ -141,6 +141,7 @@ impl TaskContext {
             cancelled: self.cancelled.clone(),
             counters: self.counters.clone(),
             fetched: Arc::default(),
+            rows: Arc::default(),
         }
     }
 

@@ -76,7 +76,7 @@ impl Interned {
         let memory = self.interner.memory();
         while self.reserved < memory {
             let bytes = (memory - self.reserved).next_multiple_of(GROWTH);
-            let what = "the distinct add-on ids of the day";
+            let what = "the day's distinct strings (add-on ids, and client ids that are no UUIDs)";
             self.held.push(budget.reserve(bytes).ok_or(TaskError::Memory { what, bytes })?);
             self.reserved += bytes;
         }

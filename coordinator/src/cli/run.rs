@@ -64,7 +64,8 @@ pub struct ResourceArgs {
     /// Memory for tables, shuffle, reduce and writers; what does not fit goes to disk
     #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = size::parse)]
     memory_limit: u64,
-    /// Threads in all, shared out among the workers [default: all cores]
+    /// Threads in all, shared out among the workers [default: all cores that
+    /// the memory limit has room for]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Workers in the process
@@ -82,14 +83,20 @@ fn default_spill_dir() -> PathBuf {
 }
 
 impl ResourceArgs {
+    /// All cores, or as many as the memory limit lets work.
+    fn fitting_threads(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let fitting = self.memory_limit / (WorkerConfig::least_memory(1) * 32 / 31 + 1);
+        cores.min(usize::try_from(fitting).unwrap_or(cores)).max(1)
+    }
+
     /// The resources, checked.
     ///
     /// # Errors
     /// Where they make no sense together.
     pub(super) fn check(&self) -> Result<Resources, Stop> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = self.threads.map_or(cores, usize::from);
         let workers = usize::from(self.workers);
+        let threads = self.threads.map_or_else(|| self.fitting_threads(), usize::from);
         if workers > threads {
             let what = format!("--workers {workers} is more than the {threads} threads: raise --threads");
             return Err(Stop::Usage(what));
@@ -131,6 +138,9 @@ impl RunArgs {
             let bucket = variable("bucket").unwrap_or_else(|| "telemetry-parquet".into());
             format!("s3://{bucket}/addons/agg/v1")
         });
+        for url in [&self.addons, &self.main_summary, &output] {
+            tally_worker::urls::local_path(url).map_err(|e| Stop::Usage(e.to_string()))?;
+        }
         Ok(JobSpec {
             id: new_id(&date).map_err(|e| Stop::Usage(e.to_string()))?,
             dataset: addon_aggregates::NAME.into(),

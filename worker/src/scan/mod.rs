@@ -49,6 +49,8 @@ pub struct ScanContext {
     pub counters: Arc<ScanCounters>,
     /// Bytes that this task fetches.
     pub fetched: Arc<AtomicU64>,
+    /// Rows that this task reads.
+    pub rows: Arc<AtomicU64>,
 }
 
 /// Progress of scans.
@@ -69,16 +71,94 @@ enum Reader {
     Absent,
 }
 
-/// One row group being read.
-struct RowGroup<'a> {
+/// One row group being read: its bytes are being fetched from the moment it is opened.
+pub struct RowGroup<'a> {
     context: &'a ScanContext,
-    file: &'a Arc<InputFile>,
-    metadata: &'a ParquetMetaData,
+    file: Arc<InputFile>,
+    metadata: Arc<ParquetMetaData>,
     number: usize,
     table: &'a TableSpec,
+    readers: Vec<Reader>,
 }
 
-impl RowGroup<'_> {
+/// Called after each batch; may flush the mapper, and says whether it did.
+pub type AfterBatch<'a> = dyn FnMut(&mut dyn Mapper) -> Result<bool, ScanError> + 'a;
+
+impl<'a> RowGroup<'a> {
+    /// Opens row group `number` of a file.
+    ///
+    /// # Errors
+    /// [`ScanError`], naming file, row group and column.
+    pub fn open(
+        context: &'a ScanContext,
+        file: Arc<InputFile>,
+        metadata: Arc<ParquetMetaData>,
+        number: usize,
+        table: &'a TableSpec,
+    ) -> Result<Self, ScanError> {
+        let mut group = RowGroup { context, file, metadata, number, table, readers: vec![] };
+        for (at, spec) in table.columns.iter().enumerate() {
+            let reader = group.reader(spec).map_err(|fault| fault.at(group.place(Some(at))))?;
+            group.readers.push(reader);
+        }
+        Ok(group)
+    }
+
+    /// The file that it belongs to.
+    pub fn file(&self) -> &InputFile {
+        &self.file
+    }
+
+    /// Reads it into `mapper`.
+    ///
+    /// # Errors
+    /// [`ScanError`], naming file, row group and column. A panic of a decoder is one as well.
+    pub fn read(mut self, mapper: &mut dyn Mapper, after: &mut AfterBatch<'_>) -> Result<(), ScanError> {
+        let read = AssertUnwindSafe(|| self.read_batches(mapper, after));
+        catch_unwind(read).unwrap_or_else(|_| {
+            let what = "a decoder gave up on its bytes (see the log)".into();
+            Err(ScanError::Corrupt { place: self.place(None), what })
+        })
+    }
+
+    fn read_batches(&mut self, mapper: &mut dyn Mapper, after: &mut AfterBatch<'_>) -> Result<(), ScanError> {
+        let specs = &self.table.columns;
+        let columns = specs.iter().map(|spec| Column::new(spec.kind)).collect();
+        let mut batch = Batch { rows: 0, columns };
+        let mut selected = Bits::default();
+        let mut left = usize::try_from(self.metadata.row_group(self.number).num_rows()).unwrap_or(0);
+        while left > 0 {
+            if self.context.cancelled.load(Ordering::Relaxed) {
+                return Err(ScanError::Cancelled);
+            }
+            batch.rows = left.min(BATCH_ROWS);
+            left -= batch.rows;
+            selected.clear();
+            selected.push_run(true, batch.rows);
+            for filters in [true, false] {
+                for (at, _) in specs.iter().enumerate().filter(|(_, spec)| spec.filter == filters) {
+                    read_column(&mut self.readers[at], at, &mut batch, &selected, mapper)
+                        .map_err(|fault| fault.at(self.place(Some(at))))?;
+                }
+                if filters {
+                    mapper.select(&batch, &mut selected);
+                }
+            }
+            mapper.consume(&batch, &selected);
+            for count in [&self.context.counters.rows, &*self.context.rows] {
+                count.fetch_add(batch.rows as u64, Ordering::Relaxed);
+            }
+            if after(mapper)? {
+                for reader in &mut self.readers {
+                    if let Reader::Text(reader) = reader {
+                        reader.forget();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn place(&self, column: Option<usize>) -> Place {
         let column = column.map(|at| self.table.columns[at].path.join("."));
         Place { file: self.file.name.clone(), row_group: Some(self.number), column }
@@ -136,72 +216,6 @@ pub fn checked_range(chunk: &ColumnChunkMetaData, file_size: u64) -> Option<std:
 fn chunk_range(chunk: &ColumnChunkMetaData, file_size: u64) -> Result<std::ops::Range<u64>, Fault> {
     checked_range(chunk, file_size)
         .ok_or_else(|| Fault::Corrupt("its column chunk lies beyond the end of the file".into()))
-}
-
-/// Reads a row group into `mapper`; `after_batch` may flush it, and says whether it did.
-///
-/// # Errors
-/// [`ScanError`], naming file, row group and column. A panic of a decoder is one as well.
-pub fn scan_row_group(
-    context: &ScanContext,
-    file: &Arc<InputFile>,
-    metadata: &ParquetMetaData,
-    number: usize,
-    table: &TableSpec,
-    mapper: &mut dyn Mapper,
-    after_batch: &mut dyn FnMut(&mut dyn Mapper) -> Result<bool, ScanError>,
-) -> Result<(), ScanError> {
-    let row_group = RowGroup { context, file, metadata, number, table };
-    let scan = AssertUnwindSafe(|| scan(&row_group, mapper, after_batch));
-    catch_unwind(scan).unwrap_or_else(|_| {
-        let what = "a decoder gave up on its bytes (see the log)".into();
-        Err(ScanError::Corrupt { place: row_group.place(None), what })
-    })
-}
-
-fn scan(
-    group: &RowGroup<'_>,
-    mapper: &mut dyn Mapper,
-    after_batch: &mut dyn FnMut(&mut dyn Mapper) -> Result<bool, ScanError>,
-) -> Result<(), ScanError> {
-    let specs = &group.table.columns;
-    let mut readers = Vec::with_capacity(specs.len());
-    for (at, spec) in specs.iter().enumerate() {
-        readers.push(group.reader(spec).map_err(|fault| fault.at(group.place(Some(at))))?);
-    }
-    let columns = specs.iter().map(|spec| Column::new(spec.kind)).collect();
-    let mut batch = Batch { rows: 0, columns };
-    let mut selected = Bits::default();
-    let mut left = usize::try_from(group.metadata.row_group(group.number).num_rows()).unwrap_or(0);
-    while left > 0 {
-        if group.context.cancelled.load(Ordering::Relaxed) {
-            return Err(ScanError::Cancelled);
-        }
-        batch.rows = left.min(BATCH_ROWS);
-        left -= batch.rows;
-        selected.clear();
-        selected.push_run(true, batch.rows);
-        for filters in [true, false] {
-            for (at, spec) in specs.iter().enumerate().filter(|(_, spec)| spec.filter == filters) {
-                read_column(&mut readers[at], at, &mut batch, &selected, mapper)
-                    .map_err(|fault| fault.at(group.place(Some(at))))?;
-                debug_assert_eq!(spec.filter, filters);
-            }
-            if filters {
-                mapper.select(&batch, &mut selected);
-            }
-        }
-        mapper.consume(&batch, &selected);
-        group.context.counters.rows.fetch_add(batch.rows as u64, Ordering::Relaxed);
-        if after_batch(mapper)? {
-            for reader in &mut readers {
-                if let Reader::Text(reader) = reader {
-                    reader.forget();
-                }
-            }
-        }
-    }
-    Ok(())
 }
 
 fn read_column(

@@ -105,7 +105,10 @@ impl Pages {
 
     /// The bytes of the page read last, uncompressed.
     pub(crate) fn data(&self) -> &[u8] {
-        self.spare.as_deref().unwrap_or(&self.data[..self.size])
+        match &self.spare {
+            Some(page) => page,
+            None => &self.data[..self.size],
+        }
     }
 
     /// The bytes of the page read last as a shared buffer, for decoders that keep them.
