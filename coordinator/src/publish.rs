@@ -46,7 +46,7 @@ fn failed<'a>(path: &'a Path, what: &'static str) -> impl FnOnce(io::Error) -> P
     move |source| PublishError::Io { path: path.display().to_string(), what, source }
 }
 
-/// A job's staging folder.
+/// A job's staging folder; it goes when this is dropped, whoever drops it, published or not.
 #[derive(Debug)]
 pub struct Staging {
     job: JobId,
@@ -117,12 +117,13 @@ impl Staging {
         if let Some(parent) = self.output.parent() {
             sync(parent)?;
         }
-        remove(&self.folder, &self.siblings, &[]);
         Ok(())
     }
+}
 
-    /// Removes all that was staged.
-    pub fn abort(self) {
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // Of the folders made above the output those that have something in them stay.
         remove(&self.folder, &self.siblings, &self.created);
     }
 }
@@ -233,6 +234,15 @@ mod tests {
         staging
     }
 
+    /// What a killed job leaves: its folder, and a lock that nobody holds.
+    fn dead(root: &Path, id: &str, text: &str) -> PathBuf {
+        let folder = root.join(".out.tally-staging").join(id);
+        fs::create_dir_all(folder.join(DAY)).unwrap();
+        fs::write(folder.join(LOCK), "").unwrap();
+        fs::write(folder.join(DAY).join("part"), text).unwrap();
+        folder
+    }
+
     fn files(folder: &Path) -> Vec<String> {
         let mut all = vec![];
         let mut folders = vec![folder.to_path_buf()];
@@ -263,22 +273,20 @@ mod tests {
     fn an_abort_leaves_the_old_day_and_no_new_folder() {
         let root = tempfile::tempdir().unwrap();
         stage(root.path(), "a", "one").publish().unwrap();
-        stage(root.path(), "b", "two").abort();
+        drop(stage(root.path(), "b", "two"));
         assert_eq!(files(root.path()), ["one"]);
         let deep = root.path().join("x/y");
-        stage(&deep, "c", "three").abort();
+        drop(stage(&deep, "c", "three"));
         assert!(!root.path().join("x").exists());
     }
 
     #[test]
     fn a_dead_jobs_staging_is_removed_and_a_living_ones_kept() {
         let root = tempfile::tempdir().unwrap();
-        let dead = stage(root.path(), "dead", "dead");
-        let folder = dead.folder.clone();
-        drop(dead);
+        let folder = dead(root.path(), "dead", "dead");
         let living = stage(root.path(), "living", "alive");
         assert!(!folder.exists());
-        stage(root.path(), "third", "third").abort();
+        drop(stage(root.path(), "third", "third"));
         assert!(living.folder.exists());
         living.publish().unwrap();
         assert_eq!(files(root.path()), ["alive"]);
@@ -291,14 +299,14 @@ mod tests {
         let none = |_: &Path, _: &Path| Err(io::Error::from(io::ErrorKind::InvalidInput));
         let second = stage(root.path(), "b", "two");
         swap(&second.folder, &second.target, none).unwrap();
-        second.abort();
+        drop(second);
         assert_eq!(files(root.path()), ["two"]);
 
-        let crashed = stage(root.path(), "c", "three");
-        fs::write(crashed.folder.join(INTENT), crashed.target.as_os_str().as_encoded_bytes()).unwrap();
-        fs::rename(&crashed.target, crashed.folder.join(OLD)).unwrap();
-        drop(crashed);
-        stage(root.path(), "d", "four").abort();
+        let crashed = dead(root.path(), "c", "three");
+        let target = root.path().join("out").join(date_folder("20170227"));
+        fs::write(crashed.join(INTENT), target.as_os_str().as_encoded_bytes()).unwrap();
+        fs::rename(&target, crashed.join(OLD)).unwrap();
+        drop(stage(root.path(), "d", "four"));
         assert_eq!(files(root.path()), ["three"]);
     }
 

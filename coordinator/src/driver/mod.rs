@@ -221,10 +221,7 @@ impl Driver {
     fn planned(&mut self, job: JobId, planned: Result<Box<(InputPlan, Staging)>, String>) {
         let stage = StageId(MAP);
         let Some(run) = self.jobs.get_mut(&job) else {
-            // The job ended meanwhile: what it staged goes.
-            if let Ok(planned) = planned {
-                planned.1.abort();
-            }
+            // The job ended meanwhile; what it staged goes with the plan.
             return;
         };
         let event = match planned {

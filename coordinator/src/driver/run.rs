@@ -213,9 +213,7 @@ impl JobRun {
 
     /// Answers whoever waits; removes what is still staged.
     pub(super) fn end(&mut self, ended: Ended) {
-        if let Some(staging) = self.staging.take() {
-            staging.abort();
-        }
+        self.staging = None;
         if let Some(reply) = self.reply.take() {
             // Whoever waited may have gone.
             let _ = reply.send(ended);
