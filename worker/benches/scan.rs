@@ -1,6 +1,6 @@
 //! The scan over one row group, a column at a time and as the mappers use it. Items are rows.
 //!
-//! `cargo bench -p tally-worker`. The files lie in memory; each encoding that days have is there: dictionary pages, plain
+//! `cargo bench -p tally-worker --bench scan`. The files lie in memory; each encoding that days have is there: dictionary pages, plain
 //! pages, and a column chunk that begins with the one and goes on with the other. Not here: the tables' own kernels (the
 //! dataset's benches), the whole job (`tests/bench`).
 
@@ -17,7 +17,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, Encoding};
+use parquet::basic::Compression;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::{WriterProperties, WriterVersion};
 use tally_dataset::addon_aggregates::{ADDONS, AddonAggregates, MAIN_SUMMARY};
@@ -161,7 +161,6 @@ impl Scene {
             .set_writer_version(version)
             .set_max_row_group_row_count(Some(ROWS))
             .set_dictionary_enabled(pages != Pages::Plain)
-            .set_encoding(Encoding::PLAIN)
             .set_dictionary_page_size_limit(if pages == Pages::Mixed { 256 << 10 } else { 16 << 20 })
             .build();
         let mut bytes = Vec::new();

@@ -1,6 +1,6 @@
 //! Kernels of the dataset: ids, tables, partitions, a mapper's flush, a reducer. Items are ids, keys or strings.
 //!
-//! `cargo bench -p tally-dataset`. Tables are looked up at sizes that fit the caches and at sizes that do not. Not here:
+//! `cargo bench -p tally-dataset --bench kernels`. Tables are looked up at sizes that fit the caches and at sizes that do not. Not here:
 //! decoding (the worker's benches), the whole job (`tests/bench`).
 
 use std::hint::black_box;
