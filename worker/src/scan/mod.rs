@@ -12,9 +12,11 @@ mod error;
 mod feed;
 pub mod footer;
 mod hybrid;
+mod list;
 mod page;
 mod page_header;
 pub mod resolve;
+mod text;
 mod values;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,13 +28,15 @@ use tally_dataset::{BATCH_ROWS, Batch, Bits, Column, ColumnKind, ColumnSpec, Map
 use tokio::runtime::Handle;
 
 use crate::budget::Budget;
-use columns::{BoolReader, Flat, Int64Reader, ListMinReader, TextReader};
+use columns::{BoolReader, Flat, Int64Reader};
 use error::Fault;
 pub use error::{Place, ScanError};
 use feed::Feed;
 pub use feed::InputFile;
+use list::ListMinReader;
 use page::Pages;
 use resolve::{Leaf, Lookup};
+use text::TextReader;
 
 /// What all scans of a task share.
 #[derive(Clone)]
