@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tally_proto::JobId;
 use tally_proto::ids::InvalidId;
+use tally_worker::urls;
 
 /// The stages of every job, in order.
 pub const STAGES: [&str; 3] = ["map", "reduce", "write"];
@@ -45,6 +46,29 @@ pub struct Cut {
     pub partitions: Option<u32>,
 }
 
+impl JobSpec {
+    /// Checks that the inputs and the output can be named, and that the job would not replace what
+    /// it reads, nor read what it wrote.
+    ///
+    /// # Errors
+    /// A sentence that names both places.
+    pub fn check_places(&self) -> Result<(), String> {
+        let day = |url: &str| {
+            let root = urls::local_path(url).map_err(|e| e.to_string())?;
+            Ok::<_, String>(root.join(date_folder(&self.date)))
+        };
+        let output = day(&self.output)?;
+        for input in &self.inputs {
+            let read = day(input)?;
+            if read.starts_with(&output) || output.starts_with(&read) {
+                let (output, read) = (output.display(), read.display());
+                return Err(format!("the output {output} and the input {read} overlap: give another output"));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The folder of a day, in inputs and output alike.
 pub fn date_folder(date: &str) -> String {
     format!("submission_date_s3={date}")
@@ -59,4 +83,33 @@ pub fn new_id(date: &str) -> Result<JobId, InvalidId> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     JobId::parse(&format!("{date}-{:x}-{:x}-{count}", now.as_millis(), std::process::id()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(addons: &str, output: &str, fits: bool) {
+        let spec = JobSpec {
+            id: new_id("20170227").unwrap(),
+            dataset: "addon_aggregates".into(),
+            date: "20170227".into(),
+            inputs: vec![addons.into(), "/data/main_summary/v3".into()],
+            output: output.into(),
+            target_file_size: 1,
+            cut: Cut::default(),
+        };
+        assert_eq!(spec.check_places().is_ok(), fits, "{addons} {output}");
+    }
+
+    #[test]
+    fn a_job_never_replaces_what_it_reads() {
+        check("/data/addons/v2", "/data/addons/agg/v1", true);
+        check("/data/addons", "/data/addons/agg", true);
+        check("/data/addons/v2", "/data/addons/v2", false);
+        check("/data/addons/v2", "/data/addons/v2/submission_date_s3=20170227/agg", false);
+        check("/data/submission_date_s3=20170227/in", "/data", false);
+        check("/data/addons/v2", "/data/addons/v1/../v2/", false);
+        check("ftp://x/addons", "/data/out", false);
+    }
 }

@@ -11,7 +11,9 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tally_proto::JobId;
@@ -23,6 +25,10 @@ const LOCK: &str = "lock";
 const DAY: &str = "day";
 const OLD: &str = "old";
 const INTENT: &str = "intent";
+/// How often a staging folder is tried to be made again.
+const RACES: usize = 20;
+/// After so long a folder in the making is a dead job's.
+const MAKING_TIME: Duration = Duration::from_secs(3600);
 
 /// The output could not be staged or published; the day that was there stays.
 #[derive(Debug, thiserror::Error)]
@@ -74,23 +80,23 @@ impl Staging {
             return Err(failed(&output, "the output cannot be the root of a file system")(source));
         };
         let target = output.join(date_folder(date));
-        for folder in [&output, &target] {
-            if folder.exists() && !folder.is_dir() {
-                let source = io::Error::from(io::ErrorKind::NotADirectory);
-                return Err(failed(folder, "something else is where the output goes")(source));
-            }
-        }
+        check_place(&output, parent)?;
+        check_place(&target, &output)?;
         let created = missing_above(parent);
         let siblings = parent.join(format!(".{name}.tally-staging"));
         let folder = siblings.join(job.as_str());
-        let made = fs::create_dir_all(&folder)
-            .and_then(|()| File::create(folder.join(LOCK)))
-            .and_then(|lock| lock.lock().map(|()| lock))
-            .and_then(|lock| fs::create_dir(folder.join(DAY)).map(|()| lock));
+        let mut made = make(&siblings, job);
+        // A job that ends just now may remove the siblings' folder in between.
+        for _ in 0..RACES {
+            if !matches!(&made, Err(e) if e.kind() == io::ErrorKind::NotFound) {
+                break;
+            }
+            made = make(&siblings, job);
+        }
         let lock = match made {
             Ok(lock) => lock,
             Err(source) => {
-                remove(&folder, &siblings, &created);
+                remove(&siblings.join(making(job)), &siblings, &created);
                 return Err(failed(&folder, "the staging folder cannot be made")(source));
             }
         };
@@ -126,6 +132,38 @@ impl Drop for Staging {
         // Of the folders made above the output those that have something in them stay.
         remove(&self.folder, &self.siblings, &self.created);
     }
+}
+
+/// Checks that a folder of the output, if it is there, is one, and lies on its parent's file system:
+/// only there can it be exchanged.
+fn check_place(folder: &Path, parent: &Path) -> Result<(), PublishError> {
+    let Ok(found) = fs::symlink_metadata(folder) else { return Ok(()) };
+    if !found.is_dir() {
+        let source = io::Error::from(io::ErrorKind::NotADirectory);
+        return Err(failed(folder, "something else is where the output goes")(source));
+    }
+    if fs::metadata(parent).is_ok_and(|parent| parent.dev() != found.dev()) {
+        let source = io::Error::from(io::ErrorKind::CrossesDevices);
+        return Err(failed(folder, "another file system begins here: give a folder below it as the output")(
+            source,
+        ));
+    }
+    Ok(())
+}
+
+/// The name of a staging folder that is being made, and that nobody else looks at.
+fn making(job: &JobId) -> String {
+    format!(".{job}")
+}
+
+/// Makes a job's staging folder, locked from the moment that it is seen under its name.
+fn make(siblings: &Path, job: &JobId) -> io::Result<File> {
+    let folder = siblings.join(making(job));
+    fs::create_dir_all(folder.join(DAY))?;
+    let lock = File::create(folder.join(LOCK))?;
+    lock.lock()?;
+    fs::rename(&folder, siblings.join(job.as_str()))?;
+    Ok(lock)
 }
 
 /// Folders from `path` upwards that do not exist, outermost first.
@@ -164,7 +202,11 @@ fn exchange(a: &Path, b: &Path) -> io::Result<()> {
 fn swap(folder: &Path, target: &Path, exchange: fn(&Path, &Path) -> io::Result<()>) -> io::Result<()> {
     let day = folder.join(DAY);
     if !target.exists() {
-        return fs::rename(day, target);
+        match fs::rename(&day, target) {
+            // Another job's day came in between.
+            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            done => return done,
+        }
     }
     match exchange(&day, target) {
         Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {}
@@ -202,8 +244,17 @@ fn clean_dead(siblings: &Path) -> Result<(), PublishError> {
     let entries = fs::read_dir(siblings).map_err(failed(siblings, "the staging folder cannot be read"))?;
     for entry in entries.flatten() {
         let folder = entry.path();
-        let Ok(lock) = File::open(folder.join(LOCK)) else { continue };
-        if matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) {
+        let making = entry.file_name().as_encoded_bytes().starts_with(b".");
+        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
+        let lock = File::open(folder.join(LOCK));
+        // A folder that is being made has no lock yet, but not for long.
+        if making || lock.is_err() {
+            if age.is_some_and(|age| age > MAKING_TIME) {
+                remove(&folder, siblings, &[]);
+            }
+            continue;
+        }
+        if lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock))) {
             continue;
         }
         if let Ok(target) = fs::read(folder.join(INTENT)) {
@@ -308,6 +359,32 @@ mod tests {
         fs::rename(&target, crashed.join(OLD)).unwrap();
         drop(stage(root.path(), "d", "four"));
         assert_eq!(files(root.path()), ["three"]);
+    }
+
+    #[test]
+    fn a_linked_day_and_another_file_system_are_refused_before_any_work() {
+        let root = tempfile::tempdir().unwrap();
+        let output = root.path().join("out");
+        fs::create_dir(&output).unwrap();
+        std::os::unix::fs::symlink(root.path(), output.join(date_folder("20170227"))).unwrap();
+        let prepare = |output: &Path| Staging::prepare(output.to_str().unwrap(), "20170227", &job("a"));
+        assert!(prepare(&output).unwrap_err().to_string().contains("something else"));
+        let error = prepare(Path::new("/proc")).unwrap_err().to_string();
+        assert!(error.contains("another file system"), "{error}");
+    }
+
+    #[test]
+    fn many_jobs_may_begin_at_once() {
+        let root = tempfile::tempdir().unwrap();
+        let output = root.path().join("out");
+        let begin = |number: usize| {
+            for round in 0..30 {
+                let id = job(&format!("{number}-{round}"));
+                drop(Staging::prepare(output.to_str().unwrap(), "20170227", &id).unwrap());
+            }
+        };
+        std::thread::scope(|scope| (0..8).for_each(|number| drop(scope.spawn(move || begin(number)))));
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -34,8 +34,8 @@ def arguments(argv):
                         help="measure instead what one client of 5 M pings of 20 add-ons does to a day of 1 M")
     parser.add_argument("--contestants", type=lambda text: text.split(","), default=ALL, metavar="NAME,...",
                         help=f"of {','.join(ALL)}; tally-SIZE is any other memory limit")
-    parser.add_argument("--polars-most", type=int, default=5_000_000, metavar="N",
-                        help="leave Polars out of days of more clients (default: 5000000)")
+    parser.add_argument("--polars-most", type=int, default=20_000_000, metavar="N",
+                        help="leave Polars out of days of more clients (default: 20000000)")
     parser.add_argument("--rounds", type=int, default=5, help="that count (default: 5)")
     parser.add_argument("--warmups", type=int, default=1, help="rounds before that do not (default: 1)")
     parser.add_argument("--threads", type=int, default=2, help="of each contestant (default: 2)")

@@ -5,6 +5,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How often a patient reservation looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// A shared count of bytes with a limit.
 #[derive(Debug, Clone)]
@@ -50,6 +54,23 @@ impl Budget {
     }
 }
 
+impl Budget {
+    /// Takes `bytes`, waiting up to `patience` for others to give some back; nothing if they
+    /// could never be there, or are not by then.
+    pub fn reserve_patiently(&self, bytes: usize, patience: Duration) -> Option<Reservation> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(held) = self.reserve(bytes) {
+                return Some(held);
+            }
+            if bytes as u64 > self.limit() || Instant::now() >= deadline {
+                return None;
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+}
+
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.budget.inner.used.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -72,5 +93,12 @@ mod tests {
         drop(second);
         assert_eq!(budget.used(), 0);
         assert!(budget.reserve(usize::MAX).is_none());
+        let held = budget.reserve(80).unwrap();
+        let other = budget.clone();
+        let waiting =
+            std::thread::spawn(move || other.reserve_patiently(50, Duration::from_secs(20)).is_some());
+        drop(held);
+        assert!(waiting.join().unwrap());
+        assert!(budget.reserve_patiently(101, Duration::from_secs(3600)).is_none());
     }
 }

@@ -44,8 +44,6 @@ pub fn run(
     let table = dataset.tables().get(number);
     let table = table.ok_or_else(|| TaskError::Order(format!("there is no input table {number}")))?;
     let share = context.shares.map_table;
-    let what = "the tables of a map task";
-    let _held = context.budget.reserve(share).ok_or(TaskError::Memory { what, bytes: share })?;
     let kind = MapperKind { dataset: dataset.name(), table: number, partitions: work.partitions };
     let mut mapper = match scratch.mapper.take() {
         Some((had, mapper)) if had == kind => mapper,

@@ -43,9 +43,6 @@ pub fn run(
     let needed = dataset.reducer_bytes(&sizes);
     let share = context.shares.reduce as u64;
     let passes = u32::try_from(needed.div_ceil(share)).unwrap_or(u32::MAX).max(1);
-    let bytes = needed.min(share) as usize;
-    let what = "the tables of a reduce task";
-    let _held = context.budget.reserve(bytes).ok_or(TaskError::Memory { what, bytes })?;
     let mut encoder = Encoder::new(context.store.file_writer(), dataset, work.row_group_rows)?;
     let mut totals = Totals::default();
     for index in 0..passes {

@@ -55,6 +55,8 @@ pub struct Shares {
     pub reduce: usize,
     /// Outputs kept in memory, of all tasks.
     pub store: u64,
+    /// Everything else that is large: pages, dictionaries. Tables never wait for it.
+    pub rest: u64,
     /// What is fetched at a time of one column chunk.
     pub window: u64,
 }
@@ -67,6 +69,7 @@ impl Shares {
             map_table: (memory_limit / 4 / slots) as usize,
             reduce: (memory_limit / 4 / slots) as usize,
             store: memory_limit / 2,
+            rest: memory_limit / 4,
             window: (memory_limit / slots / 512).clamp(64 << 10, 1 << 20),
         }
     }
@@ -218,7 +221,7 @@ impl Worker {
         let slots = config.slots.max(1);
         let shared = Arc::new(Shared {
             shares,
-            budget: Budget::new(config.memory_limit - shares.store),
+            budget: Budget::new(shares.rest),
             store: Arc::new(Store::new(Budget::new(shares.store), spill)),
             footers,
             counters: Arc::default(),

@@ -86,8 +86,13 @@ fn remove_dead(parent: &Path) {
     let Ok(entries) = std::fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
         let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
-        let Ok(lock) = File::open(entry.path().join(LOCK)) else { continue };
-        if ours && !matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) {
+        // Others may write here too: only a plain file is opened, which cannot block.
+        let lock = entry.path().join(LOCK);
+        if !ours || !lock.symlink_metadata().is_ok_and(|found| found.is_file()) {
+            continue;
+        }
+        let Ok(lock) = File::open(lock) else { continue };
+        if !matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) {
             tracing::info!(folder = %entry.path().display(), "removing a dead process's spill folder");
             let _ = std::fs::remove_dir_all(entry.path());
         }

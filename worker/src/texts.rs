@@ -64,7 +64,9 @@ impl JobTexts {
             interned.account(&self.budget)?;
         }
         let codes = Arc::new(codes);
-        if let Some(held) = self.budget.reserve(codes.len() * 4 + 128) {
+        // Kept only as far as half of the budget stays for what cannot be made again.
+        let roomy = self.budget.used() < self.budget.limit() / 2;
+        if roomy && let Some(held) = self.budget.reserve(codes.len() * 4 + 128) {
             self.translations.lock().insert(id.clone(), (codes.clone(), held));
         }
         Ok(codes)

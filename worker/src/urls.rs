@@ -2,7 +2,7 @@
 //!
 //! Not here: which schemes need which credentials.
 
-use std::path::PathBuf;
+use std::path::{Component, Path as FsPath, PathBuf};
 use std::sync::Arc;
 
 use object_store::ObjectStore;
@@ -22,7 +22,7 @@ fn error(url: &str, what: impl Into<String>) -> UrlError {
     UrlError { url: url.into(), what: what.into() }
 }
 
-/// The absolute path of a path or `file://` URL, `.` and `..` resolved in the text alone.
+/// The absolute path of a path or `file://` URL, links and `..` resolved.
 ///
 /// # Errors
 /// [`UrlError`] for other schemes.
@@ -40,7 +40,24 @@ pub fn local_path(url: &str) -> Result<PathBuf, UrlError> {
     if path.as_os_str().is_empty() {
         return Err(error(url, "an empty path"));
     }
-    std::path::absolute(&path).map_err(|e| error(url, e.to_string()))
+    real_path(&path).map_err(|e| error(url, e.to_string()))
+}
+
+/// The path without links, `.` and `..`, as far as it exists; the rest as it is written.
+fn real_path(path: &FsPath) -> std::io::Result<PathBuf> {
+    let absolute = std::path::absolute(path)?;
+    let parts: Vec<Component<'_>> = absolute.components().collect();
+    for there in (1..=parts.len()).rev() {
+        let Ok(mut real) = parts[..there].iter().collect::<PathBuf>().canonicalize() else { continue };
+        for part in &parts[there..] {
+            match part {
+                Component::ParentDir => drop(real.pop()),
+                other => real.push(other),
+            }
+        }
+        return Ok(real);
+    }
+    Ok(absolute)
 }
 
 /// The store of a URL, and the path in it.
@@ -72,6 +89,9 @@ mod tests {
         assert_eq!(open("/a/sub date=1/x").unwrap().1.as_ref(), "a/sub date=1/x");
         assert!(local_path("ftp://host/x").unwrap_err().to_string().contains("ftp"));
         assert!(local_path("").is_err());
-        assert!(local_path("relative").unwrap().is_absolute());
+        let here = std::env::current_dir().unwrap().canonicalize().unwrap();
+        assert_eq!(local_path("relative").unwrap(), here.join("relative"));
+        assert_eq!(local_path("./no/such/../x").unwrap(), here.join("no/x"));
+        assert_eq!(local_path("../x").unwrap(), here.parent().unwrap().join("x"));
     }
 }

@@ -7,7 +7,7 @@ use tally_dataset::addon_aggregates;
 use tally_generate::Options;
 
 use super::run::{ResourceArgs, run};
-use super::{Stop, objectives};
+use super::{Stop, objectives, say};
 use crate::job::{Cut, JobSpec, date_folder, new_id};
 use crate::summary::grouped;
 
@@ -42,13 +42,17 @@ pub(super) fn main(args: &DemoArgs) -> Result<(), Stop> {
     let resources = args.resources.check()?;
     let folder = folder(args.dir.as_ref())?;
     let shown = folder.display();
-    println!("Generating {} clients' day of telemetry in {shown} ...", grouped(args.clients));
+    say(&format!("Generating {} clients' day of telemetry in {shown} ...\n", grouped(args.clients)))?;
     let day = folder.join("telemetry");
     let options =
         Options { output: day.clone(), clients: args.clients, date: DATE.into(), ..Options::default() };
     options.validate().map_err(|e| Stop::Usage(e.to_string()))?;
     let totals = tally_generate::generate(&options, &|_| ()).map_err(|e| Stop::Failed(e.to_string()))?;
-    println!("{} pings, {} add-on rows\n", grouped(totals.main_summary_rows), grouped(totals.addons_rows));
+    say(&format!(
+        "{} pings, {} add-on rows\n\n",
+        grouped(totals.main_summary_rows),
+        grouped(totals.addons_rows)
+    ))?;
     let table = |name: &str| day.join(name).display().to_string();
     let output = folder.join("addon_aggregates");
     let job = JobSpec {
@@ -61,30 +65,30 @@ pub(super) fn main(args: &DemoArgs) -> Result<(), Stop> {
         cut: Cut::default(),
     };
     let summary = run(job, &resources)?;
-    print!("{}", summary.table());
+    say(&summary.table())?;
     let right = [totals.rows, totals.n_clients, totals.n_custom_theme_clients];
     if [summary.rows, summary.n_clients, summary.n_custom_theme_clients] != right {
         return Err(Stop::Failed(format!("the result is wrong: the generator's totals are {right:?}")));
     }
     let figures = objectives::read(&output.join(date_folder(DATE))).map_err(Stop::Failed)?;
     let share = |part: u64| 100.0 * part as f64 / figures.clients.max(1) as f64;
-    println!("\nAs the generator's totals say it must be. The day in three objectives:\n");
-    println!(
-        "  clients who installed an add-on themselves       {:>9}  ({:.1} % of those with add-ons)",
+    say("\nAs the generator's totals say it must be. The day in three objectives:\n\n")?;
+    say(&format!(
+        "  clients who installed an add-on themselves       {:>9}  ({:.1} % of those with add-ons)\n",
         grouped(figures.self_installed),
         share(figures.self_installed)
-    );
-    println!("  add-ons a client with add-ons, on average        {:>9.2}", figures.addons_per_client);
-    println!(
-        "  clients whose first add-on came within 14 days   {:>9}  ({:.1} %)",
+    ))?;
+    say(&format!("  add-ons a client with add-ons, on average        {:>9.2}\n", figures.addons_per_client))?;
+    say(&format!(
+        "  clients whose first add-on came within 14 days   {:>9}  ({:.1} %)\n",
         grouped(figures.early),
         share(figures.early)
-    );
-    println!("\nRead it with DuckDB:\n");
-    println!(
-        "  select foreign_install, count(distinct client_id), avg(count)\n  from read_parquet('{}/*/*.parquet', hive_partitioning = true) group by 1;",
+    ))?;
+    say("\nRead it with DuckDB:\n\n")?;
+    say(&format!(
+        "  select foreign_install, count(distinct client_id), avg(count)\n  from read_parquet('{}/*/*.parquet', hive_partitioning = true) group by 1;\n",
         output.display()
-    );
-    println!("\nor with Spark:\n\n  spark.read.parquet(\"{}\").printSchema()", output.display());
+    ))?;
+    say(&format!("\nor with Spark:\n\n  spark.read.parquet(\"{}\").printSchema()\n", output.display()))?;
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use tally_generate::{Options, Overactive};
 
-use super::Stop;
+use super::{Stop, say};
 use crate::summary::grouped;
 
 /// Arguments of `tally generate`.
@@ -63,13 +63,12 @@ pub(super) fn main(args: &GenerateArgs) -> Result<(), Stop> {
     };
     options.validate().map_err(|e| Stop::Usage(e.to_string()))?;
     let totals = tally_generate::generate(&options, &|_| ()).map_err(|e| Stop::Failed(e.to_string()))?;
-    println!(
-        "{} pings and {} add-on rows of {} in {}; a right result has {} rows",
+    say(&format!(
+        "{} pings and {} add-on rows of {} in {}; a right result has {} rows\n",
         grouped(totals.main_summary_rows),
         grouped(totals.addons_rows),
         totals.date,
         args.output.display(),
         grouped(totals.rows)
-    );
-    Ok(())
+    ))
 }

@@ -10,7 +10,7 @@ mod progress;
 mod run;
 mod size;
 
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -81,6 +81,17 @@ pub fn main() -> ExitCode {
             eprintln!("interrupted: the output is as it was");
             ExitCode::from(INTERRUPTED)
         }
+    }
+}
+
+/// Writes to standard output. Whoever closed it early has seen enough.
+fn say(text: &str) -> Result<(), Stop> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            Err(Stop::Failed(format!("standard output cannot be written: {e}")))
+        }
+        _ => Ok(()),
     }
 }
 

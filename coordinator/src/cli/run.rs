@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use tally_dataset::addon_aggregates;
 use tally_worker::runner::WorkerConfig;
 
-use super::{INTERRUPTED, Stop, progress, size};
+use super::{INTERRUPTED, Stop, progress, say, size};
 use crate::driver::Ended;
 use crate::embedded::{self, Resources};
 use crate::job::{Cut, JobSpec, new_id};
@@ -138,10 +138,7 @@ impl RunArgs {
             let bucket = variable("bucket").unwrap_or_else(|| "telemetry-parquet".into());
             format!("s3://{bucket}/addons/agg/v1")
         });
-        for url in [&self.addons, &self.main_summary, &output] {
-            tally_worker::urls::local_path(url).map_err(|e| Stop::Usage(e.to_string()))?;
-        }
-        Ok(JobSpec {
+        let job = JobSpec {
             id: new_id(&date).map_err(|e| Stop::Usage(e.to_string()))?,
             dataset: addon_aggregates::NAME.into(),
             date,
@@ -149,7 +146,9 @@ impl RunArgs {
             output,
             target_file_size: self.target_file_size,
             cut: Cut { shard_bytes: self.shard_bytes, partitions: self.partitions },
-        })
+        };
+        job.check_places().map_err(Stop::Usage)?;
+        Ok(job)
     }
 }
 
@@ -157,13 +156,16 @@ impl RunArgs {
 pub(super) fn main(args: &RunArgs) -> Result<(), Stop> {
     let job = args.job()?;
     let summary = run(job, &args.resources.check()?)?;
-    match args.output_format {
-        OutputFormat::Table => print!("{}", summary.table()),
+    let text = match args.output_format {
+        OutputFormat::Table => summary.table(),
         OutputFormat::Json => {
-            println!("{}", serde_json::to_string(&summary).map_err(|e| Stop::Failed(e.to_string()))?);
+            serde_json::to_string(&summary).map_err(|e| Stop::Failed(e.to_string()))? + "\n"
         }
-    }
-    Ok(())
+    };
+    say(&text).map_err(|stop| match stop {
+        Stop::Failed(why) => Stop::Failed(format!("{why}; the day is published")),
+        other => other,
+    })
 }
 
 /// Runs a job in this process to its end.

@@ -25,7 +25,9 @@ pub fn row_group_rows(target: u64, bytes_per_row: u64) -> u64 {
 /// How many part files so many rows make.
 pub fn count(rows: u64, target: u64, bytes_per_row: u64) -> u64 {
     let bytes = u128::from(rows) * u128::from(bytes_per_row);
-    u64::try_from(bytes.div_ceil(u128::from(target.max(1)))).unwrap_or(u64::MAX).max(1)
+    let files = u64::try_from(bytes.div_ceil(u128::from(target.max(1)))).unwrap_or(u64::MAX);
+    // A target below a row's size cannot be met: no file is without rows.
+    files.min(rows).max(1)
 }
 
 /// Shares row groups out to `files` files in order, as evenly as they allow. Each file gets one
@@ -62,6 +64,7 @@ mod tests {
         assert_eq!(count(7_368_421, 280_000_000, 38), 1);
         assert_eq!(count(7_368_422, 280_000_000, 38), 2);
         assert_eq!(count(59_350_013, 280_000_000, 38), 9);
+        assert_eq!(count(1_658, 1, 38), 1_658);
     }
 
     #[test]

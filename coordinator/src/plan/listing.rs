@@ -3,6 +3,7 @@
 //! Names that begin with `_` or `.`, on any level below the day, are no data (markers, checksums,
 //! metadata); the levels themselves may be any, or none.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures::TryStreamExt;
@@ -31,6 +32,26 @@ pub enum ListError {
         url: String,
         /// What the store said.
         source: object_store::Error,
+    },
+    /// A folder of the day cannot be read.
+    #[error("{table}: {path} cannot be read: {source}")]
+    Read {
+        /// The table.
+        table: &'static str,
+        /// The folder.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file that the store does not list.
+    #[error(
+        "{table}: {path} is in the day's folder but cannot be read as a file (a link to nothing, or a name like a#1): remove or rename it"
+    )]
+    Unreadable {
+        /// The table.
+        table: &'static str,
+        /// The file.
+        path: String,
     },
     /// Nothing there.
     #[error("{table}: no data files under {url}; {days}")]
@@ -71,7 +92,38 @@ pub async fn day_files(table: &'static str, url: &str, date: &str) -> Result<Vec
         return Err(ListError::Nothing { table, url: looked_at, days });
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
+    check_complete(table, url, &folder, &files)?;
     Ok(files)
+}
+
+/// The store leaves out what it cannot name (`a#1`) or open (a link to nothing). A day read without
+/// one of its files would be wrong without a word, so each such file is an error.
+fn check_complete(
+    table: &'static str,
+    url: &str,
+    folder: &str,
+    files: &[InputFile],
+) -> Result<(), ListError> {
+    let listed: HashSet<&str> = files.iter().map(|file| file.name.as_str()).collect();
+    let mut folders = vec![urls::local_path(url)?.join(folder)];
+    while let Some(folder) = folders.pop() {
+        let failed = |source| ListError::Read { table, path: folder.display().to_string(), source };
+        for entry in std::fs::read_dir(&folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let path = entry.path();
+            if entry.file_name().as_encoded_bytes().starts_with(b"_")
+                || entry.file_name().as_encoded_bytes().starts_with(b".")
+            {
+                continue;
+            }
+            if path.is_dir() {
+                folders.push(path);
+            } else if !listed.contains(path.display().to_string().as_str()) {
+                return Err(ListError::Unreadable { table, path: path.display().to_string() });
+            }
+        }
+    }
+    Ok(())
 }
 
 fn is_data(day: &Path, file: &Path) -> bool {

@@ -83,6 +83,8 @@ pub struct RowGroup<'a> {
     number: usize,
     table: &'a TableSpec,
     readers: Vec<Reader>,
+    /// The column being decoded.
+    reading: Option<usize>,
 }
 
 /// Called after each batch; may flush the mapper, and says whether it did.
@@ -100,7 +102,7 @@ impl<'a> RowGroup<'a> {
         number: usize,
         table: &'a TableSpec,
     ) -> Result<Self, ScanError> {
-        let mut group = RowGroup { context, file, metadata, number, table, readers: vec![] };
+        let mut group = RowGroup { context, file, metadata, number, table, readers: vec![], reading: None };
         for (at, spec) in table.columns.iter().enumerate() {
             let reader = group.reader(spec).map_err(|fault| fault.at(group.place(Some(at))))?;
             group.readers.push(reader);
@@ -121,7 +123,7 @@ impl<'a> RowGroup<'a> {
         let read = AssertUnwindSafe(|| self.read_batches(mapper, after));
         catch_unwind(read).unwrap_or_else(|_| {
             let what = "a decoder gave up on its bytes (see the log)".into();
-            Err(ScanError::Corrupt { place: self.place(None), what })
+            Err(ScanError::Corrupt { place: self.place(self.reading), what })
         })
     }
 
@@ -141,6 +143,7 @@ impl<'a> RowGroup<'a> {
             selected.push_run(true, batch.rows);
             for filters in [true, false] {
                 for (at, _) in specs.iter().enumerate().filter(|(_, spec)| spec.filter == filters) {
+                    self.reading = Some(at);
                     read_column(&mut self.readers[at], at, &mut batch, &selected, mapper)
                         .map_err(|fault| fault.at(self.place(Some(at))))?;
                 }

@@ -3,7 +3,9 @@
 //! Not here: what the values mean. Decompression reuses one buffer; the codecs are the Parquet
 //! crate's.
 
+use std::io::Read;
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parquet::basic::{Compression, Encoding};
@@ -19,8 +21,11 @@ use crate::budget::{Budget, Reservation};
 /// Headers are small; one larger than this (its statistics) is taken for damage.
 const MAX_HEADER: usize = 16 << 20;
 const FIRST_PEEK: usize = 1 << 10;
+const BROTLI_BUFFER: usize = 4 << 10;
 /// Pages up to this size are part of a scan's fixed allowance; larger ones are reserved.
 const ALLOWED_PAGE: usize = 2 << 20;
+/// How long a page waits for the memory of other slots' pages.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A data page's parts, as ranges of [`Pages::data`].
 #[derive(Debug, Clone)]
@@ -59,6 +64,8 @@ pub(crate) struct Pages {
 enum Decompressor {
     None,
     Snappy(snap::raw::Decoder),
+    /// Codecs that do not know how much they will give, read as far as the header says.
+    Stream(for<'a> fn(&'a [u8]) -> Box<dyn Read + 'a>),
     Other(Box<dyn Codec>),
 }
 
@@ -66,6 +73,12 @@ impl Decompressor {
     fn new(compression: Compression) -> Result<Self, Fault> {
         if compression == Compression::SNAPPY {
             return Ok(Decompressor::Snappy(snap::raw::Decoder::new()));
+        }
+        if matches!(compression, Compression::GZIP(_)) {
+            return Ok(Decompressor::Stream(|raw| Box::new(flate2::read::MultiGzDecoder::new(raw))));
+        }
+        if matches!(compression, Compression::BROTLI(_)) {
+            return Ok(Decompressor::Stream(|raw| Box::new(brotli::Decompressor::new(raw, BROTLI_BUFFER))));
         }
         // Old Hadoop writers framed LZ4 in three ways; the codec tries them in turn.
         let options = CodecOptionsBuilder::default().set_backward_compatible_lz4(true).build();
@@ -174,7 +187,7 @@ impl Pages {
         let size = header.compressed_size + header.uncompressed_size;
         self.reserved = None;
         if size > ALLOWED_PAGE {
-            let held = self.budget.reserve(size);
+            let held = self.budget.reserve_patiently(size, PATIENCE);
             self.reserved = Some(held.ok_or_else(|| Fault::Limit(format!("a page needs {size} bytes")))?);
         }
         let raw = self.feed.take(header.compressed_size)?;
@@ -230,6 +243,15 @@ impl Pages {
                     decoder.decompress(packed, room).map_err(|e| wrong(e.to_string()))?;
                 }
                 self.size = size;
+            }
+            Decompressor::Stream(open) => {
+                self.data.clear();
+                self.data.extend_from_slice(&raw[..plain]);
+                // One byte more than there may be tells a page that would inflate without end.
+                let most = (size - plain) as u64 + 1;
+                let read = open(&raw[plain..]).take(most).read_to_end(&mut self.data);
+                read.map_err(|e| Fault::Corrupt(format!("a page cannot be decompressed: {e}")))?;
+                self.size = self.data.len();
             }
             Decompressor::Other(codec) => {
                 self.data.clear();

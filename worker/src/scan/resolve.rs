@@ -85,12 +85,15 @@ impl Walk {
 
     /// The element of a list, entered; `field` is what will be looked for in it.
     fn element<'a>(&mut self, list: &'a Type, field: &str) -> Result<Element<'a>, String> {
+        if is_map(list) {
+            return Err(describe(list));
+        }
         if is(list, Repetition::REPEATED) {
             return group(list).map(Element);
         }
         let fields = group(list)?.get_fields();
         let [repeated] = fields else { return Err(describe(list)) };
-        if !is(repeated, Repetition::REPEATED) {
+        if !is(repeated, Repetition::REPEATED) || is_map(repeated) {
             return Err(describe(list));
         }
         self.enter(repeated);
@@ -103,8 +106,8 @@ impl Walk {
             return Ok(Element(repeated));
         }
         self.enter(&inner[0]);
-        if is(&inner[0], Repetition::REPEATED) {
-            return Err(describe(list));
+        if is(&inner[0], Repetition::REPEATED) || is_list(&inner[0]) {
+            return Err(format!("{} of {}", describe(list), describe(&inner[0])));
         }
         group(&inner[0]).map(Element)
     }
@@ -125,10 +128,17 @@ fn is(node: &Type, repetition: Repetition) -> bool {
     info.has_repetition() && info.repetition() == repetition
 }
 
+fn is_map(node: &Type) -> bool {
+    let info = node.get_basic_info();
+    matches!(info.converted_type(), ConvertedType::MAP | ConvertedType::MAP_KEY_VALUE)
+        || matches!(info.logical_type_ref(), Some(LogicalType::Map))
+}
+
 fn is_list(node: &Type) -> bool {
     let info = node.get_basic_info();
-    matches!(info.converted_type(), ConvertedType::LIST | ConvertedType::MAP | ConvertedType::MAP_KEY_VALUE)
-        || matches!(info.logical_type_ref(), Some(LogicalType::List | LogicalType::Map))
+    is_map(node)
+        || info.converted_type() == ConvertedType::LIST
+        || matches!(info.logical_type_ref(), Some(LogicalType::List))
 }
 
 fn fits(node: &Type, kind: ColumnKind) -> bool {
@@ -227,6 +237,14 @@ mod tests {
         list(
             "optional group addons (LIST) { repeated group list { optional group element { optional int32 other; } } }",
             Lookup::Missing,
+        );
+        list(
+            "optional group addons (MAP) { repeated group key_value { required binary key (UTF8); optional group value { optional int32 day; } } }",
+            Lookup::WrongType("list or map".into()),
+        );
+        list(
+            "optional group addons (LIST) { repeated group list { optional group element (LIST) { repeated group list { optional group element { optional int32 day; } } } } }",
+            Lookup::WrongType("list or map of list or map".into()),
         );
         let theme: &[&str] = &["theme", "id"];
         check(

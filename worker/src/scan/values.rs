@@ -6,8 +6,8 @@
 use std::ops::Range;
 
 use parquet::basic::Encoding;
-use parquet::data_type::{ByteArray, ByteArrayType, DataType};
-use parquet::encodings::decoding::{Decoder, get_decoder};
+use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int32Type};
+use parquet::encodings::decoding::{Decoder, DeltaBitPackDecoder, get_decoder};
 use parquet::schema::types::ColumnDescPtr;
 use tally_dataset::Bits;
 
@@ -179,6 +179,7 @@ impl TextSource {
             Encoding::RLE_DICTIONARY => TextSource::Dictionary(indices(pages.data(), body)?),
             Encoding::PLAIN => TextSource::Plain { at: body.start, end: body.end },
             Encoding::DELTA_LENGTH_BYTE_ARRAY | Encoding::DELTA_BYTE_ARRAY => {
+                check_delta(pages, encoding, body, values)?;
                 let mut decoder = get_decoder::<ByteArrayType>(descriptor.clone(), encoding)?;
                 decoder.set_data(pages.shared(body.clone()), values)?;
                 TextSource::Decoder(decoder)
@@ -186,6 +187,49 @@ impl TextSource {
             other => return unsupported(other, "strings"),
         })
     }
+}
+
+/// Checks what a delta-encoded page of strings says of its own lengths before a decoder allocates
+/// by it. The lengths are a stream of integers that begins with four variable-length numbers, the
+/// third being their count; prefixes, where there are any, are such a stream before it.
+fn check_delta(
+    pages: &mut Pages,
+    encoding: Encoding,
+    body: &Range<usize>,
+    values: usize,
+) -> Result<(), Fault> {
+    let bytes = pages.shared(body.clone());
+    let mut at = 0;
+    if encoding == Encoding::DELTA_BYTE_ARRAY {
+        check_count(&bytes, values)?;
+        let mut prefixes = DeltaBitPackDecoder::<Int32Type>::new();
+        prefixes.set_data(bytes.clone(), values)?;
+        let mut lengths = [0; 1024];
+        while prefixes.values_left() > 0 && prefixes.get(&mut lengths)? > 0 {}
+        at = prefixes.get_offset();
+    }
+    check_count(bytes.get(at..).unwrap_or_default(), values)
+}
+
+fn check_count(stream: &[u8], values: usize) -> Result<(), Fault> {
+    let mut numbers = [0u64; 3];
+    let mut bytes = stream.iter();
+    for number in &mut numbers {
+        for shift in (0..64).step_by(7) {
+            let Some(&byte) = bytes.next() else {
+                return Fault::corrupt("its strings' lengths end too soon");
+            };
+            *number |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+    }
+    // Blocks of more than this many values no writer makes; a decoder sizes its buffers by them.
+    if numbers[0] > 1 << 20 || numbers[2] > values as u64 {
+        return Fault::corrupt(format!("lengths of {} strings in a page of {values}", numbers[2]));
+    }
+    Ok(())
 }
 
 /// The strings of a stretch of values in plain encoding, as places in the page's data.

@@ -26,6 +26,8 @@ const OTHER_PASS: u32 = u32::MAX;
 const BLOCK: usize = 1024;
 /// Rows in a batch for the sink, about.
 const SINK_ROWS: usize = 32 * 1024;
+/// Bytes of ids in a batch for the sink, about.
+const SINK_TEXT: usize = 4 << 20;
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Client {
@@ -229,6 +231,7 @@ impl Reducer for AddonReducer {
             totals.custom_theme_clients += custom(self.null_client);
         }
         let mut rows = Rows::default();
+        let mut id = Vec::new();
         for ((number, key), client) in (0u32..).zip(self.clients.iter()).zip(&self.records) {
             let mine = further.iter().take_while(|&&(client, ..)| client == number).count();
             let (own, rest) = further.split_at(mine);
@@ -239,14 +242,20 @@ impl Reducer for AddonReducer {
                 totals.clients += 1;
                 totals.custom_theme_clients += custom(bits);
             }
-            if client.counts != [0; install::KINDS] {
-                let start = rows.text.len();
-                match key {
-                    ClientKey::Uuid(id) => rows.text.extend_from_slice(&client_id::format(id)),
-                    ClientKey::Code(code) => texts.append(code, &mut rows.text),
-                }
-                rows.push_client(start, client, own);
-                if rows.len() >= SINK_ROWS || rows.text.len() > i32::MAX as usize / 2 {
+            if client.counts == [0; install::KINDS] {
+                continue;
+            }
+            id.clear();
+            match key {
+                ClientKey::Uuid(uuid) => id.extend_from_slice(&client_id::format(uuid)),
+                ClientKey::Code(code) => texts.append(code, &mut id),
+            }
+            let groups =
+                client.record.group().into_iter().chain(own.iter().map(|&(_, date, day)| (date, day)));
+            let none = client.record.group().is_none().then_some((None, None));
+            for group in groups.chain(none) {
+                rows.push_group(&id, client, group);
+                if rows.len() >= SINK_ROWS || rows.text.len() >= SINK_TEXT {
                     totals.rows += rows.len() as u64;
                     sink(std::mem::take(&mut rows).finish()?).map_err(ReduceError::Sink)?;
                 }
@@ -264,7 +273,7 @@ impl Reducer for AddonReducer {
 #[derive(Default)]
 struct Rows {
     text: Vec<u8>,
-    ends: Vec<i32>,
+    ends: Vec<usize>,
     foreign: Vec<Option<bool>>,
     count: Vec<i64>,
     user_type: Vec<i64>,
@@ -281,44 +290,38 @@ impl Rows {
         self.count.len()
     }
 
-    /// All rows of a client whose id is the text from `start`.
-    fn push_client(&mut self, start: usize, client: &Client, further: &[(u32, Option<i64>, Option<i32>)]) {
+    /// The rows of a client for one of its groups: one for each install kind it has.
+    fn push_group(&mut self, id: &[u8], client: &Client, (date, day): (Option<i64>, Option<i32>)) {
         let [own, foreign, unknown] = client.counts.map(|count| i64::from(count > 0));
-        let user_type = foreign - own - unknown;
-        let end = self.text.len();
-        let mut first = true;
-        let groups =
-            client.record.group().into_iter().chain(further.iter().map(|&(_, date, day)| (date, day)));
-        let none = client.record.group().is_none().then_some((None, None));
-        for (date, day) in groups.chain(none) {
-            for (kind, value) in
-                [(install::SELF, Some(false)), (install::FOREIGN, Some(true)), (install::UNKNOWN, None)]
-            {
-                let count = client.counts[kind as usize];
-                if count == 0 {
-                    continue;
-                }
-                if !std::mem::take(&mut first) {
-                    self.text.extend_from_within(start..end);
-                }
-                self.ends.push(self.text.len() as i32);
-                self.foreign.push(value);
-                self.count.push(i64::from(count));
-                self.user_type.push(user_type);
-                self.created.push(date.unwrap_or(0));
-                self.created_valid.push(date.is_some());
-                self.day.push(day.unwrap_or(0));
-                self.day_valid.push(day.is_some());
-                let bits = client.record.state;
-                let bit = |bit| i64::from(bits & bit != 0);
-                self.theme.push(bit(state::CUSTOM) - bit(state::DEFAULT));
-                self.theme_valid.push(bits & state::THEMES != 0);
+        let bits = client.record.state;
+        let bit = |bit| i64::from(bits & bit != 0);
+        for (kind, value) in
+            [(install::SELF, Some(false)), (install::FOREIGN, Some(true)), (install::UNKNOWN, None)]
+        {
+            let count = client.counts[kind as usize];
+            if count == 0 {
+                continue;
             }
+            self.text.extend_from_slice(id);
+            self.ends.push(self.text.len());
+            self.foreign.push(value);
+            self.count.push(i64::from(count));
+            self.user_type.push(foreign - own - unknown);
+            self.created.push(date.unwrap_or(0));
+            self.created_valid.push(date.is_some());
+            self.day.push(day.unwrap_or(0));
+            self.day_valid.push(day.is_some());
+            self.theme.push(bit(state::CUSTOM) - bit(state::DEFAULT));
+            self.theme_valid.push(bits & state::THEMES != 0);
         }
     }
 
     fn finish(self) -> Result<RecordBatch, DatasetError> {
-        let offsets: Vec<i32> = std::iter::once(0).chain(self.ends).collect();
+        if i32::try_from(self.text.len()).is_err() {
+            return Err(DatasetError::TooLarge(self.count.len()));
+        }
+        let offsets: Vec<i32> =
+            std::iter::once(0).chain(self.ends.into_iter().map(|end| end as i32)).collect();
         let ids = StringArray::try_new(
             OffsetBuffer::new(ScalarBuffer::from(offsets)),
             Buffer::from_vec(self.text),
