@@ -88,6 +88,7 @@ def setting(options, tools, argv):
         "command": " ".join(["tests/bench/run", *shown]),
         "machine": machine(),
         "threads": options.threads,
+        "warmups": options.warmups,
         "versions": {
             "duckdb": peers["duckdb"],
             "polars": peers["polars"],

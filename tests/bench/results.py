@@ -120,8 +120,8 @@ def notes(entry):
     day, count = entry["day"], len(next(iter(entry["contestants"].values())))
     others = median(run["others"] for runs in entry["contestants"].values() for run in runs)
     lines = [
-        f"{entry['date']}, Tally at {entry['commit']}. Medians of {count} rounds (least – most) after one that does not "
-        f"count; ratios are medians over the rounds. {entry['threads']} threads each. The rest of the machine kept "
+        f"{entry['date']}, Tally at {entry['commit']}. Medians of {count} rounds (least – most) after {entry['warmups']} "
+        f"that do not count; ratios are medians over the rounds. {entry['threads']} threads each. The rest of the machine kept "
         f"{others:.2f} cores busy (median).",
         f"Day: {day['about']}; {day['bytes'] / 1e6:,.0f} MB.",
     ]
