@@ -320,3 +320,21 @@ pub(crate) fn decode_texts(
 pub(crate) fn index_beyond<T>(index: u32) -> Result<T, Fault> {
     beyond(index)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_more_strings_than_the_page_has_are_refused_before_anything_is_allocated() {
+        let check = |count: &[u8], fits: bool| {
+            let stream = [&[0x80, 0x01, 0x04], count, &[0x00]].concat();
+            assert_eq!(check_count(&stream, 50).is_ok(), fits, "{count:?}");
+        };
+        check(&[50], true);
+        check(&[51], false);
+        check(&[0x80, 0x94, 0xeb, 0xdc, 0x03], false);
+        assert!(check_count(&[0x80], 50).is_err());
+        assert!(check_count(&[0xff, 0xff, 0xff, 0x7f, 4, 1, 0], 50).is_err(), "a huge block");
+    }
+}
