@@ -1,8 +1,15 @@
 //! Compiles the .proto files with a compiler written in Rust, so that no `protoc` is needed.
 
+use std::path::PathBuf;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let files = protox::compile(["proto/tally/v1/task.proto"], ["proto"])?;
+    let names = ["task", "control", "jobs", "journal", "shuffle"];
+    let paths = names.map(|name| format!("proto/tally/v1/{name}.proto"));
+    let files = protox::compile(paths, ["proto"])?;
+    // For the reflection service.
+    let descriptors = PathBuf::from(std::env::var("OUT_DIR")?).join("descriptors.bin");
+    std::fs::write(descriptors, prost::Message::encode_to_vec(&files))?;
     tonic_prost_build::configure().compile_fds(files)?;
     Ok(())
 }

@@ -71,6 +71,10 @@ impl Fleet for Local {
         }
     }
 
+    fn address(&self, _: &WorkerId) -> String {
+        String::new()
+    }
+
     fn stop(&mut self, worker: &WorkerId, attempt: &AttemptId) {
         if let Some(worker) = self.workers.get(worker) {
             worker.stop(attempt);

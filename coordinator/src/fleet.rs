@@ -9,6 +9,9 @@ pub trait Fleet: Send {
     /// Sends a worker an order. Where that is not possible the worker counts as lost.
     fn start(&mut self, worker: &WorkerId, order: v1::TaskOrder) -> Result<(), String>;
 
+    /// Where other workers reach this one's outputs; empty where they need no address.
+    fn address(&self, worker: &WorkerId) -> String;
+
     /// Tells a worker to stop an attempt.
     fn stop(&mut self, worker: &WorkerId, attempt: &AttemptId);
 

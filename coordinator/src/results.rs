@@ -49,10 +49,29 @@ pub fn winners(scheduler: &Scheduler, job: &JobId, stage: u32) -> Vec<Winner> {
         .collect()
 }
 
-impl Winner {
-    /// The reference that an order carries.
-    pub fn reference(&self) -> v1::OutputRef {
-        v1::OutputRef { worker: self.worker.to_string(), attempt: Some((&self.attempt).into()) }
+/// Those who hold an order's inputs, each named once however much it holds.
+#[derive(Default)]
+pub struct Holders {
+    list: Vec<v1::Holder>,
+    places: HashMap<WorkerId, u32>,
+}
+
+impl Holders {
+    /// A reference to a winner's output, as the order carries it; `address` says where a worker
+    /// is reached.
+    pub fn reference(&mut self, winner: &Winner, address: impl Fn(&WorkerId) -> String) -> v1::OutputRef {
+        let holder = *self.places.entry(winner.worker.clone()).or_insert_with(|| {
+            let worker = winner.worker.to_string();
+            self.list.push(v1::Holder { worker, address: address(&winner.worker) });
+            self.list.len() as u32 - 1
+        });
+        let AttemptId { task, attempt } = &winner.attempt;
+        v1::OutputRef { holder, stage: task.stage.0, index: task.index, attempt: *attempt }
+    }
+
+    /// The order's list of them.
+    pub fn into_list(self) -> Vec<v1::Holder> {
+        self.list
     }
 }
 

@@ -15,4 +15,7 @@ pub mod v1 {
     tonic::include_proto!("tally.v1");
 }
 
+/// The descriptors of all messages and services, for reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 pub mod convert;

@@ -12,8 +12,8 @@ use parquet::basic::Compression;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use tally_dataset::{Dataset, Pass, Reducer, Size, Totals};
-use tally_proto::convert::required;
-use tally_proto::{AttemptId, v1};
+use tally_proto::convert::referred;
+use tally_proto::{AttemptId, JobId, v1};
 
 use crate::error::TaskError;
 use crate::runner::TaskContext;
@@ -38,7 +38,7 @@ pub fn run(
     work: &v1::ReduceWork,
 ) -> Result<v1::ReduceResult, TaskError> {
     let texts = context.texts(&attempt.task.job);
-    let inputs = inputs(context, work)?;
+    let inputs = inputs(context, &attempt.task.job, work)?;
     let sizes = sizes(&inputs, work);
     let needed = dataset.reducer_bytes(&sizes);
     let share = context.shares.reduce as u64;
@@ -61,12 +61,12 @@ pub fn run(
     Ok(v1::ReduceResult { totals: Some(totals), row_group_rows, bytes })
 }
 
-fn inputs(context: &TaskContext, work: &v1::ReduceWork) -> Result<Vec<Input>, TaskError> {
+fn inputs(context: &TaskContext, job: &JobId, work: &v1::ReduceWork) -> Result<Vec<Input>, TaskError> {
     let mut inputs = vec![];
     for (table, outputs) in work.inputs.iter().enumerate() {
         for reference in &outputs.outputs {
-            let attempt = AttemptId::try_from(required(reference.attempt.as_ref(), "attempt")?)?;
-            match context.fetch(reference, &attempt)? {
+            let attempt = referred(job, reference);
+            match context.fetch(&work.holders, reference, &attempt)? {
                 Output::Map(output) => inputs.push(Input { table, attempt, output }),
                 Output::File(_) => return Err(TaskError::Order(format!("{attempt} is no map task"))),
             }

@@ -164,8 +164,14 @@ impl TaskContext {
     ///
     /// # Errors
     /// [`TaskError::Lost`] where it is not to be had.
-    pub fn fetch(&self, reference: &v1::OutputRef, attempt: &AttemptId) -> Result<Output, TaskError> {
-        let worker = WorkerId::parse(&reference.worker).map_err(|e| TaskError::Order(e.to_string()))?;
+    pub fn fetch(
+        &self,
+        holders: &[v1::Holder],
+        reference: &v1::OutputRef,
+        attempt: &AttemptId,
+    ) -> Result<Output, TaskError> {
+        let holder = required(holders.get(reference.holder as usize), "holder")?;
+        let worker = WorkerId::parse(&holder.worker).map_err(|e| TaskError::Order(e.to_string()))?;
         let found = if worker == self.shared.config.id {
             self.store.get(attempt)
         } else {
@@ -351,7 +357,7 @@ fn execute(
     let result = match required(order.work.as_ref(), "work")? {
         Work::Map(work) => Done::Map(map::run(context, attempt, &*dataset, work, scratch)?),
         Work::Reduce(work) => Done::Reduce(reduce::run(context, attempt, &*dataset, work)?),
-        Work::Write(work) => Done::Write(write::run(context, &*dataset, work)?),
+        Work::Write(work) => Done::Write(write::run(context, attempt, &*dataset, work)?),
     };
     Ok(v1::TaskResult { result: Some(result) })
 }

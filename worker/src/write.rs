@@ -20,7 +20,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use tally_dataset::{Dataset, Totals};
-use tally_proto::convert::required;
+use tally_proto::convert::{referred, required};
 use tally_proto::{AttemptId, v1};
 
 use crate::error::TaskError;
@@ -36,6 +36,7 @@ const COPY: usize = 1 << 20;
 /// [`TaskError`]; a reduce output that is gone is [`TaskError::Lost`].
 pub fn run(
     context: &TaskContext,
+    order: &AttemptId,
     dataset: &dyn Dataset,
     work: &v1::WriteWork,
 ) -> Result<v1::WriteResult, TaskError> {
@@ -61,8 +62,8 @@ pub fn run(
     let mut rows = 0;
     for piece in &work.pieces {
         let reference = required(piece.output.as_ref(), "output")?;
-        let attempt = AttemptId::try_from(required(reference.attempt.as_ref(), "attempt")?)?;
-        let Output::File(output) = context.fetch(reference, &attempt)? else {
+        let attempt = referred(&order.task.job, reference);
+        let Output::File(output) = context.fetch(&work.holders, reference, &attempt)? else {
             return Err(TaskError::Order(format!("{attempt} is no reduce task")));
         };
         let encoded = Encoded(output);

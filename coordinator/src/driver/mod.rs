@@ -255,7 +255,7 @@ impl Driver {
             Command::PlanStage { job, stage } => self.plan_stage(job, stage),
             Command::Start { worker, attempt } => {
                 let run = self.jobs.get_mut(&attempt.task.job)?;
-                let order = run.order(&self.scheduler, &attempt);
+                let order = run.order(&self.scheduler, &attempt, |worker| self.fleet.address(worker));
                 let sent = order.and_then(|order| self.fleet.start(&worker, order));
                 sent.err().map(|reason| {
                     tracing::warn!(%attempt, %worker, %reason, "an order could not be sent");

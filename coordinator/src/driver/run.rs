@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tally_dataset::{Dataset, Totals};
-use tally_proto::{AttemptId, v1};
+use tally_proto::{AttemptId, WorkerId, v1};
 use tally_scheduler::{Scheduler, TaskPlan};
 use tokio::sync::oneshot;
 
@@ -17,7 +17,7 @@ use crate::memory::PeakMeter;
 use crate::plan::InputPlan;
 use crate::plan::files::{self, Encoded};
 use crate::publish::Staging;
-use crate::results::{Results, Winner, winners};
+use crate::results::{Holders, Results, Winner, winners};
 use crate::summary::{StageSummary, Summary};
 
 /// A live job.
@@ -116,6 +116,7 @@ impl JobRun {
         &mut self,
         scheduler: &Scheduler,
         attempt: &AttemptId,
+        address: impl Fn(&WorkerId) -> String,
     ) -> Result<v1::TaskOrder, String> {
         use v1::task_order::Work;
         let job = &attempt.task.job;
@@ -123,31 +124,46 @@ impl JobRun {
         let unknown = || format!("{attempt} is not in the plan");
         let work = match attempt.task.stage.0 {
             MAP => Work::Map(self.plan.tasks.get(index).ok_or_else(unknown)?.work.clone()),
-            REDUCE => Work::Reduce(self.reduce_work(&winners(scheduler, job, MAP), attempt.task.index)),
+            REDUCE => {
+                Work::Reduce(self.reduce_work(&winners(scheduler, job, MAP), attempt.task.index, address))
+            }
             WRITE => {
                 let reduced = winners(scheduler, job, REDUCE);
-                Work::Write(self.write_work(&reduced, attempt).ok_or_else(unknown)?)
+                Work::Write(self.write_work(&reduced, attempt, address).ok_or_else(unknown)?)
             }
             _ => return Err(unknown()),
         };
         let dataset = self.spec.dataset.clone();
-        Ok(v1::TaskOrder { attempt: Some(attempt.into()), dataset, work: Some(work) })
+        Ok(v1::TaskOrder { attempt: Some(attempt.into()), dataset, key: vec![], work: Some(work) })
     }
 
-    fn reduce_work(&self, mapped: &[Winner], partition: u32) -> v1::ReduceWork {
+    fn reduce_work(
+        &self,
+        mapped: &[Winner],
+        partition: u32,
+        address: impl Fn(&WorkerId) -> String,
+    ) -> v1::ReduceWork {
+        let mut holders = Holders::default();
         let mut inputs = vec![v1::TableOutputs::default(); self.dataset.tables().len()];
         for winner in mapped {
             let task = self.plan.tasks.get(winner.attempt.task.index as usize);
             if let Some(input) = task.and_then(|task| inputs.get_mut(task.work.table as usize)) {
-                input.outputs.push(winner.reference());
+                input.outputs.push(holders.reference(winner, &address));
             }
         }
         let per_row = self.dataset.bytes_per_row();
         let row_group_rows = files::row_group_rows(self.spec.target_file_size, per_row);
-        v1::ReduceWork { partition, inputs, row_group_rows }
+        let holders = holders.into_list();
+        v1::ReduceWork { partition, inputs, row_group_rows, holders, table_bytes: 0 }
     }
 
-    fn write_work(&mut self, reduced: &[Winner], attempt: &AttemptId) -> Option<v1::WriteWork> {
+    fn write_work(
+        &mut self,
+        reduced: &[Winner],
+        attempt: &AttemptId,
+        address: impl Fn(&WorkerId) -> String,
+    ) -> Option<v1::WriteWork> {
+        let mut holders = Holders::default();
         let index = attempt.task.index as usize;
         let file = self.files.get(index)?;
         let by_task: HashMap<u32, &Winner> = reduced.iter().map(|w| (w.attempt.task.index, w)).collect();
@@ -158,7 +174,8 @@ impl JobRun {
             let winner = by_task.get(&group.task)?;
             read.insert(group.task, winner.attempt.attempt);
             if last.replace(group.task) != Some(group.task) {
-                pieces.push(v1::RowGroups { output: Some(winner.reference()), row_groups: vec![] });
+                let output = Some(holders.reference(winner, &address));
+                pieces.push(v1::RowGroups { output, row_groups: vec![] });
             }
             pieces.last_mut()?.row_groups.push(group.row_group);
         }
@@ -166,7 +183,8 @@ impl JobRun {
         let path = self.staging.as_ref()?.part(index).display().to_string();
         let Totals { rows, clients, custom_theme_clients } = self.totals;
         let totals = v1::Totals { rows, clients, custom_theme_clients };
-        Some(v1::WriteWork { path, pieces, totals: Some(totals), metadata: self.footer() })
+        let (totals, holders) = (Some(totals), holders.into_list());
+        Some(v1::WriteWork { path, pieces, totals, metadata: self.footer(), holders })
     }
 
     /// What each part file says of itself.
