@@ -24,7 +24,7 @@ use tally_dataset::addon_aggregates::{ADDONS, AddonAggregates, MAIN_SUMMARY};
 use tally_dataset::{Batch, Bits, Dataset, DatasetError, MapRun, Mapper, TableSpec, client_id};
 use tally_worker::budget::Budget;
 use tally_worker::scan::footer::Footers;
-use tally_worker::scan::{InputFile, RowGroup, ScanContext};
+use tally_worker::scan::{InputFile, OpenFile, RowGroup, ScanContext};
 use tokio::runtime::Runtime;
 
 fn main() {
@@ -150,7 +150,7 @@ fn main_table() -> RecordBatch {
 struct Scene {
     runtime: Runtime,
     context: ScanContext,
-    file: Arc<InputFile>,
+    file: Arc<OpenFile>,
     metadata: Arc<ParquetMetaData>,
 }
 
@@ -183,7 +183,8 @@ impl Scene {
             fetched: Arc::default(),
             rows: Arc::default(),
         };
-        Scene { runtime, context, file: Arc::new(file), metadata }
+        let file = Arc::new(must(OpenFile::open(runtime.handle(), file)));
+        Scene { runtime, context, file, metadata }
     }
 
     fn scan(&self, table: &TableSpec, mapper: &mut dyn Mapper) {

@@ -12,7 +12,7 @@ use tally_proto::{AttemptId, v1};
 
 use crate::error::TaskError;
 use crate::runner::TaskContext;
-use crate::scan::{InputFile, Place, RowGroup, ScanContext, ScanError};
+use crate::scan::{InputFile, OpenFile, Place, RowGroup, ScanContext, ScanError};
 use crate::store::{MapWriter, Output};
 use crate::urls;
 
@@ -109,7 +109,7 @@ struct Groups<'a> {
     table: &'a TableSpec,
     pieces: std::slice::Iter<'a, v1::InputPiece>,
     /// The file in hand, and its row groups to come.
-    open: Option<(Arc<InputFile>, Arc<ParquetMetaData>, std::slice::Iter<'a, u32>)>,
+    open: Option<(Arc<OpenFile>, Arc<ParquetMetaData>, std::slice::Iter<'a, u32>)>,
 }
 
 impl<'a> Groups<'a> {
@@ -120,7 +120,7 @@ impl<'a> Groups<'a> {
             {
                 let number = number as usize;
                 if number >= metadata.num_row_groups() {
-                    return Err(TaskError::Order(format!("{} has no row group {number}", file.name)));
+                    return Err(TaskError::Order(format!("{} has no row group {number}", file.input.name)));
                 }
                 let group = RowGroup::open(self.scan, file.clone(), metadata.clone(), number, self.table)?;
                 return Ok(Some(group));
@@ -135,10 +135,10 @@ impl<'a> Groups<'a> {
 fn open(
     context: &TaskContext,
     piece: &v1::InputPiece,
-) -> Result<(Arc<InputFile>, Arc<ParquetMetaData>), TaskError> {
+) -> Result<(Arc<OpenFile>, Arc<ParquetMetaData>), TaskError> {
     let (store, path) = urls::open(&piece.url).map_err(|e| TaskError::Order(e.to_string()))?;
     let file = InputFile { store, path, name: piece.url.clone(), size: piece.size, etag: piece.etag.clone() };
     let (metadata, fetched) = context.io.block_on(context.footers.get(&file))?;
     context.counters.bytes.fetch_add(fetched, Ordering::Relaxed);
-    Ok((Arc::new(file), metadata))
+    Ok((Arc::new(OpenFile::open(&context.io, file)?), metadata))
 }

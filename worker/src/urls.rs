@@ -22,6 +22,11 @@ fn error(url: &str, what: impl Into<String>) -> UrlError {
     UrlError { url: url.into(), what: what.into() }
 }
 
+/// Whether a URL, or the name that [`name_of`] gives, is of a file of this machine.
+pub fn is_local(url: &str) -> bool {
+    !url.contains("://") || url.starts_with("file://")
+}
+
 /// The absolute path of a path or `file://` URL, links and `..` resolved.
 ///
 /// # Errors

@@ -1,78 +1,137 @@
-//! The bytes of a column chunk, fetched ahead of the decoder in windows of bounded size.
+//! The bytes of a column chunk, in order and in windows of bounded size.
 //!
-//! The fetching runs on the I/O runtime; the decoder's thread blocks on a bounded channel. So at
-//! most three windows of a chunk are held: one being decoded, one waiting, one on its way.
+//! Two carriers. Files of this machine are read by the decoder's own thread into one buffer that is
+//! used again, while the kernel is told what comes next. Of other stores windows are fetched on the
+//! I/O runtime, and the decoder's thread blocks on a bounded channel: at most three windows of a
+//! chunk are held, one being decoded, one waiting, one on its way. Which of the two a file needs is
+//! decided where it is opened (`source`).
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use object_store::path::Path;
-use object_store::{GetOptions, ObjectStore, ObjectStoreExt};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::error::Fault;
-
-/// A file as the planner saw it.
-#[derive(Debug, Clone)]
-pub struct InputFile {
-    /// Where it lies.
-    pub store: Arc<dyn ObjectStore>,
-    /// Its path in the store.
-    pub path: Path,
-    /// Its name in messages.
-    pub name: String,
-    /// Bytes.
-    pub size: u64,
-    /// The version that the plan was made for, if the store has such.
-    pub etag: Option<String>,
-}
-
-impl InputFile {
-    /// Reads a range, failing if the file is not the one planned.
-    pub(crate) async fn get(&self, range: Range<u64>) -> Result<Bytes, Fault> {
-        let wanted = range.end - range.start;
-        let options =
-            GetOptions { range: Some(range.into()), if_match: self.etag.clone(), ..GetOptions::default() };
-        let bytes = self.store.get_opts(&self.path, options).await?.bytes().await?;
-        if bytes.len() as u64 != wanted {
-            return Err(Fault::Changed(format!("{} bytes instead of {wanted}", bytes.len())));
-        }
-        Ok(bytes)
-    }
-
-    /// Looks at the file as it is now.
-    ///
-    /// # Errors
-    /// What the store says.
-    pub async fn head(
-        store: Arc<dyn ObjectStore>,
-        path: Path,
-        name: String,
-    ) -> Result<InputFile, object_store::Error> {
-        let meta = store.head(&path).await?;
-        Ok(InputFile { store, path, name, size: meta.size, etag: meta.e_tag })
-    }
-}
+use super::source::{Carrier, DiskFile, InputFile, OpenFile};
 
 /// A chunk's bytes in order.
-pub(crate) struct Feed {
+pub(crate) enum Feed {
+    Disk(DiskFeed),
+    Store(StoreFeed),
+}
+
+impl Feed {
+    /// Starts reading `range` of `file` in windows of `window` bytes.
+    pub(crate) fn start(io: &Handle, file: &Arc<OpenFile>, range: Range<u64>, window: u64) -> Feed {
+        let window = window.max(1);
+        match &file.carrier {
+            Carrier::Disk(disk) => Feed::Disk(DiskFeed::start(disk.clone(), range, window)),
+            Carrier::Store => Feed::Store(StoreFeed::start(io, file.input.clone(), range, window)),
+        }
+    }
+
+    /// Bytes not yet taken.
+    pub(crate) fn remaining(&self) -> u64 {
+        match self {
+            Feed::Disk(feed) => feed.unread.end - feed.unread.start + feed.held.len() as u64,
+            Feed::Store(feed) => feed.unreceived + feed.current.len() as u64,
+        }
+    }
+
+    /// What is there, at least `bytes` of it if the chunk has so many left.
+    pub(crate) fn peek(&mut self, bytes: usize) -> Result<&[u8], Fault> {
+        match self {
+            Feed::Disk(feed) => {
+                feed.fill(bytes)?;
+                Ok(&feed.buffer[feed.held.clone()])
+            }
+            Feed::Store(feed) => {
+                feed.fill(bytes)?;
+                Ok(&feed.current)
+            }
+        }
+    }
+
+    /// Takes the next `bytes`, which must remain; they stay readable until the next call.
+    pub(crate) fn take(&mut self, bytes: usize) -> Result<&[u8], Fault> {
+        if bytes as u64 > self.remaining() {
+            return Fault::corrupt("a page reaches beyond its column chunk");
+        }
+        match self {
+            Feed::Disk(feed) => {
+                feed.fill(bytes)?;
+                let start = feed.held.start;
+                feed.held.start += bytes;
+                Ok(&feed.buffer[start..start + bytes])
+            }
+            Feed::Store(feed) => {
+                feed.fill(bytes)?;
+                feed.taken = feed.current.split_to(bytes);
+                Ok(&feed.taken)
+            }
+        }
+    }
+}
+
+/// Of a file on this machine.
+pub(crate) struct DiskFeed {
+    file: Arc<DiskFile>,
+    /// What of the file is still to be read.
+    unread: Range<u64>,
+    window: u64,
+    buffer: Vec<u8>,
+    /// What of the buffer is read and not yet taken.
+    held: Range<usize>,
+}
+
+impl DiskFeed {
+    fn start(file: Arc<DiskFile>, range: Range<u64>, window: u64) -> Self {
+        file.expect(range.start..range.end.min(range.start + window));
+        DiskFeed { file, unread: range, window, buffer: vec![], held: 0..0 }
+    }
+
+    /// Makes at least `bytes` readable, or all that is left.
+    fn fill(&mut self, bytes: usize) -> Result<(), Fault> {
+        if self.held.len() >= bytes || self.unread.is_empty() {
+            return Ok(());
+        }
+        self.buffer.copy_within(self.held.clone(), 0);
+        self.held = 0..self.held.len();
+        let left = self.unread.end - self.unread.start;
+        let all = left.saturating_add(self.held.len() as u64);
+        let room = (bytes as u64).max(self.window).min(all) as usize;
+        if self.buffer.len() < room {
+            self.buffer.resize(room, 0);
+        }
+        let more = left.min((self.buffer.len() - self.held.end) as u64);
+        let at = self.unread.start;
+        self.file.read(at, &mut self.buffer[self.held.end..][..more as usize])?;
+        self.held.end += more as usize;
+        self.unread.start += more;
+        self.file.expect(self.unread.start..self.unread.end.min(self.unread.start + self.window));
+        Ok(())
+    }
+}
+
+/// Of a file in an object store.
+pub(crate) struct StoreFeed {
     windows: mpsc::Receiver<Result<Bytes, Fault>>,
     current: Bytes,
+    taken: Bytes,
     /// Bytes of the chunk not yet received.
     unreceived: u64,
 }
 
-impl Feed {
-    /// Starts fetching `range` of `file` in windows of `window` bytes.
-    pub(crate) fn start(io: &Handle, file: Arc<InputFile>, range: Range<u64>, window: u64) -> Feed {
+impl StoreFeed {
+    fn start(io: &Handle, file: InputFile, range: Range<u64>, window: u64) -> Self {
         let (sender, windows) = mpsc::channel(1);
         let unreceived = range.end - range.start;
         io.spawn(async move {
             let mut at = range.start;
             while at < range.end {
-                let end = range.end.min(at + window.max(1));
+                let end = range.end.min(at + window);
                 let bytes = file.get(at..end).await;
                 let failed = bytes.is_err();
                 // The decoder gone means that nobody needs the rest.
@@ -82,7 +141,7 @@ impl Feed {
                 at = end;
             }
         });
-        Feed { windows, current: Bytes::new(), unreceived }
+        StoreFeed { windows, current: Bytes::new(), taken: Bytes::new(), unreceived }
     }
 
     fn receive(&mut self) -> Result<Bytes, Fault> {
@@ -94,15 +153,13 @@ impl Feed {
         Ok(window)
     }
 
-    /// Bytes not yet taken.
-    pub(crate) fn remaining(&self) -> u64 {
-        self.unreceived + self.current.len() as u64
-    }
-
-    /// What is there, at least `bytes` of it if the chunk has so many left.
-    pub(crate) fn peek(&mut self, bytes: usize) -> Result<&[u8], Fault> {
+    /// Makes at least `bytes` readable, or all that is left.
+    fn fill(&mut self, bytes: usize) -> Result<(), Fault> {
+        if self.current.is_empty() && bytes > 0 && self.unreceived > 0 {
+            self.current = self.receive()?;
+        }
         if self.current.len() < bytes && self.unreceived > 0 {
-            let wanted = (bytes as u64).min(self.remaining()) as usize;
+            let wanted = (bytes as u64).min(self.unreceived + self.current.len() as u64) as usize;
             let mut joined = Vec::with_capacity(wanted);
             joined.extend_from_slice(&self.current);
             while joined.len() < wanted {
@@ -110,18 +167,6 @@ impl Feed {
             }
             self.current = joined.into();
         }
-        Ok(&self.current)
-    }
-
-    /// Takes the next `bytes`, which must remain.
-    pub(crate) fn take(&mut self, bytes: usize) -> Result<Bytes, Fault> {
-        if bytes as u64 > self.remaining() {
-            return Fault::corrupt("a page reaches beyond its column chunk");
-        }
-        if self.current.is_empty() && bytes > 0 {
-            self.current = self.receive()?;
-        }
-        self.peek(bytes)?;
-        Ok(self.current.split_to(bytes))
+        Ok(())
     }
 }

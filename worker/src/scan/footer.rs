@@ -8,7 +8,7 @@ use parquet::file::FOOTER_SIZE;
 use parquet::file::metadata::{FooterTail, ParquetMetaData, ParquetMetaDataReader};
 
 use super::error::{Fault, Place, ScanError};
-use super::feed::InputFile;
+use super::source::InputFile;
 
 /// What is fetched from a file's end at first: most footers are smaller.
 const FIRST_FETCH: u64 = 64 << 10;

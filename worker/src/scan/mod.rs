@@ -7,6 +7,7 @@
 //! Not here: what rows mean (the dataset), which shard to read (the planner), budgets of the
 //! mapper (the map task).
 
+mod codec;
 mod columns;
 mod error;
 mod feed;
@@ -16,6 +17,7 @@ mod list;
 mod page;
 mod page_header;
 pub mod resolve;
+mod source;
 mod text;
 mod values;
 
@@ -32,10 +34,10 @@ use columns::{BoolReader, Flat, Int64Reader};
 use error::Fault;
 pub use error::{Place, ScanError};
 use feed::Feed;
-pub use feed::InputFile;
 use list::ListMinReader;
 use page::Pages;
 use resolve::{Leaf, Lookup};
+pub use source::{InputFile, OpenFile};
 use text::TextReader;
 
 /// What all scans of a task share.
@@ -43,7 +45,7 @@ use text::TextReader;
 pub struct ScanContext {
     /// Where fetching runs.
     pub io: Handle,
-    /// Bytes fetched at a time.
+    /// Bytes read at a time.
     pub window: u64,
     /// What large pages draw from.
     pub budget: Budget,
@@ -75,10 +77,10 @@ enum Reader {
     Absent,
 }
 
-/// One row group being read: its bytes are being fetched from the moment it is opened.
+/// One row group being read: its first bytes are on their way from the moment it is opened.
 pub struct RowGroup<'a> {
     context: &'a ScanContext,
-    file: Arc<InputFile>,
+    file: Arc<OpenFile>,
     metadata: Arc<ParquetMetaData>,
     number: usize,
     table: &'a TableSpec,
@@ -97,7 +99,7 @@ impl<'a> RowGroup<'a> {
     /// [`ScanError`], naming file, row group and column.
     pub fn open(
         context: &'a ScanContext,
-        file: Arc<InputFile>,
+        file: Arc<OpenFile>,
         metadata: Arc<ParquetMetaData>,
         number: usize,
         table: &'a TableSpec,
@@ -112,7 +114,7 @@ impl<'a> RowGroup<'a> {
 
     /// The file that it belongs to.
     pub fn file(&self) -> &InputFile {
-        &self.file
+        &self.file.input
     }
 
     /// Reads it into `mapper`.
@@ -168,7 +170,7 @@ impl<'a> RowGroup<'a> {
 
     fn place(&self, column: Option<usize>) -> Place {
         let column = column.map(|at| self.table.columns[at].path.join("."));
-        Place { file: self.file.name.clone(), row_group: Some(self.number), column }
+        Place { file: self.file.input.name.clone(), row_group: Some(self.number), column }
     }
 
     fn reader(&self, spec: &ColumnSpec) -> Result<Reader, Fault> {
@@ -186,11 +188,11 @@ impl<'a> RowGroup<'a> {
             let (values, rows) = (chunk.num_values(), row_group.num_rows());
             return Fault::corrupt(format!("{values} values in a row group of {rows} rows"));
         }
-        let range = chunk_range(chunk, self.file.size)?;
+        let range = chunk_range(chunk, self.file.input.size)?;
         for count in [&self.context.counters.bytes, &*self.context.fetched] {
             count.fetch_add(range.end - range.start, Ordering::Relaxed);
         }
-        let feed = Feed::start(&self.context.io, self.file.clone(), range, self.context.window);
+        let feed = Feed::start(&self.context.io, &self.file, range, self.context.window);
         let pages = Pages::new(feed, chunk, self.context.budget.clone())?;
         Ok(self.over(pages, chunk, spec.kind, leaf))
     }

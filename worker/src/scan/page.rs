@@ -1,17 +1,15 @@
-//! The pages of a column chunk: streamed, checked, decompressed, and cut into their parts.
+//! The pages of a column chunk: streamed, checked, and cut into their parts.
 //!
-//! Not here: what the values mean. Decompression reuses one buffer; the codecs are the Parquet
-//! crate's.
+//! Not here: decompression (`codec`), what the values mean.
 
-use std::io::Read;
 use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
-use parquet::basic::{Compression, Encoding};
-use parquet::compression::{Codec, CodecOptionsBuilder, create_codec};
+use parquet::basic::Encoding;
 use parquet::file::metadata::ColumnChunkMetaData;
 
+use super::codec::{Codec, PageBuffer};
 use super::error::Fault;
 use super::feed::Feed;
 use super::hybrid::{Hybrid, width_of};
@@ -21,7 +19,6 @@ use crate::budget::{Budget, Reservation};
 /// Headers are small; one larger than this (its statistics) is taken for damage.
 const MAX_HEADER: usize = 16 << 20;
 const FIRST_PEEK: usize = 1 << 10;
-const BROTLI_BUFFER: usize = 4 << 10;
 /// Pages up to this size are part of a scan's fixed allowance; larger ones are reserved.
 const ALLOWED_PAGE: usize = 2 << 20;
 /// How long a page waits for the memory of other slots' pages.
@@ -46,44 +43,14 @@ pub(crate) enum Page {
 /// Reader of a chunk's pages.
 pub(crate) struct Pages {
     feed: Feed,
-    codec: Decompressor,
-    /// A page decompressed here; longer than the page, whose size is `size`.
-    data: Vec<u8>,
-    size: usize,
-    /// A page as it came, or shared with a decoder; stands before `data`.
-    spare: Option<Bytes>,
+    codec: Codec,
+    page: PageBuffer,
     max_rep: i16,
     max_def: i16,
     /// Values of the chunk that no page has delivered yet.
     missing: u64,
     budget: Budget,
     reserved: Option<Reservation>,
-}
-
-/// How the chunk is compressed.
-enum Decompressor {
-    None,
-    Snappy(snap::raw::Decoder),
-    /// Codecs that do not know how much they will give, read as far as the header says.
-    Stream(for<'a> fn(&'a [u8]) -> Box<dyn Read + 'a>),
-    Other(Box<dyn Codec>),
-}
-
-impl Decompressor {
-    fn new(compression: Compression) -> Result<Self, Fault> {
-        if compression == Compression::SNAPPY {
-            return Ok(Decompressor::Snappy(snap::raw::Decoder::new()));
-        }
-        if matches!(compression, Compression::GZIP(_)) {
-            return Ok(Decompressor::Stream(|raw| Box::new(flate2::read::MultiGzDecoder::new(raw))));
-        }
-        if matches!(compression, Compression::BROTLI(_)) {
-            return Ok(Decompressor::Stream(|raw| Box::new(brotli::Decompressor::new(raw, BROTLI_BUFFER))));
-        }
-        // Old Hadoop writers framed LZ4 in three ways; the codec tries them in turn.
-        let options = CodecOptionsBuilder::default().set_backward_compatible_lz4(true).build();
-        Ok(create_codec(compression, &options)?.map_or(Decompressor::None, Decompressor::Other))
-    }
 }
 
 fn encoding_of(number: i32) -> Result<Encoding, Fault> {
@@ -104,10 +71,8 @@ impl Pages {
         let descriptor = chunk.column_descr();
         Ok(Pages {
             feed,
-            codec: Decompressor::new(chunk.compression())?,
-            data: Vec::new(),
-            size: 0,
-            spare: None,
+            codec: Codec::new(chunk.compression())?,
+            page: PageBuffer::default(),
             max_rep: descriptor.max_rep_level(),
             max_def: descriptor.max_def_level(),
             missing: u64::try_from(chunk.num_values()).unwrap_or(0),
@@ -118,23 +83,12 @@ impl Pages {
 
     /// The bytes of the page read last, uncompressed.
     pub(crate) fn data(&self) -> &[u8] {
-        match &self.spare {
-            Some(page) => page,
-            None => &self.data[..self.size],
-        }
+        self.page.bytes()
     }
 
     /// The bytes of the page read last as a shared buffer, for decoders that keep them.
     pub(crate) fn shared(&mut self, range: Range<usize>) -> Bytes {
-        let all = match self.spare.take() {
-            Some(all) => all,
-            None => {
-                self.data.truncate(self.size);
-                Bytes::from(std::mem::take(&mut self.data))
-            }
-        };
-        self.spare = Some(all.clone());
-        all.slice(range)
+        self.page.share().slice(range)
     }
 
     /// The next page; `None` at the chunk's end.
@@ -192,7 +146,7 @@ impl Pages {
         }
         let raw = self.feed.take(header.compressed_size)?;
         if let Some(crc) = header.crc
-            && crc32fast::hash(&raw) != crc
+            && crc32fast::hash(raw) != crc
         {
             return Fault::corrupt("a page's checksum does not match its bytes");
         }
@@ -206,62 +160,13 @@ impl Pages {
             }
             _ => 0,
         };
-        if plain < raw.len() && !matches!(self.codec, Decompressor::None) {
-            self.decompress(&raw, plain, header.uncompressed_size)?;
-        } else {
-            self.spare = Some(raw);
-        }
+        self.codec.unpack(raw, plain, header.uncompressed_size, &mut self.page)?;
         let got = self.data().len();
         if got != header.uncompressed_size {
             return Fault::corrupt(format!(
                 "a page of {got} bytes that says it has {}",
                 header.uncompressed_size
             ));
-        }
-        Ok(())
-    }
-
-    /// The page's bytes, the first `plain` of which are not compressed, to `data`.
-    fn decompress(&mut self, raw: &[u8], plain: usize, size: usize) -> Result<(), Fault> {
-        self.spare = None;
-        match &mut self.codec {
-            // Straight into the buffer of the page before, which need not be cleared.
-            Decompressor::Snappy(decoder) => {
-                if self.data.len() < size {
-                    self.data.clear();
-                    self.data.resize(size, 0);
-                }
-                self.data[..plain].copy_from_slice(&raw[..plain]);
-                if size > plain {
-                    let wrong = |what: String| Fault::Corrupt(format!("a page's Snappy stream: {what}"));
-                    let packed = &raw[plain..];
-                    let announced = snap::raw::decompress_len(packed).map_err(|e| wrong(e.to_string()))?;
-                    if announced != size - plain {
-                        return Err(wrong(format!("it has {announced} bytes instead of {}", size - plain)));
-                    }
-                    let room = &mut self.data[plain..size];
-                    decoder.decompress(packed, room).map_err(|e| wrong(e.to_string()))?;
-                }
-                self.size = size;
-            }
-            Decompressor::Stream(open) => {
-                self.data.clear();
-                self.data.extend_from_slice(&raw[..plain]);
-                // One byte more than there may be tells a page that would inflate without end.
-                let most = (size - plain) as u64 + 1;
-                let read = open(&raw[plain..]).take(most).read_to_end(&mut self.data);
-                read.map_err(|e| Fault::Corrupt(format!("a page cannot be decompressed: {e}")))?;
-                self.size = self.data.len();
-            }
-            Decompressor::Other(codec) => {
-                self.data.clear();
-                self.data.extend_from_slice(&raw[..plain]);
-                if size > plain {
-                    codec.decompress(&raw[plain..], &mut self.data, Some(size - plain))?;
-                }
-                self.size = self.data.len();
-            }
-            Decompressor::None => {}
         }
         Ok(())
     }

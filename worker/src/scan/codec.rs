@@ -1,0 +1,131 @@
+//! Decompression of pages, into one buffer a column chunk that is used again.
+//!
+//! Not here: where pages begin and end. The codecs are the Parquet crate's, but for those that it
+//! would let inflate further than the page's header says.
+
+use std::io::Read;
+
+use bytes::Bytes;
+use parquet::basic::Compression;
+use parquet::compression::{CodecOptionsBuilder, create_codec};
+
+use super::error::Fault;
+
+const BROTLI_BUFFER: usize = 4 << 10;
+
+/// A page's bytes, uncompressed.
+#[derive(Default)]
+pub(crate) struct PageBuffer {
+    /// Longer than the page, whose size is `size`.
+    data: Vec<u8>,
+    size: usize,
+    /// The page where it is shared with a decoder; stands before `data`.
+    shared: Option<Bytes>,
+}
+
+impl PageBuffer {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match &self.shared {
+            Some(page) => page,
+            None => &self.data[..self.size],
+        }
+    }
+
+    /// The page as a buffer that a decoder may keep.
+    pub(crate) fn share(&mut self) -> &Bytes {
+        self.shared.get_or_insert_with(|| {
+            self.data.truncate(self.size);
+            Bytes::from(std::mem::take(&mut self.data))
+        })
+    }
+
+    /// Room for a page of `size` bytes; what is in it need not be cleared.
+    fn room(&mut self, size: usize) -> &mut [u8] {
+        if self.data.len() < size {
+            self.data.clear();
+            self.data.resize(size, 0);
+        }
+        self.size = size;
+        &mut self.data[..size]
+    }
+}
+
+/// How the chunk is compressed.
+pub(crate) enum Codec {
+    None,
+    Snappy(snap::raw::Decoder),
+    /// Codecs that do not know how much they will give, read as far as the header says.
+    Stream(for<'a> fn(&'a [u8]) -> Box<dyn Read + 'a>),
+    Other(Box<dyn parquet::compression::Codec>),
+}
+
+impl Codec {
+    pub(crate) fn new(compression: Compression) -> Result<Self, Fault> {
+        if compression == Compression::SNAPPY {
+            return Ok(Codec::Snappy(snap::raw::Decoder::new()));
+        }
+        if matches!(compression, Compression::GZIP(_)) {
+            return Ok(Codec::Stream(|raw| Box::new(flate2::read::MultiGzDecoder::new(raw))));
+        }
+        if matches!(compression, Compression::BROTLI(_)) {
+            return Ok(Codec::Stream(|raw| Box::new(brotli::Decompressor::new(raw, BROTLI_BUFFER))));
+        }
+        // Old Hadoop writers framed LZ4 in three ways; the codec tries them in turn.
+        let options = CodecOptionsBuilder::default().set_backward_compatible_lz4(true).build();
+        Ok(create_codec(compression, &options)?.map_or(Codec::None, Codec::Other))
+    }
+
+    /// Unpacks a page of `size` bytes from `raw`, whose first `plain` bytes are not compressed.
+    pub(crate) fn unpack(
+        &mut self,
+        raw: &[u8],
+        plain: usize,
+        size: usize,
+        page: &mut PageBuffer,
+    ) -> Result<(), Fault> {
+        page.shared = None;
+        if plain == raw.len() || matches!(self, Codec::None) {
+            page.room(raw.len()).copy_from_slice(raw);
+            return Ok(());
+        }
+        let (plain, packed) = raw.split_at(plain);
+        match self {
+            Codec::Snappy(decoder) => {
+                let (levels, values) = page.room(size).split_at_mut(plain.len());
+                levels.copy_from_slice(plain);
+                if !values.is_empty() {
+                    snappy(decoder, packed, values)?;
+                }
+            }
+            Codec::Stream(open) => {
+                page.data.clear();
+                page.data.extend_from_slice(plain);
+                // One byte more than there may be tells a page that would inflate without end.
+                let most = (size - plain.len()) as u64 + 1;
+                let read = open(packed).take(most).read_to_end(&mut page.data);
+                read.map_err(|e| Fault::Corrupt(format!("a page cannot be decompressed: {e}")))?;
+                page.size = page.data.len();
+            }
+            Codec::Other(codec) => {
+                page.data.clear();
+                page.data.extend_from_slice(plain);
+                if size > plain.len() {
+                    codec.decompress(packed, &mut page.data, Some(size - plain.len()))?;
+                }
+                page.size = page.data.len();
+            }
+            Codec::None => {}
+        }
+        Ok(())
+    }
+}
+
+fn snappy(decoder: &mut snap::raw::Decoder, packed: &[u8], values: &mut [u8]) -> Result<(), Fault> {
+    let wrong = |what: String| Fault::Corrupt(format!("a page's Snappy stream: {what}"));
+    let announced = snap::raw::decompress_len(packed).map_err(|e| wrong(e.to_string()))?;
+    if announced != values.len() {
+        return Err(wrong(format!("it has {announced} bytes instead of {}", values.len())));
+    }
+    decoder.decompress(packed, values).map_err(|e| wrong(e.to_string()))?;
+    Ok(())
+}
