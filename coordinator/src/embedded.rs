@@ -15,6 +15,7 @@ use tally_worker::scan::footer::Footers;
 use tally_worker::store::{Output, Store};
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use crate::driver::{self, Driver, Ended, Handle, Input};
 use crate::fleet::Fleet;
@@ -110,6 +111,29 @@ impl Progress {
     }
 }
 
+/// What stays of a job that ended: workers, their outputs, and the driver that lets go of them.
+pub struct Remains {
+    workers: Arc<HashMap<WorkerId, Worker>>,
+    driver: JoinHandle<()>,
+}
+
+impl Remains {
+    /// Ends the workers, waits for their tasks, and gives everything back.
+    pub async fn end(self) {
+        // The driver's panic is in the log.
+        let _ = self.driver.await;
+        // Threads are joined outside the runtime's own.
+        let _ = tokio::task::spawn_blocking(move || drop(self.workers)).await;
+    }
+
+    /// For a process that is about to exit, after a job that is done: what lies on disk is removed;
+    /// memory is the kernel's to take back, which it does faster than giving back each piece.
+    pub fn leave(self) {
+        self.workers.values().for_each(|worker| worker.store().remove_spilled());
+        std::mem::forget(self.workers);
+    }
+}
+
 /// Runs one job to its end; `watch` is given something to look at meanwhile, `interrupted`
 /// resolves when somebody wants it to stop.
 ///
@@ -120,7 +144,7 @@ pub async fn run(
     resources: &Resources,
     watch: impl FnOnce(Progress),
     interrupted: impl Future<Output = ()>,
-) -> Result<Ended, SetUpError> {
+) -> Result<(Ended, Remains), SetUpError> {
     let footer_bytes = resources.memory_limit / 32;
     let footers = Arc::new(Footers::new(usize::try_from(footer_bytes).unwrap_or(usize::MAX)));
     let count = resources.workers.clamp(1, resources.threads.max(1));
@@ -155,17 +179,11 @@ pub async fn run(
     let fleet = Box::new(Local { workers: workers.clone() });
     let driver = Driver::new(config, fleet, footers, resources.threads, &handle, inbox)?;
     watch(Progress { workers: workers.clone(), handle: handle.clone() });
-    let ended = drive(driver, &handle, job, slots, interrupted).await;
-    let spilled = workers.values().map(|worker| worker.store().spilled()).sum();
-    // Threads are joined outside the runtime's own.
-    let _ = tokio::task::spawn_blocking(move || drop(workers)).await;
-    Ok(match ended {
-        Ended::Done(mut summary) => {
-            summary.spilled_bytes = spilled;
-            Ended::Done(summary)
-        }
-        other => other,
-    })
+    let (mut ended, driver) = drive(driver, &handle, job, slots, interrupted).await;
+    if let Ended::Done(summary) = &mut ended {
+        summary.spilled_bytes = workers.values().map(|worker| worker.store().spilled()).sum();
+    }
+    Ok((ended, Remains { workers, driver }))
 }
 
 async fn drive(
@@ -174,7 +192,7 @@ async fn drive(
     job: JobSpec,
     slots: Vec<(WorkerId, u32)>,
     interrupted: impl Future<Output = ()>,
-) -> Ended {
+) -> (Ended, JoinHandle<()>) {
     let (stop, stopped) = oneshot::channel::<()>();
     let running = tokio::spawn(driver.run(async move {
         let _ = stopped.await;
@@ -194,6 +212,5 @@ async fn drive(
         }
     };
     let _ = stop.send(());
-    let _ = running.await;
-    ended.unwrap_or_else(|_| Ended::Failed("the coordinator ended before the job".into()))
+    (ended.unwrap_or_else(|_| Ended::Failed("the coordinator ended before the job".into())), running)
 }

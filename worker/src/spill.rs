@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 const PREFIX: &str = "tally-spill-";
 const LOCK: &str = ".lock";
+const REMOVE_TRIES: usize = 3;
 
 /// A spill folder could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -75,10 +76,22 @@ impl SpillDir {
     }
 }
 
+impl SpillDir {
+    /// Removes the folder and all that is in it; files in it cannot be read or made any more.
+    pub fn remove(&self) {
+        // Files that go at the same time may be in the way; what cannot be removed at all is removed
+        // by the next process to start here.
+        for _ in 0..REMOVE_TRIES {
+            if std::fs::remove_dir_all(&self.path).is_ok() || !self.path.exists() {
+                return;
+            }
+        }
+    }
+}
+
 impl Drop for SpillDir {
     fn drop(&mut self) {
-        // What cannot be removed now is removed by the next process to start here.
-        let _ = std::fs::remove_dir_all(&self.path);
+        self.remove();
     }
 }
 

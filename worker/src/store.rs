@@ -145,6 +145,12 @@ impl Store {
         self.spill.written()
     }
 
+    /// Removes what was spilled from the disk: for a process that is about to exit and reads no output
+    /// any more.
+    pub fn remove_spilled(&self) {
+        self.spill.remove();
+    }
+
     /// A writer of a map output.
     pub fn map_writer(&self) -> MapWriter<'_> {
         MapWriter { store: self, runs: vec![], file: None, pending: vec![], bytes: 0 }

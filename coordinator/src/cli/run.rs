@@ -174,22 +174,31 @@ pub(super) fn run(job: JobSpec, resources: &Resources) -> Result<Summary, Stop> 
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).max_blocking_threads(64).enable_all().build();
     let runtime = runtime.map_err(|e| Stop::Failed(format!("the runtime cannot be started: {e}")))?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let watch =
             |progress| std::io::stderr().is_terminal().then(|| tokio::spawn(progress::show(progress)));
         let mut bar = None;
         let ended = embedded::run(job, resources, |progress| bar = watch(progress), interrupted()).await;
+        let ended = ended.map_err(|e| Stop::Failed(e.to_string()));
         if let Some(bar) = bar {
             bar.abort();
             // The bar clears its line as it goes.
             let _ = bar.await;
         }
-        match ended.map_err(|e| Stop::Failed(e.to_string()))? {
+        let (ended, remains) = ended?;
+        match ended {
+            Ended::Done(_) => remains.leave(),
+            _ => remains.end().await,
+        }
+        match ended {
             Ended::Done(summary) => Ok(*summary),
             Ended::Failed(reason) => Err(Stop::Failed(reason)),
             Ended::Cancelled => Err(Stop::Interrupted),
         }
-    })
+    });
+    // The driver may still be letting go of the job's outputs: nothing waits for that.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Resolves at the first Ctrl-C or SIGTERM; the second one ends the process as it is.
