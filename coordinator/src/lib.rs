@@ -9,6 +9,7 @@
 
 pub mod cli;
 pub mod driver;
+pub mod election;
 pub mod embedded;
 pub mod fleet;
 pub mod job;
