@@ -9,6 +9,9 @@ pub struct Config {
     /// Strikes (failures that speak against the task) that a task may collect: with the last
     /// of them its job fails. At least 1.
     pub max_attempts: u32,
+    /// The number of each task's first attempt: coordinators that follow each other start apart, so
+    /// that no number means two attempts.
+    pub first_attempt: u32,
     /// The wait before the retry after a task's first strike; doubles with every further one.
     pub retry_backoff: Duration,
     /// The longest wait before a retry.
@@ -60,6 +63,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_attempts: 4,
+            first_attempt: 0,
             retry_backoff: Duration::from_millis(500),
             retry_backoff_max: Duration::from_secs(30),
             max_excused: 8,

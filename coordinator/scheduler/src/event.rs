@@ -14,6 +14,19 @@ pub struct TaskPlan {
     pub preferred: Option<WorkerId>,
 }
 
+/// Work of an earlier coordinator that a worker turned out to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The task's number in its stage.
+    pub index: u32,
+    /// The attempt's number.
+    pub attempt: u32,
+    /// Who has it.
+    pub worker: WorkerId,
+    /// Whether its output is there; else it runs there.
+    pub done: bool,
+}
+
 /// Something that happened outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -39,6 +52,19 @@ pub enum Event {
         stage: StageId,
         /// Its tasks, by index.
         tasks: Vec<TaskPlan>,
+        /// What workers have of it already, after a change of coordinators.
+        found: Vec<Found>,
+    },
+    /// A worker came that has something of a stage that is planned. What is not wanted (any more)
+    /// is stopped or left where it is; what a worker has that is not here, or of tasks that do
+    /// not exist, is ignored with a warning.
+    Found {
+        /// The job.
+        job: JobId,
+        /// The stage.
+        stage: StageId,
+        /// What there is.
+        found: Vec<Found>,
     },
     /// The other answer to [`crate::Command::PlanStage`]: the job fails.
     StagePlanFailed {

@@ -21,6 +21,7 @@ mod job;
 mod median;
 mod membership;
 mod placement;
+mod recover;
 mod report;
 mod settle;
 mod shape;
@@ -34,7 +35,7 @@ mod worker;
 
 pub use command::{Command, JobFailure, Outcome, Warning};
 pub use config::{Config, ConfigError, Speculation};
-pub use event::{Event, TaskPlan};
+pub use event::{Event, Found, TaskPlan};
 pub use shape::{JobShape, ShapeError, StageShape};
 pub use status::{JobState, JobStatus, StagePhase, StageStatus};
 pub use step::Scheduler;

@@ -100,9 +100,9 @@ impl Stage {
     }
 
     /// Takes the answer to the order to plan.
-    pub(crate) fn plan(&mut self, plans: Vec<TaskPlan>) {
+    pub(crate) fn plan(&mut self, plans: Vec<TaskPlan>, first_attempt: u32) {
         self.phase = StagePhase::Planned;
-        self.tasks = plans.into_iter().map(Task::new).collect();
+        self.tasks = plans.into_iter().map(|plan| Task::new(plan, first_attempt)).collect();
         for (index, task) in (0u32..).zip(&self.tasks) {
             self.queues.file(index, task, true);
         }
@@ -253,7 +253,7 @@ mod tests {
     fn every_state_is_counted_once_and_only_while_it_lasts() {
         let worker = WorkerId::parse("w").unwrap();
         let mut stage = Stage::new(&[]);
-        stage.plan(vec![TaskPlan { weight: 1, preferred: None }]);
+        stage.plan(vec![TaskPlan { weight: 1, preferred: None }], 0);
         let second = Running { first: attempt(0, 5), second: Some(attempt(1, 6)) };
         let output = Output { worker: worker.clone(), attempt: 0, step: 0 };
         let states = [
@@ -276,7 +276,7 @@ mod tests {
     #[test]
     fn the_heaviest_task_is_ready_first_and_ties_go_by_index() {
         let mut stage = Stage::new(&[]);
-        stage.plan([3, 9, 3, 7].map(|weight| TaskPlan { weight, preferred: None }).into());
+        stage.plan([3, 9, 3, 7].map(|weight| TaskPlan { weight, preferred: None }).into(), 0);
         let order: Vec<_> = stage.ready().map(|(index, _)| index).collect();
         assert_eq!(order, [1, 3, 0, 2]);
     }

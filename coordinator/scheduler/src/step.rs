@@ -65,7 +65,11 @@ impl Scheduler {
         match event {
             Event::JobSubmitted { job, shape } => self.submit(job, &shape),
             Event::JobCancelled { job } => self.cancel(&job),
-            Event::StagePlanned { job, stage, tasks } => self.stage_planned(&job, stage, tasks),
+            Event::StagePlanned { job, stage, tasks, found } => {
+                self.stage_planned(&job, stage, tasks)?;
+                self.found(&job, stage, found)
+            }
+            Event::Found { job, stage, found } => self.found(&job, stage, found),
             Event::StagePlanFailed { job, stage, reason } => self.stage_plan_failed(&job, stage, reason),
             Event::Published { job } => self.published(&job, Outcome::Done),
             Event::PublishFailed { job, reason } => {
@@ -116,11 +120,12 @@ impl Scheduler {
             return self.stage_plan_failed(id, stage, reason);
         }
         let unasked = || Warning::UnaskedPlan { job: id.clone(), stage };
+        let first = self.config.first_attempt;
         let planned = self.live(id)?.stage_mut(stage).ok_or_else(unasked)?;
         if planned.phase != StagePhase::Planning {
             return Err(unasked());
         }
-        planned.plan(tasks);
+        planned.plan(tasks, first);
         Ok(())
     }
 
@@ -141,7 +146,7 @@ impl Scheduler {
         Ok(())
     }
 
-    fn live(&mut self, id: &JobId) -> Result<&mut Job, Warning> {
+    pub(crate) fn live(&mut self, id: &JobId) -> Result<&mut Job, Warning> {
         self.jobs.get_mut(id).ok_or_else(|| Warning::UnknownJob { job: id.clone() })
     }
 

@@ -90,7 +90,7 @@ pub(crate) struct Task {
 }
 
 impl Task {
-    pub(crate) fn new(plan: TaskPlan) -> Self {
+    pub(crate) fn new(plan: TaskPlan, first_attempt: u32) -> Self {
         Self {
             weight: plan.weight,
             preferred: plan.preferred,
@@ -98,7 +98,7 @@ impl Task {
             strikes: 0,
             excused: 0,
             losses: 0,
-            next_attempt: 0,
+            next_attempt: first_attempt,
             state: TaskState::Ready,
         }
     }

@@ -30,6 +30,7 @@ fn action() -> impl Strategy<Value = Action> {
         4 => any::<u8>().prop_map(Action::Duplicate),
         1 => any::<u8>().prop_map(Action::Lose),
         2 => (any::<u8>(), any::<u8>()).prop_map(|(n, to)| Action::Move(n, to)),
+        1 => Just(Action::Restart),
         8 => any::<u16>().prop_map(Action::Advance),
     ]
 }
@@ -61,6 +62,8 @@ fn in_a_world_that_goes_wrong_every_rule_holds_and_every_job_ends() {
         total.second_attempts += run.second_attempts;
         total.timed_out += run.timed_out;
         total.warnings += run.warnings;
+        total.restarts += run.restarts;
+        total.adopted += run.adopted;
         total.steps += run.steps;
         Ok(())
     });
@@ -73,6 +76,7 @@ fn in_a_world_that_goes_wrong_every_rule_holds_and_every_job_ends() {
     let seen = [total.done, total.failed, total.cancelled, total.reruns, total.second_attempts];
     assert!(seen.iter().all(|count| *count > 20), "{total:?}");
     assert!(total.timed_out > 20 && total.warnings > 20, "{total:?}");
+    assert!(total.restarts > 20 && total.adopted > 20, "{total:?}");
 }
 
 /// One big job, its workers and the commands it took.
@@ -116,7 +120,7 @@ impl Plant {
                         preferred: n.is_multiple_of(3).then(|| worker(n as usize % 200)),
                     };
                     let tasks = (0..count).map(task).collect();
-                    self.running.push_back(Event::StagePlanned { job, stage, tasks });
+                    self.running.push_back(Event::StagePlanned { job, stage, tasks, found: vec![] });
                 }
                 Command::Publish { job } => self.running.push_back(Event::Published { job }),
                 Command::FinishJob { outcome, .. } => self.outcome = Some(outcome),

@@ -231,7 +231,7 @@ impl Driver {
                 let tasks =
                     plan.tasks.iter().map(|t| TaskPlan { weight: t.bytes, preferred: None }).collect();
                 run.input_planned(plan, staging, &mut self.memory);
-                Event::StagePlanned { job, stage, tasks }
+                Event::StagePlanned { job, stage, tasks, found: vec![] }
             }
         };
         self.step(event);
@@ -302,7 +302,7 @@ impl Driver {
             let reduced = winners(&self.scheduler, &job, REDUCE);
             run.plan_write(&reduced)
         };
-        Some(Event::StagePlanned { job, stage, tasks })
+        Some(Event::StagePlanned { job, stage, tasks, found: vec![] })
     }
 
     fn publish(&mut self, job: JobId) -> Option<Event> {

@@ -7,4 +7,5 @@ mod losses;
 mod reports;
 mod rig;
 mod speculation;
+mod takeover;
 mod workers;

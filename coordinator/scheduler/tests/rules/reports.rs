@@ -23,8 +23,12 @@ fn mid_map() -> Rig {
 #[test]
 fn what_is_not_expected_is_named_and_changes_nothing() {
     let (j, k) = (job("j"), job("k"));
-    let plan =
-        |job: &_, stage| Event::StagePlanned { job: Clone::clone(job), stage: StageId(stage), tasks: vec![] };
+    let plan = |job: &_, stage| Event::StagePlanned {
+        job: Clone::clone(job),
+        stage: StageId(stage),
+        tasks: vec![],
+        found: vec![],
+    };
     let no_plan = |job: &_, stage| Event::StagePlanFailed {
         job: Clone::clone(job),
         stage: StageId(stage),
@@ -75,7 +79,7 @@ fn a_join_that_comes_after_the_loss_is_not_believed() {
 fn answers_about_a_finished_job_are_named_and_its_attempts_end_in_silence() {
     let (mut rig, _) = Rig::started(config(), &[1], 1, &[1]);
     rig.cancel("j");
-    let plan = Event::StagePlanned { job: job("j"), stage: StageId(0), tasks: vec![] };
+    let plan = Event::StagePlanned { job: job("j"), stage: StageId(0), tasks: vec![], found: vec![] };
     assert_eq!(rig.tell(plan), ["warn job j is unknown or over"]);
     assert!(rig.err("w0", "s0-t0-a0", fatal("late")).is_empty());
     assert_eq!(rig.ok("w0", "s0-t0-a0"), ["warn attempt j-s0-t0-a0 does not run on worker w0"]);

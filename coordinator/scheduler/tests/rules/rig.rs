@@ -22,6 +22,7 @@ pub fn millis(ms: u64) -> Duration {
 /// Small limits, no backoff, no time-out of workers, no speculation.
 pub fn config() -> Config {
     Config {
+        first_attempt: 0,
         max_attempts: 3,
         retry_backoff: Duration::ZERO,
         retry_backoff_max: Duration::ZERO,
@@ -121,7 +122,7 @@ impl Rig {
 
     pub fn plan(&mut self, name: &str, stage: u32, weights: &[u64]) -> Vec<String> {
         let tasks = weights.iter().map(|weight| TaskPlan { weight: *weight, preferred: None }).collect();
-        self.tell(Event::StagePlanned { job: job(name), stage: StageId(stage), tasks })
+        self.tell(Event::StagePlanned { job: job(name), stage: StageId(stage), tasks, found: vec![] })
     }
 
     pub fn published(&mut self, name: &str) -> Vec<String> {

@@ -166,8 +166,12 @@ fn a_preferred_worker_is_taken() {
     rig.submit("j", 1);
     let task = |weight| tally_scheduler::TaskPlan { weight, preferred: Some(worker("w1")) };
     let stage = tally_proto::ids::StageId(0);
-    let said =
-        rig.tell(Event::StagePlanned { job: crate::rig::job("j"), stage, tasks: vec![task(1), task(9)] });
+    let said = rig.tell(Event::StagePlanned {
+        job: crate::rig::job("j"),
+        stage,
+        tasks: vec![task(1), task(9)],
+        found: vec![],
+    });
     assert_eq!(said, ["start w1 j-s0-t1-a0", "start w0 j-s0-t0-a0"]);
 }
 

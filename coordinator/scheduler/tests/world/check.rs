@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tally_proto::ids::{AttemptId, StageId, TaskId, WorkerId};
-use tally_scheduler::{Command, Event, JobState, Millis};
+use tally_proto::ids::{AttemptId, JobId, StageId, TaskId, WorkerId};
+use tally_scheduler::{Command, Event, Found, JobState, Millis};
 
 use super::{Believed, Checked, WORKER_TIMEOUT, World, speaker};
 
@@ -35,6 +35,9 @@ impl World {
                     self.succeeded.insert(attempt.clone());
                 }
             }
+            Event::StagePlanned { job, stage, found, .. } | Event::Found { job, stage, found } => {
+                found.iter().for_each(|found| self.believe_found(job, *stage, found));
+            }
             Event::Tick => {
                 let overdue = self.believed.iter().filter(|(_, w)| w.last_seen + WORKER_TIMEOUT <= self.now);
                 for worker in overdue.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
@@ -44,6 +47,22 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// Takes over what was found as the scheduler must: from workers that are here, an output
+    /// before a running attempt, and the first of each.
+    fn believe_found(&mut self, job: &JobId, stage: StageId, found: &Found) {
+        let task = TaskId { job: job.clone(), stage, index: found.index };
+        let attempt = AttemptId { task, attempt: found.attempt };
+        let over = self.jobs.get(job).is_none_or(|job| !job.finished.is_empty());
+        let Some(known) = self.believed.get_mut(&found.worker).filter(|_| !over) else { return };
+        self.tally.adopted += 1;
+        if found.done {
+            self.succeeded.insert(attempt);
+            return;
+        }
+        known.busy.insert(attempt.clone());
+        self.wanted.insert(attempt);
     }
 
     fn forget_worker(&mut self, worker: &WorkerId) {

@@ -2,16 +2,17 @@
 //! lost, their outputs move. Which of it happens when is chosen by the actions.
 
 use tally_proto::failure::Failure;
-use tally_proto::ids::{TaskId, WorkerId};
-use tally_scheduler::Event;
+use tally_proto::ids::{AttemptId, JobId, StageId, TaskId, WorkerId};
+use tally_scheduler::{Event, Found, JobShape, Scheduler, StageShape};
 
-use super::{World, choose, speaker};
+use super::{Checked, SimJob, SimWorker, World, choose, speaker};
 
 impl World {
     /// The worker dies, with what it runs.
     pub(super) fn fall(&mut self, at: usize) -> WorkerId {
         self.workers[at].well = false;
         self.workers[at].running.clear();
+        self.workers[at].held.clear();
         self.workers[at].id.clone()
     }
 
@@ -34,12 +35,17 @@ impl World {
             }),
             _ => Err(Failure::Fatal { reason: "bad input".into() }),
         };
+        if outcome.is_ok() {
+            self.workers[at].held.insert(attempt.clone());
+        }
         self.mail.push(Event::AttemptEnded { worker: self.workers[at].id.clone(), attempt, outcome });
     }
 
     /// The failure to read one of the task's inputs where it is now.
     fn lost_input(&mut self, task: &TaskId) -> Failure {
-        let reads = self.jobs[&task.job].reads[task.stage.0 as usize].clone();
+        // An attempt of a job that ended before the coordinator changed may still run.
+        let reads = self.jobs.get(&task.job).map(|job| job.reads[task.stage.0 as usize].clone());
+        let reads = reads.unwrap_or_default();
         let inputs = reads.into_iter().flat_map(|stage| {
             let outputs = self.scheduler.outputs(&task.job, stage);
             outputs.map(move |(index, worker, _)| {
@@ -72,8 +78,61 @@ impl World {
         let Some(from) = choose(self.workers.len(), n).map(|at| self.workers[at].id.clone()) else { return };
         let Some(to) = choose(self.workers.len(), to).map(|at| self.workers[at].id.clone()) else { return };
         for attempt in self.scheduler.outputs_needed_from(&from).into_iter().take(2) {
+            if let Some(to) = self.workers.iter_mut().find(|worker| worker.id == to && worker.well) {
+                to.held.insert(attempt.clone());
+            }
             let TaskId { job, stage, index } = attempt.task;
             self.mail.push(Event::OutputMoved { job, stage, index, from: from.clone(), to: to.clone() });
         }
+    }
+
+    /// What the workers that are well have of a stage.
+    pub(super) fn inventory(&self, job: &JobId, stage: StageId) -> Vec<Found> {
+        let mut found = Vec::new();
+        for worker in self.workers.iter().filter(|worker| worker.well) {
+            let of_stage = |a: &&AttemptId| a.task.job == *job && a.task.stage == stage;
+            let entry = |attempt: &AttemptId, done| Found {
+                index: attempt.task.index,
+                attempt: attempt.attempt,
+                worker: worker.id.clone(),
+                done,
+            };
+            found.extend(worker.running.iter().filter(of_stage).map(|attempt| entry(attempt, false)));
+            found.extend(worker.held.iter().filter(of_stage).map(|attempt| entry(attempt, true)));
+        }
+        found
+    }
+
+    /// The coordinator dies with all that it knew and all that was on its way to it; the next one
+    /// reads the journal (jobs, plans), and the workers that are well attach to it.
+    pub(super) fn restart(&mut self) -> Checked {
+        self.tally.restarts += 1;
+        self.epoch += 1;
+        self.log.push(format!("{} epoch {}", self.now, self.epoch));
+        self.scheduler = Scheduler::new(super::config(self.epoch << 12)).expect("valid options");
+        self.mail.clear();
+        self.believed.clear();
+        self.gone.clear();
+        self.wanted.clear();
+        self.winners.clear();
+        self.present.clear();
+        self.past.append(&mut self.jobs);
+        let live = self.past.extract_if(.., |_, job| job.finished.is_empty());
+        let live: Vec<_> = live.collect();
+        for at in 0..self.workers.len() {
+            let SimWorker { id, well, slots, .. } = &self.workers[at];
+            if *well {
+                self.tell(Event::WorkerJoined { worker: id.clone(), slots: *slots })?;
+            }
+        }
+        for (job, known) in live {
+            let stages: Vec<_> =
+                known.reads.iter().map(|reads| StageShape { reads: reads.clone() }).collect();
+            let SimJob { reads, plans, .. } = known;
+            self.jobs.insert(job.clone(), SimJob { reads, plans, ..SimJob::default() });
+            let shape = JobShape::new(stages).expect("a shape");
+            self.tell(Event::JobSubmitted { job, shape })?;
+        }
+        Ok(())
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use proptest::test_runner::TestCaseError;
 use tally_proto::ids::{AttemptId, JobId, StageId, TaskId, WorkerId};
 use tally_scheduler::{
-    Command, Config, Event, JobShape, Millis, Outcome, Scheduler, Speculation, StageShape, TaskPlan,
+    Command, Config, Event, JobShape, Millis, Outcome, Scheduler, Speculation, StageShape, TaskPlan, Warning,
 };
 
 pub const WORKER_TIMEOUT: u64 = 1000;
@@ -36,6 +36,8 @@ pub enum Action {
     Lose(u8),
     /// An output is handed over.
     Move(u8, u8),
+    /// The coordinator dies, and another one takes over what workers have.
+    Restart,
     Advance(u16),
 }
 
@@ -44,7 +46,10 @@ pub struct SimWorker {
     id: WorkerId,
     /// Whether it runs and speaks.
     well: bool,
+    slots: u32,
     running: BTreeSet<AttemptId>,
+    /// Outputs of attempts that succeeded there, and that moved there.
+    held: BTreeSet<AttemptId>,
 }
 
 /// What the scheduler must believe of a worker.
@@ -59,6 +64,8 @@ pub struct Believed {
 #[derive(Debug, Default)]
 pub struct SimJob {
     reads: Vec<Vec<StageId>>,
+    /// Of stages that were planned: their tasks. A coordinator's journal, so to speak.
+    plans: BTreeMap<StageId, Vec<TaskPlan>>,
     finished: Vec<Outcome>,
     released: u32,
     publishing: bool,
@@ -74,6 +81,8 @@ pub struct Tally {
     pub second_attempts: u64,
     pub timed_out: u64,
     pub warnings: u64,
+    pub restarts: u64,
+    pub adopted: u64,
     pub steps: u64,
 }
 
@@ -86,11 +95,14 @@ pub struct World {
     believed: BTreeMap<WorkerId, Believed>,
     gone: BTreeSet<WorkerId>,
     jobs: BTreeMap<JobId, SimJob>,
+    /// Jobs that were over before the last change of coordinators.
+    past: BTreeMap<JobId, SimJob>,
     mail: Vec<Event>,
     started: BTreeSet<AttemptId>,
     /// Attempts that run for a task: not ended, stopped or lost.
     wanted: BTreeSet<AttemptId>,
     succeeded: BTreeSet<AttemptId>,
+    epoch: u32,
     /// The last attempt that won each task.
     winners: BTreeMap<TaskId, u32>,
     /// The outputs after the last step.
@@ -100,10 +112,11 @@ pub struct World {
 
 pub type Checked = Result<(), TestCaseError>;
 
-fn config() -> Config {
+fn config(first_attempt: u32) -> Config {
     let rule = Speculation { quantile: 0.5, multiplier: 1.5, minimum: Duration::from_millis(100) };
     Config {
         max_attempts: 3,
+        first_attempt,
         retry_backoff: Duration::from_millis(50),
         retry_backoff_max: Duration::from_millis(200),
         max_excused: 3,
@@ -128,7 +141,7 @@ fn speaker(event: &Event) -> Option<&WorkerId> {
 impl World {
     pub fn new(seed: u64) -> Self {
         Self {
-            scheduler: Scheduler::new(config()).expect("valid options"),
+            scheduler: Scheduler::new(config(0)).expect("valid options"),
             now: 0,
             dice: seed | 1,
             log: Vec::new(),
@@ -136,10 +149,12 @@ impl World {
             believed: BTreeMap::new(),
             gone: BTreeSet::new(),
             jobs: BTreeMap::new(),
+            past: BTreeMap::new(),
             mail: Vec::new(),
             started: BTreeSet::new(),
             wanted: BTreeSet::new(),
             succeeded: BTreeSet::new(),
+            epoch: 0,
             winners: BTreeMap::new(),
             present: BTreeMap::new(),
             tally: Tally::default(),
@@ -197,6 +212,7 @@ impl World {
                 self.hand_over(n, to);
                 Ok(())
             }
+            Action::Restart => self.restart(),
             Action::Advance(by) => self.advance(u64::from(by % 400)),
         }
     }
@@ -216,10 +232,11 @@ impl World {
             for at in 0..self.workers.len() {
                 if self.workers[at].well {
                     let worker = self.workers[at].id.clone();
-                    let ended = std::mem::take(&mut self.workers[at].running).into_iter();
+                    let ended = std::mem::take(&mut self.workers[at].running);
+                    self.workers[at].held.extend(ended.iter().cloned());
                     let report =
                         |attempt| Event::AttemptEnded { worker: worker.clone(), attempt, outcome: Ok(()) };
-                    self.mail.extend(ended.map(report));
+                    self.mail.extend(ended.into_iter().map(report));
                 }
             }
             self.advance(300)?;
@@ -228,7 +245,7 @@ impl World {
     }
 
     fn all_is_over(&mut self) -> Checked {
-        for (id, job) in &self.jobs {
+        for (id, job) in self.jobs.iter().chain(&self.past) {
             match job.finished.as_slice() {
                 [Outcome::Done] => self.tally.done += 1,
                 [Outcome::Failed { .. }] => self.tally.failed += 1,
@@ -243,7 +260,7 @@ impl World {
     }
 
     fn submit(&mut self, shape: u8) -> Checked {
-        let job = JobId::parse(&format!("job{}", self.jobs.len())).expect("a job id");
+        let job = JobId::parse(&format!("job{}", self.jobs.len() + self.past.len())).expect("a job id");
         let reads = |list: &[u32]| StageShape { reads: list.iter().copied().map(StageId).collect() };
         let stages = match shape % 4 {
             0 => vec![reads(&[])],
@@ -266,7 +283,8 @@ impl World {
 
     fn join(&mut self, slots: u32) -> Checked {
         let worker = WorkerId::parse(&format!("w{}", self.workers.len())).expect("a worker id");
-        self.workers.push(SimWorker { id: worker.clone(), well: true, running: BTreeSet::new() });
+        let (running, held) = (BTreeSet::new(), BTreeSet::new());
+        self.workers.push(SimWorker { id: worker.clone(), well: true, slots, running, held });
         self.tell(Event::WorkerJoined { worker, slots })
     }
 
@@ -307,6 +325,9 @@ impl World {
             }
             Command::PlanStage { job, stage } => {
                 let (job, stage) = (job.clone(), *stage);
+                if let Some(tasks) = self.jobs[&job].plans.get(&stage).cloned() {
+                    return self.mail.push(Event::StagePlanned { job, stage, tasks, found: vec![] });
+                }
                 let tasks = self.roll(7);
                 let answer = if self.roll(50) == 0 {
                     Event::StagePlanFailed { job, stage, reason: "no files".into() }
@@ -316,8 +337,11 @@ impl World {
                         preferred: choose(world.workers.len(), world.now as u8)
                             .map(|at| world.workers[at].id.clone()),
                     };
-                    let tasks = (0..tasks).map(|_| task(self)).collect();
-                    Event::StagePlanned { job, stage, tasks }
+                    let tasks: Vec<_> = (0..tasks).map(|_| task(self)).collect();
+                    if let Some(known) = self.jobs.get_mut(&job) {
+                        known.plans.insert(stage, tasks.clone());
+                    }
+                    Event::StagePlanned { job, stage, tasks, found: vec![] }
                 };
                 self.mail.push(answer);
             }
@@ -337,11 +361,19 @@ impl World {
         }
     }
 
-    fn tell(&mut self, event: Event) -> Checked {
+    fn tell(&mut self, mut event: Event) -> Checked {
+        // A driver keeps inventories up to date with every report, so what it adds to the plan is what
+        // holds at that moment, not what held when the plan was asked for.
+        if let Event::StagePlanned { job, stage, found, .. } = &mut event {
+            *found = self.inventory(job, *stage);
+        }
         self.tally.steps += 1;
         let commands = self.scheduler.step(Millis(self.now), event.clone());
         self.log.push(format!("{} {event:?}\n    -> {commands:?}", self.now));
-        self.believe(&event);
+        let unasked = |c: &Command| matches!(c, Command::Warn { warning: Warning::UnaskedPlan { .. } });
+        if !commands.iter().any(unasked) {
+            self.believe(&event);
+        }
         for command in &commands {
             self.check_command(command)?;
             self.obey(command);
