@@ -18,4 +18,13 @@ pub mod v1 {
 /// The descriptors of all messages and services, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
+/// The version of the protocol between coordinators and workers that this program speaks.
+pub const PROTOCOL: u32 = 1;
+
+/// Metadata of a refusal: the address (`host:port`) of the coordinator that leads.
+pub const LEADER_METADATA: &str = "tally-leader";
+
+/// The longest message between coordinators, workers and clients, in bytes. (Flight's are longer.)
+pub const MESSAGE_BYTES: usize = 4 << 20;
+
 pub mod convert;
