@@ -4,7 +4,9 @@
 //! Not here: any code of the engine. Nothing below links the crates under test, so that a mistake there can't
 //! hide in its own check.
 
+pub mod certs;
 pub mod columns;
+pub mod consul;
 pub mod day;
 pub mod generated;
 pub mod golden;

@@ -1,0 +1,230 @@
+//! Services that the agent beside us keeps and checks. Not here: who else offers a service (`health`).
+//!
+//! Only an agent checks anything: a service that was written into the catalog by other ways stays "passing" for ever.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::client::{Call, Client, Op, segment};
+use crate::error::{Error, Result};
+use crate::health::CheckStatus;
+use crate::session::span;
+
+/// How the agent finds out whether a service lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// Asks the standard gRPC health service at `host:port` or `host:port/service`.
+    Grpc { target: String, tls: bool },
+    /// Gets a URL: 2xx passes, 429 warns, all else is critical.
+    Http { url: String },
+    /// Opens a connection to `host:port`.
+    Tcp { target: String },
+    /// Waits to be told with [`Agent::update_ttl`].
+    Ttl { ttl: Duration },
+}
+
+/// A check of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// Unique on the agent; by default `service:` and the service's id.
+    pub id: Option<String>,
+    pub probe: Probe,
+    /// Between two probes. Without meaning for a TTL.
+    pub interval: Duration,
+    /// Of one probe. Without meaning for a TTL.
+    pub timeout: Duration,
+    /// Removes the service when the check was critical for so long; Consul takes no less than a minute.
+    pub deregister_after: Option<Duration>,
+    /// Until the first result. Consul's default is critical.
+    pub initial: CheckStatus,
+    /// Whether the probes trust any certificate.
+    pub skip_verify: bool,
+}
+
+impl Check {
+    /// A check every 10 s with 5 s for an answer, critical until the first one, that never removes the service.
+    pub fn new(probe: Probe) -> Self {
+        Self {
+            id: None,
+            probe,
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(5),
+            deregister_after: None,
+            initial: CheckStatus::Critical,
+            skip_verify: false,
+        }
+    }
+}
+
+/// A service to be registered. Registering the same id again replaces it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    /// Unique on the agent.
+    pub id: String,
+    /// What others look for.
+    pub name: String,
+    /// Where it is; empty: the agent's own address.
+    pub address: String,
+    pub port: u16,
+    pub tags: Vec<String>,
+    /// Consul takes 64 pairs, keys up to 128 characters of `A-Z a-z 0-9 _ -`, values up to 512.
+    pub meta: BTreeMap<String, String>,
+    pub checks: Vec<Check>,
+}
+
+/// The agent part of the API.
+#[derive(Clone, Copy, Debug)]
+pub struct Agent<'c> {
+    client: &'c Client,
+}
+
+impl<'c> Agent<'c> {
+    pub(crate) fn new(client: &'c Client) -> Self {
+        Self { client }
+    }
+
+    /// Registers a service, or changes it. The check's state begins anew.
+    ///
+    /// # Errors
+    /// See [`Error`]; what Consul does not take comes back as a status with its reason.
+    pub async fn register(&self, service: &Service) -> Result<()> {
+        let op = Op::new("register service", &service.id);
+        if service.id.is_empty() || service.name.is_empty() {
+            return Err(op.argument("a service needs an id and a name"));
+        }
+        let checks =
+            service.checks.iter().enumerate().map(|(at, check)| body_of(service, at, check)).collect();
+        let body = ServiceBody {
+            id: &service.id,
+            name: &service.name,
+            address: &service.address,
+            port: service.port,
+            tags: &service.tags,
+            meta: &service.meta,
+            checks,
+        };
+        let call = Call::put(op, "/v1/agent/service/register".into()).json(&body)?;
+        self.client.call(call).await.map(|_| ())
+    }
+
+    /// Removes a service; also fine if the agent does not know it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn deregister(&self, service_id: &str) -> Result<()> {
+        let op = Op::new("deregister service", service_id);
+        let path = format!("/v1/agent/service/deregister/{}", segment(op, service_id)?);
+        self.client.call(Call::put(op, path).or_not_found()).await.map(|_| ())
+    }
+
+    /// Tells the state of a TTL check; `output` is shown to people (servers cut it at 4 KiB). False: the agent does
+    /// not know the check, as after a restart without its data: register the service again.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn update_ttl(&self, check_id: &str, status: CheckStatus, output: &str) -> Result<bool> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Body<'a> {
+            status: CheckStatus,
+            output: &'a str,
+        }
+        let op = Op::new("update check", check_id);
+        if status == CheckStatus::Maintenance {
+            return Err(op.argument("a check can't be in maintenance; set the service's mode"));
+        }
+        let path = format!("/v1/agent/check/update/{}", segment(op, check_id)?);
+        let call = Call::put(op, path).json(&Body { status, output })?.or_not_found();
+        match self.client.call(call).await {
+            Ok(answer) => Ok(answer.found()),
+            // Before 1.11 there was no status of its own for it.
+            Err(Error::Status { status: 500, body, .. }) if body.contains("does not have associated TTL") => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes a service out of the passing ones, whatever its checks say, or puts it back. False: the agent does not
+    /// know the service.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn maintenance(&self, service_id: &str, on: bool, reason: &str) -> Result<bool> {
+        let op = Op::new("set maintenance mode of service", service_id);
+        let path = format!("/v1/agent/service/maintenance/{}", segment(op, service_id)?);
+        let call = Call::put(op, path).query("enable", on.to_string()).query("reason", reason);
+        Ok(self.client.call(call.or_not_found()).await?.found())
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct ServiceBody<'a> {
+    #[serde(rename = "ID")]
+    id: &'a str,
+    name: &'a str,
+    address: &'a str,
+    port: u16,
+    tags: &'a [String],
+    meta: &'a BTreeMap<String, String>,
+    checks: Vec<CheckBody<'a>>,
+}
+
+/// A check as it is sent: the absent fields decide what kind it is.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct CheckBody<'a> {
+    #[serde(rename = "CheckID")]
+    id: String,
+    status: CheckStatus,
+    #[serde(rename = "GRPC", skip_serializing_if = "Option::is_none")]
+    grpc: Option<&'a str>,
+    #[serde(rename = "GRPCUseTLS", skip_serializing_if = "Option::is_none")]
+    grpc_tls: Option<bool>,
+    #[serde(rename = "HTTP", skip_serializing_if = "Option::is_none")]
+    http: Option<&'a str>,
+    #[serde(rename = "TCP", skip_serializing_if = "Option::is_none")]
+    tcp: Option<&'a str>,
+    #[serde(rename = "TTL", skip_serializing_if = "Option::is_none")]
+    ttl: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interval: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout: Option<String>,
+    #[serde(rename = "TLSSkipVerify")]
+    skip_verify: bool,
+    #[serde(rename = "DeregisterCriticalServiceAfter", skip_serializing_if = "Option::is_none")]
+    deregister_after: Option<String>,
+}
+
+fn body_of<'a>(service: &Service, at: usize, check: &'a Check) -> CheckBody<'a> {
+    let id = check.id.clone().unwrap_or_else(|| match at {
+        0 => format!("service:{}", service.id),
+        _ => format!("service:{}:{}", service.id, at + 1),
+    });
+    let mut body = CheckBody {
+        id,
+        status: check.initial,
+        skip_verify: check.skip_verify,
+        deregister_after: check.deregister_after.map(span),
+        ..CheckBody::default()
+    };
+    match &check.probe {
+        Probe::Grpc { target, tls } => {
+            body.grpc = Some(target);
+            body.grpc_tls = Some(*tls);
+        }
+        Probe::Http { url } => body.http = Some(url),
+        Probe::Tcp { target } => body.tcp = Some(target),
+        Probe::Ttl { ttl } => {
+            body.ttl = Some(span(*ttl));
+            return body;
+        }
+    }
+    body.interval = Some(span(check.interval));
+    body.timeout = Some(span(check.timeout));
+    body
+}

@@ -1,0 +1,148 @@
+//! Services of the agent: checks that find out, or are told, and how others see it.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use consul_api_client::{
+    Check, CheckStatus, Client, Error, Probe, Service, ServiceHealth, WatchOptions, Which,
+};
+
+use super::{DEADLINE, first, next, start};
+
+fn service(port: u16, check: Check) -> Service {
+    Service {
+        id: "svc 1/a".into(),
+        name: "svc".into(),
+        address: "127.0.0.1".into(),
+        port,
+        tags: vec!["blue".into(), "b c".into()],
+        meta: [("zone".to_owned(), "a=b".to_owned())].into(),
+        checks: vec![check],
+    }
+}
+
+async fn status(consul: &Client) -> Result<CheckStatus> {
+    Ok(consul.health().service("svc", Which::All).await?.first().context("no instance")?.status())
+}
+
+#[tokio::test]
+async fn a_service_whose_port_closes_turns_critical() -> Result<()> {
+    let Some((_agent, consul)) = start()? else { return Ok(()) };
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let port = listener.local_addr()?.port();
+    let probe = Probe::Tcp { target: format!("127.0.0.1:{port}") };
+    let check = Check {
+        interval: Duration::from_millis(200),
+        deregister_after: Some(Duration::from_secs(60)),
+        ..Check::new(probe)
+    };
+    let mut watch = consul.watch_service("svc", Which::Passing, WatchOptions::default());
+    assert_eq!(next(&mut watch).await??, []);
+    consul.agent().register(&service(port, check)).await?;
+    let (found, errors) = first(&mut watch, |found| found.len() == 1).await?;
+    assert_eq!(errors, 0);
+    let [found]: [ServiceHealth; 1] = found.try_into().map_err(|_| anyhow::anyhow!("not one"))?;
+    assert_eq!((found.service.id.as_str(), found.service.name.as_str()), ("svc 1/a", "svc"));
+    assert_eq!(found.service.tags, ["blue", "b c"]);
+    assert_eq!(found.service.meta["zone"], "a=b");
+    assert_eq!((found.address(), found.node.name.as_str()), (format!("127.0.0.1:{port}"), "test-node"));
+    assert_eq!(found.status(), CheckStatus::Passing);
+
+    drop(listener);
+    first(&mut watch, Vec::is_empty).await?;
+    assert_eq!(status(&consul).await?, CheckStatus::Critical);
+    let checks = consul.health().service("svc", Which::All).await?.remove(0).checks;
+    let check = checks.iter().find(|check| check.id == "service:svc 1/a").context("no check")?;
+    assert!(check.output.contains("refused"), "{}", check.output);
+
+    consul.agent().deregister("svc 1/a").await?;
+    consul.agent().deregister("svc 1/a").await?;
+    assert_eq!(consul.health().service("svc", Which::All).await?, []);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_grpc_and_an_http_check_that_nobody_answers_stay_critical() -> Result<()> {
+    let Some((_agent, consul)) = start()? else { return Ok(()) };
+    // Bound but never accepted: nobody else can take the port and answer.
+    let closed = TcpListener::bind("127.0.0.1:0")?;
+    let target = closed.local_addr()?.to_string();
+    let quick = |probe| Check {
+        interval: Duration::from_millis(200),
+        timeout: Duration::from_millis(200),
+        initial: CheckStatus::Passing,
+        ..Check::new(probe)
+    };
+    let mut both = service(1, quick(Probe::Grpc { target: format!("{target}/part"), tls: false }));
+    both.checks.push(quick(Probe::Http { url: format!("http://{target}/healthz") }));
+    let mut watch = consul.watch_service("svc", Which::All, WatchOptions::default());
+    consul.agent().register(&both).await?;
+    let (found, _) = first(&mut watch, |found| {
+        let bad =
+            |one: &ServiceHealth| one.checks.iter().filter(|c| c.status == CheckStatus::Critical).count();
+        found.first().is_some_and(|one| bad(one) == 2)
+    })
+    .await?;
+    let mut ids: Vec<_> = found[0].checks.iter().map(|check| check.id.as_str()).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, ["serfHealth", "service:svc 1/a", "service:svc 1/a:2"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_ttl_check_is_what_it_is_told() -> Result<()> {
+    let Some((_agent, consul)) = start()? else { return Ok(()) };
+    let agent = consul.agent();
+    let check = Check { id: Some("beat".into()), ..Check::new(Probe::Ttl { ttl: Duration::from_secs(2) }) };
+    assert!(!agent.update_ttl("beat", CheckStatus::Passing, "").await?, "nobody knows it yet");
+    agent.register(&service(1, check)).await?;
+    let mut watch = consul.watch_service("svc", Which::All, WatchOptions::default());
+    for told in [CheckStatus::Passing, CheckStatus::Warning, CheckStatus::Critical, CheckStatus::Passing] {
+        assert!(agent.update_ttl("beat", told, "as told").await?);
+        first(&mut watch, |found| found.first().is_some_and(|one| one.status() == told)).await?;
+    }
+    // Not told again, it is critical after its TTL.
+    first(&mut watch, |found| found.first().is_some_and(|one| one.status() == CheckStatus::Critical)).await?;
+    let error = agent.update_ttl("beat", CheckStatus::Maintenance, "").await.unwrap_err();
+    assert!(matches!(error, Error::Argument { .. }), "{error:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn maintenance_takes_a_service_out_and_back() -> Result<()> {
+    let Some((_agent, consul)) = start()? else { return Ok(()) };
+    let agent = consul.agent();
+    let check =
+        Check { initial: CheckStatus::Passing, ..Check::new(Probe::Ttl { ttl: Duration::from_secs(600) }) };
+    agent.register(&service(1, check)).await?;
+    let mut watch = consul.watch_service("svc", Which::Passing, WatchOptions::default());
+    first(&mut watch, |found| found.len() == 1).await?;
+    assert!(agent.maintenance("svc 1/a", true, "draining: 50% & more").await?);
+    first(&mut watch, Vec::is_empty).await?;
+    let all = consul.health().service("svc", Which::All).await?;
+    assert_eq!(all[0].status(), CheckStatus::Maintenance);
+    assert!(all[0].checks.iter().any(|check| check.notes == "draining: 50% & more"), "{all:?}");
+    assert!(agent.maintenance("svc 1/a", false, "").await?);
+    first(&mut watch, |found| found.len() == 1).await?;
+    assert!(!agent.maintenance("nobody", true, "").await?);
+
+    let error = agent.register(&Service::default()).await.unwrap_err();
+    assert!(matches!(error, Error::Argument { .. }), "{error:?}");
+    let mut bad = service(1, Check::new(Probe::Ttl { ttl: Duration::from_secs(1) }));
+    bad.meta = [("no blanks".to_owned(), String::new())].into();
+    let error = agent.register(&bad).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::Status { status: 400, body, .. } if body.contains("no blanks")),
+        "{error}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_leader_is_named() -> Result<()> {
+    let Some((_agent, consul)) = start()? else { return Ok(()) };
+    let leader = tokio::time::timeout(DEADLINE, consul.leader()).await??.context("no leader")?;
+    assert!(leader.starts_with("127.0.0.1:"), "{leader}");
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! Consul that is gone, hangs, or is something else: errors that name the place, and watches that come back.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use consul_api_client::{Client, Config, Error, WatchOptions};
+use tokio::task::block_in_place;
+
+use super::{DEADLINE, durable, first, next, start, start_with};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_is_gone_is_named_and_found_again() -> Result<()> {
+    let Some((mut agent, consul)) = start_with(durable())? else { return Ok(()) };
+    consul.kv().put("k", "kept").await?;
+    let mut watch = consul.watch_key("k", WatchOptions::default());
+    next(&mut watch).await??;
+    agent.kill();
+    let error = consul.kv().get("k").await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }) && error.is_transient(), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains(&format!("http://{}", agent.address())), "{text}");
+    assert!(text.contains("get key \"k\"") && text.contains("refused"), "{text}");
+
+    // The watch tells it more than once, with pauses in between.
+    let begin = Instant::now();
+    for _ in 0..4 {
+        let error = next(&mut watch).await?.unwrap_err();
+        assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
+    }
+    let least = Duration::from_millis(50 + 100 + 200);
+    assert!(begin.elapsed() >= least, "errors came without pauses: {:?}", begin.elapsed());
+
+    block_in_place(|| agent.restart())?;
+    let (pair, _) = first(&mut watch, Option::is_some).await?;
+    assert_eq!(&pair.context("no pair")?.value[..], b"kept");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_that_hangs_is_waited_for_so_long_and_no_longer() -> Result<()> {
+    let Some((agent, _)) = start()? else { return Ok(()) };
+    let config = Config { request_timeout: Duration::from_millis(500), ..Config::new(agent.address()) };
+    let hasty = Client::new(&config)?;
+    hasty.kv().put("k", "x").await?;
+    agent.freeze()?;
+    let error = tokio::time::timeout(DEADLINE, hasty.kv().get("k")).await?.unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }) && error.is_transient(), "{error:?}");
+    assert!(error.to_string().contains(&agent.address()), "{error}");
+    let mut watch = hasty.watch_key("k", WatchOptions::default());
+    assert!(next(&mut watch).await?.is_err());
+    agent.thaw()?;
+    first(&mut watch, Option::is_some).await?;
+    Ok(())
+}
+
+/// Answers one request with `answer`, whatever it asks.
+fn impostor(answer: Vec<u8>) -> Result<Client> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let client = Client::new(&Config::new(listener.local_addr()?.to_string()))?;
+    std::thread::spawn(move || {
+        let Ok((mut stream, _)) = listener.accept() else { return };
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(&answer);
+    });
+    Ok(client)
+}
+
+fn http(status: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nLocation: /elsewhere\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+#[tokio::test]
+async fn answers_of_something_else_are_errors_with_a_piece_of_them() -> Result<()> {
+    let error = impostor(http("502 Bad Gateway", &[b'x'; 100_000]))?.kv().get("k").await.unwrap_err();
+    assert!(
+        matches!(&error, Error::Status { status: 502, body, .. } if body == &"x".repeat(512)),
+        "{error:?}"
+    );
+    assert!(error.is_transient());
+
+    let error = impostor(http("302 Found", b""))?.kv().get("k").await.unwrap_err();
+    assert!(matches!(error, Error::Status { status: 302, .. }), "a redirect is not followed: {error:?}");
+
+    let error = impostor(http("200 OK", b"<html>"))?.kv().get("k").await.unwrap_err();
+    assert!(matches!(error, Error::Decode { .. }) && !error.is_transient(), "{error:?}");
+
+    let value = br#"[{"LockIndex":0,"Key":"k","Flags":0,"Value":"!","CreateIndex":1,"ModifyIndex":1}]"#;
+    let error = impostor(http("200 OK", value))?.kv().get("k").await.unwrap_err();
+    assert!(matches!(error, Error::Decode { .. }), "{error:?}");
+
+    let error = impostor(http("200 OK", b"false"))?.kv().put("k", "x").await.unwrap_err();
+    assert!(matches!(error, Error::Decode { .. }), "{error:?}");
+
+    let error = impostor(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n[".to_vec())?.kv().get("k").await;
+    let error = error.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }), "cut in the middle: {error:?}");
+
+    let error =
+        impostor(http("500 Internal Server Error", b"No cluster leader"))?.leader().await.unwrap_err();
+    assert!(matches!(error, Error::NoLeader { .. }) && error.is_transient(), "{error:?}");
+    assert_eq!(impostor(http("200 OK", b"\"\""))?.leader().await?, None);
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! The client against real agents: every test starts its own. Not here: what needs no Consul (unit tests).
+
+mod agent;
+mod away;
+mod kv;
+mod security;
+mod session;
+mod watch;
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use consul_api_client::{Changes, Client, Config, NewSession};
+use futures::StreamExt;
+use serde_json::json;
+use tally_tests::consul::{ConsulAgent, Setup};
+
+/// How long anything may take before it counts as hung.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A `-dev` agent and a client of it; `None` where there is no Consul.
+fn start() -> Result<Option<(ConsulAgent, Client)>> {
+    start_with(Setup::default())
+}
+
+fn start_with(setup: Setup) -> Result<Option<(ConsulAgent, Client)>> {
+    let Some(agent) = ConsulAgent::start(setup)? else { return Ok(None) };
+    let client = Client::new(&Config::new(agent.address()))?;
+    Ok(Some((agent, client)))
+}
+
+/// A server that keeps its data, and takes sessions shorter than Consul's usual 10 s.
+fn durable() -> Setup {
+    Setup { durable: true, config: json!({ "session_ttl_min": "1s" }), ..Setup::default() }
+}
+
+/// A session that lives until it is destroyed, and whose keys are free at once then.
+fn plain_session() -> NewSession {
+    NewSession { lock_delay: Some(Duration::ZERO), ..NewSession::default() }
+}
+
+/// Asks again and again until there is a value.
+async fn eventually<T, F>(what: &str, mut ask: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<Option<T>>>,
+{
+    let start = Instant::now();
+    while start.elapsed() < DEADLINE {
+        if let Some(value) = ask().await? {
+            return Ok(value);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    bail!("waited in vain for {what}")
+}
+
+/// The next thing that a watch yields.
+async fn next<T>(changes: &mut Changes<T>) -> Result<consul_api_client::Result<T>> {
+    tokio::time::timeout(DEADLINE, changes.next())
+        .await
+        .context("the watch is silent")?
+        .context("the watch ended")
+}
+
+/// The first value that a watch yields and that `wanted` takes; errors on the way are counted.
+async fn first<T: std::fmt::Debug>(
+    changes: &mut Changes<T>,
+    wanted: impl Fn(&T) -> bool,
+) -> Result<(T, usize)> {
+    let mut errors = 0;
+    let start = Instant::now();
+    while start.elapsed() < DEADLINE {
+        match next(changes).await? {
+            Ok(value) if wanted(&value) => return Ok((value, errors)),
+            Ok(_) => {}
+            Err(_) => errors += 1,
+        }
+    }
+    bail!("the watch never saw it")
+}

@@ -1,0 +1,132 @@
+//! ACL tokens, TLS, datacenters and namespaces.
+
+use anyhow::{Context, Result};
+use consul_api_client::{Client, Config, Error, NewSession, Tls, Token};
+use serde_json::json;
+use tally_tests::certs::Authority;
+use tally_tests::consul::{ConsulAgent, Setup};
+
+use super::start;
+
+const MASTER: &str = "00000000-1111-2222-3333-444444444444";
+
+#[tokio::test]
+async fn a_token_opens_what_is_closed_without() -> Result<()> {
+    let acl = json!({ "acl": { "enabled": true, "default_policy": "deny", "tokens": { "master": MASTER } } });
+    let setup = Setup { config: acl, token: Some(MASTER.into()), ..Setup::default() };
+    let Some(agent) = ConsulAgent::start(setup)? else { return Ok(()) };
+    let with = |token: Option<Token>| Client::new(&Config { token, ..Config::new(agent.address()) });
+
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("token");
+    std::fs::write(&file, format!("{MASTER}\n"))?;
+    let right = with(Some(Token::from_file(&file)?))?;
+    right.kv().put("k", "secret").await?;
+    assert!(right.kv().get("k").await?.is_some());
+
+    let wrong = with(Some(Token::new("99999999-1111-2222-3333-444444444444")?))?;
+    let denied = |error: Error, what: &str| {
+        let text = error.to_string();
+        assert!(matches!(error, Error::PermissionDenied { .. }), "{what}: {error:?}");
+        assert!(text.starts_with(what) && text.contains("token"), "{text}");
+        assert!(!text.contains("99999999") && !error.is_transient(), "{text}");
+    };
+    denied(wrong.kv().put("k", "x").await.unwrap_err(), "put key \"k\"");
+    denied(wrong.kv().get("k").await.unwrap_err(), "get key \"k\"");
+    denied(wrong.sessions().create(&NewSession::default()).await.unwrap_err(), "create session");
+    let none = with(None)?;
+    denied(none.kv().cas("k", "x", 0).await.unwrap_err(), "compare-and-swap key \"k\"");
+    assert_eq!(&right.kv().get("k").await?.context("no k")?.value[..], b"secret");
+
+    let missing = Token::from_file(&dir.path().join("nowhere")).unwrap_err().to_string();
+    assert!(missing.contains("nowhere"), "{missing}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn tls_trusts_its_authority_and_shows_a_certificate() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let ca = Authority::new("the right one")?;
+    let ca_file = ca.write(dir.path(), "ca")?;
+    let server = ca.sign(dir.path(), "server", &["localhost"])?;
+    let client = ca.sign(dir.path(), "client", &["client"])?;
+    let stranger = Authority::new("another one")?;
+    let stranger_file = stranger.write(dir.path(), "stranger")?;
+    let config = json!({
+        "ca_file": ca_file, "cert_file": server.cert, "key_file": server.key, "verify_incoming_https": true,
+    });
+    let Some(agent) = ConsulAgent::start(Setup { https: true, config, ..Setup::default() })? else {
+        return Ok(());
+    };
+    let address = format!("https://{}", agent.https_address());
+    let with = |tls: Tls| Client::new(&Config { tls, ..Config::new(&address) });
+    let trusting = Tls { ca_file: Some(ca_file.clone()), ..Tls::default() };
+    let known = Tls {
+        client_cert: Some(client.cert.clone()),
+        client_key: Some(client.key.clone()),
+        ..trusting.clone()
+    };
+
+    let good = with(known.clone())?;
+    good.kv().put("k", "over TLS").await?;
+    assert_eq!(&good.kv().get("k").await?.context("no k")?.value[..], b"over TLS");
+
+    let nameless = with(trusting.clone())?.kv().get("k").await.unwrap_err();
+    assert!(matches!(nameless, Error::Unreachable { .. }), "{nameless:?}");
+    let untrusted = with(Tls { ca_file: Some(stranger_file), ..known.clone() })?.kv().get("k").await;
+    let untrusted = untrusted.unwrap_err().to_string();
+    assert!(untrusted.contains("UnknownIssuer") && untrusted.contains(&address), "{untrusted}");
+    let misnamed = Config { tls: known.clone(), ..Config::new(address.replace("localhost", "127.0.0.1")) };
+    let misnamed = Client::new(&misnamed)?.kv().get("k").await.unwrap_err().to_string();
+    assert!(misnamed.contains("not valid for name"), "{misnamed}");
+    Ok(())
+}
+
+#[test]
+fn settings_of_tls_that_can_not_work_are_refused() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let ca = Authority::new("one")?;
+    let ca_file = Some(ca.write(dir.path(), "ca")?);
+    let signed = ca.sign(dir.path(), "client", &["client"])?;
+    let empty = dir.path().join("empty.pem");
+    std::fs::write(&empty, "no certificate\n")?;
+    let check = |address: &str, tls: Tls, expect: &str| {
+        let error = Client::new(&Config { tls, ..Config::new(address) }).unwrap_err().to_string();
+        assert!(error.contains(expect), "{error}");
+    };
+    let https = "https://localhost";
+    let ca_only = Tls { ca_file, ..Tls::default() };
+    check("http://localhost", ca_only.clone(), "not https");
+    check(https, Tls { client_cert: Some(signed.cert.clone()), ..ca_only.clone() }, "together");
+    check(
+        https,
+        Tls { ca_file: Some(empty.clone()), ..Tls::default() },
+        "empty.pem: it holds no certificate",
+    );
+    check(https, Tls { ca_file: Some(dir.path().join("gone.pem")), ..Tls::default() }, "gone.pem");
+    let keyless = Tls { client_cert: Some(signed.cert), client_key: Some(empty), ..ca_only };
+    check(https, keyless, "the client key");
+    Ok(())
+}
+
+#[tokio::test]
+async fn datacenter_and_namespace_are_asked_for() -> Result<()> {
+    let Some((agent, _)) = start()? else { return Ok(()) };
+    let with = |dc: &str, ns: Option<&str>| {
+        Client::new(&Config {
+            datacenter: Some(dc.into()),
+            namespace: ns.map(Into::into),
+            ..Config::new(agent.address())
+        })
+    };
+    with("dc1", None)?.kv().put("k", "x").await?;
+    let error = with("far away", None)?.kv().get("k").await.unwrap_err();
+    assert!(
+        matches!(&error, Error::Status { body, .. } if body.contains("No path to datacenter")),
+        "{error:?}"
+    );
+    // Only Enterprise has namespaces; the others say so, which shows that it was sent.
+    let error = with("dc1", Some("team"))?.kv().get("k").await.unwrap_err();
+    assert!(matches!(&error, Error::Status { status: 400, body, .. } if body.contains("ns")), "{error:?}");
+    Ok(())
+}
