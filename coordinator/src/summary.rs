@@ -1,9 +1,13 @@
 //! What is said of a job when it is over, for people and for programs.
 
-use serde::Serialize;
+use std::borrow::Cow;
 
-/// A finished job. The JSON form is stable: fields are added, never changed.
-#[derive(Debug, Clone, Serialize)]
+use serde::{Deserialize, Serialize};
+
+/// A finished job. The JSON form is stable: fields are added, never changed; one that a coordinator
+/// of another version left out is empty.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Summary {
     /// The job.
     pub job_id: String,
@@ -34,10 +38,11 @@ pub struct Summary {
 }
 
 /// One stage of a finished job.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct StageSummary {
     /// `plan`, `map`, `reduce`, `write` or `publish`.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Tasks in it.
     pub tasks: usize,
     /// Rows read (map) or written (reduce, write).

@@ -159,7 +159,7 @@ impl Leader {
             return false;
         }
         self.last.take_if(|last| *last == found.address);
-        self.tried.push((found.address.to_string(), status.message().to_string()));
+        self.tried.push((found.address.to_string(), why(status)));
         let tried = |address: &Address| self.tried.iter().any(|(other, _)| *other == address.0);
         if let Some(hint) = leader_named(status).filter(|hint| !tried(hint)) {
             match &mut self.round {
@@ -187,6 +187,15 @@ fn another_may_answer(status: &Status) -> bool {
     // Only what this side saw of a broken connection has a cause; what came over it has none.
     let broken = std::error::Error::source(status).is_some();
     broken || matches!(status.code(), Code::FailedPrecondition | Code::Unavailable | Code::DeadlineExceeded)
+}
+
+/// Why there was no answer, for people: what the other side said, or what broke the way to it.
+pub fn why(status: &Status) -> String {
+    match (std::error::Error::source(status), status.message()) {
+        (Some(broken), _) => reason(broken),
+        (None, "") => status.code().to_string(),
+        (None, said) => said.to_string(),
+    }
 }
 
 /// Who leads, according to a refusal.

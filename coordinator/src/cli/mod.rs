@@ -1,14 +1,24 @@
 //! The `tally` command: arguments in, exit code out.
 //!
-//! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 the
-//! job failed, 2 wrong usage, 130 interrupted.
+//! Results go to standard output, everything else to standard error. Exit codes: [`EXIT_CODES`].
 
+mod cancel;
+mod connect;
 mod demo;
+mod duration;
+mod follow;
 mod generate;
+mod job;
+mod job_args;
+mod jobs;
 mod objectives;
+mod output;
 mod progress;
 mod run;
+mod show;
 mod size;
+mod submit;
+mod workers;
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
@@ -20,12 +30,28 @@ use tracing_subscriber::EnvFilter;
 pub const FAILED: u8 = 1;
 /// The arguments make no sense together.
 pub const USAGE: u8 = 2;
+/// The job was cancelled.
+pub const CANCELLED: u8 = 3;
+/// The job, or its start, took longer than `--timeout`.
+pub const TIMED_OUT: u8 = 4;
+/// No coordinator that leads was found.
+pub const NO_LEADER: u8 = 5;
 /// Interrupted by the user.
 pub const INTERRUPTED: u8 = 130;
 
+/// The exit codes, for `--help`.
+pub const EXIT_CODES: &str = "Exit codes:
+    0  done
+    1  the job failed, or the coordinator refused
+    2  wrong usage
+    3  the job was cancelled
+    4  --timeout is over
+    5  no coordinator that leads was found
+  130  interrupted; a job of a cluster goes on";
+
 /// Exact distinct counts over a day of Parquet telemetry.
 #[derive(Debug, Parser)]
-#[command(name = "tally", version, propagate_version = true)]
+#[command(name = "tally", version, propagate_version = true, after_help = EXIT_CODES)]
 struct Cli {
     /// What to log on standard error, for example `info` or `tally_worker=debug`
     #[arg(long, global = true, env = "TALLY_LOG", default_value = "warn")]
@@ -42,6 +68,19 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Generate a small day, run the job over it, and show the result
     Demo(demo::DemoArgs),
+    /// Hand the job to a cluster, wait for its end and exit with its result
+    Submit(submit::SubmitArgs),
+    /// List a cluster's jobs
+    Jobs(jobs::JobsArgs),
+    /// Show one job
+    Job(job::JobIdArgs),
+    /// Cancel a job
+    Cancel(job::JobIdArgs),
+    /// List a cluster's workers
+    Workers(workers::WorkersArgs),
+    /// Act on one worker
+    #[command(subcommand)]
+    Worker(workers::WorkerCommand),
 }
 
 /// Why a command did not do what it was asked to.
@@ -53,6 +92,29 @@ enum Stop {
     Failed(String),
     /// The user wanted it to end.
     Interrupted,
+    /// The user does not wait for it; what goes on.
+    Detached(String),
+    /// Somebody cancelled the job.
+    Cancelled(String),
+    /// It took longer than it was given.
+    TimedOut(String),
+    /// There is nobody to ask.
+    NoLeader(String),
+}
+
+impl Stop {
+    /// The sentence for standard error, and the exit code.
+    fn report(self) -> (String, u8) {
+        match self {
+            Stop::Usage(why) => (format!("error: {why}\n\nFor more information, try '--help'."), USAGE),
+            Stop::Failed(why) => (format!("error: {why}"), FAILED),
+            Stop::Interrupted => ("interrupted: the output is as it was".into(), INTERRUPTED),
+            Stop::Detached(why) => (format!("interrupted: {why}"), INTERRUPTED),
+            Stop::Cancelled(why) => (format!("cancelled: {why}"), CANCELLED),
+            Stop::TimedOut(why) => (format!("timed out: {why}"), TIMED_OUT),
+            Stop::NoLeader(why) => (format!("error: {why}"), NO_LEADER),
+        }
+    }
 }
 
 /// Parses the arguments, runs the command, gives its exit code.
@@ -66,22 +128,17 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::main(&args),
         Command::Generate(args) => generate::main(&args),
         Command::Demo(args) => demo::main(&args),
+        Command::Submit(args) => submit::main(&args),
+        Command::Jobs(args) => jobs::main(&args),
+        Command::Job(args) => job::main(&args),
+        Command::Cancel(args) => cancel::main(&args),
+        Command::Workers(args) => workers::main(&args),
+        Command::Worker(command) => workers::worker(&command),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Stop::Usage(message)) => {
-            eprintln!("error: {message}\n\nFor more information, try '--help'.");
-            ExitCode::from(USAGE)
-        }
-        Err(Stop::Failed(message)) => {
-            eprintln!("error: {message}");
-            ExitCode::from(FAILED)
-        }
-        Err(Stop::Interrupted) => {
-            eprintln!("interrupted: the output is as it was");
-            ExitCode::from(INTERRUPTED)
-        }
-    }
+    let Err(stop) = done else { return ExitCode::SUCCESS };
+    let (text, code) = stop.report();
+    eprintln!("{text}");
+    ExitCode::from(code)
 }
 
 /// Writes to standard output. Whoever closed it early has seen enough.

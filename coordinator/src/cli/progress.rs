@@ -1,5 +1,5 @@
-//! The progress bar of an embedded run: stage, shards, rows, bytes, time left. Shown on a
-//! terminal only.
+//! The progress bar: how it looks, and what an embedded run shows on it: stage, shards, rows, bytes,
+//! time left. Shown on a terminal only.
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +9,31 @@ use crate::embedded::Progress;
 
 const REFRESH: Duration = Duration::from_millis(100);
 /// Steps of the bar: each of the three stages has its share of them.
-const STEPS: u64 = 1000;
+pub const STEPS: u64 = 1000;
 
-/// Shows `progress` until the task is aborted.
-pub async fn show(progress: Progress) {
+/// A bar of [`STEPS`] with a message, on standard error.
+pub fn bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(STEPS), ProgressDrawTarget::stderr());
     if let Ok(style) = ProgressStyle::with_template("{bar:30} {percent:>3}%  {msg}") {
         bar.set_style(style);
     }
+    bar
+}
+
+/// How much of a job is done when this share of a phase is. Reading is most of a job.
+pub fn share_done(phase: &str, share: f64) -> f64 {
+    match phase {
+        "map" => 0.75 * share,
+        "reduce" => 0.75 + 0.2 * share,
+        "write" => 0.95 + 0.04 * share,
+        "publish" => 0.99,
+        _ => 0.0,
+    }
+}
+
+/// Shows `progress` until the task is aborted.
+pub async fn show(progress: Progress) {
+    let bar = bar();
     let started = Instant::now();
     // Dropped with the task, which clears the line.
     let _clear = Clear(bar.clone());
@@ -26,14 +43,13 @@ pub async fn show(progress: Progress) {
         let view = progress.view();
         let (rows, bytes) = (progress.rows(), progress.bytes());
         let share = |done: u64, all: u64| if all == 0 { 0.0 } else { (done as f64 / all as f64).min(1.0) };
-        // Reading is most of a job; what follows is shared out by tasks.
-        let done = match view.stage {
-            "map" => 0.75 * share(rows, view.input_rows),
-            "reduce" => 0.75 + 0.2 * share(view.done as u64, view.tasks as u64),
-            "write" => 0.95 + 0.04 * share(view.done as u64, view.tasks as u64),
-            "publish" => 0.99,
-            _ => 0.0,
-        };
+        let done = share_done(
+            view.stage,
+            match view.stage {
+                "map" => share(rows, view.input_rows),
+                _ => share(view.done as u64, view.tasks as u64),
+            },
+        );
         bar.set_position((done * STEPS as f64) as u64);
         let elapsed = started.elapsed().as_secs_f64();
         let left =

@@ -3,59 +3,30 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
-use chrono::{Days, NaiveDate, Utc};
-use clap::{Args, ValueEnum};
-use tally_dataset::addon_aggregates;
+use clap::Args;
 use tally_worker::runner::WorkerConfig;
 
-use super::{INTERRUPTED, Stop, progress, say, size};
+use super::job_args::JobArgs;
+use super::output::{OutputFormat, json, say_published};
+use super::{INTERRUPTED, Stop, progress, size};
 use crate::driver::Ended;
 use crate::embedded::{self, Resources};
-use crate::job::{Cut, JobSpec, new_id};
+use crate::job::JobSpec;
 use crate::summary::{Summary, bytes};
 
 /// The least memory that a process is run with, whatever its threads.
 const LEAST_MEMORY: u64 = 256 << 20;
 
-/// How results are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OutputFormat {
-    /// For people.
-    Table,
-    /// For programs.
-    Json,
-}
-
 /// Arguments of `tally run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Root of the table addons: a path or file:// URL
-    #[arg(long, value_name = "URL", default_value = "s3://telemetry-parquet/addons/v2")]
-    addons: String,
-    /// Root of the table main_summary: a path or file:// URL
-    #[arg(long, value_name = "URL", default_value = "s3://telemetry-parquet/main_summary/v3")]
-    main_summary: String,
-    /// Root of the output; the day becomes the folder submission_date_s3=YYYYMMDD below it
-    /// [default: s3://$bucket/addons/agg/v1, and telemetry-parquet where $bucket is not set]
-    #[arg(long, value_name = "URL")]
-    output: Option<String>,
-    /// The day [default: $date in the environment, else yesterday in UTC]
-    #[arg(long, value_name = "YYYYMMDD")]
-    date: Option<String>,
+    #[command(flatten)]
+    job: JobArgs,
     #[command(flatten)]
     resources: ResourceArgs,
-    /// Size that part files are reckoned with, at 38 bytes a row
-    #[arg(long, value_name = "SIZE", default_value = "280MB", value_parser = size::parse)]
-    target_file_size: u64,
     /// How the summary is printed
     #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
     output_format: OutputFormat,
-    /// Bytes of needed columns in a shard, at most
-    #[arg(long, value_name = "SIZE", value_parser = size::parse, hide = true)]
-    shard_bytes: Option<u64>,
-    /// Partitions of the shuffle
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000), hide = true)]
-    partitions: Option<u32>,
 }
 
 /// What the process may use.
@@ -113,59 +84,15 @@ impl ResourceArgs {
     }
 }
 
-/// The date asked for: the argument, else the environment, else yesterday in UTC.
-fn date(argument: Option<&str>, environment: Option<&str>) -> Result<String, Stop> {
-    let (text, source) = match (argument, environment) {
-        (Some(text), _) => (text.to_string(), "--date"),
-        (None, Some(text)) => (text.to_string(), "date in the environment"),
-        (None, None) => {
-            let yesterday = Utc::now().date_naive() - Days::new(1);
-            (yesterday.format("%Y%m%d").to_string(), "yesterday")
-        }
-    };
-    let digits = text.len() == 8 && text.bytes().all(|b| b.is_ascii_digit());
-    match NaiveDate::parse_from_str(&text, "%Y%m%d") {
-        Ok(_) if digits => Ok(text),
-        _ => Err(Stop::Usage(format!("{source} {text:?} is no day: write YYYYMMDD, for example 20170227"))),
-    }
-}
-
-impl RunArgs {
-    fn job(&self) -> Result<JobSpec, Stop> {
-        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let date = date(self.date.as_deref(), variable("date").as_deref())?;
-        let output = self.output.clone().unwrap_or_else(|| {
-            let bucket = variable("bucket").unwrap_or_else(|| "telemetry-parquet".into());
-            format!("s3://{bucket}/addons/agg/v1")
-        });
-        let job = JobSpec {
-            id: new_id(&date).map_err(|e| Stop::Usage(e.to_string()))?,
-            dataset: addon_aggregates::NAME.into(),
-            date,
-            inputs: vec![self.addons.clone(), self.main_summary.clone()],
-            output,
-            target_file_size: self.target_file_size,
-            cut: Cut { shard_bytes: self.shard_bytes, partitions: self.partitions },
-        };
-        job.check_places().map_err(Stop::Usage)?;
-        Ok(job)
-    }
-}
-
 /// Runs the command.
 pub(super) fn main(args: &RunArgs) -> Result<(), Stop> {
-    let job = args.job()?;
+    let job = args.job.here()?;
     let summary = run(job, &args.resources.check()?)?;
     let text = match args.output_format {
         OutputFormat::Table => summary.table(),
-        OutputFormat::Json => {
-            serde_json::to_string(&summary).map_err(|e| Stop::Failed(e.to_string()))? + "\n"
-        }
+        OutputFormat::Json => json(&summary)?,
     };
-    say(&text).map_err(|stop| match stop {
-        Stop::Failed(why) => Stop::Failed(format!("{why}; the day is published")),
-        other => other,
-    })
+    say_published(&text)
 }
 
 /// Runs a job in this process to its end.
@@ -218,19 +145,4 @@ async fn interrupted() {
         interrupt.recv().await;
         std::process::exit(i32::from(INTERRUPTED));
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_date_comes_from_the_argument_then_the_environment_then_the_clock() {
-        assert_eq!(date(Some("20170227"), Some("20160101")).unwrap(), "20170227");
-        assert_eq!(date(None, Some("20160101")).unwrap(), "20160101");
-        assert_eq!(date(None, None).unwrap().len(), 8);
-        for bad in ["2017-02-27", "20170229", "2017022", "", "+2017022"] {
-            assert!(matches!(date(Some(bad), None), Err(Stop::Usage(_))), "{bad}");
-        }
-    }
 }

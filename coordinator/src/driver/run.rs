@@ -81,7 +81,7 @@ impl JobRun {
     pub(super) fn stage_ended(&mut self, memory: &mut PeakMeter) {
         let name = self.current_name();
         self.timings.push(StageSummary {
-            name,
+            name: name.into(),
             tasks: 0,
             rows: 0,
             bytes: 0,

@@ -1,0 +1,171 @@
+//! `tally submit`: a job for a cluster, and the wait for its end.
+//!
+//! Not here: finding and following the leader (`crate::client`).
+
+use std::future::pending;
+use std::rc::Rc;
+use std::time::Duration;
+
+use clap::Args;
+use tally_proto::v1::{JobSpec, JobState, JobStatus};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{sleep, timeout};
+
+use super::connect::{ConnectArgs, runtime};
+use super::follow::Display;
+use super::job_args::JobArgs;
+use super::output::{OutputFormat, json, plain, say_published};
+use super::{EXIT_CODES, Stop, duration, say};
+use crate::client::Client;
+use crate::summary::Summary;
+
+/// How long a cancelled job may take to end.
+const CANCEL: Duration = Duration::from_secs(60);
+
+/// Arguments of `tally submit`.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct SubmitArgs {
+    #[command(flatten)]
+    connect: ConnectArgs,
+    #[command(flatten)]
+    job: JobArgs,
+    /// Print the job's id and do not wait for its end
+    #[arg(long, conflicts_with_all = ["timeout", "cancel_on_interrupt"])]
+    detach: bool,
+    /// How long to wait for the job's end; it goes on after that, unless --cancel-on-interrupt is given
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    timeout: Option<Duration>,
+    /// Cancel the job at Ctrl-C, SIGTERM and the timeout, instead of leaving it to itself
+    #[arg(long)]
+    cancel_on_interrupt: bool,
+    /// How the summary is printed
+    #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+    output_format: OutputFormat,
+}
+
+/// Ctrl-C and SIGTERM.
+struct Interrupts(Signal, Signal);
+
+impl Interrupts {
+    fn new() -> Result<Self, Stop> {
+        let handler =
+            |kind| signal(kind).map_err(|e| Stop::Failed(format!("signals cannot be waited for: {e}")));
+        Ok(Interrupts(handler(SignalKind::interrupt())?, handler(SignalKind::terminate())?))
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
+}
+
+/// Why nobody waits any more.
+#[derive(Clone, Copy)]
+enum Why {
+    Interrupted,
+    Late(Duration),
+}
+
+/// Runs the command.
+pub(super) fn main(args: &SubmitArgs) -> Result<(), Stop> {
+    let spec = args.job.elsewhere()?;
+    runtime()?.block_on(submit(args, &spec))
+}
+
+async fn submit(args: &SubmitArgs, spec: &JobSpec) -> Result<(), Stop> {
+    let display = Rc::new(Display::new(args.output_format));
+    let notices = display.clone();
+    let mut client = args.connect.client(move |text| notices.note(text))?;
+    let mut interrupts = Interrupts::new()?;
+    let late = async {
+        match args.timeout {
+            Some(limit) => sleep(limit).await,
+            None => pending().await,
+        }
+    };
+    tokio::pin!(late);
+    let limit = args.timeout.unwrap_or_default();
+    let taken = tokio::select! {
+        taken = client.submit(spec) => taken?,
+        () = interrupts.next() => return Err(Stop::Detached(UNSURE.into())),
+        () = &mut late => return Err(Stop::TimedOut(format!("no coordinator took the job within {limit:?}; {UNSURE}"))),
+    };
+    let job = taken.job;
+    if args.detach {
+        return say(&detached(&job, args.output_format)?);
+    }
+    let what = if taken.existing { "runs already: following it" } else { "was taken" };
+    display.note(&format!("job {} {what}", plain(&job)));
+    let why = tokio::select! {
+        status = client.follow(&job, |status| display.show(status)) => return finish(&status?, args.output_format),
+        () = interrupts.next() => Why::Interrupted,
+        () = &mut late => Why::Late(limit),
+    };
+    if !args.cancel_on_interrupt {
+        let text = format!("job {job} goes on: `tally job {job}` shows it, `tally cancel {job}` ends it");
+        return Err(match why {
+            Why::Interrupted => Stop::Detached(text),
+            Why::Late(limit) => Stop::TimedOut(format!("the job is not over within {limit:?}; {text}")),
+        });
+    }
+    display.note(&format!("cancelling job {job}"));
+    let ended = tokio::select! {
+        ended = timeout(CANCEL, cancel(&mut client, &job, &display)) => ended,
+        () = interrupts.next() => return Err(Stop::Detached(format!("whether job {job} was cancelled is not known: `tally job {job}` says so"))),
+    };
+    match (ended, why) {
+        (Err(_), _) => {
+            Err(Stop::Failed(format!("job {job} was to be cancelled and is not over after {CANCEL:?}")))
+        }
+        (Ok(Err(stop)), _) => Err(stop),
+        (Ok(Ok(status)), Why::Late(limit)) if status.state() == JobState::Cancelled => {
+            Err(Stop::TimedOut(format!("the job was not over within {limit:?}; job {job} was cancelled")))
+        }
+        (Ok(Ok(status)), _) => finish(&status, args.output_format),
+    }
+}
+
+const UNSURE: &str = "whether a job was started is not known: `tally jobs` shows it";
+
+/// The id alone.
+fn detached(job: &str, format: OutputFormat) -> Result<String, Stop> {
+    #[derive(serde::Serialize)]
+    struct Detached<'a> {
+        job_id: &'a str,
+    }
+    match format {
+        OutputFormat::Table => Ok(format!("{job}\n")),
+        OutputFormat::Json => json(&Detached { job_id: job }),
+    }
+}
+
+/// Cancels the job and waits for its end, which may be another one.
+async fn cancel(client: &mut Client, job: &str, display: &Display) -> Result<JobStatus, Stop> {
+    client.cancel(job).await?;
+    Ok(client.follow(job, |status| display.show(status)).await?)
+}
+
+/// Prints what a job that is over has to say.
+fn finish(status: &JobStatus, format: OutputFormat) -> Result<(), Stop> {
+    let job = &status.job;
+    match status.state() {
+        JobState::Done => {}
+        JobState::Cancelled => {
+            return Err(Stop::Cancelled(format!("job {job} was cancelled: the output is as it was")));
+        }
+        _ => {
+            let reason = if status.reason.is_empty() { "no reason was given" } else { &status.reason };
+            return Err(Stop::Failed(format!("job {job} failed: {}", plain(reason))));
+        }
+    }
+    let unread = |e| Stop::Failed(format!("the day is published, but its summary cannot be read: {e}"));
+    let summary: Summary = serde_json::from_str(&status.summary).map_err(unread)?;
+    summary.warnings.iter().for_each(|warning| eprintln!("warning: {}", plain(warning)));
+    say_published(&match format {
+        OutputFormat::Table => summary.table(),
+        OutputFormat::Json => format!("{}\n", status.summary.trim_end()),
+    })
+}

@@ -1,0 +1,7 @@
+//! The commands that speak to a coordinator, run as a user runs them, against one that a test plays.
+
+#![cfg(test)]
+
+mod ask;
+mod fake;
+mod submit;
