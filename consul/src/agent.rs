@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::client::{Call, Client, Op, segment};
 use crate::error::{Error, Result};
-use crate::health::CheckStatus;
+use crate::health::{CheckState, CheckStatus};
 use crate::session::span;
 
 /// How the agent finds out whether a service lives.
@@ -83,6 +83,42 @@ pub struct Agent<'c> {
 impl<'c> Agent<'c> {
     pub(crate) fn new(client: &'c Client) -> Self {
         Self { client }
+    }
+
+    /// The agent's node.
+    ///
+    /// # Errors
+    /// See [`Error`]; also when the token may not read the agent.
+    pub async fn node(&self) -> Result<String> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Me {
+            config: Config,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Config {
+            node_name: String,
+        }
+        let op = Op::new("ask for the agent's node", "");
+        let me: Me = self.client.call(Call::get(op, "/v1/agent/self".into())).await?.json()?;
+        Ok(me.config.node_name)
+    }
+
+    /// What the agent itself knows of a service's checks, and whether its node is in maintenance mode. None of the
+    /// service's own: the agent does not know it, or it has none.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn checks(&self, service_id: &str) -> Result<Vec<CheckState>> {
+        let op = Op::new("look up checks of service", service_id);
+        if service_id.contains(['"', '\\']) {
+            return Err(op.argument("such an id can't stand in a filter"));
+        }
+        let filter = format!("ServiceID == \"{service_id}\" or CheckID == \"_node_maintenance\"");
+        let call = Call::get(op, "/v1/agent/checks".into()).query("filter", filter);
+        let checks: BTreeMap<String, CheckState> = self.client.call(call).await?.json()?;
+        Ok(checks.into_values().collect())
     }
 
     /// Registers a service, or changes it. The check's state begins anew.

@@ -90,14 +90,19 @@ pub struct CheckState {
     pub service_id: String,
 }
 
+impl CheckState {
+    /// Does it stand for the maintenance mode of a service or of its node?
+    pub fn is_maintenance(&self) -> bool {
+        self.id == "_node_maintenance" || self.id.starts_with("_service_maintenance:")
+    }
+}
+
 impl ServiceHealth {
     /// The worst of all checks; an instance without any passes.
     pub fn status(&self) -> CheckStatus {
-        let status = |check: &CheckState| match check.id.as_str() {
-            id if id == "_node_maintenance" || id.starts_with("_service_maintenance:") => {
-                CheckStatus::Maintenance
-            }
-            _ => check.status,
+        let status = |check: &CheckState| match check.is_maintenance() {
+            true => CheckStatus::Maintenance,
+            false => check.status,
         };
         self.checks.iter().map(status).max().unwrap_or(CheckStatus::Passing)
     }

@@ -13,6 +13,8 @@ use tally_proto::LEADER_METADATA;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
+use crate::consul::Consul;
+
 /// The longest that a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// HTTP/2 pings, and how long their answer may take.
@@ -62,6 +64,8 @@ impl fmt::Display for Address {
 pub enum Source {
     /// The user listed them.
     Listed(Vec<Address>),
+    /// Consul names the one that leads.
+    Consul(Consul),
 }
 
 impl Source {
@@ -69,6 +73,18 @@ impl Source {
     async fn coordinators(&self) -> Result<Vec<Address>, String> {
         match self {
             Source::Listed(addresses) => Ok(addresses.clone()),
+            Source::Consul(consul) => {
+                let address = consul.leader_address().await?;
+                Ok(vec![address.parse().map_err(|e: InvalidAddress| e.to_string())?])
+            }
+        }
+    }
+
+    /// What it is called where it does not know anybody.
+    fn name(&self) -> String {
+        match self {
+            Source::Listed(_) => "the list of coordinators".into(),
+            Source::Consul(consul) => format!("Consul at {}", consul.client().address()),
         }
     }
 }
@@ -138,7 +154,7 @@ impl Leader {
             Ok(known) => {
                 round.extend(known.into_iter().filter(|address| Some(address) != self.last.as_ref()))
             }
-            Err(why) => self.tried.push(("the list of coordinators".into(), why)),
+            Err(why) => self.tried.push((self.source.name(), why)),
         }
         self.round = Some(round);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use consul_api_client::{
-    Check, CheckStatus, Client, Error, Probe, Service, ServiceHealth, WatchOptions, Which,
+    Check, CheckState, CheckStatus, Client, Error, Probe, Service, ServiceHealth, WatchOptions, Which,
 };
 
 use super::{DEADLINE, first, next, start};
@@ -123,9 +123,16 @@ async fn maintenance_takes_a_service_out_and_back() -> Result<()> {
     let all = consul.health().service("svc", Which::All).await?;
     assert_eq!(all[0].status(), CheckStatus::Maintenance);
     assert!(all[0].checks.iter().any(|check| check.notes == "draining: 50% & more"), "{all:?}");
+    let checks = agent.checks("svc 1/a").await?;
+    assert_eq!(checks.iter().filter(|check| check.is_maintenance()).count(), 1, "{checks:?}");
+    assert_eq!(checks.len(), 2, "{checks:?}");
     assert!(agent.maintenance("svc 1/a", false, "").await?);
     first(&mut watch, |found| found.len() == 1).await?;
+    assert!(!agent.checks("svc 1/a").await?.iter().any(CheckState::is_maintenance));
     assert!(!agent.maintenance("nobody", true, "").await?);
+    assert!(agent.checks("nobody").await?.is_empty());
+    assert!(matches!(agent.checks("a\" or true").await, Err(Error::Argument { .. })));
+    assert_eq!(agent.node().await?, "test-node");
 
     let error = agent.register(&Service::default()).await.unwrap_err();
     assert!(matches!(error, Error::Argument { .. }), "{error:?}");

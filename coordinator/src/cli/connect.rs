@@ -5,11 +5,15 @@
 use std::time::Duration;
 
 use clap::Args;
+use tally_worker::consul::ConsulArgs;
 use tokio::runtime::Runtime;
 
 use super::{Stop, duration};
 use crate::client::{Address, Client, ClientError, Patience, Source};
 
+/// How long to look for a leader: among addresses, and with Consul, where it may take 20 s until the
+/// session of one that was killed ends.
+const ASK: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(30)];
 /// How long a command that waits for a job looks for the next leader.
 const FOLLOW: Duration = Duration::from_secs(60);
 
@@ -19,23 +23,34 @@ pub struct ConnectArgs {
     /// Coordinators, any of which may lead; separated by commas [env: TALLY_COORDINATOR]
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     coordinator: Vec<Address>,
-    /// How long to look for a coordinator that leads
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
-    connect_timeout: Duration,
+    #[command(flatten)]
+    consul: ConsulArgs,
+    /// How long to look for a coordinator that leads [default: 10s, with Consul 30s]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    connect_timeout: Option<Duration>,
 }
 
 impl ConnectArgs {
     fn source(&self) -> Result<Source, Stop> {
-        if !self.coordinator.is_empty() {
+        let listed = !self.coordinator.is_empty();
+        if listed && self.consul.consul.is_some() {
+            return Err(Stop::Usage("give --coordinator or --consul, not both".into()));
+        }
+        if listed {
             return Ok(Source::Listed(self.coordinator.clone()));
         }
         let named = std::env::var("TALLY_COORDINATOR").ok().filter(|value| !value.trim().is_empty());
-        let Some(named) = named else {
-            let what = "which coordinator? give --coordinator HOST:PORT, or set TALLY_COORDINATOR";
-            return Err(Stop::Usage(what.into()));
-        };
-        let addresses: Result<Vec<Address>, _> = named.split(',').map(|text| text.trim().parse()).collect();
-        Ok(Source::Listed(addresses.map_err(|why| Stop::Usage(format!("TALLY_COORDINATOR: {why}")))?))
+        if let Some(named) = named.filter(|_| self.consul.consul.is_none()) {
+            let addresses: Result<Vec<Address>, _> =
+                named.split(',').map(|text| text.trim().parse()).collect();
+            return addresses
+                .map(Source::Listed)
+                .map_err(|why| Stop::Usage(format!("TALLY_COORDINATOR: {why}")));
+        }
+        let consul = self.consul.open().map_err(|e| Stop::Usage(e.to_string()))?;
+        let missing = "which coordinator? give --coordinator HOST:PORT or --consul URL, or set \
+                       TALLY_COORDINATOR or TALLY_CONSUL";
+        consul.map(Source::Consul).ok_or_else(|| Stop::Usage(missing.into()))
     }
 
     /// A client of these coordinators, which gives `notice` what a waiting user wants to know.
@@ -43,8 +58,9 @@ impl ConnectArgs {
     /// # Errors
     /// No coordinator was named.
     pub(super) fn client(&self, notice: impl Fn(&str) + 'static) -> Result<Client, Stop> {
-        let patience = Patience { ask: self.connect_timeout, follow: self.connect_timeout.max(FOLLOW) };
-        Ok(Client::new(self.source()?, patience, notice))
+        let source = self.source()?;
+        let ask = self.connect_timeout.unwrap_or(ASK[usize::from(matches!(source, Source::Consul(_)))]);
+        Ok(Client::new(source, Patience { ask, follow: ask.max(FOLLOW) }, notice))
     }
 }
 
