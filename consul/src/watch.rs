@@ -26,6 +26,7 @@ pub type Changes<T> = BoxStream<'static, Result<T>>;
 pub struct WatchOptions {
     /// How long one query waits for news before the next one; at most [`MAX_WAIT`](crate::MAX_WAIT). Each query takes
     /// a little less by chance, so that many watchers don't come back at the same moment.
+    /// Consul lets a query wait all of it if its data was replaced by older ones and the watch saw no break.
     pub wait: Duration,
     /// Between the beginnings of two queries: what changes faster is seen less often.
     pub min_interval: Duration,

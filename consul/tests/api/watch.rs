@@ -4,8 +4,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use consul_api_client::{KvPair, Query, WatchOptions};
-use tally_tests::consul::Setup;
-use tokio::task::block_in_place;
 
 use super::{DEADLINE, durable, first, next, start, start_with};
 
@@ -56,46 +54,49 @@ async fn a_watch_sees_every_slow_change_and_no_other() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_watch_outlives_a_server_that_keeps_its_data() -> Result<()> {
     let Some((mut agent, consul)) = start_with(durable())? else { return Ok(()) };
     consul.kv().put("k", "before").await?;
     let mut watch = consul.watch_key("k", WatchOptions::default());
-    assert_eq!(value(&next(&mut watch).await??), b"before");
-    let waiting = tokio::spawn(async move {
-        let found = first(&mut watch, |pair| value(pair) == b"after").await;
-        (found, watch)
-    });
-    block_in_place(|| agent.restart())?;
+    let before = next(&mut watch).await??.context("no key")?;
+    agent.kill();
+    assert!(next(&mut watch).await?.is_err(), "the break is told");
+    agent.restart()?;
+    // After a break the value comes again, changed or not.
+    let (same, _) = first(&mut watch, |_| true).await?;
+    assert_eq!(same.as_ref(), Some(&before));
     consul.kv().put("k", "after").await?;
-    let (found, _watch) = tokio::time::timeout(DEADLINE, waiting).await??;
-    let (pair, errors) = found?;
-    assert!(errors > 0, "the break was told");
-    assert!(pair.context("no pair")?.modify_index > 1);
+    let (after, errors) = first(&mut watch, |pair| value(pair) == b"after").await?;
+    assert!(after.context("no key")?.modify_index > before.modify_index);
+    assert_eq!(errors, 0);
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+/// A `-dev` agent comes back empty and counts from the beginning, like a server whose data was restored.
+#[tokio::test]
 async fn a_watch_starts_anew_when_the_index_does() -> Result<()> {
-    // A -dev agent comes back empty and counts from the beginning.
-    let Some((mut agent, consul)) = start_with(Setup::default())? else { return Ok(()) };
+    let Some((mut agent, consul)) = start()? else { return Ok(()) };
     for n in 0..50 {
         consul.kv().put("k", n.to_string()).await?;
     }
-    let mut watch = consul.watch_key("k", WatchOptions::default());
-    let old = next(&mut watch).await??.context("no key")?.modify_index;
-    let (watch, _) = {
-        let waiting = tokio::spawn(async move {
-            let found = first(&mut watch, Option::is_none).await;
-            (watch, found)
-        });
-        block_in_place(|| agent.restart())?;
-        tokio::time::timeout(DEADLINE, waiting).await??
-    };
-    let mut watch = watch;
+    // One of these sees the break. The other asks the new agent with the old agent's index, which Consul lets wait.
+    let mut told = consul.watch_key("k", WatchOptions::default());
+    let mut untold =
+        consul.watch_key("k", WatchOptions { wait: Duration::from_secs(1), ..WatchOptions::default() });
+    let old = next(&mut told).await??.context("no key")?.modify_index;
+    next(&mut untold).await??;
+    agent.kill();
+    assert!(next(&mut told).await?.is_err());
+    agent.restart()?;
+    for watch in [&mut told, &mut untold] {
+        first(watch, Option::is_none).await?;
+    }
     consul.kv().put("k", "new life").await?;
-    let pair = next(&mut watch).await??.context("no key")?;
-    assert_eq!(&pair.value[..], b"new life");
-    assert!(pair.modify_index < old, "{} after {old}", pair.modify_index);
+    for watch in [&mut told, &mut untold] {
+        let pair = next(watch).await??.context("no key")?;
+        assert_eq!(&pair.value[..], b"new life");
+        assert!(pair.modify_index < old, "{} after {old}", pair.modify_index);
+    }
     Ok(())
 }
