@@ -236,7 +236,7 @@ impl Outcome {
 pub fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tally"));
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for name in ["TALLY_COORDINATOR", "TALLY_CONSUL", "TALLY_LOG", "date", "bucket"] {
+    for name in ["TALLY_COORDINATOR", "TALLY_CONSUL", "CONSUL_HTTP_TOKEN", "TALLY_LOG", "date", "bucket"] {
         command.env_remove(name);
     }
     command

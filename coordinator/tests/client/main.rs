@@ -3,5 +3,6 @@
 #![cfg(test)]
 
 mod ask;
+mod consul;
 mod fake;
 mod submit;
