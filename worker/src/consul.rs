@@ -23,22 +23,22 @@ const FIRST_WORD: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConsulArgs {
     /// Consul, for the cluster's members and its leader: the URL of an agent [env: TALLY_CONSUL]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, help_heading = "Consul", value_name = "URL")]
     pub consul: Option<String>,
     /// File with the ACL token for Consul [default: CONSUL_HTTP_TOKEN in the environment]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = "Consul", value_name = "FILE")]
     pub consul_token_file: Option<PathBuf>,
     /// Authorities that Consul's certificate is checked against, as PEM [default: the system's]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = "Consul", value_name = "FILE")]
     pub consul_ca_file: Option<PathBuf>,
     /// Certificate that is shown to Consul, as PEM
-    #[arg(long, value_name = "FILE", requires = "consul_key")]
+    #[arg(long, help_heading = "Consul", value_name = "FILE", requires = "consul_key")]
     pub consul_cert: Option<PathBuf>,
     /// The certificate's private key, as PEM
-    #[arg(long, value_name = "FILE", requires = "consul_cert")]
+    #[arg(long, help_heading = "Consul", value_name = "FILE", requires = "consul_cert")]
     pub consul_key: Option<PathBuf>,
     /// Folder of the cluster's keys in Consul: one for each cluster
-    #[arg(long, value_name = "PATH", default_value = "tally")]
+    #[arg(long, help_heading = "Consul", value_name = "PATH", default_value = "tally")]
     pub consul_prefix: String,
 }
 

@@ -7,13 +7,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use consul_api_client::{Behavior, Check, CheckStatus, Error, NewSession, Probe, Service, SessionId};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::consul::Consul;
+use crate::consul::{Consul, ConsulArgs};
 
 /// Between two looks at the agent: how late a maintenance is noticed.
 const LOOK: Duration = Duration::from_secs(2);
@@ -36,6 +36,17 @@ pub enum Registration {
     Agent,
     /// As a key that a session holds
     Kv,
+}
+
+/// The options of a process that others may see in Consul.
+#[derive(Debug, Clone, Default, Args)]
+pub struct MemberArgs {
+    /// Which Consul.
+    #[command(flatten)]
+    pub consul: ConsulArgs,
+    /// How it registers in Consul [default: with the agent, if the token may read it]
+    #[arg(long, help_heading = "Consul", value_enum, value_name = "HOW")]
+    pub consul_register: Option<Registration>,
 }
 
 /// What kind of process it is.
