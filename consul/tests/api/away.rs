@@ -44,10 +44,10 @@ async fn an_agent_that_is_gone_is_named_and_found_again() -> Result<()> {
 
 #[tokio::test]
 async fn an_agent_that_hangs_is_waited_for_so_long_and_no_longer() -> Result<()> {
-    let Some((agent, _)) = start()? else { return Ok(()) };
+    let Some((agent, patient)) = start()? else { return Ok(()) };
     let config = Config { request_timeout: Duration::from_millis(500), ..Config::new(agent.address()) };
     let hasty = Client::new(&config)?;
-    hasty.kv().put("k", "x").await?;
+    patient.kv().put("k", "x").await?;
     agent.freeze()?;
     let error = tokio::time::timeout(DEADLINE, hasty.kv().get("k")).await?.unwrap_err();
     assert!(matches!(error, Error::Timeout { .. }) && error.is_transient(), "{error:?}");
