@@ -7,19 +7,25 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use tally_proto::{AttemptId, JobId, WorkerId, v1};
+use tally_proto::{AttemptId, JobId, WorkerId};
 use tally_scheduler::{Config, ConfigError};
-use tally_worker::runner::{Peers, StartError, Worker, WorkerConfig};
+use tally_worker::runner::{Peers, Shares, StartError, Worker, WorkerConfig};
 use tally_worker::scan::footer::Footers;
 use tally_worker::store::{Output, Store};
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::driver::{self, Driver, Ended, Handle, Input};
-use crate::fleet::Fleet;
+use crate::driver::{self, Driver, End, Ended, Handle, Input, Parts, Submit};
+use crate::fleet::{Capacity, Fleet, Order};
+use crate::history::Registry;
 use crate::job::JobSpec;
+use crate::journal::Forgetful;
+
+/// How often memory is looked at, and progress is brought up to date.
+const SAMPLE: Duration = Duration::from_millis(20);
 
 /// What a process is given to run jobs with.
 #[derive(Debug, Clone)]
@@ -60,12 +66,13 @@ impl Peers for Stores {
 
 struct Local {
     workers: Arc<HashMap<WorkerId, Worker>>,
+    capacity: Capacity,
 }
 
 impl Fleet for Local {
-    fn start(&mut self, worker: &WorkerId, order: v1::TaskOrder) -> Result<(), String> {
+    fn start(&mut self, worker: &WorkerId, _: &AttemptId, order: Order) -> Result<(), String> {
         let found = self.workers.get(worker).ok_or_else(|| format!("there is no worker {worker}"))?;
-        match found.run(order) {
+        match found.run(order.whole()) {
             Ok(true) => Ok(()),
             Ok(false) => Err(format!("worker {worker} has no free slot")),
             Err(error) => Err(error.to_string()),
@@ -85,19 +92,24 @@ impl Fleet for Local {
     fn release(&mut self, job: &JobId) {
         self.workers.values().for_each(|worker| worker.release(job));
     }
+
+    fn capacity(&self) -> Capacity {
+        self.capacity
+    }
 }
 
 /// What all workers have read so far, for progress.
 #[derive(Clone)]
 pub struct Progress {
     workers: Arc<HashMap<WorkerId, Worker>>,
-    handle: Handle,
+    registry: Arc<Registry>,
+    job: JobId,
 }
 
 impl Progress {
     /// How far the job is.
     pub fn view(&self) -> driver::JobView {
-        self.handle.view()
+        self.registry.get(&self.job).as_ref().map(driver::JobView::from).unwrap_or_default()
     }
 
     /// Rows read so far.
@@ -114,7 +126,7 @@ impl Progress {
 /// What stays of a job that ended: workers, their outputs, and the driver that lets go of them.
 pub struct Remains {
     workers: Arc<HashMap<WorkerId, Worker>>,
-    driver: JoinHandle<()>,
+    driver: JoinHandle<End>,
 }
 
 impl Remains {
@@ -152,6 +164,7 @@ pub async fn run(
     let stores = Arc::new(Stores::default());
     let mut workers = HashMap::new();
     let mut slots = vec![];
+    let mut reduce_table_bytes = u64::MAX;
     for index in 0..count {
         let id = WorkerId::parse(&format!("{}-w{index}", job.id))?;
         let share = resources.threads / count + usize::from(index < resources.threads % count);
@@ -162,6 +175,8 @@ pub async fn run(
             memory_limit: (resources.memory_limit - footer_bytes) / count as u64,
             spill_dir: resources.spill_dir.clone(),
         };
+        let shares = Shares::new(config.memory_limit, config.slots);
+        reduce_table_bytes = reduce_table_bytes.min(shares.reduce as u64);
         let sender = handle.sender().clone();
         let report = move |report| {
             // The driver gone means that nobody wants to know any more.
@@ -176,9 +191,21 @@ pub async fn run(
     let _ = stores.0.set(known);
     let workers = Arc::new(workers);
     let config = Config { worker_timeout: None, speculation: None, ..Config::default() };
-    let fleet = Box::new(Local { workers: workers.clone() });
-    let driver = Driver::new(config, fleet, footers, resources.threads, &handle, inbox)?;
-    watch(Progress { workers: workers.clone(), handle: handle.clone() });
+    let capacity = Capacity { slots: resources.threads, reduce_table_bytes };
+    let registry = Arc::new(Registry::new(1));
+    let parts = Parts {
+        config,
+        fleet: Box::new(Local { workers: workers.clone(), capacity }),
+        journal: Box::new(Forgetful),
+        footers,
+        registry: registry.clone(),
+        epoch: 0,
+        doubt: Arc::default(),
+        most_jobs: 1,
+        sample: SAMPLE,
+    };
+    let driver = Driver::new(parts, &handle, inbox)?;
+    watch(Progress { workers: workers.clone(), registry, job: job.id.clone() });
     let (mut ended, driver) = drive(driver, &handle, job, slots, interrupted).await;
     if let Ended::Done(summary) = &mut ended {
         summary.spilled_bytes = workers.values().map(|worker| worker.store().spilled()).sum();
@@ -192,7 +219,7 @@ async fn drive(
     job: JobSpec,
     slots: Vec<(WorkerId, u32)>,
     interrupted: impl Future<Output = ()>,
-) -> (Ended, JoinHandle<()>) {
+) -> (Ended, JoinHandle<End>) {
     let (stop, stopped) = oneshot::channel::<()>();
     let running = tokio::spawn(driver.run(async move {
         let _ = stopped.await;
@@ -202,8 +229,10 @@ async fn drive(
         let _ = sender.send(Input::Joined(worker, slots)).await;
     }
     let (reply, mut answer) = oneshot::channel();
+    let (accepted, refused) = oneshot::channel();
     let id = job.id.clone();
-    let _ = sender.send(Input::Submit(Box::new(job), reply)).await;
+    let _ = sender.send(Input::Submit(Box::new(Submit { spec: job, accepted, ended: Some(reply) }))).await;
+    let refused = refused.await.ok().and_then(Result::err);
     let ended = tokio::select! {
         ended = &mut answer => ended,
         () = interrupted => {
@@ -212,5 +241,9 @@ async fn drive(
         }
     };
     let _ = stop.send(());
-    (ended.unwrap_or_else(|_| Ended::Failed("the coordinator ended before the job".into())), running)
+    let ended = ended.unwrap_or_else(|_| {
+        let ended = || "the coordinator ended before the job".to_string();
+        Ended::Failed(refused.map_or_else(ended, |refusal| refusal.to_string()))
+    });
+    (ended, running)
 }

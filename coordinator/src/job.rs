@@ -2,11 +2,14 @@
 //!
 //! Not here: how it is run.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tally_proto::JobId;
+use chrono::NaiveDate;
+use tally_dataset::dataset;
 use tally_proto::ids::InvalidId;
+use tally_proto::{JobId, v1};
 use tally_worker::urls;
 
 /// The stages of every job, in order.
@@ -17,6 +20,9 @@ pub const MAP: u32 = 0;
 pub const REDUCE: u32 = 1;
 /// Place of the write stage.
 pub const WRITE: u32 = 2;
+
+/// More partitions than any day needs.
+const MOST_PARTITIONS: u32 = 10_000;
 
 /// A job, validated.
 #[derive(Debug, Clone)]
@@ -47,6 +53,83 @@ pub struct Cut {
 }
 
 impl JobSpec {
+    /// Whether the other job makes the same day of the same output.
+    pub fn same_day(&self, other: &JobSpec) -> bool {
+        self.date == other.date && self.output == other.output
+    }
+
+    /// Whether the other job is the same but for its id and how it is cut.
+    pub fn same_work(&self, other: &JobSpec) -> bool {
+        self.same_day(other) && self.dataset == other.dataset && self.inputs == other.inputs
+    }
+
+    /// A job that somebody asks for, under a new id; places are given back as absolute paths, so
+    /// that the same place has one name.
+    ///
+    /// # Errors
+    /// A sentence that names what makes no sense.
+    pub fn asked(asked: v1::JobSpec) -> Result<Self, String> {
+        let dataset =
+            dataset(&asked.dataset).ok_or_else(|| format!("there is no dataset {:?}", asked.dataset))?;
+        let digits = asked.date.len() == 8 && asked.date.bytes().all(|b| b.is_ascii_digit());
+        if !digits || NaiveDate::parse_from_str(&asked.date, "%Y%m%d").is_err() {
+            return Err(format!("{:?} is no day: write YYYYMMDD", asked.date));
+        }
+        let tables = dataset.tables();
+        if asked.inputs.len() != tables.len() {
+            let names: Vec<_> = tables.iter().map(|table| table.name).collect();
+            return Err(format!(
+                "{} inputs instead of {}: {}",
+                asked.inputs.len(),
+                tables.len(),
+                names.join(", ")
+            ));
+        }
+        if asked.target_file_size == 0 {
+            return Err("target_file_size is 0: give the bytes of a part file".into());
+        }
+        if asked.partitions.is_some_and(|partitions| !(1..=MOST_PARTITIONS).contains(&partitions)) {
+            return Err(format!("partitions: give 1 to {MOST_PARTITIONS}"));
+        }
+        if asked.shard_bytes == Some(0) {
+            return Err("shard_bytes is 0: give the bytes of a shard, or leave it out".into());
+        }
+        let place = |url: &String| {
+            if !url.contains("://") && !Path::new(url).is_absolute() {
+                return Err(format!("{url:?} is no absolute path and no URL"));
+            }
+            Ok(urls::local_path(url).map_err(|e| e.to_string())?.display().to_string())
+        };
+        let mut spec = JobSpec {
+            id: new_id(&asked.date).map_err(|e| e.to_string())?,
+            dataset: asked.dataset,
+            date: asked.date,
+            inputs: asked.inputs.iter().map(place).collect::<Result<_, String>>()?,
+            output: String::new(),
+            target_file_size: asked.target_file_size,
+            cut: Cut { shard_bytes: asked.shard_bytes, partitions: asked.partitions },
+        };
+        spec.output = place(&asked.output)?;
+        spec.check_places()?;
+        Ok(spec)
+    }
+
+    /// A job of the journal's.
+    ///
+    /// # Errors
+    /// [`InvalidId`].
+    pub fn recorded(job: &str, spec: v1::JobSpec) -> Result<Self, InvalidId> {
+        Ok(JobSpec {
+            id: JobId::parse(job)?,
+            dataset: spec.dataset,
+            date: spec.date,
+            inputs: spec.inputs,
+            output: spec.output,
+            target_file_size: spec.target_file_size,
+            cut: Cut { shard_bytes: spec.shard_bytes, partitions: spec.partitions },
+        })
+    }
+
     /// Checks that the inputs and the output can be named, and that the job would not replace what
     /// it reads, nor read what it wrote.
     ///
@@ -66,6 +149,20 @@ impl JobSpec {
             }
         }
         Ok(())
+    }
+}
+
+impl From<&JobSpec> for v1::JobSpec {
+    fn from(spec: &JobSpec) -> Self {
+        v1::JobSpec {
+            dataset: spec.dataset.clone(),
+            date: spec.date.clone(),
+            inputs: spec.inputs.clone(),
+            output: spec.output.clone(),
+            target_file_size: spec.target_file_size,
+            shard_bytes: spec.cut.shard_bytes,
+            partitions: spec.cut.partitions,
+        }
     }
 }
 

@@ -9,13 +9,17 @@
 
 pub mod cli;
 pub mod client;
+pub mod cluster;
 pub mod driver;
 pub mod election;
 pub mod embedded;
 pub mod fleet;
+pub mod history;
 pub mod job;
+pub mod journal;
 pub mod memory;
 pub mod plan;
 pub mod publish;
 pub mod results;
+pub mod service;
 pub mod summary;

@@ -76,16 +76,33 @@ impl Holders {
 }
 
 impl Results {
-    /// Keeps a result; false if it is not one of the attempt's stage.
-    pub fn keep(&mut self, attempt: &AttemptId, result: v1::TaskResult) -> bool {
+    /// Keeps a result.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn keep(&mut self, attempt: &AttemptId, result: v1::TaskResult) -> Result<(), &'static str> {
         use v1::task_result::Result as Done;
         match (attempt.task.stage.0, result.result) {
             (MAP, Some(Done::Map(result))) => drop(self.map.insert(attempt.clone(), result)),
-            (REDUCE, Some(Done::Reduce(result))) => drop(self.reduce.insert(attempt.clone(), result)),
+            (REDUCE, Some(Done::Reduce(result))) => {
+                let rows = result.row_group_rows.iter().try_fold(0u64, |sum, rows| sum.checked_add(*rows));
+                if rows != Some(result.totals.unwrap_or_default().rows) {
+                    return Err("row groups that are not its rows");
+                }
+                self.reduce.insert(attempt.clone(), result);
+            }
             (WRITE, Some(Done::Write(result))) => drop(self.write.insert(attempt.clone(), result)),
-            _ => return false,
+            _ => return Err("another stage's result"),
         }
-        true
+        Ok(())
+    }
+
+    /// Whether two attempts of a reduce task gave the same rows in the same order.
+    pub fn same_order(&self, job: &JobId, index: u32, a: u32, b: u32) -> bool {
+        let task = TaskId { job: job.clone(), stage: StageId(REDUCE), index };
+        let result = |attempt| self.reduce.get(&AttemptId { task: task.clone(), attempt });
+        let shape = |r: &v1::ReduceResult| (r.passes, r.row_group_rows.clone(), r.totals);
+        a == b || (result(a).is_some() && result(a).map(shape) == result(b).map(shape))
     }
 
     /// The job's totals, from all reduce outputs.

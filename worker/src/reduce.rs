@@ -58,7 +58,7 @@ pub fn run(
         clients: totals.clients,
         custom_theme_clients: totals.custom_theme_clients,
     };
-    Ok(v1::ReduceResult { totals: Some(totals), row_group_rows, bytes })
+    Ok(v1::ReduceResult { totals: Some(totals), row_group_rows, bytes, passes })
 }
 
 fn inputs(context: &TaskContext, job: &JobId, work: &v1::ReduceWork) -> Result<Vec<Input>, TaskError> {

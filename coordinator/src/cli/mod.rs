@@ -4,6 +4,7 @@
 
 mod cancel;
 mod connect;
+mod coordinator;
 mod demo;
 mod duration;
 mod follow;
@@ -36,6 +37,8 @@ pub const CANCELLED: u8 = 3;
 pub const TIMED_OUT: u8 = 4;
 /// No coordinator that leads was found.
 pub const NO_LEADER: u8 = 5;
+/// A coordinator stopped because another one leads.
+pub const DEPOSED: u8 = 20;
 /// Interrupted by the user.
 pub const INTERRUPTED: u8 = 130;
 
@@ -47,6 +50,7 @@ pub const EXIT_CODES: &str = "Exit codes:
     3  the job was cancelled
     4  --timeout is over
     5  no coordinator that leads was found
+   20  a coordinator stopped: another one leads
   130  interrupted; a job of a cluster goes on";
 
 /// Exact distinct counts over a day of Parquet telemetry.
@@ -64,6 +68,8 @@ struct Cli {
 enum Command {
     /// Turn a day of telemetry into addon_aggregates, in this process
     Run(run::RunArgs),
+    /// Serve: plan jobs, drive workers, publish days
+    Coordinator(coordinator::CoordinatorArgs),
     /// Write a synthetic day, and the totals that a right result must have
     Generate(generate::GenerateArgs),
     /// Generate a small day, run the job over it, and show the result
@@ -90,6 +96,8 @@ enum Stop {
     Usage(String),
     /// It was tried, and failed.
     Failed(String),
+    /// Another coordinator leads, as this says.
+    Deposed(String),
     /// The user wanted it to end.
     Interrupted,
     /// The user does not wait for it; what goes on.
@@ -113,6 +121,7 @@ impl Stop {
             Stop::Cancelled(why) => (format!("cancelled: {why}"), CANCELLED),
             Stop::TimedOut(why) => (format!("timed out: {why}"), TIMED_OUT),
             Stop::NoLeader(why) => (format!("error: {why}"), NO_LEADER),
+            Stop::Deposed(why) => (format!("error: another coordinator leads: {why}"), DEPOSED),
         }
     }
 }
@@ -126,6 +135,7 @@ pub fn main() -> ExitCode {
     }
     let done = match cli.command {
         Command::Run(args) => run::main(&args),
+        Command::Coordinator(args) => coordinator::main(&args),
         Command::Generate(args) => generate::main(&args),
         Command::Demo(args) => demo::main(&args),
         Command::Submit(args) => submit::main(&args),

@@ -44,10 +44,10 @@ pub async fn show(progress: Progress) {
         let (rows, bytes) = (progress.rows(), progress.bytes());
         let share = |done: u64, all: u64| if all == 0 { 0.0 } else { (done as f64 / all as f64).min(1.0) };
         let done = share_done(
-            view.stage,
-            match view.stage {
+            &view.stage,
+            match view.stage.as_str() {
                 "map" => share(rows, view.input_rows),
-                _ => share(view.done as u64, view.tasks as u64),
+                _ => share(view.done, view.tasks),
             },
         );
         bar.set_position((done * STEPS as f64) as u64);
@@ -56,7 +56,7 @@ pub async fn show(progress: Progress) {
             if done > 0.02 { format!("{:.0} s left", elapsed / done - elapsed) } else { String::new() };
         bar.set_message(format!(
             "{} {}/{} tasks  {} of {} rows  {}  {left}",
-            if view.stage.is_empty() { "plan" } else { view.stage },
+            if view.stage.is_empty() { "plan" } else { &view.stage },
             view.done,
             view.tasks,
             HumanCount(rows),

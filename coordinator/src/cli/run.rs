@@ -123,8 +123,12 @@ pub(super) fn run(job: JobSpec, resources: &Resources) -> Result<Summary, Stop> 
             Ended::Cancelled => Err(Stop::Interrupted),
         }
     });
-    // The driver may still be letting go of the job's outputs: nothing waits for that.
-    runtime.shutdown_background();
+    match &ended {
+        // The driver may still be letting go of the job's outputs: nothing waits for that.
+        Ok(_) => runtime.shutdown_background(),
+        // A staging folder that is just being made is removed before the process ends.
+        Err(_) => drop(runtime),
+    }
     ended
 }
 

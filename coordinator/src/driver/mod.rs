@@ -1,76 +1,110 @@
 //! The loop that owns the scheduler's state: everything that happens comes in as one event after
 //! another, and the commands that follow are carried out here.
 //!
-//! Long work (planning, publishing) is spawned and comes back as an event. Not here: what a
-//! command means for a job's data (`run`), which task runs where (`tally-scheduler`).
+//! Long work (planning, journal, publishing) is spawned and comes back as an event. `submit` has
+//! what begins and ends jobs, `plan` and `publish` the work between, `members` what workers say,
+//! `drain` those that want to go, `resume` what an earlier leader left. Not here: what a command
+//! means for a job's data (`run`, `orders`), which task runs where (`tally-scheduler`).
 
+mod drain;
+mod members;
+mod orders;
+mod plan;
+mod publish;
+mod resume;
 mod run;
+mod submit;
+mod view;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tally_dataset::{Dataset, dataset};
-use tally_proto::{Failure, JobId, StageId, WorkerId};
-use tally_scheduler::{Command, Config, ConfigError, Event, JobShape, Millis, Outcome, Scheduler, TaskPlan};
+use tally_proto::{AttemptId, Failure, JobId, WorkerId, v1};
+use tally_scheduler::{Command, Config, ConfigError, Event, Millis, Scheduler};
 use tally_worker::runner::Report;
 use tally_worker::scan::footer::Footers;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc};
 
+use crate::cluster::WorkerInput;
 use crate::fleet::Fleet;
-use crate::job::{JobSpec, MAP, REDUCE, STAGES, WRITE};
+use crate::history::Registry;
+use crate::job::MAP;
+use crate::journal::Journal;
 use crate::memory::PeakMeter;
-use crate::plan::{self, InputPlan};
-use crate::publish::Staging;
-use crate::results::winners;
-use crate::summary::Summary;
+use drain::Drains;
+pub use plan::Planned;
+pub use publish::Staged;
+pub use resume::{Resumed, show_history};
 use run::JobRun;
+pub use submit::{Accepted, Ended, Refusal, Submit};
+pub use view::JobView;
+pub use writer::Then;
+use writer::Writer;
 
-/// How often memory is looked at.
-const SAMPLE: Duration = Duration::from_millis(20);
 /// Events that may wait for the loop.
 const QUEUE: usize = 1024;
 
-/// How a job ended.
-#[derive(Debug)]
-pub enum Ended {
-    /// Its day is published.
-    Done(Box<Summary>),
-    /// It failed, with a reason for people; the old day stays.
-    Failed(String),
-    /// It was cancelled; the old day stays.
-    Cancelled,
-}
-
 /// What happens to the driver.
 pub enum Input {
-    /// A job to run; its end is answered.
-    Submit(Box<JobSpec>, oneshot::Sender<Ended>),
+    /// A job to run.
+    Submit(Box<Submit>),
     /// A job to be stopped.
     Cancel(JobId),
-    /// A worker with so many slots.
+    /// A worker in this process, with so many slots.
     Joined(WorkerId, u32),
-    /// The end of an attempt.
+    /// The end of an attempt in this process.
     Report(Box<Report>),
+    /// A worker in another process.
+    Worker(Box<WorkerInput>),
     /// A job's inputs were looked at.
-    Planned(JobId, Result<Box<(InputPlan, Staging)>, String>),
+    Planned(JobId, Result<Box<Planned>, String>),
+    /// A job's part files lie ready, or not.
+    Staged(JobId, Result<Box<Staged>, String>),
     /// A job's day was published, or not.
     Published(JobId, Result<(), String>),
+    /// A record is durable: what waited for it may follow.
+    Written(Then),
+    /// Workers had time to say what they hold: jobs of earlier epochs go on.
+    Settled,
+    /// What an earlier leader committed is published, or has to be made again.
+    Recovered(JobId, Result<Option<()>, String>),
+    /// This process leads no more.
+    Stop(End),
 }
 
-/// How far a job is, for a progress bar.
-#[derive(Debug, Clone, Default)]
-pub struct JobView {
-    /// The stage it is in.
-    pub stage: &'static str,
-    /// The stage's tasks that are done.
-    pub done: usize,
-    /// All of the stage's tasks.
-    pub tasks: usize,
-    /// Rows of the inputs.
-    pub input_rows: u64,
-    /// Bytes of the inputs' needed columns.
-    pub input_bytes: u64,
+/// Why a driver ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// It was asked to.
+    Asked,
+    /// Another coordinator leads, as this says.
+    Deposed(String),
+    /// Nothing can be written down.
+    Journal(String),
+}
+
+/// What a driver is made of.
+pub struct Parts {
+    /// The scheduler's options.
+    pub config: Config,
+    /// The workers.
+    pub fleet: Box<dyn Fleet>,
+    /// Where decisions are written down.
+    pub journal: Box<dyn Journal>,
+    /// Footers of inputs.
+    pub footers: Arc<Footers>,
+    /// How jobs stand, for those who ask.
+    pub registry: Arc<Registry>,
+    /// The term.
+    pub epoch: u64,
+    /// Told when somebody speaks of a later term: the journal is to be looked at.
+    pub doubt: Arc<Notify>,
+    /// Jobs at a time.
+    pub most_jobs: usize,
+    /// How often memory is looked at, and views are brought up to date.
+    pub sample: Duration,
 }
 
 /// The driver: see the module's head.
@@ -78,20 +112,29 @@ pub struct Driver {
     scheduler: Scheduler,
     fleet: Box<dyn Fleet>,
     footers: Arc<Footers>,
-    slots: usize,
+    registry: Arc<Registry>,
+    writer: Writer,
+    epoch: u64,
+    doubt: Arc<Notify>,
+    most_jobs: usize,
+    sample: Duration,
     jobs: BTreeMap<JobId, JobRun>,
+    /// Jobs that are over, but not yet on record as such.
+    ending: BTreeMap<JobId, submit::Ending>,
+    /// Jobs that the scheduler is to forget as soon as it can.
+    forgettable: Vec<JobId>,
+    drains: Drains,
     inbox: mpsc::Receiver<Input>,
     sender: mpsc::Sender<Input>,
-    view: watch::Sender<JobView>,
     started: Instant,
     memory: PeakMeter,
+    end: Option<End>,
 }
 
 /// The way to talk to a driver.
 #[derive(Clone)]
 pub struct Handle {
     sender: mpsc::Sender<Input>,
-    view: watch::Receiver<JobView>,
 }
 
 impl Handle {
@@ -99,142 +142,128 @@ impl Handle {
     pub fn sender(&self) -> &mpsc::Sender<Input> {
         &self.sender
     }
-
-    /// How far the job is.
-    pub fn view(&self) -> JobView {
-        self.view.borrow().clone()
-    }
 }
 
 /// A driver's inbox, made before its fleet, which needs somewhere to report to.
 pub struct Inbox {
     receiver: mpsc::Receiver<Input>,
-    view: watch::Sender<JobView>,
 }
 
 /// A way to talk to a driver that is about to be made.
 pub fn inbox() -> (Handle, Inbox) {
     let (sender, receiver) = mpsc::channel(QUEUE);
-    let (view, watched) = watch::channel(JobView::default());
-    (Handle { sender, view: watched }, Inbox { receiver, view })
+    (Handle { sender }, Inbox { receiver })
 }
 
 impl Driver {
-    /// A driver over a fleet of `slots` slots.
+    /// A driver without jobs.
     ///
     /// # Errors
     /// [`ConfigError`].
-    pub fn new(
-        config: Config,
-        fleet: Box<dyn Fleet>,
-        footers: Arc<Footers>,
-        slots: usize,
-        handle: &Handle,
-        inbox: Inbox,
-    ) -> Result<Self, ConfigError> {
+    pub fn new(parts: Parts, handle: &Handle, inbox: Inbox) -> Result<Self, ConfigError> {
+        let sender = handle.sender.clone();
         Ok(Driver {
-            scheduler: Scheduler::new(config)?,
-            fleet,
-            footers,
-            slots,
+            scheduler: Scheduler::new(parts.config)?,
+            fleet: parts.fleet,
+            footers: parts.footers,
+            registry: parts.registry,
+            writer: Writer::start(parts.journal, sender.clone()),
+            epoch: parts.epoch,
+            doubt: parts.doubt,
+            most_jobs: parts.most_jobs,
+            sample: parts.sample,
             jobs: BTreeMap::new(),
+            ending: BTreeMap::new(),
+            forgettable: vec![],
+            drains: Drains::default(),
             inbox: inbox.receiver,
-            sender: handle.sender.clone(),
-            view: inbox.view,
+            sender,
             started: Instant::now(),
             memory: PeakMeter::default(),
+            end: None,
         })
     }
 
-    /// Runs until `until` says that it is enough.
-    pub async fn run(mut self, until: impl Future<Output = ()>) {
+    /// Runs until `until` says that it is enough, or it must not go on. What is staged of jobs that
+    /// are not over stays for who goes on with them.
+    pub async fn run(mut self, until: impl Future<Output = ()>) -> End {
         tokio::pin!(until);
-        let mut sample = tokio::time::interval(SAMPLE);
-        loop {
+        let mut sample = tokio::time::interval(self.sample);
+        sample.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let end = loop {
             let now = self.now();
             let wait = self.scheduler.next_wakeup().map(|at| at.since(now));
             tokio::select! {
                 input = self.inbox.recv() => match input {
                     Some(input) => self.take(input),
-                    None => return,
+                    None => break End::Asked,
                 },
                 () = tokio::time::sleep(wait.unwrap_or(Duration::MAX)), if wait.is_some() => {
                     self.step(Event::Tick);
                 }
-                _ = sample.tick() => self.memory.sample(),
-                () = &mut until => return,
+                _ = sample.tick() => self.look(),
+                () = &mut until => break End::Asked,
             }
-        }
+            if let Some(end) = self.end.take() {
+                break end;
+            }
+        };
+        let deposed = matches!(end, End::Deposed(_));
+        self.jobs.into_values().for_each(|run| run.leave(deposed));
+        end
     }
 
     fn now(&self) -> Millis {
         Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
+    /// What is done now and then.
+    fn look(&mut self) {
+        self.memory.sample();
+        self.show();
+        self.forgettable.retain(|job| self.scheduler.status(job).is_some() && !self.scheduler.forget(job));
+        self.drain();
+    }
+
     fn take(&mut self, input: Input) {
         match input {
-            Input::Submit(spec, reply) => self.submit(*spec, reply),
-            Input::Cancel(job) => self.step(Event::JobCancelled { job }),
+            Input::Submit(submit) => self.submit(*submit),
+            Input::Cancel(job) => self.cancel(&job),
             Input::Joined(worker, slots) => self.step(Event::WorkerJoined { worker, slots }),
-            Input::Report(report) => self.report(*report),
-            Input::Planned(job, planned) => self.planned(job, planned),
-            Input::Published(job, result) => {
-                if let (Ok(()), Some(run)) = (&result, self.jobs.get_mut(&job)) {
-                    run.stage_ended(&mut self.memory);
-                }
-                self.step(match result {
-                    Ok(()) => Event::Published { job },
-                    Err(reason) => Event::PublishFailed { job, reason },
-                });
+            Input::Report(report) => {
+                let Report { worker, attempt, outcome } = *report;
+                self.report(worker, attempt, outcome);
             }
+            Input::Worker(input) => self.worker(*input),
+            Input::Planned(job, planned) => self.planned(job, planned),
+            Input::Staged(job, staged) => self.staged(job, staged),
+            Input::Published(job, result) => self.published(job, result),
+            Input::Written(then) => self.written(then),
+            Input::Settled => self.settled(),
+            Input::Recovered(job, result) => self.recovered(&job, result),
+            Input::Stop(end) => self.end = Some(end),
         }
-        self.show();
     }
 
-    fn submit(&mut self, spec: JobSpec, reply: oneshot::Sender<Ended>) {
-        let job = spec.id.clone();
-        let (Some(dataset), Ok(shape)) = (dataset(&spec.dataset), JobShape::chain(STAGES.len() as u32))
-        else {
-            let _ = reply.send(Ended::Failed(format!("there is no dataset {:?}", spec.dataset)));
-            return;
-        };
-        self.jobs.insert(job.clone(), JobRun::new(spec, dataset, reply));
-        self.step(Event::JobSubmitted { job, shape });
-    }
-
-    fn report(&mut self, report: Report) {
-        let Report { worker, attempt, outcome } = report;
+    /// An attempt that was ordered there is over.
+    fn report(&mut self, worker: WorkerId, attempt: AttemptId, outcome: Result<v1::TaskResult, Failure>) {
         if let Err(failure) = &outcome
             && *failure != Failure::Cancelled
         {
             tracing::warn!(%attempt, %worker, %failure, "a task attempt failed");
         }
-        let run = self.jobs.get_mut(&attempt.task.job);
+        let mut run = self.jobs.get_mut(&attempt.task.job);
+        if let Some(run) = &mut run
+            && (attempt.task.stage.0 == MAP || matches!(outcome, Err(Failure::FetchLost { .. })))
+        {
+            run.inputs_changed();
+        }
         let outcome =
-            outcome.and_then(|result| match run.is_none_or(|run| run.results.keep(&attempt, result)) {
-                true => Ok(()),
-                false => Err(Failure::Fatal { reason: format!("{attempt} reported another stage's result") }),
+            outcome.and_then(|result| match run.map_or(Ok(()), |run| run.results.keep(&attempt, result)) {
+                Ok(()) => Ok(()),
+                Err(what) => Err(Failure::Retryable { reason: format!("{attempt} reported {what}") }),
             });
         self.step(Event::AttemptEnded { worker, attempt, outcome });
-    }
-
-    fn planned(&mut self, job: JobId, planned: Result<Box<(InputPlan, Staging)>, String>) {
-        let stage = StageId(MAP);
-        let Some(run) = self.jobs.get_mut(&job) else {
-            // The job ended meanwhile; what it staged goes with the plan.
-            return;
-        };
-        let event = match planned {
-            Err(reason) => Event::StagePlanFailed { job, stage, reason },
-            Ok(planned) => {
-                let (plan, staging) = *planned;
-                let tasks =
-                    plan.tasks.iter().map(|t| TaskPlan { weight: t.bytes, preferred: None }).collect();
-                run.input_planned(plan, staging, &mut self.memory);
-                Event::StagePlanned { job, stage, tasks, found: vec![] }
-            }
-        };
-        self.step(event);
     }
 
     fn step(&mut self, event: Event) {
@@ -253,15 +282,7 @@ impl Driver {
     fn carry_out(&mut self, command: Command) -> Option<Event> {
         match command {
             Command::PlanStage { job, stage } => self.plan_stage(job, stage),
-            Command::Start { worker, attempt } => {
-                let run = self.jobs.get_mut(&attempt.task.job)?;
-                let order = run.order(&self.scheduler, &attempt, |worker| self.fleet.address(worker));
-                let sent = order.and_then(|order| self.fleet.start(&worker, order));
-                sent.err().map(|reason| {
-                    tracing::warn!(%attempt, %worker, %reason, "an order could not be sent");
-                    Event::AttemptEnded { worker, attempt, outcome: Err(Failure::Retryable { reason }) }
-                })
-            }
+            Command::Start { worker, attempt } => self.start(worker, attempt),
             Command::Stop { worker, attempt } => {
                 self.fleet.stop(&worker, &attempt);
                 None
@@ -283,86 +304,20 @@ impl Driver {
         }
     }
 
-    fn plan_stage(&mut self, job: JobId, stage: StageId) -> Option<Event> {
-        let run = self.jobs.get_mut(&job)?;
-        if stage.0 == MAP {
-            let (spec, dataset) = (run.spec.clone(), run.dataset.clone());
-            let (footers, slots, sender) = (self.footers.clone(), self.slots, self.sender.clone());
-            tokio::spawn(async move {
-                let planned = plan_inputs(&spec, &*dataset, &footers, slots).await.map(Box::new);
-                // The loop gone means that the process ends.
-                let _ = sender.send(Input::Planned(spec.id, planned)).await;
-            });
-            return None;
-        }
-        run.stage_ended(&mut self.memory);
-        let tasks = if stage.0 == REDUCE {
-            run.plan_reduce()
-        } else {
-            let reduced = winners(&self.scheduler, &job, REDUCE);
-            run.plan_write(&reduced)
-        };
-        Some(Event::StagePlanned { job, stage, tasks, found: vec![] })
-    }
-
-    fn publish(&mut self, job: JobId) -> Option<Event> {
-        let run = self.jobs.get_mut(&job)?;
-        run.stage_ended(&mut self.memory);
-        let outputs = [MAP, REDUCE, WRITE].map(|stage| winners(&self.scheduler, &job, stage));
-        let staging = run.ready_to_publish(&outputs);
-        let staging = match staging {
-            Ok(staging) => staging,
-            Err(reason) => return Some(Event::PublishFailed { job, reason }),
-        };
-        let sender = self.sender.clone();
-        tokio::spawn(async move {
-            let done = tokio::task::spawn_blocking(move || staging.publish()).await;
-            let done = match done {
-                Ok(done) => done.map_err(|e| e.to_string()),
-                Err(panic) => Err(panic.to_string()),
-            };
-            let _ = sender.send(Input::Published(job, done)).await;
-        });
-        None
-    }
-
-    fn finish(&mut self, job: &JobId, outcome: Outcome) {
-        let Some(run) = self.jobs.get_mut(job) else { return };
-        let ended = match outcome {
-            Outcome::Done => Ended::Done(Box::new(run.summary())),
-            Outcome::Cancelled => Ended::Cancelled,
-            Outcome::Failed { reason } => Ended::Failed(reason.to_string()),
-        };
-        run.end(ended);
-    }
-
-    fn show(&self) {
-        let Some((job, run)) = self.jobs.iter().next() else { return };
-        let Some(status) = self.scheduler.status(job) else { return };
-        let (stage, tasks, done) = match run.current_stage() {
-            Some(stage) => {
-                let counts = status.stages.get(stage);
-                (STAGES[stage], counts.map_or(0, |s| s.tasks), counts.map_or(0, |s| s.done))
+    fn start(&mut self, worker: WorkerId, attempt: AttemptId) -> Option<Event> {
+        let run = self.jobs.get_mut(&attempt.task.job)?;
+        let order = run.order(&self.scheduler, &attempt, |worker| self.fleet.address(worker));
+        let order = match order {
+            Ok(order) => order,
+            Err(reason) => {
+                tracing::warn!(%attempt, %worker, reason, "an order could not be made");
+                let outcome = Err(Failure::Retryable { reason });
+                return Some(Event::AttemptEnded { worker, attempt, outcome });
             }
-            None => (run.current_name(), 0, 0),
         };
-        let (input_rows, input_bytes) = run.input_size();
-        self.view.send_replace(JobView { stage, done, tasks, input_rows, input_bytes });
+        let reason = self.fleet.start(&worker, &attempt, order).err()?;
+        tracing::warn!(%attempt, %worker, reason, "an order could not be sent: the worker counts as lost");
+        self.forget_worker(&worker);
+        Some(Event::WorkerLost { worker })
     }
-}
-
-async fn plan_inputs(
-    spec: &JobSpec,
-    dataset: &dyn Dataset,
-    footers: &Footers,
-    slots: usize,
-) -> Result<(InputPlan, Staging), String> {
-    let plan = plan::plan(spec, dataset, footers, slots).await.map_err(|e| e.to_string())?;
-    for warning in &plan.warnings {
-        tracing::warn!("{warning}");
-    }
-    let (output, date, id) = (spec.output.clone(), spec.date.clone(), spec.id.clone());
-    let staging = tokio::task::spawn_blocking(move || Staging::prepare(&output, &date, &id));
-    let staging = staging.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
-    Ok((plan, staging))
 }

@@ -1,39 +1,62 @@
-//! One job as the driver keeps it: its plan, its results, the orders that follow from them.
+//! One job as the driver keeps it: its plan, its results, what it reports of itself.
 //!
-//! Not here: when anything happens.
+//! Not here: when anything happens; task orders (`orders`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
 use tally_dataset::{Dataset, Totals};
-use tally_proto::{AttemptId, WorkerId, v1};
-use tally_scheduler::{Scheduler, TaskPlan};
+use tally_proto::{AttemptId, StageId, TaskId, WorkerId, v1};
+use tally_scheduler::{Found, TaskPlan};
 use tokio::sync::oneshot;
 
-use super::Ended;
+use super::{Accepted, Ended, Refusal};
+use crate::fleet::ReduceInputs;
 use crate::job::{JobSpec, MAP, REDUCE, STAGES, WRITE};
 use crate::memory::PeakMeter;
 use crate::plan::InputPlan;
 use crate::plan::files::{self, Encoded};
 use crate::publish::Staging;
-use crate::results::{Holders, Results, Winner, winners};
+use crate::results::{Results, Winner};
 use crate::summary::{StageSummary, Summary};
+
+/// Who asked for a job, and whether it ran by then.
+type Asked = (oneshot::Sender<Result<Accepted, Refusal>>, bool);
 
 /// A live job.
 pub(super) struct JobRun {
     pub(super) spec: JobSpec,
     pub(super) dataset: Arc<dyn Dataset>,
+    /// Who has it may read the job's outputs.
+    pub(super) key: Vec<u8>,
+    /// Milliseconds since 1970.
+    pub(super) submitted_at: u64,
+    /// It is on record that the job was asked for.
+    pub(super) recorded: bool,
+    /// Somebody wants it no more.
+    pub(super) cancelled: bool,
+    /// All is written; the day is about to be exchanged.
+    pub(super) committing: bool,
+    /// The summary that an earlier leader put on record with its decision to publish.
+    pub(super) committed_summary: Option<String>,
+    /// The plan of an earlier leader.
+    pub(super) recorded_plan: Option<InputPlan>,
     pub(super) results: Results,
-    plan: InputPlan,
-    staging: Option<Staging>,
+    pub(super) plan: InputPlan,
+    pub(super) staging: Option<Staging>,
+    /// Where the map outputs are, for all reduce orders until they change.
+    pub(super) reduce_inputs: Option<Arc<ReduceInputs>>,
     /// The row groups of each part file, once known, and the totals.
-    files: Vec<Vec<Encoded>>,
-    totals: Totals,
-    shuffle_bytes: u64,
+    pub(super) files: Vec<Vec<Encoded>>,
+    pub(super) totals: Totals,
     /// Which attempt of each reduce task a write attempt was told to read.
-    read_by: HashMap<AttemptId, BTreeMap<u32, u32>>,
-    reply: Option<oneshot::Sender<Ended>>,
+    pub(super) read_by: HashMap<AttemptId, BTreeMap<u32, u32>>,
+    /// What workers hold of stages that are not planned.
+    found: BTreeMap<StageId, Vec<Found>>,
+    shuffle_bytes: u64,
+    pub(super) waiting: Vec<oneshot::Sender<Ended>>,
+    asked: Vec<Asked>,
     started: Instant,
     stage_started: Instant,
     timings: Vec<StageSummary>,
@@ -43,33 +66,136 @@ pub(super) struct JobRun {
 const PHASES: [&str; 5] = ["plan", STAGES[0], STAGES[1], STAGES[2], "publish"];
 
 impl JobRun {
-    pub(super) fn new(spec: JobSpec, dataset: Arc<dyn Dataset>, reply: oneshot::Sender<Ended>) -> Self {
+    pub(super) fn new(spec: JobSpec, dataset: Arc<dyn Dataset>, key: Vec<u8>, submitted_at: u64) -> Self {
         let now = Instant::now();
         JobRun {
             spec,
             dataset,
+            key,
+            submitted_at,
+            recorded: false,
+            cancelled: false,
+            committing: false,
+            committed_summary: None,
+            recorded_plan: None,
             results: Results::default(),
             plan: InputPlan::default(),
             staging: None,
+            reduce_inputs: None,
             files: vec![],
             totals: Totals::default(),
-            shuffle_bytes: 0,
             read_by: HashMap::new(),
-            reply: Some(reply),
+            found: BTreeMap::new(),
+            shuffle_bytes: 0,
+            waiting: vec![],
+            asked: vec![],
             started: now,
             stage_started: now,
             timings: vec![],
         }
     }
 
+    /// What the journal keeps of the submit.
+    pub(super) fn record(&self) -> v1::JobSubmitted {
+        v1::JobSubmitted {
+            job: self.spec.id.to_string(),
+            spec: Some((&self.spec).into()),
+            key: self.key.clone(),
+            submitted_at: self.submitted_at,
+        }
+    }
+
+    /// The status before anything happened.
+    pub(super) fn first_status(&self) -> v1::JobStatus {
+        v1::JobStatus {
+            job: self.spec.id.to_string(),
+            spec: Some((&self.spec).into()),
+            state: v1::JobState::Running.into(),
+            phase: self.current_name().into(),
+            submitted_at: self.submitted_at,
+            ..v1::JobStatus::default()
+        }
+    }
+
+    /// Answers all who asked for the job, one more perhaps, as soon as it is on record.
+    pub(super) fn accept(&mut self, asked: Option<Asked>) {
+        self.asked.extend(asked);
+        if self.recorded {
+            for (reply, existing) in self.asked.drain(..) {
+                // Who asked may have gone.
+                let _ = reply.send(Ok(Accepted { job: self.spec.id.clone(), existing }));
+            }
+        }
+    }
+
+    /// How many tasks a stage has, if that is known.
+    pub(super) fn tasks(&self, stage: StageId) -> Option<usize> {
+        match stage.0 {
+            MAP => Some(self.plan.tasks.len()).filter(|&tasks| tasks > 0),
+            REDUCE => Some(self.plan.partitions as usize).filter(|&tasks| tasks > 0),
+            WRITE => Some(self.files.len()).filter(|&tasks| tasks > 0),
+            _ => None,
+        }
+    }
+
+    /// Notes what a worker holds of a stage that is not planned.
+    pub(super) fn note_found(&mut self, stage: StageId, found: Found) {
+        self.found.entry(stage).or_default().push(found);
+    }
+
+    /// What was noted of a stage that is planned now, as far as it exists.
+    pub(super) fn take_found(&mut self, stage: StageId) -> Vec<Found> {
+        let tasks = self.tasks(stage).unwrap_or(0);
+        let mut found = self.found.remove(&stage).unwrap_or_default();
+        found.retain(|found| (found.index as usize) < tasks);
+        found
+    }
+
+    /// Attempts of stages that are not planned, and who runs them; they are noted no more.
+    pub(super) fn take_found_running(&mut self) -> Vec<(WorkerId, AttemptId)> {
+        let mut running = vec![];
+        for (&stage, found) in &mut self.found {
+            found.retain(|found| {
+                if !found.done {
+                    let task = TaskId { job: self.spec.id.clone(), stage, index: found.index };
+                    running.push((found.worker.clone(), AttemptId { task, attempt: found.attempt }));
+                }
+                found.done
+            });
+        }
+        running
+    }
+
+    /// Forgets what a lost worker held.
+    pub(super) fn worker_lost(&mut self, worker: &WorkerId) {
+        self.found.values_mut().for_each(|found| found.retain(|found| found.worker != *worker));
+        self.reduce_inputs = None;
+    }
+
+    /// The map outputs are no longer what or where they were.
+    pub(super) fn inputs_changed(&mut self) {
+        self.reduce_inputs = None;
+    }
+
+    /// Removes what is staged.
+    pub(super) fn discard(&mut self) {
+        self.staging = None;
+    }
+
+    /// Lets go of the job, for another coordinator to go on with it. One that is deposed takes with
+    /// it what it staged: the successor staged anew, as this one held the folder; unless the day
+    /// may be decided on, which the successor then carries out.
+    pub(super) fn leave(mut self, deposed: bool) {
+        if let Some(staging) = self.staging.take()
+            && (self.committing || !deposed)
+        {
+            staging.leave();
+        }
+    }
+
     /// The phase that runs now, by name.
     pub(super) fn current_name(&self) -> &'static str {
         PHASES.get(self.timings.len()).copied().unwrap_or("done")
-    }
-
-    /// The stage that runs now, if it is one of tasks.
-    pub(super) fn current_stage(&self) -> Option<usize> {
-        self.timings.len().checked_sub(1).filter(|&stage| stage < STAGES.len())
     }
 
     /// Rows and bytes of the inputs.
@@ -111,96 +237,6 @@ impl JobRun {
         self.files.iter().map(|file| TaskPlan { weight: rows(file), preferred: None }).collect()
     }
 
-    /// The order of an attempt.
-    pub(super) fn order(
-        &mut self,
-        scheduler: &Scheduler,
-        attempt: &AttemptId,
-        address: impl Fn(&WorkerId) -> String,
-    ) -> Result<v1::TaskOrder, String> {
-        use v1::task_order::Work;
-        let job = &attempt.task.job;
-        let index = attempt.task.index as usize;
-        let unknown = || format!("{attempt} is not in the plan");
-        let work = match attempt.task.stage.0 {
-            MAP => Work::Map(self.plan.tasks.get(index).ok_or_else(unknown)?.work.clone()),
-            REDUCE => {
-                Work::Reduce(self.reduce_work(&winners(scheduler, job, MAP), attempt.task.index, address))
-            }
-            WRITE => {
-                let reduced = winners(scheduler, job, REDUCE);
-                Work::Write(self.write_work(&reduced, attempt, address).ok_or_else(unknown)?)
-            }
-            _ => return Err(unknown()),
-        };
-        let dataset = self.spec.dataset.clone();
-        Ok(v1::TaskOrder { attempt: Some(attempt.into()), dataset, key: vec![], work: Some(work) })
-    }
-
-    fn reduce_work(
-        &self,
-        mapped: &[Winner],
-        partition: u32,
-        address: impl Fn(&WorkerId) -> String,
-    ) -> v1::ReduceWork {
-        let mut holders = Holders::default();
-        let mut inputs = vec![v1::TableOutputs::default(); self.dataset.tables().len()];
-        for winner in mapped {
-            let task = self.plan.tasks.get(winner.attempt.task.index as usize);
-            if let Some(input) = task.and_then(|task| inputs.get_mut(task.work.table as usize)) {
-                input.outputs.push(holders.reference(winner, &address));
-            }
-        }
-        let per_row = self.dataset.bytes_per_row();
-        let row_group_rows = files::row_group_rows(self.spec.target_file_size, per_row);
-        let holders = holders.into_list();
-        v1::ReduceWork { partition, inputs, row_group_rows, holders, table_bytes: 0 }
-    }
-
-    fn write_work(
-        &mut self,
-        reduced: &[Winner],
-        attempt: &AttemptId,
-        address: impl Fn(&WorkerId) -> String,
-    ) -> Option<v1::WriteWork> {
-        let mut holders = Holders::default();
-        let index = attempt.task.index as usize;
-        let file = self.files.get(index)?;
-        let by_task: HashMap<u32, &Winner> = reduced.iter().map(|w| (w.attempt.task.index, w)).collect();
-        let mut pieces: Vec<v1::RowGroups> = vec![];
-        let mut read = BTreeMap::new();
-        let mut last = None;
-        for group in file {
-            let winner = by_task.get(&group.task)?;
-            read.insert(group.task, winner.attempt.attempt);
-            if last.replace(group.task) != Some(group.task) {
-                let output = Some(holders.reference(winner, &address));
-                pieces.push(v1::RowGroups { output, row_groups: vec![] });
-            }
-            pieces.last_mut()?.row_groups.push(group.row_group);
-        }
-        self.read_by.insert(attempt.clone(), read);
-        let path = self.staging.as_ref()?.part(index).display().to_string();
-        let Totals { rows, clients, custom_theme_clients } = self.totals;
-        let totals = v1::Totals { rows, clients, custom_theme_clients };
-        let (totals, holders) = (Some(totals), holders.into_list());
-        Some(v1::WriteWork { path, pieces, totals, metadata: self.footer(), holders })
-    }
-
-    /// What each part file says of itself.
-    fn footer(&self) -> HashMap<String, String> {
-        let entries = [
-            ("tally.version", env!("CARGO_PKG_VERSION").to_string()),
-            ("tally.job_id", self.spec.id.to_string()),
-            ("tally.dataset", self.spec.dataset.clone()),
-            ("tally.date", self.spec.date.clone()),
-            ("tally.total_rows", self.totals.rows.to_string()),
-            ("tally.n_clients", self.totals.clients.to_string()),
-            ("tally.n_custom_theme_clients", self.totals.custom_theme_clients.to_string()),
-        ];
-        entries.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
-    }
-
     /// The staged day, if what was written is what was reduced; `outputs` are all stages'.
     pub(super) fn ready_to_publish(&mut self, outputs: &[Vec<Winner>; 3]) -> Result<Staging, String> {
         let [mapped, _, written] = outputs;
@@ -216,26 +252,20 @@ impl JobRun {
         if rows != self.totals.rows {
             return Err(format!("the part files have {rows} rows instead of {}", self.totals.rows));
         }
-        // Two attempts of a reduce task may order their rows differently, so that row groups of
-        // one are no complement to those of the other.
+        // Attempts of a reduce task that took as many passes have the same order of rows; the row
+        // groups of others are no complement to theirs.
         let mut read: BTreeMap<u32, u32> = BTreeMap::new();
         for winner in written {
             for (&task, &attempt) in self.read_by.get(&winner.attempt).into_iter().flatten() {
-                if *read.entry(task).or_insert(attempt) != attempt {
-                    return Err(format!("part files were written from two attempts of reduce task {task}"));
+                let first = *read.entry(task).or_insert(attempt);
+                if !self.results.same_order(&self.spec.id, task, first, attempt) {
+                    return Err(format!(
+                        "part files were written from two attempts of reduce task {task} that differ in their order: submit again"
+                    ));
                 }
             }
         }
         self.staging.take().ok_or_else(|| "there is no staged day".into())
-    }
-
-    /// Answers whoever waits; removes what is still staged.
-    pub(super) fn end(&mut self, ended: Ended) {
-        self.staging = None;
-        if let Some(reply) = self.reply.take() {
-            // Whoever waited may have gone.
-            let _ = reply.send(ended);
-        }
     }
 
     pub(super) fn summary(&self) -> Summary {

@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 use tally_dataset::Dataset;
-use tally_proto::v1;
+use tally_proto::convert::{BadMessage, required};
+use tally_proto::{JobId, v1};
 use tally_worker::scan::footer::Footers;
 use tally_worker::scan::{InputFile, ScanError};
 
@@ -65,6 +66,46 @@ pub struct InputPlan {
     pub fetched: u64,
     /// What somebody should look at.
     pub warnings: Vec<String>,
+    /// Table bytes of a reduce pass, the same for all attempts: passes decide the order of rows.
+    /// 0: as much as the worker has.
+    pub reduce_table_bytes: u64,
+}
+
+impl InputPlan {
+    /// The plan as the journal keeps it.
+    pub fn record(&self, job: &JobId) -> v1::JobPlanned {
+        let task = |task: &MapTask| v1::PlannedTask { work: Some(task.work.clone()), bytes: task.bytes };
+        v1::JobPlanned {
+            job: job.to_string(),
+            partitions: self.partitions,
+            tasks: self.tasks.iter().map(task).collect(),
+            rows: self.rows,
+            bytes: self.bytes,
+            files: self.files as u64,
+            fetched: self.fetched,
+            warnings: self.warnings.clone(),
+            reduce_table_bytes: self.reduce_table_bytes,
+        }
+    }
+}
+
+impl TryFrom<v1::JobPlanned> for InputPlan {
+    type Error = BadMessage;
+
+    fn try_from(record: v1::JobPlanned) -> Result<Self, BadMessage> {
+        let task =
+            |task: v1::PlannedTask| Ok(MapTask { work: required(task.work, "work")?, bytes: task.bytes });
+        Ok(InputPlan {
+            tasks: record.tasks.into_iter().map(task).collect::<Result<_, BadMessage>>()?,
+            partitions: record.partitions,
+            files: usize::try_from(record.files).unwrap_or(usize::MAX),
+            rows: record.rows,
+            bytes: record.bytes,
+            fetched: record.fetched,
+            warnings: record.warnings,
+            reduce_table_bytes: record.reduce_table_bytes,
+        })
+    }
 }
 
 /// Plans the map stage of a job for so many slots.

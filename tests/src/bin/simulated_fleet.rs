@@ -114,6 +114,7 @@ fn result(order: &v1::TaskOrder) -> Result<v1::TaskResult> {
             totals: Some(v1::Totals { rows: 1, clients: 1, custom_theme_clients: 0 }),
             row_group_rows: vec![1],
             bytes: 1,
+            passes: 1,
         }),
         Work::Write(work) => {
             std::fs::write(&work.path, "not a part file").context("the staged part")?;

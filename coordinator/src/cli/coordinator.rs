@@ -1,0 +1,139 @@
+//! `tally coordinator`: the service that plans jobs, drives workers and publishes days.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::net::TcpListener;
+
+use super::Stop;
+use crate::election::Election;
+use crate::service::Timing;
+use crate::service::lead::LeadOptions;
+use crate::service::serve::{Exit, ServeOptions, serve};
+
+/// How long writes that are under way may take when the process ends.
+const LAST_WRITES: Duration = Duration::from_secs(1);
+
+/// Arguments of `tally coordinator`.
+#[derive(Debug, Args)]
+pub struct CoordinatorArgs {
+    /// Address to listen on; port 0 takes any that is free
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7070")]
+    listen: String,
+    /// Where its journal lies: a path or file:// URL that coordinators which may succeed each
+    /// other share
+    #[arg(long, value_name = "URL")]
+    state_dir: String,
+    /// Where workers and clients reach it [default: the address that it listens on]
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    /// Jobs that are over and can still be asked for
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    history: u32,
+    /// Jobs that run at a time, at most; more are refused
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    max_jobs: u32,
+    /// File that the address is written to, once it listens
+    #[arg(long, value_name = "FILE")]
+    port_file: Option<PathBuf>,
+    #[command(flatten)]
+    timing: TimingArgs,
+}
+
+/// Waits, for tests.
+#[derive(Debug, Args)]
+struct TimingArgs {
+    /// Between two signs of life
+    #[arg(long, value_name = "MS", default_value_t = 1000, hide = true, value_parser = clap::value_parser!(u64).range(10..))]
+    heartbeat: u64,
+    /// After a worker's stream broke, until it is lost
+    #[arg(long, value_name = "MS", default_value_t = 2000, hide = true)]
+    worker_grace: u64,
+    /// Silence after which a worker is lost
+    #[arg(long, value_name = "MS", default_value_t = 10_000, hide = true, value_parser = clap::value_parser!(u64).range(100..))]
+    worker_timeout: u64,
+    /// After taking the lead, until jobs of earlier epochs go on
+    #[arg(long, value_name = "MS", default_value_t = 3000, hide = true)]
+    settle: u64,
+    /// How long a job waits while there are no workers
+    #[arg(long, value_name = "MS", default_value_t = 300_000, hide = true)]
+    no_workers_timeout: u64,
+    /// Records of the journal after which a snapshot replaces them
+    #[arg(long, value_name = "N", default_value_t = 1000, hide = true, value_parser = clap::value_parser!(u64).range(1..))]
+    compact_after: u64,
+}
+
+impl CoordinatorArgs {
+    fn options(&self) -> ServeOptions {
+        let millis = Duration::from_millis;
+        let timing = Timing {
+            heartbeat: millis(self.timing.heartbeat),
+            grace: millis(self.timing.worker_grace),
+            timeout: millis(self.timing.worker_timeout),
+            settle: millis(self.timing.settle),
+            no_workers: millis(self.timing.no_workers_timeout),
+        };
+        let lead = LeadOptions {
+            address: self.advertise.clone().unwrap_or_default(),
+            history: self.history as usize,
+            most_jobs: self.max_jobs as usize,
+            compact_after: self.timing.compact_after,
+            timing,
+        };
+        ServeOptions { state_dir: self.state_dir.clone(), lead }
+    }
+
+    async fn bind(&self) -> Result<TcpListener, Stop> {
+        let failed =
+            |e| Stop::Failed(format!("--listen {}: {e}; give an address that is free here", self.listen));
+        let listener = TcpListener::bind(&self.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        eprintln!("listening on {address}");
+        if let Some(file) = &self.port_file {
+            write_whole(file, address)
+                .map_err(|e| Stop::Failed(format!("--port-file {}: {e}", file.display())))?;
+        }
+        Ok(listener)
+    }
+}
+
+/// Whoever waits for the file never sees half of it.
+fn write_whole(file: &std::path::Path, address: SocketAddr) -> std::io::Result<()> {
+    let mut half = file.as_os_str().to_owned();
+    half.push(".new");
+    std::fs::write(&half, address.to_string())?;
+    std::fs::rename(&half, file)
+}
+
+/// Runs the command.
+pub(super) fn main(args: &CoordinatorArgs) -> Result<(), Stop> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|e| Stop::Failed(format!("the runtime cannot be started: {e}")))?;
+    let exit = runtime.block_on(async {
+        let stop = terminated().map_err(|e| Stop::Failed(format!("signals cannot be waited for: {e}")))?;
+        let listener = args.bind().await?;
+        let exit = serve(listener, args.options(), Election::alone(), stop).await;
+        exit.map_err(|e| Stop::Failed(e.to_string()))
+    });
+    // What is being made on a disk may be finished; a disk that hangs is not waited for.
+    runtime.shutdown_timeout(LAST_WRITES);
+    match exit? {
+        Exit::Asked => Ok(()),
+        Exit::Deposed(why) => Err(Stop::Deposed(why)),
+    }
+}
+
+/// Resolves at the first Ctrl-C or SIGTERM.
+fn terminated() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,123 @@
+//! Task orders: what an attempt is told, made of the job's plan and its results.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use tally_dataset::Totals;
+use tally_proto::{AttemptId, WorkerId, v1};
+use tally_scheduler::Scheduler;
+
+use super::run::JobRun;
+use crate::fleet::{Order, ReduceInputs};
+use crate::job::{MAP, REDUCE, WRITE};
+use crate::plan::files;
+use crate::results::{Holders, Winner, winners};
+
+impl JobRun {
+    /// The order of an attempt; `address` says where a worker's outputs are reached.
+    pub(super) fn order(
+        &mut self,
+        scheduler: &Scheduler,
+        attempt: &AttemptId,
+        address: impl Fn(&WorkerId) -> String,
+    ) -> Result<Order, String> {
+        use v1::task_order::Work;
+        let job = &attempt.task.job;
+        let index = attempt.task.index as usize;
+        let unknown = || format!("{attempt} is not in the plan");
+        let mut inputs = None;
+        let work = match attempt.task.stage.0 {
+            MAP => Work::Map(self.plan.tasks.get(index).ok_or_else(unknown)?.work.clone()),
+            REDUCE => {
+                inputs = Some(self.reduce_inputs(scheduler, attempt, address));
+                Work::Reduce(self.reduce_work(attempt.task.index))
+            }
+            WRITE => {
+                let reduced = winners(scheduler, job, REDUCE);
+                Work::Write(self.write_work(&reduced, attempt, address).ok_or_else(unknown)?)
+            }
+            _ => return Err(unknown()),
+        };
+        let (dataset, key) = (self.spec.dataset.clone(), self.key.clone());
+        let head = v1::TaskOrder { attempt: Some(attempt.into()), dataset, key, work: Some(work) };
+        Ok(Order { head, inputs })
+    }
+
+    fn reduce_work(&self, partition: u32) -> v1::ReduceWork {
+        let per_row = self.dataset.bytes_per_row();
+        v1::ReduceWork {
+            partition,
+            row_group_rows: files::row_group_rows(self.spec.target_file_size, per_row),
+            table_bytes: self.plan.reduce_table_bytes,
+            inputs: vec![],
+            holders: vec![],
+        }
+    }
+
+    /// Where the map outputs are: made anew only after they changed, as every partition reads
+    /// all of them.
+    fn reduce_inputs(
+        &mut self,
+        scheduler: &Scheduler,
+        attempt: &AttemptId,
+        address: impl Fn(&WorkerId) -> String,
+    ) -> Arc<ReduceInputs> {
+        if let Some(inputs) = &self.reduce_inputs {
+            return inputs.clone();
+        }
+        let mut holders = Holders::default();
+        let mut inputs = vec![v1::TableOutputs::default(); self.dataset.tables().len()];
+        for winner in winners(scheduler, &attempt.task.job, MAP) {
+            let task = self.plan.tasks.get(winner.attempt.task.index as usize);
+            if let Some(input) = task.and_then(|task| inputs.get_mut(task.work.table as usize)) {
+                input.outputs.push(holders.reference(&winner, &address));
+            }
+        }
+        let inputs = Arc::new(ReduceInputs::new(inputs, holders.into_list()));
+        self.reduce_inputs.insert(inputs).clone()
+    }
+
+    fn write_work(
+        &mut self,
+        reduced: &[Winner],
+        attempt: &AttemptId,
+        address: impl Fn(&WorkerId) -> String,
+    ) -> Option<v1::WriteWork> {
+        let mut holders = Holders::default();
+        let index = attempt.task.index;
+        let file = self.files.get(index as usize)?;
+        let by_task: HashMap<u32, &Winner> = reduced.iter().map(|w| (w.attempt.task.index, w)).collect();
+        let mut pieces: Vec<v1::RowGroups> = vec![];
+        let mut read = BTreeMap::new();
+        let mut last = None;
+        for group in file {
+            let winner = by_task.get(&group.task)?;
+            read.insert(group.task, winner.attempt.attempt);
+            if last.replace(group.task) != Some(group.task) {
+                let output = Some(holders.reference(winner, &address));
+                pieces.push(v1::RowGroups { output, row_groups: vec![] });
+            }
+            pieces.last_mut()?.row_groups.push(group.row_group);
+        }
+        self.read_by.insert(attempt.clone(), read);
+        let path = self.staging.as_ref()?.part(index, attempt.attempt).display().to_string();
+        let Totals { rows, clients, custom_theme_clients } = self.totals;
+        let totals = v1::Totals { rows, clients, custom_theme_clients };
+        let (totals, holders) = (Some(totals), holders.into_list());
+        Some(v1::WriteWork { path, pieces, totals, metadata: self.footer(), holders })
+    }
+
+    /// What each part file says of itself.
+    fn footer(&self) -> HashMap<String, String> {
+        let entries = [
+            ("tally.version", env!("CARGO_PKG_VERSION").to_string()),
+            ("tally.job_id", self.spec.id.to_string()),
+            ("tally.dataset", self.spec.dataset.clone()),
+            ("tally.date", self.spec.date.clone()),
+            ("tally.total_rows", self.totals.rows.to_string()),
+            ("tally.n_clients", self.totals.clients.to_string()),
+            ("tally.n_custom_theme_clients", self.totals.custom_theme_clients.to_string()),
+        ];
+        entries.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
+    }
+}

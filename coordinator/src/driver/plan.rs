@@ -1,0 +1,121 @@
+//! Stages become tasks: the map stage by a look at the inputs, which is put on record, or from
+//! the record of an earlier leader; the others from results.
+
+use tally_dataset::Dataset;
+use tally_proto::v1::journal_record::Record;
+use tally_proto::{JobId, StageId};
+use tally_scheduler::{Event, TaskPlan};
+use tally_worker::scan::footer::Footers;
+
+use super::run::JobRun;
+use super::{Driver, Input, Then};
+use crate::fleet::Capacity;
+use crate::job::{JobSpec, MAP, REDUCE};
+use crate::plan::{self, InputPlan};
+use crate::publish::Staging;
+use crate::results::winners;
+
+/// A job whose inputs were looked at, and whose output can be staged.
+#[derive(Debug)]
+pub struct Planned {
+    /// The map tasks.
+    pub plan: InputPlan,
+    /// Where part files go.
+    pub staging: Staging,
+    /// The plan is on record already.
+    pub recorded: bool,
+}
+
+impl Driver {
+    pub(super) fn plan_stage(&mut self, job: JobId, stage: StageId) -> Option<Event> {
+        let capacity = self.fleet.capacity();
+        let run = self.jobs.get_mut(&job)?;
+        if stage.0 == MAP {
+            let (spec, dataset, epoch) = (run.spec.clone(), run.dataset.clone(), self.epoch);
+            let (recorded, adopted) = (run.recorded_plan.take(), run.staging.take());
+            let (footers, sender) = (self.footers.clone(), self.sender.clone());
+            tokio::spawn(async move {
+                let planned = match recorded {
+                    Some(plan) => Ok((plan, true)),
+                    None => plan_inputs(&spec, &*dataset, &footers, capacity).await.map(|plan| (plan, false)),
+                };
+                let planned = match planned {
+                    Ok((plan, recorded)) => stage_output(&spec, adopted, epoch)
+                        .await
+                        .map(|staging| Box::new(Planned { plan, staging, recorded })),
+                    Err(reason) => Err(reason),
+                };
+                // The loop gone means that the process ends.
+                let _ = sender.send(Input::Planned(spec.id, planned)).await;
+            });
+            return None;
+        }
+        run.stage_ended(&mut self.memory);
+        let (tasks, found) = if stage.0 == REDUCE {
+            (run.plan_reduce(), run.take_found(stage))
+        } else {
+            // What write tasks of an earlier term made was staged for it.
+            run.take_found(stage);
+            let reduced = winners(&self.scheduler, &job, REDUCE);
+            (run.plan_write(&reduced), vec![])
+        };
+        self.running_there(&job, stage, &found);
+        Some(Event::StagePlanned { job, stage, tasks, found })
+    }
+
+    pub(super) fn planned(&mut self, job: JobId, planned: Result<Box<Planned>, String>) {
+        let Some(run) = self.jobs.get_mut(&job) else {
+            // The job ended meanwhile; what it staged goes with the plan.
+            return;
+        };
+        match planned {
+            Err(reason) => self.step(Event::StagePlanFailed { job, stage: StageId(MAP), reason }),
+            Ok(planned) => {
+                let Planned { plan, staging, recorded } = *planned;
+                let record = (!recorded).then(|| Record::Planned(plan.record(&job)));
+                run.input_planned(plan, staging, &mut self.memory);
+                match record {
+                    Some(record) => self.write(record, Then::Planned(job)),
+                    None => self.plan_recorded(&job),
+                }
+            }
+        }
+    }
+
+    pub(super) fn plan_recorded(&mut self, job: &JobId) {
+        let Some(run) = self.jobs.get_mut(job) else { return };
+        let stage = StageId(MAP);
+        let tasks = run.plan.tasks.iter().map(|t| TaskPlan { weight: t.bytes, preferred: None }).collect();
+        let found = run.take_found(stage);
+        self.running_there(job, stage, &found);
+        self.step(Event::StagePlanned { job: job.clone(), stage, tasks, found });
+        // What runs of stages that still wait for their inputs would only take slots.
+        let early = self.jobs.get_mut(job).map(JobRun::take_found_running);
+        for (worker, attempt) in early.into_iter().flatten() {
+            self.fleet.stop(&worker, &attempt);
+        }
+    }
+}
+
+async fn plan_inputs(
+    spec: &JobSpec,
+    dataset: &dyn Dataset,
+    footers: &Footers,
+    capacity: Capacity,
+) -> Result<InputPlan, String> {
+    let mut plan = plan::plan(spec, dataset, footers, capacity.slots).await.map_err(|e| e.to_string())?;
+    plan.reduce_table_bytes = capacity.reduce_table_bytes;
+    for warning in &plan.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(plan)
+}
+
+async fn stage_output(spec: &JobSpec, adopted: Option<Staging>, epoch: u64) -> Result<Staging, String> {
+    if let Some(staging) = adopted {
+        return Ok(staging);
+    }
+    let (output, date, id) = (spec.output.clone(), spec.date.clone(), spec.id.clone());
+    let staging = tokio::task::spawn_blocking(move || Staging::prepare(&output, &date, &id, epoch));
+    staging.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+}

@@ -1,0 +1,182 @@
+//! How jobs stand, for those who ask: live ones and the last that ended, each behind a channel that
+//! can be watched.
+//!
+//! Not here: what changes a status (the driver).
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use parking_lot::RwLock;
+use prost::Message;
+use tally_proto::{JobId, v1};
+use tokio::sync::watch;
+
+/// A page ends after so many bytes: it has to fit into a message.
+const PAGE_BYTES: usize = 2 << 20;
+
+/// All jobs that can be asked for.
+#[derive(Debug)]
+pub struct Registry {
+    jobs: RwLock<Jobs>,
+    most_ended: usize,
+}
+
+/// By time of submit, then id: the order of lists.
+type Place = (u64, JobId);
+
+#[derive(Debug, Default)]
+struct Jobs {
+    by_place: BTreeMap<Place, watch::Sender<v1::JobStatus>>,
+    places: HashMap<JobId, u64>,
+    /// In the order of their ends.
+    ended: VecDeque<JobId>,
+}
+
+/// Whether a job in this state changes no more.
+pub fn is_over(status: &v1::JobStatus) -> bool {
+    use v1::JobState::{Cancelled, Done, Failed};
+    matches!(status.state(), Done | Failed | Cancelled)
+}
+
+impl Registry {
+    /// Keeps live jobs, and the last `most_ended` of the others.
+    pub fn new(most_ended: usize) -> Self {
+        Registry { jobs: RwLock::default(), most_ended }
+    }
+
+    /// Adds a job.
+    pub fn add(&self, job: &JobId, status: v1::JobStatus) {
+        let over = is_over(&status);
+        let at = status.submitted_at;
+        let mut jobs = self.jobs.write();
+        jobs.places.insert(job.clone(), at);
+        jobs.by_place.insert((at, job.clone()), watch::Sender::new(status));
+        if over {
+            jobs.end(job, self.most_ended);
+        }
+    }
+
+    /// Changes a job's status; `change` says whether it did.
+    pub fn update(&self, job: &JobId, change: impl FnOnce(&mut v1::JobStatus) -> bool) {
+        let mut ended = false;
+        {
+            let jobs = self.jobs.read();
+            let Some(sender) = jobs.get(job) else { return };
+            sender.send_if_modified(|status| {
+                let was_over = is_over(status);
+                let changed = change(status);
+                ended = !was_over && is_over(status);
+                changed
+            });
+        }
+        if ended {
+            self.jobs.write().end(job, self.most_ended);
+        }
+    }
+
+    /// A job's status.
+    pub fn get(&self, job: &JobId) -> Option<v1::JobStatus> {
+        self.jobs.read().get(job).map(|sender| sender.borrow().clone())
+    }
+
+    /// A job's status as it changes.
+    pub fn watch(&self, job: &JobId) -> Option<watch::Receiver<v1::JobStatus>> {
+        self.jobs.read().get(job).map(watch::Sender::subscribe)
+    }
+
+    /// Up to `size` jobs, the newest first, after the one that `token` names; and the next
+    /// page's token, empty on the last. `None` for a token that is none.
+    pub fn page(&self, size: usize, token: &str) -> Option<(Vec<v1::JobStatus>, String)> {
+        let jobs = self.jobs.read();
+        let before: Option<Place> = match token {
+            "" => None,
+            token => {
+                let (at, id) = token.split_once('.')?;
+                Some((u64::from_str_radix(at, 16).ok()?, JobId::parse(id).ok()?))
+            }
+        };
+        let mut older: Box<dyn Iterator<Item = _>> = match before {
+            Some(place) => Box::new(jobs.by_place.range(..place).rev()),
+            None => Box::new(jobs.by_place.iter().rev()),
+        };
+        let mut page = vec![];
+        let mut last = None;
+        let mut bytes = 0;
+        while page.len() < size
+            && bytes < PAGE_BYTES
+            && let Some(((at, id), sender)) = older.next()
+        {
+            let status = sender.borrow().clone();
+            bytes += status.encoded_len();
+            page.push(status);
+            last = Some(format!("{at:x}.{id}"));
+        }
+        let more = older.next().is_some();
+        Some((page, last.filter(|_| more).unwrap_or_default()))
+    }
+}
+
+impl Jobs {
+    fn get(&self, job: &JobId) -> Option<&watch::Sender<v1::JobStatus>> {
+        self.by_place.get(&(*self.places.get(job)?, job.clone()))
+    }
+
+    fn end(&mut self, job: &JobId, most: usize) {
+        self.ended.push_back(job.clone());
+        while self.ended.len() > most {
+            let Some(oldest) = self.ended.pop_front() else { return };
+            if let Some(at) = self.places.remove(&oldest) {
+                self.by_place.remove(&(at, oldest));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u64) -> JobId {
+        JobId::parse(&format!("j{n}")).unwrap()
+    }
+
+    fn status(n: u64, state: v1::JobState) -> v1::JobStatus {
+        v1::JobStatus { job: id(n).to_string(), submitted_at: n, state: state.into(), ..Default::default() }
+    }
+
+    #[test]
+    fn pages_go_from_the_newest_to_the_oldest_without_gap() {
+        let registry = Registry::new(100);
+        (0..7).for_each(|n| registry.add(&id(n), status(n, v1::JobState::Running)));
+        let (mut token, mut seen) = (String::new(), vec![]);
+        loop {
+            let (page, next) = registry.page(3, &token).unwrap();
+            // A job that comes in between stands before the first page.
+            registry.add(&id(100 + seen.len() as u64), status(100, v1::JobState::Running));
+            seen.extend(page.into_iter().map(|s| s.job));
+            if next.is_empty() {
+                break;
+            }
+            token = next;
+        }
+        assert_eq!(seen, ["j6", "j5", "j4", "j3", "j2", "j1", "j0"]);
+        assert!(registry.page(3, "nonsense").is_none() && registry.page(3, "zz.j1").is_none());
+    }
+
+    #[test]
+    fn jobs_that_ended_are_forgotten_in_the_order_of_their_ends() {
+        let registry = Registry::new(2);
+        (0..4).for_each(|n| registry.add(&id(n), status(n, v1::JobState::Running)));
+        let mut watched = registry.watch(&id(3)).unwrap();
+        watched.mark_unchanged();
+        for n in [3, 1, 2] {
+            registry.update(&id(n), |status| {
+                status.set_state(v1::JobState::Done);
+                true
+            });
+        }
+        assert!(registry.get(&id(3)).is_none() && registry.get(&id(0)).is_some());
+        assert!(registry.get(&id(1)).is_some_and(|s| is_over(&s)));
+        // Who watches sees the end even so.
+        assert!(watched.has_changed().is_ok_and(|changed| changed) || is_over(&watched.borrow()));
+    }
+}

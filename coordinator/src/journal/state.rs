@@ -1,0 +1,132 @@
+//! What the records of a journal amount to: live jobs and a bounded history. Pure.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use tally_proto::v1;
+use tally_proto::v1::journal_record::Record;
+
+/// The fold of records.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    live: BTreeMap<String, v1::LiveJob>,
+    history: VecDeque<v1::JobEnded>,
+    most: usize,
+}
+
+impl State {
+    /// Nothing happened yet; the history will keep the last `most` jobs.
+    pub fn new(most: usize) -> Self {
+        State { live: BTreeMap::new(), history: VecDeque::new(), most }
+    }
+
+    /// Takes the next record in. Records about a job that does not live change nothing.
+    pub fn apply(&mut self, record: &Record) {
+        match record {
+            Record::Claim(_) | Record::Seal(_) => {}
+            Record::Snapshot(snapshot) => {
+                let id = |job: &v1::LiveJob| job.submitted.as_ref().map(|s| s.job.clone());
+                self.live = snapshot.live.iter().filter_map(|job| Some((id(job)?, job.clone()))).collect();
+                self.history = snapshot.history.iter().cloned().collect();
+            }
+            Record::Submitted(submitted) => {
+                let live = v1::LiveJob { submitted: Some(submitted.clone()), ..v1::LiveJob::default() };
+                self.live.insert(submitted.job.clone(), live);
+            }
+            Record::Planned(planned) => {
+                if let Some(job) = self.live.get_mut(&planned.job) {
+                    job.planned = Some(planned.clone());
+                }
+            }
+            Record::Committed(committed) => {
+                if let Some(job) = self.live.get_mut(&committed.job) {
+                    job.committed = Some(committed.clone());
+                }
+            }
+            Record::Cancelled(cancelled) => {
+                if let Some(job) = self.live.get_mut(&cancelled.job) {
+                    job.cancelled = true;
+                }
+            }
+            Record::Ended(ended) => {
+                if let Some(status) = &ended.status {
+                    self.live.remove(&status.job);
+                    self.history.push_back(ended.clone());
+                }
+            }
+        }
+        while self.history.len() > self.most {
+            self.history.pop_front();
+        }
+    }
+
+    /// All of it as one record.
+    pub fn snapshot(&self) -> v1::Snapshot {
+        v1::Snapshot {
+            live: self.live.values().cloned().collect(),
+            history: self.history.iter().cloned().collect(),
+        }
+    }
+
+    /// Jobs that are not over, those submitted first first.
+    pub fn live(&self) -> Vec<&v1::LiveJob> {
+        let mut live: Vec<_> = self.live.values().collect();
+        live.sort_by_key(|job| job.submitted.as_ref().map(|s| (s.submitted_at, s.job.clone())));
+        live
+    }
+
+    /// Jobs that are over, those that ended first first.
+    pub fn history(&self) -> impl Iterator<Item = &v1::JobStatus> {
+        self.history.iter().filter_map(|ended| ended.status.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn submitted(job: &str, at: u64) -> Record {
+        Record::Submitted(v1::JobSubmitted { job: job.into(), submitted_at: at, ..Default::default() })
+    }
+
+    fn ended(job: &str) -> Record {
+        let status = v1::JobStatus { job: job.into(), ..Default::default() };
+        Record::Ended(v1::JobEnded { status: Some(status) })
+    }
+
+    fn fold(most: usize, records: &[Record]) -> State {
+        let mut state = State::new(most);
+        records.iter().for_each(|record| state.apply(record));
+        state
+    }
+
+    #[test]
+    fn a_job_lives_from_its_submit_to_its_end() {
+        let planned = v1::JobPlanned { job: "b".into(), rows: 7, ..Default::default() };
+        let state = fold(
+            9,
+            &[
+                submitted("b", 2),
+                submitted("a", 3),
+                Record::Planned(planned.clone()),
+                Record::Planned(v1::JobPlanned { job: "ghost".into(), ..Default::default() }),
+                ended("a"),
+                submitted("c", 1),
+                Record::Cancelled(v1::JobCancelled { job: "c".into() }),
+            ],
+        );
+        let live = state.live();
+        let ids: Vec<_> = live.iter().map(|job| job.submitted.as_ref().unwrap().job.as_str()).collect();
+        assert_eq!(ids, ["c", "b"]);
+        assert!(live[0].cancelled && live[1].planned == Some(planned));
+        assert_eq!(state.history().map(|s| s.job.as_str()).collect::<Vec<_>>(), ["a"]);
+    }
+
+    #[test]
+    fn a_snapshot_stands_for_all_before_it_and_history_is_bounded() {
+        let state = fold(2, &[submitted("x", 1), ended("a"), ended("b"), ended("c")]);
+        assert_eq!(state.history().map(|s| s.job.as_str()).collect::<Vec<_>>(), ["b", "c"]);
+        let again = fold(2, &[submitted("old", 1), Record::Snapshot(state.snapshot())]);
+        assert_eq!(again, state);
+        assert_eq!(fold(1, &[Record::Snapshot(state.snapshot())]).history().count(), 1);
+    }
+}

@@ -1,0 +1,127 @@
+//! The coordinator as a service: what it answers over gRPC, and when. Only the leader answers;
+//! a standby says who leads.
+//!
+//! `control` talks to workers (`wire` is its bytes), `jobs` to people and programs, `lead` is a term of leadership,
+//! `serve` the process from its start to its end. Not here: any decision about jobs (the driver).
+
+pub mod control;
+pub mod jobs;
+pub mod lead;
+pub mod serve;
+pub mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use tokio::sync::mpsc;
+use tonic::Status;
+use tonic::metadata::MetadataValue;
+
+use crate::driver::Input;
+use crate::election::Standing;
+use crate::history::Registry;
+
+/// The metadata by which a standby says where the leader is.
+pub const LEADER: &str = "tally-leader";
+/// Bytes of a message, at most, both ways: larger answers are paged.
+pub const MESSAGE_BYTES: usize = 4 << 20;
+
+/// How long the coordinator waits for its workers.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// Between two signs of life, both ways.
+    pub heartbeat: Duration,
+    /// After a broken stream, until the worker is lost.
+    pub grace: Duration,
+    /// Silence after which a worker is lost.
+    pub timeout: Duration,
+    /// After taking the lead, until jobs of earlier epochs go on.
+    pub settle: Duration,
+    /// How long a job waits while there are no workers.
+    pub no_workers: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Timing {
+            heartbeat: Duration::from_secs(1),
+            grace: Duration::from_secs(2),
+            timeout: Duration::from_secs(10),
+            settle: Duration::from_secs(3),
+            no_workers: Duration::from_secs(300),
+        }
+    }
+}
+
+/// A leading coordinator, as its services reach it.
+#[derive(Clone)]
+pub struct Leading {
+    /// The driver's inbox.
+    pub sender: mpsc::Sender<Input>,
+    /// How jobs stand.
+    pub registry: Arc<Registry>,
+    /// The term.
+    pub epoch: u64,
+}
+
+/// What this coordinator is just now; shared by all services.
+#[derive(Default)]
+pub struct Role {
+    leading: RwLock<Option<Leading>>,
+    standing: RwLock<Option<Standing>>,
+}
+
+impl Role {
+    /// From now on it leads, or does no more.
+    pub fn set(&self, leading: Option<Leading>) {
+        *self.leading.write() = leading;
+    }
+
+    /// Notes how the election stands.
+    pub fn note(&self, standing: Standing) {
+        *self.standing.write() = Some(standing);
+    }
+
+    /// The leader, if this is it.
+    ///
+    /// # Errors
+    /// A status that says who leads, as far as that is known.
+    pub fn leading(&self) -> Result<Leading, Status> {
+        if let Some(leading) = self.leading.read().clone() {
+            return Ok(leading);
+        }
+        let leader = match &*self.standing.read() {
+            Some(Standing::Standby { leader: Some(leader) }) => Some(leader.clone()),
+            _ => None,
+        };
+        let known = match &leader {
+            Some(leader) => format!("this coordinator does not lead: {leader} does"),
+            None => "this coordinator does not lead, and knows nobody who does".into(),
+        };
+        let mut status = Status::failed_precondition(known);
+        if let Some(value) = leader.and_then(|leader| MetadataValue::try_from(leader).ok()) {
+            status.metadata_mut().insert(LEADER, value);
+        }
+        Err(status)
+    }
+
+    /// The leader, if it may begin something new.
+    ///
+    /// # Errors
+    /// A status that says why not.
+    pub fn accepting(&self) -> Result<Leading, Status> {
+        let leading = self.leading()?;
+        match &*self.standing.read() {
+            Some(Standing::Doubt { why }) => {
+                Err(Status::unavailable(format!("no new job is accepted: {why}")))
+            }
+            _ => Ok(leading),
+        }
+    }
+}
+
+/// What is answered when the driver ended before it could answer.
+pub(crate) fn stepping_down() -> Status {
+    Status::unavailable("this coordinator stops to lead: try again")
+}

@@ -1,0 +1,215 @@
+//! The control service as bytes: like the generated server, but what all reduce orders of a job
+//! have in common is encoded once and copied, where a message would be built and encoded anew for
+//! every order. On the wire there is no difference.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::BufMut;
+use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+use tally_proto::v1;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codegen::{Body, BoxFuture, Service, StdError, http};
+use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::MESSAGE_BYTES;
+use super::control::{ControlService, OrderStream};
+use crate::cluster::Outbound;
+use crate::fleet::Order;
+
+/// Field numbers of the messages around a reduce's inputs; a test compares them with the
+/// generated messages.
+mod field {
+    //! Of `CoordinatorMessage` and `TaskOrder`.
+    pub(super) const START: u32 = 3;
+    pub(super) const REDUCE: u32 = 4;
+}
+
+/// The service's path in requests.
+const ATTACH: &str = "/tally.v1.Control/Attach";
+
+/// A server of [`ControlService`].
+#[derive(Clone)]
+pub struct ControlServer {
+    inner: Arc<ControlService>,
+}
+
+impl ControlServer {
+    /// A server of that service.
+    pub fn new(service: ControlService) -> Self {
+        ControlServer { inner: Arc::new(service) }
+    }
+}
+
+impl NamedService for ControlServer {
+    const NAME: &'static str = v1::control_server::SERVICE_NAME;
+}
+
+struct Attach(Arc<ControlService>);
+
+impl StreamingService<v1::WorkerMessage> for Attach {
+    type Response = Outbound;
+    type ResponseStream = OrderStream;
+    type Future = BoxFuture<Response<OrderStream>, Status>;
+
+    fn call(&mut self, request: Request<Streaming<v1::WorkerMessage>>) -> Self::Future {
+        let service = self.0.clone();
+        Box::pin(async move { service.attach(request).await })
+    }
+}
+
+impl<B> Service<http::Request<B>> for ControlServer
+where
+    B: Body + Send + 'static,
+    B::Error: Into<StdError> + Send + 'static,
+{
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        if request.uri().path() != ATTACH {
+            let unknown = Status::unimplemented(format!("there is no {}", request.uri().path()));
+            return Box::pin(async move { Ok(unknown.into_http()) });
+        }
+        let attach = Attach(self.inner.clone());
+        Box::pin(async move {
+            let limit = Some(MESSAGE_BYTES);
+            let mut grpc = Grpc::new(Wire).apply_max_message_size_config(limit, limit);
+            Ok(grpc.streaming(attach, request).await)
+        })
+    }
+}
+
+/// Worker messages in, orders out.
+#[derive(Debug, Clone, Copy)]
+struct Wire;
+
+impl Codec for Wire {
+    type Encode = Outbound;
+    type Decode = v1::WorkerMessage;
+    type Encoder = Wire;
+    type Decoder = Wire;
+
+    fn encoder(&mut self) -> Wire {
+        Wire
+    }
+
+    fn decoder(&mut self) -> Wire {
+        Wire
+    }
+}
+
+impl Decoder for Wire {
+    type Item = v1::WorkerMessage;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<v1::WorkerMessage>, Status> {
+        let message = v1::WorkerMessage::decode(from);
+        message.map(Some).map_err(|e| Status::invalid_argument(format!("a worker's message: {e}")))
+    }
+}
+
+impl Encoder for Wire {
+    type Item = Outbound;
+    type Error = Status;
+
+    fn encode(&mut self, item: Outbound, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        put(&item, to);
+        Ok(())
+    }
+}
+
+fn put(item: &Outbound, to: &mut impl BufMut) {
+    match item {
+        Outbound::Message(message) => put_message(&**message, to),
+        Outbound::Order { epoch, order } => put_order(*epoch, order, to),
+    }
+}
+
+fn put_message(message: &impl Message, to: &mut impl BufMut) {
+    // A buffer that grows has room for everything.
+    let _ = message.encode(to);
+}
+
+fn put_order(epoch: u64, order: &Order, to: &mut impl BufMut) {
+    use v1::task_order::Work;
+    let outer = v1::CoordinatorMessage { epoch, message: None };
+    put_message(&outer, to);
+    let (Some(Work::Reduce(work)), Some(shared)) = (&order.head.work, &order.inputs) else {
+        put_head(field::START, order.head.encoded_len(), to);
+        put_message(&order.head, to);
+        return;
+    };
+    let head = v1::TaskOrder {
+        attempt: order.head.attempt.clone(),
+        dataset: order.head.dataset.clone(),
+        key: order.head.key.clone(),
+        work: None,
+    };
+    let work_len = work.encoded_len() + shared.encoded().len();
+    let order_len =
+        head.encoded_len() + key_len(field::REDUCE) + encoded_len_varint(work_len as u64) + work_len;
+    put_head(field::START, order_len, to);
+    put_message(&head, to);
+    put_head(field::REDUCE, work_len, to);
+    put_message(work, to);
+    to.put_slice(shared.encoded());
+}
+
+fn put_head(tag: u32, length: usize, to: &mut impl BufMut) {
+    encode_key(tag, WireType::LengthDelimited, to);
+    encode_varint(length as u64, to);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::ReduceInputs;
+
+    #[test]
+    fn an_order_in_pieces_is_the_order_as_one_message() {
+        let outputs = |count: u32| v1::TableOutputs {
+            outputs: (0..count)
+                .map(|index| v1::OutputRef { holder: index % 3, stage: 0, index, attempt: 4096 + index })
+                .collect(),
+        };
+        let holder = |n: u32| v1::Holder { worker: format!("w{n}"), address: format!("host:{n}") };
+        let holders: Vec<_> = (0..3).map(holder).collect();
+        let inputs = Arc::new(ReduceInputs::new(vec![outputs(300), outputs(0), outputs(7)], holders));
+        let reduce = v1::ReduceWork {
+            partition: 9,
+            row_group_rows: 1 << 20,
+            table_bytes: 24 << 20,
+            ..v1::ReduceWork::default()
+        };
+        let work = |work| v1::TaskOrder {
+            attempt: Some(v1::Attempt { job: "j".into(), stage: 1, index: 9, attempt: 4096 }),
+            dataset: "addon_aggregates".into(),
+            key: vec![7; 16],
+            work: Some(work),
+        };
+        use v1::task_order::Work;
+        let orders = [
+            Order { head: work(Work::Reduce(reduce)), inputs: Some(inputs) },
+            Order {
+                head: work(Work::Map(v1::MapWork { partitions: 3, ..Default::default() })),
+                inputs: None,
+            },
+        ];
+        for order in orders {
+            let mut bytes = vec![];
+            put(&Outbound::Order { epoch: 5, order: order.clone() }, &mut bytes);
+            let message = v1::CoordinatorMessage::decode(bytes.as_slice()).unwrap();
+            let whole = v1::coordinator_message::Message::Start(order.whole());
+            assert_eq!(message, v1::CoordinatorMessage { epoch: 5, message: Some(whole) });
+        }
+    }
+}
