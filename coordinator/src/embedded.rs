@@ -5,15 +5,15 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tally_proto::{AttemptId, JobId, WorkerId};
 use tally_scheduler::{Config, ConfigError};
-use tally_worker::runner::{Peers, Shares, StartError, Worker, WorkerConfig};
+use tally_worker::peers::{InProcess, Peers};
+use tally_worker::runner::{Shares, StartError, Worker, WorkerConfig};
 use tally_worker::scan::footer::Footers;
-use tally_worker::store::{Output, Store};
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -52,16 +52,6 @@ pub enum SetUpError {
     /// An id.
     #[error(transparent)]
     Id(#[from] tally_proto::ids::InvalidId),
-}
-
-/// The stores of all workers in the process.
-#[derive(Default)]
-struct Stores(OnceLock<HashMap<WorkerId, Arc<Store>>>);
-
-impl Peers for Stores {
-    fn output(&self, worker: &WorkerId, attempt: &AttemptId) -> Option<Output> {
-        self.0.get()?.get(worker)?.get(attempt)
-    }
 }
 
 struct Local {
@@ -161,7 +151,7 @@ pub async fn run(
     let footers = Arc::new(Footers::new(usize::try_from(footer_bytes).unwrap_or(usize::MAX)));
     let count = resources.workers.clamp(1, resources.threads.max(1));
     let (handle, inbox) = driver::inbox();
-    let stores = Arc::new(Stores::default());
+    let stores = Arc::new(InProcess::default());
     let mut workers = HashMap::new();
     let mut slots = vec![];
     let mut reduce_table_bytes = u64::MAX;
@@ -187,8 +177,7 @@ pub async fn run(
         workers.insert(id, worker);
     }
     let known = workers.iter().map(|(id, worker)| (id.clone(), worker.store().clone())).collect();
-    // Set once: this is the only place that does.
-    let _ = stores.0.set(known);
+    stores.set(known);
     let workers = Arc::new(workers);
     let config = Config { worker_timeout: None, speculation: None, ..Config::default() };
     let capacity = Capacity { slots: resources.threads, reduce_table_bytes };

@@ -43,6 +43,17 @@ pub enum TaskError {
         /// How much.
         bytes: usize,
     },
+    /// The order's passes are cut larger than this worker's tables may be.
+    #[error(
+        "reduce passes of {wanted} bytes of tables were ordered, and a slot here has {share}: give this \
+         worker more --memory-limit or fewer --slots"
+    )]
+    Share {
+        /// Bytes of a pass.
+        wanted: u64,
+        /// Bytes of a slot's tables here.
+        share: u64,
+    },
     /// An input that is not where it should be.
     #[error("the output of task {task} is not at worker {worker}: {reason}")]
     Lost {
@@ -51,6 +62,14 @@ pub enum TaskError {
         /// Whose output it is.
         task: TaskId,
         /// What was seen.
+        reason: String,
+    },
+    /// A worker that has what is wanted, but too many readers.
+    #[error("worker {worker} is too busy to send its outputs: {reason}")]
+    Busy {
+        /// Who.
+        worker: WorkerId,
+        /// What it said.
         reason: String,
     },
     /// Told to stop.
@@ -85,6 +104,8 @@ impl From<TaskError> for Failure {
             TaskError::Scan(ScanError::Io { .. })
             | TaskError::Store(_)
             | TaskError::Encode(_)
+            | TaskError::Share { .. }
+            | TaskError::Busy { .. }
             | TaskError::Write { .. } => Failure::Retryable { reason },
             TaskError::Scan(_) | TaskError::Dataset(_) | TaskError::Order(_) | TaskError::Memory { .. } => {
                 Failure::Fatal { reason }

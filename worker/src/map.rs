@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use parquet::file::metadata::ParquetMetaData;
 use tally_dataset::{Dataset, Mapper, TableSpec};
-use tally_proto::{AttemptId, v1};
+use tally_proto::v1;
 
 use crate::error::TaskError;
 use crate::runner::TaskContext;
@@ -35,11 +35,10 @@ struct MapperKind {
 /// [`TaskError`], naming the file.
 pub fn run(
     context: &TaskContext,
-    attempt: &AttemptId,
     dataset: &dyn Dataset,
     work: &v1::MapWork,
     scratch: &mut Scratch,
-) -> Result<v1::MapResult, TaskError> {
+) -> Result<(v1::MapResult, Output), TaskError> {
     let number = work.table as usize;
     let table = dataset.tables().get(number);
     let table = table.ok_or_else(|| TaskError::Order(format!("there is no input table {number}")))?;
@@ -78,19 +77,17 @@ pub fn run(
         done?;
     }
     result.rows = scan.rows.load(Ordering::Relaxed);
-    finish(context, attempt, &mut *mapper, writer, &mut result)?;
+    let output = finish(&mut *mapper, writer, &mut result)?;
     result.bytes_read = scan.fetched.load(Ordering::Relaxed);
     scratch.mapper = Some((kind, mapper));
-    Ok(result)
+    Ok((result, output))
 }
 
 fn finish(
-    context: &TaskContext,
-    attempt: &AttemptId,
     mapper: &mut dyn Mapper,
     mut writer: MapWriter<'_>,
     result: &mut v1::MapResult,
-) -> Result<(), TaskError> {
+) -> Result<Output, TaskError> {
     if !mapper.is_empty() {
         let run = mapper.flush()?;
         result.partials += run.batch.num_rows() as u64;
@@ -98,8 +95,7 @@ fn finish(
     }
     let (output, bytes) = writer.finish();
     result.shuffle_bytes = bytes;
-    context.store.put(attempt.clone(), Output::Map(output));
-    Ok(())
+    Ok(Output::Map(output))
 }
 
 /// The row groups of a shard, opened one after another.

@@ -12,19 +12,30 @@ use parquet::basic::Compression;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use tally_dataset::{Dataset, Pass, Reducer, Size, Totals};
-use tally_proto::convert::referred;
+use tally_proto::convert::{referred, required};
 use tally_proto::{AttemptId, JobId, v1};
 
 use crate::error::TaskError;
+use crate::peers::{MapReader, Wanted};
 use crate::runner::TaskContext;
-use crate::store::{FileOutput, FileWriter, MapOutput, Output};
+use crate::store::{FileOutput, FileWriter, Output};
 use crate::texts::JobTexts;
 
 /// One map output among a reduce task's inputs.
 struct Input {
     table: usize,
     attempt: AttemptId,
-    output: Arc<MapOutput>,
+    /// Who reads it, and as which of its outputs.
+    reader: usize,
+    place: usize,
+}
+
+/// A reduce task's inputs, in the order in which they are merged, and a reader for each holder.
+struct Inputs {
+    order: Vec<Input>,
+    readers: Vec<Box<dyn MapReader>>,
+    /// By table.
+    sizes: Vec<Size>,
 }
 
 /// Runs a reduce task.
@@ -36,81 +47,96 @@ pub fn run(
     attempt: &AttemptId,
     dataset: &dyn Dataset,
     work: &v1::ReduceWork,
-) -> Result<v1::ReduceResult, TaskError> {
+) -> Result<(v1::ReduceResult, Output), TaskError> {
     let texts = context.texts(&attempt.task.job);
-    let inputs = inputs(context, &attempt.task.job, work)?;
-    let sizes = sizes(&inputs, work);
-    let needed = dataset.reducer_bytes(&sizes);
-    let share = context.shares.reduce as u64;
-    let passes = u32::try_from(needed.div_ceil(share)).unwrap_or(u32::MAX).max(1);
+    let mut inputs = Inputs::open(context, &attempt.task.job, work)?;
+    let passes = passes(dataset.reducer_bytes(&inputs.sizes), work, context.shares.reduce as u64)?;
     let mut encoder = Encoder::new(context.store.file_writer(), dataset, work.row_group_rows)?;
     let mut totals = Totals::default();
     for index in 0..passes {
-        let mut reducer = dataset.reducer(Pass { index, of: passes }, &sizes);
-        merge(context, work.partition, &inputs, &texts, &mut *reducer)?;
+        let mut reducer = dataset.reducer(Pass { index, of: passes }, &inputs.sizes);
+        inputs.merge(context, &texts, &mut *reducer)?;
         let mut sink = |batch: RecordBatch| Ok(encoder.write(&batch).map_err(Box::new)?);
         totals += reducer.finish(&*texts, &mut sink)?;
     }
     let (row_group_rows, output, bytes) = encoder.finish()?;
-    context.store.put(attempt.clone(), Output::File(output));
     let totals = v1::Totals {
         rows: totals.rows,
         clients: totals.clients,
         custom_theme_clients: totals.custom_theme_clients,
     };
-    Ok(v1::ReduceResult { totals: Some(totals), row_group_rows, bytes, passes })
+    let result = v1::ReduceResult { totals: Some(totals), row_group_rows, bytes, passes };
+    Ok((result, Output::File(output)))
 }
 
-fn inputs(context: &TaskContext, job: &JobId, work: &v1::ReduceWork) -> Result<Vec<Input>, TaskError> {
-    let mut inputs = vec![];
-    for (table, outputs) in work.inputs.iter().enumerate() {
-        for reference in &outputs.outputs {
-            let attempt = referred(job, reference);
-            match context.fetch(&work.holders, reference, &attempt)? {
-                Output::Map(output) => inputs.push(Input { table, attempt, output }),
-                Output::File(_) => return Err(TaskError::Order(format!("{attempt} is no map task"))),
+/// How many passes tables of `needed` bytes are cut into. Passes decide the order of rows, so they
+/// are cut by the order's number where it has one, and are then the same on every worker.
+fn passes(needed: u64, work: &v1::ReduceWork, share: u64) -> Result<u32, TaskError> {
+    let wanted = if work.table_bytes == 0 { share } else { work.table_bytes };
+    // A worker with less room can still take what is small enough for it.
+    let one = needed.min(wanted);
+    if one > share {
+        return Err(TaskError::Share { wanted, share });
+    }
+    Ok(u32::try_from(needed.div_ceil(wanted.max(1))).unwrap_or(u32::MAX).max(1))
+}
+
+impl Inputs {
+    fn open(context: &TaskContext, job: &JobId, work: &v1::ReduceWork) -> Result<Self, TaskError> {
+        let mut order = vec![];
+        for (table, outputs) in work.inputs.iter().enumerate() {
+            for reference in &outputs.outputs {
+                let (reader, attempt) = (reference.holder as usize, referred(job, reference));
+                order.push(Input { table, attempt, reader, place: 0 });
             }
         }
-    }
-    // Reducers that run side by side begin with different inputs, so that the first of them to
-    // need a dictionary translated is not waited for by the rest.
-    if !inputs.is_empty() {
-        let start = work.partition as usize * 7 % inputs.len();
-        inputs.rotate_left(start);
-    }
-    Ok(inputs)
-}
-
-fn sizes(inputs: &[Input], work: &v1::ReduceWork) -> Vec<Size> {
-    let mut sizes = vec![Size::default(); work.inputs.len()];
-    for input in inputs {
-        for run in &input.output.runs {
-            let size = run.size(work.partition);
-            sizes[input.table].rows += size.rows;
-            sizes[input.table].items += size.items;
+        // Reducers that run side by side begin with different inputs, so that the first of them to
+        // need a dictionary translated is not waited for by the rest.
+        if !order.is_empty() {
+            let start = work.partition as usize * 7 % order.len();
+            order.rotate_left(start);
         }
-    }
-    sizes
-}
-
-fn merge(
-    context: &TaskContext,
-    partition: u32,
-    inputs: &[Input],
-    texts: &JobTexts,
-    reducer: &mut dyn Reducer,
-) -> Result<(), TaskError> {
-    for input in inputs {
-        for (number, run) in input.output.runs.iter().enumerate() {
-            if run.size(partition).rows == 0 {
-                continue;
+        let mut wanted: Vec<Vec<Wanted>> = vec![vec![]; work.holders.len()];
+        for input in &mut order {
+            let mine = required(wanted.get_mut(input.reader), "holder")?;
+            input.place = mine.len();
+            mine.push(Wanted { attempt: input.attempt.clone(), table: input.table });
+        }
+        let mut readers = vec![];
+        for (holder, wanted) in work.holders.iter().zip(wanted) {
+            readers.push(context.maps(holder, wanted, work.partition)?);
+        }
+        let mut inputs = Inputs { order, readers, sizes: vec![Size::default(); work.inputs.len()] };
+        for input in &inputs.order {
+            for size in &inputs.readers[input.reader].sizes()?[input.place] {
+                inputs.sizes[input.table].rows += size.rows;
+                inputs.sizes[input.table].items += size.items;
             }
-            context.check_cancelled()?;
-            let codes = texts.translation(&(input.attempt.clone(), number), run)?;
-            reducer.merge(input.table, &run.partition(partition)?, &codes)?;
         }
+        Ok(inputs)
     }
-    Ok(())
+
+    /// Merges all partials, in the order of the inputs, whoever holds them.
+    fn merge(
+        &mut self,
+        context: &TaskContext,
+        texts: &JobTexts,
+        reducer: &mut dyn Reducer,
+    ) -> Result<(), TaskError> {
+        self.readers.iter_mut().for_each(|reader| reader.rewind());
+        for &Input { table, reader, place, .. } in &self.order {
+            let reader = &mut self.readers[reader];
+            for run in 0..reader.sizes()?[place].len() {
+                if reader.sizes()?[place][run].rows == 0 {
+                    continue;
+                }
+                context.check_cancelled()?;
+                let codes = reader.codes(place, run, texts)?;
+                reader.read(place, run, &mut |batch| Ok(reducer.merge(table, batch, &codes)?))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Encodes rows as row groups of a Parquet file in the store.

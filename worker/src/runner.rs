@@ -17,10 +17,11 @@ use tokio::runtime::Handle;
 
 use crate::budget::Budget;
 use crate::error::TaskError;
+use crate::peers::{self, FileReader, MapReader, Peers, Place, Reading, Wanted};
 use crate::scan::footer::Footers;
 use crate::scan::{ScanContext, ScanCounters};
 use crate::spill::{SpillDir, SpillError};
-use crate::store::{Output, Store};
+use crate::store::Store;
 use crate::texts::JobTexts;
 use crate::{map, reduce, write};
 
@@ -75,12 +76,6 @@ impl Shares {
     }
 }
 
-/// Where other workers' outputs are read from.
-pub trait Peers: Send + Sync {
-    /// The output of `attempt` at `worker`; `None` where it is not to be had.
-    fn output(&self, worker: &WorkerId, attempt: &AttemptId) -> Option<Output>;
-}
-
 /// How an attempt ended.
 #[derive(Debug)]
 pub struct Report {
@@ -119,7 +114,8 @@ struct Shared {
 /// What a running task has at hand.
 pub struct TaskContext {
     shared: Arc<Shared>,
-    cancelled: Arc<AtomicBool>,
+    /// For readers of other tasks' outputs.
+    reading: Reading,
     /// The worker's shares.
     pub shares: Shares,
     /// What everything large draws from.
@@ -141,7 +137,7 @@ impl TaskContext {
             io: self.io.clone(),
             window: self.shares.window,
             budget: self.budget.clone(),
-            cancelled: self.cancelled.clone(),
+            cancelled: self.reading.cancelled.clone(),
             counters: self.counters.clone(),
             fetched: Arc::default(),
             rows: Arc::default(),
@@ -151,38 +147,58 @@ impl TaskContext {
     /// # Errors
     /// [`TaskError::Cancelled`] once the task is told to stop.
     pub fn check_cancelled(&self) -> Result<(), TaskError> {
-        if self.cancelled.load(Ordering::Relaxed) { Err(TaskError::Cancelled) } else { Ok(()) }
+        self.reading.check_cancelled()
     }
 
     /// The strings of a job in this process.
     pub fn texts(&self, job: &JobId) -> Arc<JobTexts> {
         let mut texts = self.shared.texts.lock();
-        texts.entry(job.clone()).or_insert_with(|| Arc::new(JobTexts::new(self.budget.clone()))).clone()
+        let new = || Arc::new(JobTexts::new(self.budget.clone()));
+        // A task that outlives its job leaves nothing behind.
+        match self.store.key(job) {
+            Some(_) => texts.entry(job.clone()).or_insert_with(new).clone(),
+            None => new(),
+        }
     }
 
-    /// A finished task's output, from here or from a peer.
+    /// One partition of the map outputs that `holder` has, read in the order of `outputs`.
+    ///
+    /// # Errors
+    /// [`TaskError::Lost`] where one is not to be had.
+    pub fn maps(
+        &self,
+        holder: &v1::Holder,
+        outputs: Vec<Wanted>,
+        partition: u32,
+    ) -> Result<Box<dyn MapReader>, TaskError> {
+        let at = place(holder)?;
+        if at.worker == self.shared.config.id {
+            return peers::local_maps(&self.store, &at, outputs, partition);
+        }
+        self.shared.peers.maps(&at, outputs, partition, &self.reading)
+    }
+
+    /// A reduce output, wherever it lies.
     ///
     /// # Errors
     /// [`TaskError::Lost`] where it is not to be had.
-    pub fn fetch(
+    pub fn file(
         &self,
         holders: &[v1::Holder],
         reference: &v1::OutputRef,
-        attempt: &AttemptId,
-    ) -> Result<Output, TaskError> {
-        let holder = required(holders.get(reference.holder as usize), "holder")?;
-        let worker = WorkerId::parse(&holder.worker).map_err(|e| TaskError::Order(e.to_string()))?;
-        let found = if worker == self.shared.config.id {
-            self.store.get(attempt)
-        } else {
-            self.shared.peers.output(&worker, attempt)
-        };
-        found.ok_or_else(|| TaskError::Lost {
-            worker,
-            task: attempt.task.clone(),
-            reason: "it does not have it".into(),
-        })
+        output: &AttemptId,
+    ) -> Result<Arc<dyn FileReader>, TaskError> {
+        let at = place(required(holders.get(reference.holder as usize), "holder")?)?;
+        if at.worker == self.shared.config.id {
+            return peers::local_file(&self.store, &at, output);
+        }
+        self.shared.peers.file(&at, output, &self.reading)
     }
+}
+
+fn place(holder: &v1::Holder) -> Result<Place, TaskError> {
+    let worker = WorkerId::parse(&holder.worker).map_err(|e| TaskError::Order(e.to_string()))?;
+    Ok(Place { worker, address: holder.address.clone() })
 }
 
 /// A worker could not start.
@@ -271,6 +287,7 @@ impl Worker {
     /// there are slots: the sender lost count.
     pub fn run(&self, order: v1::TaskOrder) -> Result<bool, BadMessage> {
         let attempt = AttemptId::try_from(required(order.attempt.as_ref(), "attempt")?)?;
+        self.shared.store.admit(&attempt.task.job, &order.key);
         self.shared.running.lock().insert(attempt.clone(), Arc::default());
         let sent = self.orders.as_ref().is_some_and(|orders| orders.try_send(order).is_ok());
         if !sent {
@@ -313,9 +330,16 @@ fn work(shared: &Arc<Shared>, inbox: &Mutex<mpsc::Receiver<v1::TaskOrder>>) {
         let Ok(order) = order else { return };
         let Some(Ok(attempt)) = order.attempt.as_ref().map(AttemptId::try_from) else { continue };
         let cancelled = shared.running.lock().get(&attempt).cloned().unwrap_or_default();
+        let reading = Reading {
+            job: attempt.task.job.clone(),
+            key: order.key.clone().into(),
+            budget: shared.budget.clone(),
+            cancelled,
+            io: shared.io.clone(),
+        };
         let context = TaskContext {
             shared: shared.clone(),
-            cancelled,
+            reading,
             shares: shared.shares,
             budget: shared.budget.clone(),
             store: shared.store.clone(),
@@ -354,10 +378,21 @@ fn execute(
     let dataset =
         dataset.ok_or_else(|| TaskError::Order(format!("there is no dataset {:?}", order.dataset)))?;
     context.check_cancelled()?;
-    let result = match required(order.work.as_ref(), "work")? {
-        Work::Map(work) => Done::Map(map::run(context, attempt, &*dataset, work, scratch)?),
-        Work::Reduce(work) => Done::Reduce(reduce::run(context, attempt, &*dataset, work)?),
-        Work::Write(work) => Done::Write(write::run(context, attempt, &*dataset, work)?),
+    let (result, output) = match required(order.work.as_ref(), "work")? {
+        Work::Map(work) => {
+            let (result, output) = map::run(context, &*dataset, work, scratch)?;
+            (Done::Map(result), Some(output))
+        }
+        Work::Reduce(work) => {
+            let (result, output) = reduce::run(context, attempt, &*dataset, work)?;
+            (Done::Reduce(result), Some(output))
+        }
+        Work::Write(work) => (Done::Write(write::run(context, attempt, &*dataset, work)?), None),
     };
-    Ok(v1::TaskResult { result: Some(result) })
+    let result = v1::TaskResult { result: Some(result) };
+    if let Some(output) = output {
+        // Where the job was released meanwhile, nobody reads the output and nobody minds.
+        context.store.put(attempt.clone(), output, result.clone());
+    }
+    Ok(result)
 }

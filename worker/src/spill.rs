@@ -119,6 +119,18 @@ pub struct Extent {
     length: u64,
 }
 
+impl Extent {
+    /// Bytes in the range.
+    pub fn len(&self) -> u64 {
+        self.length
+    }
+
+    /// Whether it is empty.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+}
+
 /// A file that is appended to, then read in ranges; removed when dropped.
 #[derive(Debug)]
 pub struct SpillFile {

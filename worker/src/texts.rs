@@ -4,18 +4,18 @@
 //! Each run brings its own dictionary; its translation is made once and kept while the budget has
 //! room, else made again when it is needed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use arrow::array::Array;
-use parking_lot::{Mutex, RwLock};
+use arrow::array::{Array, BinaryArray};
+use parking_lot::{Condvar, Mutex, RwLock};
 use tally_dataset::Texts;
 use tally_dataset::interner::Interner;
 use tally_proto::AttemptId;
 
 use crate::budget::{Budget, Reservation};
 use crate::error::TaskError;
-use crate::store::Run;
 
 /// A run's place: whose output, and which of its runs.
 pub type RunId = (AttemptId, usize);
@@ -25,6 +25,39 @@ pub struct JobTexts {
     budget: Budget,
     interner: RwLock<Interned>,
     translations: Mutex<HashMap<RunId, Kept>>,
+    /// Runs whose dictionaries are being fetched, so that a process fetches none twice.
+    claimed: Mutex<HashSet<RunId>>,
+    unclaimed: Condvar,
+}
+
+/// Who fetches a run's dictionary.
+pub enum Claim<'a> {
+    /// Nobody needs to.
+    Known(Arc<Vec<u32>>),
+    /// The caller does.
+    Mine(Claimed<'a>),
+    /// Another thread does already.
+    Others,
+}
+
+/// The right to fetch a run's dictionary; others wait until it is dropped.
+pub struct Claimed<'a> {
+    texts: &'a JobTexts,
+    run: RunId,
+}
+
+impl Claimed<'_> {
+    /// The run.
+    pub fn run(&self) -> &RunId {
+        &self.run
+    }
+}
+
+impl Drop for Claimed<'_> {
+    fn drop(&mut self) {
+        self.texts.claimed.lock().remove(&self.run);
+        self.texts.unclaimed.notify_all();
+    }
 }
 
 /// A translation, and the memory that it holds.
@@ -43,18 +76,66 @@ const GROWTH: usize = 1 << 20;
 impl JobTexts {
     /// An empty numbering whose memory comes from `budget`.
     pub fn new(budget: Budget) -> Self {
-        JobTexts { budget, interner: RwLock::default(), translations: Mutex::default() }
+        JobTexts {
+            budget,
+            interner: RwLock::default(),
+            translations: Mutex::default(),
+            claimed: Mutex::default(),
+            unclaimed: Condvar::new(),
+        }
     }
 
-    /// The job's codes of a run's codes.
+    /// Asks for the right to fetch a run's dictionary.
+    pub fn claim(&self, run: RunId) -> Claim<'_> {
+        let mut claimed = self.claimed.lock();
+        if let Some(known) = self.known(&run) {
+            return Claim::Known(known);
+        }
+        if !claimed.insert(run.clone()) {
+            return Claim::Others;
+        }
+        Claim::Mine(Claimed { texts: self, run })
+    }
+
+    /// Waits until somebody has ended a claim, or `patience` is over.
+    pub fn wait(&self, patience: Duration) {
+        let mut claimed = self.claimed.lock();
+        if !claimed.is_empty() {
+            self.unclaimed.wait_for(&mut claimed, patience);
+        }
+    }
+
+    /// Whether translations made now are kept: as far as half of the budget stays for what cannot
+    /// be made again.
+    pub fn roomy(&self) -> bool {
+        self.budget.used() < self.budget.limit() / 2
+    }
+
+    /// The job's codes of a run's codes, if they are kept.
+    pub fn known(&self, id: &RunId) -> Option<Arc<Vec<u32>>> {
+        self.translations.lock().get(id).map(|(known, _)| known.clone())
+    }
+
+    /// The job's codes of a run's codes; `dictionary` has the run's strings.
     ///
     /// # Errors
-    /// The run's disk, the budget, or the dataset's limit on strings.
-    pub fn translation(&self, id: &RunId, run: &Run) -> Result<Arc<Vec<u32>>, TaskError> {
-        if let Some((known, _)) = self.translations.lock().get(id) {
-            return Ok(known.clone());
+    /// What `dictionary` says, the budget, or the dataset's limit on strings.
+    pub fn translation(
+        &self,
+        id: &RunId,
+        dictionary: impl FnOnce() -> Result<BinaryArray, TaskError>,
+    ) -> Result<Arc<Vec<u32>>, TaskError> {
+        match self.known(id) {
+            Some(known) => Ok(known),
+            None => self.translate(id, &dictionary()?),
         }
-        let dictionary = run.dictionary()?;
+    }
+
+    /// Makes the translation of a run's codes, and keeps it if there is room.
+    ///
+    /// # Errors
+    /// The budget, or the dataset's limit on strings.
+    pub fn translate(&self, id: &RunId, dictionary: &BinaryArray) -> Result<Arc<Vec<u32>>, TaskError> {
         let mut codes = Vec::with_capacity(dictionary.len());
         if dictionary.len() > 0 {
             let mut interned = self.interner.write();
@@ -64,9 +145,9 @@ impl JobTexts {
             interned.account(&self.budget)?;
         }
         let codes = Arc::new(codes);
-        // Kept only as far as half of the budget stays for what cannot be made again.
-        let roomy = self.budget.used() < self.budget.limit() / 2;
-        if roomy && let Some(held) = self.budget.reserve(codes.len() * 4 + 128) {
+        if self.roomy()
+            && let Some(held) = self.budget.reserve(codes.len() * 4 + 128)
+        {
             self.translations.lock().insert(id.clone(), (codes.clone(), held));
         }
         Ok(codes)

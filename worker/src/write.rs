@@ -24,8 +24,8 @@ use tally_proto::convert::{referred, required};
 use tally_proto::{AttemptId, v1};
 
 use crate::error::TaskError;
+use crate::peers::FileReader;
 use crate::runner::TaskContext;
-use crate::store::{FileOutput, Output};
 
 /// Bytes copied at a time.
 const COPY: usize = 1 << 20;
@@ -63,11 +63,9 @@ pub fn run(
     for piece in &work.pieces {
         let reference = required(piece.output.as_ref(), "output")?;
         let attempt = referred(&order.task.job, reference);
-        let Output::File(output) = context.fetch(&work.holders, reference, &attempt)? else {
-            return Err(TaskError::Order(format!("{attempt} is no reduce task")));
-        };
-        let encoded = Encoded(output);
-        let metadata = ParquetMetaDataReader::new().parse_and_finish(&encoded)?;
+        let encoded = Encoded(context.file(&work.holders, reference, &attempt)?);
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&encoded);
+        let metadata = metadata.map_err(|e| cause(e, &work.path))?;
         for &row_group in &piece.row_groups {
             context.check_cancelled()?;
             let groups = metadata.row_groups();
@@ -98,11 +96,18 @@ fn properties(work: &v1::WriteWork) -> WriterProperties {
         .build()
 }
 
-/// What the system said, where the Parquet crate wrapped it.
+/// What the system or the reader said, where the Parquet crate wrapped it.
 fn cause(error: ParquetError, path: &str) -> TaskError {
     let ParquetError::External(inner) = error else { return TaskError::Encode(error) };
+    let inner = match inner.downcast::<TaskError>() {
+        Ok(error) => return *error,
+        Err(inner) => inner,
+    };
     match inner.downcast::<std::io::Error>() {
-        Ok(source) => TaskError::Write { path: path.into(), what: "writing failed", source: *source },
+        Ok(source) => match source.downcast::<TaskError>() {
+            Ok(error) => error,
+            Err(source) => TaskError::Write { path: path.into(), what: "writing failed", source },
+        },
         Err(other) => TaskError::Encode(ParquetError::External(other)),
     }
 }
@@ -137,11 +142,11 @@ fn copy_row_group<W: std::io::Write + Send>(
 }
 
 /// A reduce output as the Parquet file that it is.
-struct Encoded(Arc<FileOutput>);
+struct Encoded(Arc<dyn FileReader>);
 
 /// A reader of a reduce output from some place on.
 pub struct OutputRead {
-    output: Arc<FileOutput>,
+    output: Arc<dyn FileReader>,
     at: u64,
     current: Bytes,
 }
@@ -149,10 +154,8 @@ pub struct OutputRead {
 impl std::io::Read for OutputRead {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
         if self.current.is_empty() {
-            let left = self.output.len().saturating_sub(self.at);
-            let take = usize::try_from(left).unwrap_or(usize::MAX).min(COPY);
-            self.current = self.output.read(self.at, take).map_err(std::io::Error::other)?;
-            self.at += take as u64;
+            self.current = self.output.next(self.at).map_err(std::io::Error::other)?;
+            self.at += self.current.len() as u64;
         }
         let take = out.len().min(self.current.len());
         out[..take].copy_from_slice(&self.current.split_to(take));
@@ -174,6 +177,6 @@ impl ChunkReader for Encoded {
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
-        self.0.read(start, length).map_err(|e| ParquetError::External(Box::new(e)))
+        self.0.exact(start, length).map_err(|e| ParquetError::External(Box::new(e)))
     }
 }

@@ -190,11 +190,12 @@ impl AddonReducer {
         keys.clear();
     }
 
-    /// Groups of clients that have several, by client.
+    /// Groups of clients that have several, by client and date: the order of rows follows from the
+    /// partials alone.
     fn further_groups(&mut self) -> Vec<(u32, Option<i64>, Option<i32>)> {
         let mut further: Vec<_> =
             self.more.drain().map(|((client, date), day)| (client, date, day)).collect();
-        further.sort_unstable_by_key(|&(client, ..)| client);
+        further.sort_unstable();
         further
     }
 }

@@ -1,0 +1,105 @@
+//! Reduce outputs: an encoded file in memory or on disk, and the writer that makes it.
+//!
+//! Not here: what the bytes mean.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Store, StoreError};
+use crate::budget::Reservation;
+use crate::spill::SpillFile;
+
+/// A reduce task's encoded rows.
+pub struct FileOutput {
+    bytes: Bytes,
+    file: Option<SpillFile>,
+    _held: Vec<Reservation>,
+}
+
+impl FileOutput {
+    /// Bytes in all.
+    pub fn len(&self) -> u64 {
+        self.bytes.len() as u64 + self.file.as_ref().map_or(0, SpillFile::len)
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A range of it.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the disk fails.
+    pub fn read(&self, at: u64, length: usize) -> Result<Bytes, StoreError> {
+        match &self.file {
+            Some(file) => Ok(file.read_at(at, length)?),
+            None => {
+                let start = usize::try_from(at).unwrap_or(usize::MAX).min(self.bytes.len());
+                Ok(self.bytes.slice(start..start.saturating_add(length).min(self.bytes.len())))
+            }
+        }
+    }
+}
+
+/// Bytes reserved at a time as a file grows in memory.
+const GROWTH: usize = 4 << 20;
+
+/// Takes a reduce task's encoded rows: in memory as long as there is room, then all on disk.
+pub struct FileWriter<'a> {
+    pub(super) store: &'a Store,
+    pub(super) bytes: Vec<u8>,
+    pub(super) held: Vec<Reservation>,
+    pub(super) file: Option<SpillFile>,
+}
+
+impl FileWriter<'_> {
+    /// The output, and its bytes.
+    pub fn finish(mut self) -> (Arc<FileOutput>, u64) {
+        self.bytes.shrink_to_fit();
+        // Room for growth is given back. Should another have taken it in between, what is held
+        // here is held unreserved for a moment: less than one step of growth.
+        self.held.clear();
+        self.held.extend(self.store.budget.reserve(self.bytes.len()));
+        let output = FileOutput { bytes: self.bytes.into(), file: self.file, _held: self.held };
+        let bytes = output.len();
+        (Arc::new(output), bytes)
+    }
+}
+
+impl Write for FileWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.file.is_none() {
+            let room = self.held.len() * GROWTH;
+            if self.bytes.len() + bytes.len() > room {
+                let more = (self.bytes.len() + bytes.len() - room).div_ceil(GROWTH);
+                let held: Option<Vec<_>> = (0..more).map(|_| self.store.budget.reserve(GROWTH)).collect();
+                match held {
+                    Some(held) => {
+                        self.held.extend(held);
+                        self.bytes.reserve_exact(self.held.len() * GROWTH - self.bytes.len());
+                    }
+                    None => {
+                        let mut file = self.store.spill.file().map_err(std::io::Error::other)?;
+                        file.append(&std::mem::take(&mut self.bytes)).map_err(std::io::Error::other)?;
+                        self.held.clear();
+                        self.file = Some(file);
+                    }
+                }
+            }
+        }
+        match &mut self.file {
+            Some(file) => {
+                file.append(bytes).map_err(std::io::Error::other)?;
+            }
+            None => self.bytes.extend_from_slice(bytes),
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,8 @@
+//! Outputs read by other workers: one suite over both carriers of `Peers`, what the Flight service
+//! refuses, and the hand-over.
+
+#![allow(clippy::unwrap_used)]
+
+mod conformance;
+mod rig;
+mod tickets;
