@@ -4,8 +4,9 @@
 //! through `scan`), `reduce` makes rows of a partition, `write` makes part files of rows; `store`
 //! keeps task outputs readable, in memory and then on disk (`spill`); `peers` is how tasks read
 //! them, in process or through `flight`; `texts` numbers a job's strings; `budget` bounds memory;
-//! `leader` finds the leading coordinator; `consul` and `membership` are the cluster as Consul sees it. Not here: what a dataset means (`tally-dataset`), which task
-//! runs where (`tally-scheduler`), planning and publishing (`tally-coordinator`).
+//! `leader` finds the leading coordinator; `consul` and `membership` are the cluster as Consul sees
+//! it. Not here: what a dataset means (`tally-dataset`), which task runs where (`tally-scheduler`),
+//! planning and publishing (`tally-coordinator`).
 
 pub mod budget;
 pub mod consul;

@@ -118,9 +118,9 @@ fn a_worker_that_is_gone_is_a_loss_and_a_stopped_task_does_not_wait_for_it() {
     place.address = silent.local_addr().unwrap().to_string();
     let cancel = reading.cancelled.clone();
     let waiting = std::thread::spawn(move || {
-        let (_stream, _) = silent.accept().unwrap();
+        let accepted = silent.accept().unwrap();
         cancel.store(true, Ordering::Relaxed);
-        silent
+        (silent, accepted)
     });
     let error = read(&rig.client, &place, &outputs, 0, &reading).unwrap_err();
     assert!(matches!(error, TaskError::Cancelled), "{error}");
