@@ -164,6 +164,7 @@ pub async fn run(
             slots: share,
             memory_limit: (resources.memory_limit - footer_bytes) / count as u64,
             spill_dir: resources.spill_dir.clone(),
+            spill_limit: u64::MAX,
         };
         let shares = Shares::new(config.memory_limit, config.slots);
         reduce_table_bytes = reduce_table_bytes.min(shares.reduce as u64);

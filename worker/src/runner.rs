@@ -36,6 +36,8 @@ pub struct WorkerConfig {
     pub memory_limit: u64,
     /// Where outputs go that memory has no room for.
     pub spill_dir: PathBuf,
+    /// Bytes that may lie there at a time.
+    pub spill_limit: u64,
 }
 
 impl WorkerConfig {
@@ -239,7 +241,7 @@ impl Worker {
             return Err(StartError::Memory { given: config.memory_limit, slots: config.slots, least });
         }
         let shares = Shares::new(config.memory_limit, config.slots);
-        let spill = SpillDir::create(&config.spill_dir, config.id.as_str())?;
+        let spill = SpillDir::create(&config.spill_dir, config.id.as_str(), config.spill_limit)?;
         let slots = config.slots.max(1);
         let shared = Arc::new(Shared {
             shares,
@@ -294,6 +296,27 @@ impl Worker {
             self.shared.running.lock().remove(&attempt);
         }
         Ok(sent)
+    }
+
+    /// Attempts that were ordered and are not reported yet.
+    pub fn running(&self) -> Vec<AttemptId> {
+        self.shared.running.lock().keys().cloned().collect()
+    }
+
+    /// Whether an attempt was ordered and is not reported yet.
+    pub fn is_running(&self, attempt: &AttemptId) -> bool {
+        self.shared.running.lock().contains_key(attempt)
+    }
+
+    /// Bytes of the memory limit that are in use by what is counted one by one: outputs, pages,
+    /// dictionaries. (Tables are not.)
+    pub fn memory_used(&self) -> u64 {
+        self.shared.store.budget().used() + self.shared.budget.used()
+    }
+
+    /// How the memory limit is shared out.
+    pub fn shares(&self) -> Shares {
+        self.shared.shares
     }
 
     /// Tells an attempt to stop; it still reports, unless it ended already.
@@ -356,8 +379,9 @@ fn work(shared: &Arc<Shared>, inbox: &Mutex<mpsc::Receiver<v1::TaskOrder>>) {
             Err(panic) => Err(Failure::Retryable { reason: format!("the task panicked: {}", text(&*panic)) }),
         };
         drop(context);
+        // In this order nobody ever finds an attempt that neither runs nor is reported.
+        (shared.report)(Report { worker: shared.config.id.clone(), attempt: attempt.clone(), outcome });
         shared.running.lock().remove(&attempt);
-        (shared.report)(Report { worker: shared.config.id.clone(), attempt, outcome });
     }
 }
 

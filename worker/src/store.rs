@@ -75,6 +75,11 @@ impl Store {
         self.spill.written()
     }
 
+    /// Where outputs go that memory has no room for.
+    pub fn spill(&self) -> &SpillDir {
+        &self.spill
+    }
+
     /// What outputs in memory are reserved from.
     pub fn budget(&self) -> &Budget {
         &self.budget
@@ -140,6 +145,11 @@ impl Store {
     pub fn remove(&self, attempt: &AttemptId) -> bool {
         let mut jobs = self.jobs.lock();
         jobs.get_mut(&attempt.task.job).is_some_and(|job| job.outputs.remove(attempt).is_some())
+    }
+
+    /// How many outputs are held.
+    pub fn outputs(&self) -> usize {
+        self.jobs.lock().values().map(|job| job.outputs.len()).sum()
     }
 
     /// All outputs held and their tasks' results, by attempt.

@@ -6,7 +6,6 @@ mod cancel;
 mod connect;
 mod coordinator;
 mod demo;
-mod duration;
 mod follow;
 mod generate;
 mod job;
@@ -17,15 +16,15 @@ mod output;
 mod progress;
 mod run;
 mod show;
-mod size;
 mod submit;
 mod workers;
 
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use tally_worker::logging::{self, LogFormat};
+use tally_worker::{duration, size};
 
 /// The job failed.
 pub const FAILED: u8 = 1;
@@ -129,7 +128,7 @@ impl Stop {
 /// Parses the arguments, runs the command, gives its exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = log_to_stderr(&cli.log) {
+    if let Err(error) = logging::to_stderr(&cli.log, LogFormat::Text) {
         eprintln!("error: {error}");
         return ExitCode::from(USAGE);
     }
@@ -160,12 +159,4 @@ fn say(text: &str) -> Result<(), Stop> {
         }
         _ => Ok(()),
     }
-}
-
-fn log_to_stderr(filter: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter).map_err(|e| format!("--log {filter}: {e}"))?;
-    let terminal = std::io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
-    let log = log.with_ansi(terminal && std::env::var_os("NO_COLOR").is_none()).with_target(false);
-    log.try_init().map_err(|e| e.to_string())
 }

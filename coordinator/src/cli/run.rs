@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use tally_worker::runner::WorkerConfig;
+use tally_worker::spill;
 
 use super::job_args::JobArgs;
 use super::output::{OutputFormat, json, say_published};
@@ -43,14 +44,8 @@ pub struct ResourceArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: u16,
     /// Where data goes that memory has no room for
-    #[arg(long, value_name = "DIR", default_value_os_t = default_spill_dir())]
+    #[arg(long, value_name = "DIR", default_value_os_t = spill::default_dir())]
     spill_dir: PathBuf,
-}
-
-fn default_spill_dir() -> PathBuf {
-    // /tmp is memory on many machines.
-    let disk = PathBuf::from("/var/tmp");
-    if std::env::var_os("TMPDIR").is_none() && disk.is_dir() { disk } else { std::env::temp_dir() }
 }
 
 impl ResourceArgs {

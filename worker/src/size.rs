@@ -1,4 +1,4 @@
-//! Sizes in bytes as people write them: `2GiB`, `280MB`, `512k`, `1000000`.
+//! Sizes in bytes as people write them (`2GiB`, `280MB`, `512k`, `1000000`), and as they read them.
 
 /// Parses a size.
 ///
@@ -33,6 +33,18 @@ pub fn parse(text: &str) -> Result<u64, String> {
     if bytes == 0 { Err("a size must be more than 0".into()) } else { Ok(bytes) }
 }
 
+/// A size as people read it.
+pub fn text(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,5 +64,12 @@ mod tests {
         for bad in ["", "GiB", "2XB", "0", "-1", "1..5GB", "99999999999999TB"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn people_read_the_unit_that_fits() {
+        assert_eq!(text(1023), "1023 B");
+        assert_eq!(text(1536), "1.5 KiB");
+        assert_eq!(text(3 << 30), "3.0 GiB");
     }
 }

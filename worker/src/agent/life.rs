@@ -1,0 +1,245 @@
+//! One life of a worker under one id: its slots and store, and the server of its outputs. When the
+//! coordinator gives it up, all of that ends and another life begins.
+//!
+//! Not here: the stream to the coordinator (`session`).
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tally_proto::ids::InvalidId;
+use tally_proto::{AttemptId, Failure, JobId, PROTOCOL, WorkerId, v1};
+use tokio::runtime::Handle;
+
+use super::outbox::{Fact, Outbox};
+use super::rules::Holdings;
+use crate::consul::Consul;
+use crate::flight::{self, ServeConfig, ServeError, Server, Traffic};
+use crate::membership::{Kind, Member, Membership, Registration};
+use crate::runner::{Report, StartError, Worker, WorkerConfig};
+use crate::scan::footer::Footers;
+
+/// Facts that may wait to be told, beside those of the slots' own attempts.
+const MOST_UNTOLD: usize = 8192;
+/// How long tasks that were told to stop may take to do so.
+const LAST_STEPS: Duration = Duration::from_secs(5);
+
+/// What a worker's process is given.
+#[derive(Debug)]
+pub struct Options {
+    /// What its ids begin with; see [`super::name`].
+    pub name: String,
+    /// Tasks at a time.
+    pub slots: usize,
+    /// Bytes of memory for everything large.
+    pub memory_limit: u64,
+    /// Where outputs go that memory has no room for.
+    pub spill_dir: PathBuf,
+    /// Bytes that may lie there.
+    pub spill_limit: u64,
+    /// Where outputs are served; kept over all lives.
+    pub listener: TcpListener,
+    /// Where others reach it, `host:port`.
+    pub advertise: String,
+    /// How long a drain may take.
+    pub drain_timeout: Duration,
+    /// The Consul where it shows itself, and how it does so.
+    pub consul: Option<(Consul, Option<Registration>)>,
+    /// Where the data plane runs: outputs served and fetched, inputs read. Never where the agent
+    /// itself runs, whose beats would wait.
+    pub io: Handle,
+}
+
+/// A life could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum LifeError {
+    /// The slots, or the spill directory.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The server of outputs.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// The listener.
+    #[error("the listener of outputs cannot be used: {0}")]
+    Listener(#[from] std::io::Error),
+    /// The id.
+    #[error(transparent)]
+    Id(#[from] InvalidId),
+}
+
+/// A living worker.
+pub struct Life {
+    /// Runs orders.
+    pub worker: Worker,
+    /// What is to be told.
+    pub outbox: Arc<Outbox>,
+    traffic: Arc<Traffic>,
+    server: Server,
+    membership: Option<Membership>,
+}
+
+impl Life {
+    /// Starts slots and server under a new id.
+    ///
+    /// # Errors
+    /// [`LifeError`].
+    pub fn begin(options: &Options) -> Result<Self, LifeError> {
+        let id = WorkerId::parse(&format!("{}-{:012x}", options.name, rand::random_range(0..1u64 << 48)))?;
+        let footer_bytes = options.memory_limit / 32;
+        let config = WorkerConfig {
+            id: id.clone(),
+            slots: options.slots,
+            memory_limit: options.memory_limit - footer_bytes,
+            spill_dir: options.spill_dir.clone(),
+            spill_limit: options.spill_limit,
+        };
+        let footers = Arc::new(Footers::new(usize::try_from(footer_bytes).unwrap_or(usize::MAX)));
+        let outbox = Arc::new(Outbox::new(MOST_UNTOLD + options.slots));
+        let traffic = Arc::new(Traffic::default());
+        let _runtime = options.io.enter();
+        let client = flight::Client::new(traffic.clone());
+        let report = {
+            let outbox = outbox.clone();
+            move |report: Report| outbox.push(Fact::Ended(report.attempt, report.outcome))
+        };
+        let worker =
+            Worker::start(config, Arc::new(client), footers, options.io.clone(), Box::new(report))?;
+        let listener = options.listener.try_clone()?;
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let limits = ServeConfig::for_memory(options.memory_limit);
+        let server = flight::serve(worker.store().clone(), listener, limits, traffic.clone())?;
+        tracing::info!(worker = %id, slots = options.slots, address = options.advertise, "this worker is ready");
+        Ok(Life { worker, outbox, traffic, server, membership: None })
+    }
+
+    /// Shows the worker in Consul, where there is one; `maintenance` is called when somebody there
+    /// wants it to go. To be called on the agent's runtime.
+    pub fn show(&mut self, options: &Options, maintenance: impl FnOnce() + Send + 'static) {
+        let Some((consul, how)) = options.consul.clone() else { return };
+        let facts = [
+            ("version", env!("CARGO_PKG_VERSION").to_string()),
+            ("slots", options.slots.to_string()),
+            ("memory_limit", options.memory_limit.to_string()),
+        ];
+        let member = Member {
+            kind: Kind::Worker,
+            id: self.worker.id().to_string(),
+            address: options.advertise.clone(),
+            facts: facts.map(|(name, value)| (name.to_string(), value)).into(),
+        };
+        let membership = Membership::join(consul, member, how);
+        let mut wanted = membership.maintenance();
+        tokio::spawn(async move {
+            // An error means that it left Consul first.
+            if wanted.wait_for(|wanted| *wanted).await.is_ok() {
+                tracing::info!("Consul's maintenance mode: the worker drains");
+                maintenance();
+            }
+        });
+        self.membership = Some(membership);
+    }
+
+    /// How it introduces itself.
+    pub fn hello(&self, options: &Options, epoch: u64, draining: bool) -> v1::Hello {
+        v1::Hello {
+            protocol: PROTOCOL,
+            version: env!("CARGO_PKG_VERSION").into(),
+            worker: self.worker.id().to_string(),
+            slots: u32::try_from(options.slots).unwrap_or(u32::MAX),
+            memory_limit: options.memory_limit,
+            flight_address: options.advertise.clone(),
+            epoch,
+            draining,
+            reduce_table_bytes: self.worker.shares().reduce as u64,
+        }
+    }
+
+    /// A sign of life.
+    pub fn heartbeat(&self) -> v1::Heartbeat {
+        let counters = self.worker.counters();
+        v1::Heartbeat {
+            rows_read: counters.rows.load(Ordering::Relaxed),
+            bytes_read: counters.bytes.load(Ordering::Relaxed),
+            spilled_bytes: self.worker.store().spilled(),
+            memory_used: self.worker.memory_used(),
+            shuffle_bytes_sent: self.traffic.sent(),
+            shuffle_bytes_received: self.traffic.received(),
+            serving: self.traffic.serving(),
+        }
+    }
+
+    /// What would be lost if it ended now.
+    pub fn holdings(&self) -> Holdings {
+        Holdings {
+            running: self.worker.running().len(),
+            outputs: self.worker.store().outputs(),
+            untold: self.outbox.len(),
+        }
+    }
+
+    /// Carries an order out, or says why not.
+    pub fn start(&self, order: v1::TaskOrder) {
+        let attempt = match order.attempt.as_ref().map(AttemptId::try_from) {
+            Some(Ok(attempt)) => attempt,
+            _ => {
+                tracing::warn!(attempt = ?order.attempt, "an order that names no attempt was ignored");
+                return;
+            }
+        };
+        if self.worker.is_running(&attempt) {
+            tracing::info!(%attempt, "ordered again while it runs");
+            return;
+        }
+        if let Some((_, result)) = self.worker.store().get_with_result(&attempt) {
+            tracing::info!(%attempt, "ordered again though it is done");
+            self.outbox.push(Fact::Ended(attempt, Ok(result)));
+            return;
+        }
+        if let Some(reason) = self.refusal(order) {
+            tracing::warn!(%attempt, reason, "an order was refused");
+            self.outbox.push(Fact::Ended(attempt, Err(Failure::Retryable { reason })));
+        }
+    }
+
+    /// Gives the order to a slot; why that is not possible.
+    fn refusal(&self, order: v1::TaskOrder) -> Option<String> {
+        let spill = self.worker.store().spill();
+        if spill.is_full() {
+            let limit = spill.limit();
+            return Some(format!(
+                "worker {} takes no work: its --spill-limit of {limit} bytes is reached",
+                self.worker.id()
+            ));
+        }
+        match self.worker.run(order) {
+            Ok(true) => None,
+            Ok(false) => Some(format!("worker {} has no free slot", self.worker.id())),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
+    /// Drops all that is kept of a job.
+    pub fn release(&self, job: &JobId) {
+        self.worker.release(job);
+        self.outbox.release(job);
+    }
+
+    /// Ends it: running streams of outputs may take so long, tasks are stopped.
+    pub async fn end(self, streams: Duration) {
+        let Life { worker, server, membership, .. } = self;
+        if let Some(membership) = membership {
+            membership.leave().await;
+        }
+        server.stop(streams).await;
+        let store = worker.store().clone();
+        // The slots' threads are waited for, but not for ever: theirs may be a disk that hangs.
+        let ended = tokio::task::spawn_blocking(move || drop(worker));
+        if tokio::time::timeout(LAST_STEPS, ended).await.is_err() {
+            tracing::warn!("a task did not stop in time");
+        }
+        store.remove_spilled();
+    }
+}

@@ -1,0 +1,225 @@
+//! Attaching, orders and reports, streams that break, leaders that are not obeyed.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::Result;
+use tally_proto::v1::coordinator_message::Message as Down;
+use tally_proto::v1::ended::Outcome;
+use tally_proto::v1::worker_message::Message as Up;
+use tally_proto::{LEADER_METADATA, PROTOCOL, v1};
+use tally_worker::agent::AgentError;
+use tonic::Status;
+
+use crate::fake::Fake;
+use crate::rig::{Agent, attempt, long, short, wrong};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_introduces_itself_does_what_it_is_told_and_reports() -> Result<()> {
+    let mut fake = Fake::start().await?;
+    let _agent = Agent::start(&[&fake.address], MINUTE)?;
+    let mut stream = fake.let_in(1).await?;
+    let hello = &stream.hello;
+    assert!(hello.worker.starts_with("test-") && hello.flight_address.starts_with("127.0.0.1:"), "{hello:?}");
+    assert_eq!((hello.protocol, hello.slots, hello.epoch, hello.draining), (PROTOCOL, 2, 0, false));
+    assert!(hello.reduce_table_bytes > 1 << 20);
+    assert_eq!(stream.inventory().await?, v1::Inventory::default());
+    stream.say(Down::Start(short(0))).await?;
+    let ended = stream.ended().await?;
+    assert_eq!(ended.attempt, Some(attempt(0)));
+    assert!(matches!(ended.outcome, Some(Outcome::Done(_))), "{ended:?}");
+    stream.say(Down::Start(wrong(1))).await?;
+    let ended = stream.ended().await?;
+    assert!(matches!(ended.outcome, Some(Outcome::Failure(_))), "{ended:?}");
+    stream.say(Down::Start(long(2)?)).await?;
+    stream.say(Down::Stop(attempt(2))).await?;
+    let ended = stream.ended().await?;
+    let cancelled = v1::Failure { kind: Some(v1::failure::Kind::Cancelled(v1::Cancelled {})) };
+    assert_eq!(ended.outcome, Some(Outcome::Failure(cancelled)));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nonsense_from_the_coordinator_is_ignored() -> Result<()> {
+    let mut fake = Fake::start().await?;
+    let _agent = Agent::start(&[&fake.address], MINUTE)?;
+    let mut stream = fake.let_in(1).await?;
+    stream.inventory().await?;
+    let bad = v1::Attempt { job: "../up".into(), ..Default::default() };
+    for nonsense in [
+        Down::Start(v1::TaskOrder::default()),
+        Down::Start(v1::TaskOrder { attempt: Some(bad.clone()), ..short(0) }),
+        Down::Stop(bad.clone()),
+        Down::Stop(attempt(77)),
+        Down::Release("../up".into()),
+        Down::Drained(v1::Drained {}),
+        Down::HandOver(v1::HandOver {
+            to: "../up".into(),
+            flight_address: String::new(),
+            attempts: vec![bad],
+        }),
+        Down::Welcome(v1::Welcome::default()),
+    ] {
+        stream.say(nonsense).await?;
+    }
+    stream.say(Down::Start(short(0))).await?;
+    assert_eq!(stream.ended().await?.attempt, Some(attempt(0)), "it works on");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_stream_is_opened_again_with_all_that_the_worker_has() -> Result<()> {
+    let mut fake = Fake::start().await?;
+    let _agent = Agent::start(&[&fake.address], MINUTE)?;
+    let mut stream = fake.let_in(1).await?;
+    stream.inventory().await?;
+    stream.say(Down::Start(short(0))).await?;
+    let Some(Outcome::Done(result)) = stream.ended().await?.outcome else { panic!("it failed") };
+    stream.say(Down::Start(long(1)?)).await?;
+    // An end that may or may not be told before the stream breaks is never lost.
+    stream.say(Down::Start(short(2))).await?;
+    let id = stream.hello.worker.clone();
+    drop(stream);
+
+    let mut stream = fake.let_in(1).await?;
+    assert_eq!((&stream.hello.worker, stream.hello.epoch), (&id, 1));
+    let inventory = stream.inventory().await?;
+    let held = v1::HeldOutput { attempt: Some(attempt(0)), result: Some(result) };
+    assert!(inventory.outputs.contains(&held), "{inventory:?}");
+    let mut known: BTreeSet<u32> = inventory.running.iter().map(|attempt| attempt.index).collect();
+    known.extend(inventory.outputs.iter().flat_map(|held| &held.attempt).map(|attempt| attempt.index));
+    assert!(known.contains(&1), "{known:?}");
+    // Unless its order was lost with the stream.
+    if known.contains(&2) && inventory.running.iter().any(|attempt| attempt.index == 2) {
+        assert_eq!(stream.ended().await?.attempt, Some(attempt(2)));
+    }
+    // Ordered again while it runs: it is not run twice.
+    stream.say(Down::Start(long(1)?)).await?;
+    // Ordered again though it is done: said again.
+    stream.say(Down::Start(short(0))).await?;
+    assert_eq!(stream.ended().await?.attempt, Some(attempt(0)));
+    stream.say(Down::Stop(attempt(1))).await?;
+    assert_eq!(stream.ended().await?.attempt, Some(attempt(1)));
+
+    stream.say(Down::Release("job".into())).await?;
+    stream.say(Down::Start(wrong(3))).await?;
+    stream.ended().await?;
+    drop(stream);
+    let inventory = fake.let_in(1).await?.inventory().await?;
+    assert_eq!(inventory.outputs, [], "the job was released");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_nobody_was_there_to_hear_is_told_to_the_next_leader() -> Result<()> {
+    let mut fake = Fake::start().await?;
+    let _agent = Agent::start(&[&fake.address], MINUTE)?;
+    let mut stream = fake.let_in(1).await?;
+    stream.inventory().await?;
+    stream.say(Down::Start(long(1)?)).await?;
+    // It has the order for sure when it says something that was asked for later.
+    stream.say(Down::Start(wrong(0))).await?;
+    stream.ended().await?;
+    // The stop arrives, and the stream ends before its answer can be read.
+    stream.say(Down::Stop(attempt(1))).await?;
+    drop(stream);
+    let mut stream = fake.let_in(2).await?;
+    let inventory = stream.inventory().await?;
+    assert_eq!(inventory.running, [attempt(1)], "until it is told, it runs");
+    // Where the stop was lost with the stream.
+    stream.say(Down::Stop(attempt(1))).await?;
+    assert_eq!(stream.ended().await?.attempt, Some(attempt(1)));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_of_an_earlier_epoch_is_hung_up_on_and_told() -> Result<()> {
+    let mut fake = Fake::start().await?;
+    let _agent = Agent::start(&[&fake.address], MINUTE)?;
+    let mut stream = fake.let_in(5).await?;
+    stream.inventory().await?;
+    stream.epoch = 4;
+    stream.say(Down::Start(short(0))).await?;
+    stream.hung_up().await?;
+    let stream = fake.let_in(3).await?;
+    assert_eq!(stream.hello.epoch, 5);
+    stream.hung_up().await?;
+    let mut stream = fake.let_in(6).await?;
+    assert_eq!(stream.hello.epoch, 5, "a welcome that is not obeyed counts for nothing");
+    assert_eq!(stream.inventory().await?.outputs, [], "the stale order was not carried out");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_was_given_up_comes_back_as_a_new_one_with_nothing() -> Result<()> {
+    let mut fake = Fake::start().await?;
+    let agent = Agent::start(&[&fake.address], MINUTE)?;
+    let mut stream = fake.let_in(1).await?;
+    stream.inventory().await?;
+    let first = stream.hello.clone();
+    stream.say(Down::Start(short(0))).await?;
+    stream.ended().await?;
+    stream.say(Down::Start(long(1)?)).await?;
+    drop(stream);
+    let knock = fake.knock().await?;
+    assert_eq!(knock.hello.worker, first.worker);
+    knock.refuse(Status::already_exists("given up"));
+    let mut stream = fake.let_in(1).await?;
+    assert_ne!(stream.hello.worker, first.worker);
+    assert_eq!(stream.hello.flight_address, first.flight_address);
+    assert_eq!(stream.inventory().await?, v1::Inventory::default());
+    let folders = std::fs::read_dir(agent.spill_dir.path())?.count();
+    assert_eq!(folders, 1, "the first life's spill folder is gone");
+    stream.say(Down::Start(short(0))).await?;
+    stream.ended().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_says_where_the_leader_is() -> Result<()> {
+    let (mut standby, mut leader) = (Fake::start().await?, Fake::start().await?);
+    let _agent = Agent::start(&[&standby.address], MINUTE)?;
+    let mut status = Status::failed_precondition("stands by");
+    status.metadata_mut().insert(LEADER_METADATA, leader.address.parse()?);
+    standby.knock().await?.refuse(status);
+    let stream = leader.let_in(1).await?;
+    // The leader dies, and the standby leads.
+    drop((stream, leader));
+    standby.let_in(2).await?.inventory().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_says_nothing_is_left_and_one_that_beats_is_not() -> Result<()> {
+    let mut fake = Fake::start().await?;
+    let _agent = Agent::start(&[&fake.address], MINUTE)?;
+    let mut stream = fake.knock().await?.let_in(1, 20, 400).await?;
+    let mut beats = 0;
+    while beats < 40 {
+        if let Some(Up::Heartbeat(_)) = stream.next().await? {
+            beats += 1;
+            stream.say(Down::Beat(v1::Beat {})).await?;
+        }
+    }
+    // Twice its patience has passed. From now on, silence.
+    stream.hung_up().await?;
+    fake.let_in(1).await?.inventory().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn some_refusals_are_final() -> Result<()> {
+    let mut fake = Fake::start().await?;
+    let agent = Agent::start(&[&fake.address], MINUTE)?;
+    fake.knock().await?.refuse(Status::unimplemented("too old"));
+    let error = agent.ended().await?.unwrap_err();
+    assert!(matches!(&error, AgentError::Version { reason, .. } if reason == "too old"), "{error}");
+    let agent = Agent::start(&[&fake.address], MINUTE)?;
+    fake.knock().await?.refuse(Status::invalid_argument("no such slots"));
+    let error = agent.ended().await?.unwrap_err();
+    assert!(matches!(&error, AgentError::Refused { .. }), "{error}");
+    assert!(error.to_string().contains(&fake.address), "{error}");
+    Ok(())
+}

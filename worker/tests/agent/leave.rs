@@ -1,0 +1,117 @@
+//! Leaving: drains that end well, and those that do not.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tally_proto::v1;
+use tally_proto::v1::coordinator_message::Message as Down;
+use tally_proto::v1::worker_message::Message as Up;
+use tally_worker::agent::{Holdings, Left, Wish};
+use tonic::Status;
+
+use crate::fake::{Attached, Fake};
+use crate::rig::{Agent, attempt, short};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+async fn with_one_output(fake: &mut Fake) -> Result<Attached> {
+    let mut stream = fake.let_in(1).await?;
+    stream.inventory().await?;
+    stream.say(Down::Start(short(0))).await?;
+    stream.ended().await?;
+    Ok(stream)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_drains_when_it_is_told_and_goes_when_nothing_of_it_is_needed() -> Result<()> {
+    let mut fake = Fake::start().await?;
+    let agent = Agent::start(&[&fake.address], MINUTE)?;
+    let mut stream = with_one_output(&mut fake).await?;
+    stream.say(Down::Drain(v1::Draining {})).await?;
+    assert_eq!(stream.news().await?, Up::Draining(v1::Draining {}));
+    stream.say(Down::Drained(v1::Drained {})).await?;
+    assert_eq!(stream.news().await?, Up::Goodbye(v1::Goodbye { clean: true }));
+    drop(stream);
+    assert_eq!(agent.ended().await??, Left::Drained);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_survives_a_broken_stream() -> Result<()> {
+    let mut fake = Fake::start().await?;
+    let agent = Agent::start(&[&fake.address], MINUTE)?;
+    let mut stream = with_one_output(&mut fake).await?;
+    agent.wish.send_replace(Wish::Drain);
+    assert_eq!(stream.news().await?, Up::Draining(v1::Draining {}));
+    drop(stream);
+    let mut stream = fake.let_in(2).await?;
+    assert!(stream.hello.draining);
+    assert_eq!(stream.inventory().await?.outputs.len(), 1);
+    stream.say(Down::Drained(v1::Drained {})).await?;
+    assert_eq!(stream.news().await?, Up::Goodbye(v1::Goodbye { clean: true }));
+    drop(stream);
+    assert_eq!(agent.ended().await??, Left::Drained);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_that_takes_too_long_ends_with_what_is_lost() -> Result<()> {
+    let mut fake = Fake::start().await?;
+    let agent = Agent::start(&[&fake.address], Duration::from_millis(300))?;
+    let mut stream = with_one_output(&mut fake).await?;
+    agent.wish.send_replace(Wish::Drain);
+    assert_eq!(stream.news().await?, Up::Draining(v1::Draining {}));
+    assert_eq!(stream.news().await?, Up::Goodbye(v1::Goodbye { clean: false }));
+    drop(stream);
+    let held = Holdings { outputs: 1, ..Holdings::default() };
+    assert_eq!(agent.ended().await??, Left::TimedOut(held));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_wish_ends_a_drain_at_once() -> Result<()> {
+    let mut fake = Fake::start().await?;
+    let agent = Agent::start(&[&fake.address], MINUTE)?;
+    let mut stream = with_one_output(&mut fake).await?;
+    agent.wish.send_replace(Wish::Drain);
+    assert_eq!(stream.news().await?, Up::Draining(v1::Draining {}));
+    agent.wish.send_replace(Wish::Leave);
+    assert_eq!(stream.news().await?, Up::Goodbye(v1::Goodbye { clean: false }));
+    drop(stream);
+    assert!(matches!(agent.ended().await??, Left::AtOnce(Holdings { outputs: 1, .. })));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_coordinator_a_worker_that_has_nothing_goes_and_one_that_has_something_waits() -> Result<()>
+{
+    let mut fake = Fake::start().await?;
+    let idle = Agent::start(&["127.0.0.1:1"], MINUTE)?;
+    idle.wish.send_replace(Wish::Drain);
+    assert_eq!(idle.ended().await??, Left::Drained);
+
+    let agent = Agent::start(&[&fake.address], MINUTE)?;
+    drop(with_one_output(&mut fake).await?);
+    fake.knock().await?.refuse(Status::unavailable("stops to lead"));
+    agent.wish.send_replace(Wish::Drain);
+    let knock = fake.knock().await?;
+    knock.refuse(Status::unavailable("stops to lead"));
+    let stream = fake.let_in(2).await?;
+    stream.say(Down::Release(attempt(0).job)).await?;
+    stream.say(Down::Drained(v1::Drained {})).await?;
+    assert_eq!(agent.ended().await??, Left::Drained);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_draining_worker_that_was_given_up_does_not_come_back() -> Result<()> {
+    let mut fake = Fake::start().await?;
+    let agent = Agent::start(&[&fake.address], MINUTE)?;
+    let mut stream = with_one_output(&mut fake).await?;
+    agent.wish.send_replace(Wish::Drain);
+    assert_eq!(stream.news().await?, Up::Draining(v1::Draining {}));
+    drop(stream);
+    fake.knock().await?.refuse(Status::already_exists("given up"));
+    assert!(matches!(agent.ended().await??, Left::GivenUp(Holdings { outputs: 1, .. })));
+    Ok(())
+}
