@@ -104,8 +104,7 @@ impl Life {
             let outbox = outbox.clone();
             move |report: Report| outbox.push(Fact::Ended(report.attempt, report.outcome))
         };
-        let worker =
-            Worker::start(config, Arc::new(client), footers, options.io.clone(), Box::new(report))?;
+        let worker = Worker::start(config, Arc::new(client), footers, options.io.clone(), Box::new(report))?;
         let listener = options.listener.try_clone()?;
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;

@@ -15,6 +15,7 @@ pub enum Fact {
     /// An attempt is over.
     Ended(AttemptId, Result<v1::TaskResult, Failure>),
     /// Another worker has taken an output over.
+    #[allow(dead_code)] // until outputs can be handed over
     Moved(AttemptId, WorkerId),
 }
 

@@ -98,7 +98,7 @@ impl Rig {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.unwrap();
         let spill = tempfile::tempdir().unwrap();
-        let store = Store::new(Budget::new(memory), SpillDir::create(spill.path(), "w-1").unwrap());
+        let store = Store::new(Budget::new(memory), SpillDir::create(spill.path(), "w-1", u64::MAX).unwrap());
         let store = Arc::new(store);
         store.admit(&job(), KEY);
         let (traffic, received) = (Arc::new(Traffic::default()), Arc::new(Traffic::default()));
