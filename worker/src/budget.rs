@@ -9,11 +9,14 @@ use std::time::{Duration, Instant};
 
 /// How often a patient reservation looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// How long a patient reservation waits.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A shared count of bytes with a limit.
 #[derive(Debug, Clone)]
 pub struct Budget {
     inner: Arc<Inner>,
+    patience: Duration,
 }
 
 #[derive(Debug)]
@@ -32,7 +35,13 @@ pub struct Reservation {
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: u64) -> Self {
-        Budget { inner: Arc::new(Inner { limit, used: AtomicU64::new(0) }) }
+        Budget { inner: Arc::new(Inner { limit, used: AtomicU64::new(0) }), patience: PATIENCE }
+    }
+
+    /// The same bytes, for somebody who waits so long and not longer.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Budget { patience, ..self }
     }
 
     /// Its limit in bytes.
@@ -55,10 +64,10 @@ impl Budget {
 }
 
 impl Budget {
-    /// Takes `bytes`, waiting up to `patience` for others to give some back; nothing if they
-    /// could never be there, or are not by then.
-    pub fn reserve_patiently(&self, bytes: usize, patience: Duration) -> Option<Reservation> {
-        let deadline = Instant::now() + patience;
+    /// Takes `bytes`, waiting a while for others to give some back; nothing if they could never be
+    /// there, or are not by then.
+    pub fn reserve_patiently(&self, bytes: usize) -> Option<Reservation> {
+        let deadline = Instant::now() + self.patience;
         loop {
             if let Some(held) = self.reserve(bytes) {
                 return Some(held);
@@ -95,10 +104,13 @@ mod tests {
         assert!(budget.reserve(usize::MAX).is_none());
         let held = budget.reserve(80).unwrap();
         let other = budget.clone();
-        let waiting =
-            std::thread::spawn(move || other.reserve_patiently(50, Duration::from_secs(20)).is_some());
+        let waiting = std::thread::spawn(move || other.reserve_patiently(50).is_some());
         drop(held);
         assert!(waiting.join().unwrap());
-        assert!(budget.reserve_patiently(101, Duration::from_secs(3600)).is_none());
+        let held = budget.reserve(1).unwrap();
+        let patient = budget.clone().with_patience(Duration::from_secs(3600));
+        assert!(patient.reserve_patiently(101).is_none());
+        assert!(budget.with_patience(Duration::ZERO).reserve_patiently(100).is_none());
+        drop(held);
     }
 }

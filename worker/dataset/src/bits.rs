@@ -53,6 +53,22 @@ impl Bits {
         self.words[at / 64] |= 1 << (at % 64);
     }
 
+    /// Sets the bits `from..to`, which must be in range.
+    pub fn set_range(&mut self, from: usize, to: usize) {
+        let mut at = from;
+        while at < to {
+            let take = (64 - at % 64).min(to - at);
+            self.words[at / 64] |= low_mask(take) << (at % 64);
+            at += take;
+        }
+    }
+
+    /// Whether any of the bits `from..to`, which must be in range, is set.
+    #[inline]
+    pub fn any(&self, from: usize, to: usize) -> bool {
+        (from..to).step_by(64).any(|at| self.word_at(at, (to - at).min(64)) != 0)
+    }
+
     /// Appends the low `count` (at most 64) bits of `bits`.
     #[inline]
     pub fn push_word(&mut self, bits: u64, count: usize) {
@@ -86,13 +102,15 @@ impl Bits {
         self.push_word(word, count % 64);
     }
 
-    /// Appends `count` bits of `packed`, starting at bit `from`; `packed` must hold them.
-    pub fn push_packed(&mut self, packed: &[u8], from: usize, count: usize) {
+    /// Appends `count` bits of `packed`, starting at bit `from`, each turned over where `inverted`;
+    /// `packed` must hold them.
+    pub fn push_packed(&mut self, packed: &[u8], from: usize, count: usize, inverted: bool) {
+        let turn = if inverted { u64::MAX } else { 0 };
         let mut at = from;
         let end = from + count;
         while at < end {
             let take = (end - at).min(56);
-            self.push_word(load_bits(packed, at), take);
+            self.push_word(load_bits(packed, at) ^ turn, take);
             at += take;
         }
     }
@@ -129,6 +147,24 @@ impl Bits {
             self.push_word(bits, count);
             at += count;
             taken += ones;
+        }
+    }
+
+    /// Appends those of the bits of `other` from `from` on at whose place, counted from there, `mask` is
+    /// set; `other` must reach as far as the mask.
+    pub fn push_where(&mut self, other: &Bits, from: usize, mask: &Bits) {
+        for (at, &kept) in (0..mask.len).step_by(64).zip(&mask.words) {
+            let count = (mask.len - at).min(64);
+            let mut bits = other.word_at(from + at, count);
+            // Mostly all or nearly all are kept: the others are taken out one by one, from the top.
+            let mut gone = !kept & low_mask(count);
+            while gone != 0 {
+                let top = 63 - gone.leading_zeros();
+                let below = low_mask(top as usize);
+                bits = (bits & below) | (bits >> 1 & !below);
+                gone &= below;
+            }
+            self.push_word(bits, kept.count_ones() as usize);
         }
     }
 
@@ -217,8 +253,8 @@ mod tests {
                     0 => { bits.push_run(bit, bytes.len() * 7); plain.extend(vec![bit; bytes.len() * 7]); }
                     1 => {
                         let count = bytes.len() * 8 - skip.min(7);
-                        bits.push_packed(&bytes, skip.min(7), count);
-                        plain.extend((0..count).map(|i| { let b = i + skip.min(7); bytes[b / 8] >> (b % 8) & 1 == 1 }));
+                        bits.push_packed(&bytes, skip.min(7), count, bit);
+                        plain.extend((0..count).map(|i| { let b = i + skip.min(7); (bytes[b / 8] >> (b % 8) & 1 == 1) != bit }));
                     }
                     _ => { bits.push_word(u64::from(bytes[0]), 3); plain.extend((0..3).map(|i| bytes[0] >> i & 1 == 1)); }
                 }
@@ -235,6 +271,16 @@ mod tests {
             spread.push_run(true, from % 70);
             spread.push_spread(&packed, &bits, from, to);
             for (at, i) in (from..to).enumerate() { prop_assert_eq!(spread.get(from % 70 + at), plain[i] && i % 3 == 0); }
+            let mut mask = Bits::default();
+            (from..to).for_each(|i| mask.push_word(u64::from(i % 5 > 1 || i % 130 < 60), 1));
+            let mut kept = Bits::default();
+            kept.push_where(&bits, from, &mask);
+            let expect: Vec<bool> = (from..to).filter(|i| mask.get(i - from)).map(|i| plain[i]).collect();
+            prop_assert_eq!((0..kept.len()).map(|i| kept.get(i)).collect::<Vec<_>>(), expect);
+            prop_assert_eq!(bits.any(from, to), !ones.is_empty());
+            let mut more = bits.clone();
+            more.set_range(from, to);
+            for (i, &b) in plain.iter().enumerate() { prop_assert_eq!(more.get(i), b || (from..to).contains(&i)); }
             prop_assert_eq!(bits.count(), plain.iter().filter(|b| **b).count());
         }
     }

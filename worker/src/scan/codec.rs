@@ -39,6 +39,14 @@ impl PageBuffer {
         })
     }
 
+    /// Gives back what is beyond `most` bytes.
+    pub(crate) fn shrink(&mut self, most: usize) {
+        self.shared = None;
+        self.size = self.size.min(most);
+        self.data.truncate(most);
+        self.data.shrink_to(most);
+    }
+
     /// Room for a page of `size` bytes; what is in it need not be cleared.
     fn room(&mut self, size: usize) -> &mut [u8] {
         if self.data.len() < size {

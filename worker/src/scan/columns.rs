@@ -50,7 +50,8 @@ impl Flat {
                 Ok(rows)
             }
             Some(def) => {
-                def.read_equal(self.pages.data(), rows, self.max_def, valid)?;
+                let max = self.max_def;
+                def.read_test(self.pages.data(), rows, |def| def == max, valid)?;
                 Ok(valid.count_range(from, from + rows))
             }
         }

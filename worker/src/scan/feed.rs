@@ -104,6 +104,10 @@ impl DiskFeed {
         let room = (bytes as u64).max(self.window).min(all) as usize;
         if self.buffer.len() < room {
             self.buffer.resize(room, 0);
+        } else if self.buffer.len() as u64 > self.window && room as u64 <= self.window {
+            // A page larger than a window is read; its memory is not this feed's any more.
+            self.buffer.truncate(self.window as usize);
+            self.buffer.shrink_to_fit();
         }
         let more = left.min((self.buffer.len() - self.held.end) as u64);
         let at = self.unread.start;

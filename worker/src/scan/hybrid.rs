@@ -125,35 +125,55 @@ impl Hybrid {
         Ok(())
     }
 
-    /// Appends, for the next `count` values, whether each is `wanted`.
-    pub(crate) fn read_equal(
+    /// Appends, for the next `count` values, what `test` says of each.
+    pub(crate) fn read_test(
         &mut self,
         data: &[u8],
         mut count: usize,
-        wanted: u32,
+        test: impl Fn(u32) -> bool + Copy,
         out: &mut Bits,
     ) -> Result<(), Fault> {
         while count > 0 {
             match self.take(data, count)? {
                 Run::Repeated { value, left } => {
-                    out.push_run(value == wanted, left);
-                    count -= left;
-                }
-                Run::Packed { bit, left } if self.width == 1 && wanted == 1 => {
-                    out.push_packed(data, bit, left);
+                    out.push_run(test(value), left);
                     count -= left;
                 }
                 Run::Packed { bit, left } => {
-                    let mask = (1u64 << self.width) - 1;
-                    for at in 0..left {
-                        let value = load_bits(data, bit + at * self.width) & mask;
-                        out.push_word(u64::from(value == u64::from(wanted)), 1);
-                    }
+                    test_packed(data, bit, self.width, left, test, out);
                     count -= left;
                 }
             }
         }
         Ok(())
+    }
+}
+
+fn test_packed(
+    data: &[u8],
+    bit: usize,
+    width: usize,
+    count: usize,
+    test: impl Fn(u32) -> bool + Copy,
+    out: &mut Bits,
+) {
+    match (width, test(0), test(1)) {
+        (0, zero, _) => return out.push_run(zero, count),
+        (1, zero, one) if zero == one => return out.push_run(zero, count),
+        (1, inverted, _) => return out.push_packed(data, bit, count, inverted),
+        _ => {}
+    }
+    // As many values as one load holds.
+    let mask = (1u64 << width) - 1;
+    let most = (56 / width).min(32);
+    let mut at = 0;
+    while at < count {
+        let take = most.min(count - at);
+        let word = load_bits(data, bit + at * width);
+        let bits =
+            (0..take).fold(0, |bits, k| bits | u64::from(test((word >> (k * width) & mask) as u32)) << k);
+        out.push_word(bits, take);
+        at += take;
     }
 }
 
@@ -227,7 +247,7 @@ mod tests {
                 let step = (*step).min(values.len() - out.len());
                 if step == 0 { break; }
                 all.read(&data, step, &mut out).unwrap();
-                equal.read_equal(&data, step, wanted, &mut bits).unwrap();
+                equal.read_test(&data, step, |value| value == wanted, &mut bits).unwrap();
             }
             prop_assert_eq!(&out, &values);
             for (i, &v) in values.iter().enumerate() { prop_assert_eq!(bits.get(i), v == wanted); }

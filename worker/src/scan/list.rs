@@ -35,9 +35,10 @@ pub(crate) struct ListMinReader {
     left: usize,
     /// The decoded entries, and how far they are used.
     starts: Bits,
-    defs: Vec<u32>,
+    /// Entries that stand for an element, and those that have a value.
+    elements: Bits,
+    values_at: Bits,
     ints: Vec<i32>,
-    all_valid: bool,
     at: usize,
     int_at: usize,
 }
@@ -53,9 +54,9 @@ impl ListMinReader {
             def: None,
             left: 0,
             starts: Bits::default(),
-            defs: vec![],
+            elements: Bits::default(),
+            values_at: Bits::default(),
             ints: vec![],
-            all_valid: true,
             at: 0,
             int_at: 0,
         }
@@ -77,20 +78,26 @@ impl ListMinReader {
         let count = self.left.min(ENTRIES);
         self.left -= count;
         let data = self.pages.data();
-        self.starts.clear();
+        for bits in [&mut self.starts, &mut self.elements, &mut self.values_at] {
+            bits.clear();
+        }
         match &mut self.rep {
-            Some(rep) => rep.read_equal(data, count, 0, &mut self.starts)?,
+            Some(rep) => rep.read_test(data, count, |rep| rep == 0, &mut self.starts)?,
             None => self.starts.push_run(true, count),
         }
-        self.defs.clear();
         match &mut self.def {
-            Some(def) => def.read(data, count, &mut self.defs)?,
-            None => self.defs.resize(count, self.max_def),
+            Some(def) => {
+                let (element, max) = (self.element_def, self.max_def);
+                def.clone().read_test(data, count, |def| def >= element, &mut self.elements)?;
+                def.read_test(data, count, |def| def == max, &mut self.values_at)?;
+            }
+            None => {
+                self.elements.push_run(true, count);
+                self.values_at.push_run(true, count);
+            }
         }
-        let there = self.defs.iter().filter(|&&def| def == self.max_def).count();
-        self.all_valid = there == count;
         self.ints.clear();
-        self.values.read(data, there, &mut self.ints)?;
+        self.values.read(data, self.values_at.count(), &mut self.ints)?;
         (self.at, self.int_at) = (0, 0);
         Ok(true)
     }
@@ -124,11 +131,7 @@ impl ListMinReader {
             if begun == 0 && !self.starts.get(self.at) {
                 return Fault::corrupt("a list that goes on before its row began");
             }
-            begun = if self.all_valid {
-                self.take_values(end, begun, &mut out)
-            } else {
-                self.take_mixed(end, begun, &mut out)
-            };
+            begun = self.take(end, begun, &mut out);
             if end < self.starts.len() {
                 break;
             }
@@ -148,53 +151,57 @@ impl ListMinReader {
         self.starts.ones(self.at, starts).nth(rows).unwrap_or(starts)
     }
 
-    /// Entries that all have values.
-    fn take_values(&mut self, end: usize, mut begun: usize, out: &mut Rows<'_>) -> usize {
-        let ints = &self.ints[self.int_at..self.int_at + (end - self.at)];
-        self.int_at += ints.len();
-        let mut from = self.at;
-        // A row that goes on may have had nulls alone so far.
-        let known = begun > 0 && out.valid.get(begun - 1);
-        let mut least = if known { out.value[begun - 1] } else { i32::MAX };
-        while from < end {
-            let count = (end - from).min(64);
-            let starts = self.starts.word_at(from, count);
-            for (bit, &int) in ints[from - self.at..][..count].iter().enumerate() {
-                let start = starts >> bit & 1 == 1;
-                begun += usize::from(start);
-                least = if start { int } else { least.min(int) };
-                out.value[begun - 1] = least;
-            }
-            from += count;
+    /// Takes the entries up to `end`, whose rows there is room for; gives how many rows have begun.
+    fn take(&mut self, end: usize, mut begun: usize, out: &mut Rows<'_>) -> usize {
+        while self.at < end {
+            let count = (end - self.at).min(64);
+            let whole = self.values_at.word_at(self.at, count).count_ones() as usize == count;
+            begun =
+                if whole { self.take_values(count, begun, out) } else { self.take_mixed(count, begun, out) };
+            self.at += count;
         }
-        // Rows touched: the one that went on, and those begun.
-        let first = begun - self.starts.count_range(self.at, end);
-        let first = if self.starts.get(self.at) { first } else { first.saturating_sub(1) };
-        for row in first..begun {
-            out.present.set(row);
-            out.valid.set(row);
-        }
-        self.at = end;
         begun
     }
 
-    /// Entries some of which are null, or stand for no element at all.
-    fn take_mixed(&mut self, end: usize, mut begun: usize, out: &mut Rows<'_>) -> usize {
-        for at in self.at..end {
+    /// The next `count` (at most 64) entries, which all have values.
+    fn take_values(&mut self, count: usize, begun: usize, out: &mut Rows<'_>) -> usize {
+        let ints = &self.ints[self.int_at..][..count];
+        self.int_at += count;
+        let starts = self.starts.word_at(self.at, count);
+        // The row that goes on, if one does; it may have had nulls alone so far.
+        let first = if starts & 1 == 1 { begun } else { begun - 1 };
+        let known = first < begun && out.valid.get(first);
+        let mut least = if known { out.value[first] } else { i32::MAX };
+        let value = &mut out.value[first..];
+        let mut row = 0;
+        for (bit, &int) in ints.iter().enumerate() {
+            // The first entry's row is at 0, whether it begins or goes on.
+            let start = starts >> bit & u64::from(bit > 0) == 1;
+            row += usize::from(start);
+            least = if start { int } else { least.min(int) };
+            value[row] = least;
+        }
+        let begun = first + row + 1;
+        out.present.set_range(first, begun);
+        out.valid.set_range(first, begun);
+        begun
+    }
+
+    /// The next `count` entries, some of which are null, or stand for no element at all.
+    fn take_mixed(&mut self, count: usize, mut begun: usize, out: &mut Rows<'_>) -> usize {
+        for at in self.at..self.at + count {
             begun += usize::from(self.starts.get(at));
             let row = begun - 1;
-            let def = self.defs[at];
-            if def >= self.element_def {
+            if self.elements.get(at) {
                 out.present.set(row);
             }
-            if def == self.max_def {
+            if self.values_at.get(at) {
                 let int = self.ints[self.int_at];
                 self.int_at += 1;
                 out.value[row] = if out.valid.get(row) { out.value[row].min(int) } else { int };
                 out.valid.set(row);
             }
         }
-        self.at = end;
         begun
     }
 }

@@ -9,6 +9,8 @@
 
 mod codec;
 mod columns;
+mod delta;
+mod dictionary;
 mod error;
 mod feed;
 pub mod footer;
@@ -205,7 +207,7 @@ impl<'a> RowGroup<'a> {
             }
             ColumnKind::Bool => Reader::Bool(BoolReader::new(Flat::new(pages, &descriptor))),
             ColumnKind::Int64 => Reader::Int64(Int64Reader::new(Flat::new(pages, &descriptor), descriptor)),
-            ColumnKind::Text => Reader::Text(TextReader::new(Flat::new(pages, &descriptor), descriptor)),
+            ColumnKind::Text => Reader::Text(TextReader::new(Flat::new(pages, &descriptor))),
         }
     }
 }

@@ -3,7 +3,6 @@
 //! Not here: decompression (`codec`), what the values mean.
 
 use std::ops::Range;
-use std::time::Duration;
 
 use bytes::Bytes;
 use parquet::basic::Encoding;
@@ -20,9 +19,7 @@ use crate::budget::{Budget, Reservation};
 const MAX_HEADER: usize = 16 << 20;
 const FIRST_PEEK: usize = 1 << 10;
 /// Pages up to this size are part of a scan's fixed allowance; larger ones are reserved.
-const ALLOWED_PAGE: usize = 2 << 20;
-/// How long a page waits for the memory of other slots' pages.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const ALLOWED_PAGE: usize = 2 << 20;
 
 /// A data page's parts, as ranges of [`Pages::data`].
 #[derive(Debug, Clone)]
@@ -91,6 +88,25 @@ impl Pages {
         self.page.share().slice(range)
     }
 
+    /// The page read last, for whoever keeps it, and the memory that it holds.
+    pub(crate) fn keep(&mut self) -> (Bytes, Option<Reservation>) {
+        (self.page.share().clone(), self.reserved.take())
+    }
+
+    /// What large things draw from.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Memory for `what`, unless it is small enough for a scan's allowance.
+    pub(crate) fn reserve(&self, bytes: usize, what: &str) -> Result<Option<Reservation>, Fault> {
+        if bytes <= ALLOWED_PAGE {
+            return Ok(None);
+        }
+        let held = self.budget.reserve_patiently(bytes);
+        held.map(Some).ok_or_else(|| Fault::Limit(format!("{what} needs {bytes} bytes")))
+    }
+
     /// The next page; `None` at the chunk's end.
     pub(crate) fn next(&mut self) -> Result<Option<Page>, Fault> {
         while self.missing > 0 {
@@ -139,11 +155,10 @@ impl Pages {
 
     fn read(&mut self, header: &PageHeader) -> Result<(), Fault> {
         let size = header.compressed_size + header.uncompressed_size;
-        self.reserved = None;
-        if size > ALLOWED_PAGE {
-            let held = self.budget.reserve_patiently(size, PATIENCE);
-            self.reserved = Some(held.ok_or_else(|| Fault::Limit(format!("a page needs {size} bytes")))?);
+        if self.reserved.take().is_some() {
+            self.page.shrink(ALLOWED_PAGE);
         }
+        self.reserved = self.reserve(size, "a page")?;
         let raw = self.feed.take(header.compressed_size)?;
         if let Some(crc) = header.crc
             && crc32fast::hash(raw) != crc

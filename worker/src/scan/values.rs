@@ -6,11 +6,12 @@
 use std::ops::Range;
 
 use parquet::basic::Encoding;
-use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int32Type};
-use parquet::encodings::decoding::{Decoder, DeltaBitPackDecoder, get_decoder};
+use parquet::data_type::DataType;
+use parquet::encodings::decoding::{Decoder, get_decoder};
 use parquet::schema::types::ColumnDescPtr;
 use tally_dataset::Bits;
 
+use super::delta::DeltaTexts;
 use super::error::Fault;
 use super::hybrid::Hybrid;
 use super::page::Pages;
@@ -56,11 +57,11 @@ impl BoolValues {
                 if *bit + count > *end {
                     return Fault::corrupt("its values end too soon");
                 }
-                out.push_packed(data, *bit, count);
+                out.push_packed(data, *bit, count, false);
                 *bit += count;
                 Ok(())
             }
-            BoolValues::Rle(hybrid) => hybrid.read_equal(data, count, 1, out),
+            BoolValues::Rle(hybrid) => hybrid.read_test(data, count, |value| value == 1, out),
         }
     }
 }
@@ -163,14 +164,13 @@ fn read_exact<T: DataType>(decoder: &mut dyn Decoder<T>, out: &mut [T::T]) -> Re
 pub(crate) enum TextSource {
     Dictionary(Hybrid),
     Plain { at: usize, end: usize },
-    Decoder(Box<dyn Decoder<ByteArrayType>>),
+    Delta(Box<DeltaTexts>),
     None,
 }
 
 impl TextSource {
     pub(crate) fn new(
         pages: &mut Pages,
-        descriptor: &ColumnDescPtr,
         encoding: Encoding,
         body: &Range<usize>,
         values: usize,
@@ -179,57 +179,11 @@ impl TextSource {
             Encoding::RLE_DICTIONARY => TextSource::Dictionary(indices(pages.data(), body)?),
             Encoding::PLAIN => TextSource::Plain { at: body.start, end: body.end },
             Encoding::DELTA_LENGTH_BYTE_ARRAY | Encoding::DELTA_BYTE_ARRAY => {
-                check_delta(pages, encoding, body, values)?;
-                let mut decoder = get_decoder::<ByteArrayType>(descriptor.clone(), encoding)?;
-                decoder.set_data(pages.shared(body.clone()), values)?;
-                TextSource::Decoder(decoder)
+                TextSource::Delta(Box::new(DeltaTexts::new(pages, encoding, body, values)?))
             }
             other => return unsupported(other, "strings"),
         })
     }
-}
-
-/// Checks what a delta-encoded page of strings says of its own lengths before a decoder allocates
-/// by it. The lengths are a stream of integers that begins with four variable-length numbers, the
-/// third being their count; prefixes, where there are any, are such a stream before it.
-fn check_delta(
-    pages: &mut Pages,
-    encoding: Encoding,
-    body: &Range<usize>,
-    values: usize,
-) -> Result<(), Fault> {
-    let bytes = pages.shared(body.clone());
-    let mut at = 0;
-    if encoding == Encoding::DELTA_BYTE_ARRAY {
-        check_count(&bytes, values)?;
-        let mut prefixes = DeltaBitPackDecoder::<Int32Type>::new();
-        prefixes.set_data(bytes.clone(), values)?;
-        let mut lengths = [0; 1024];
-        while prefixes.values_left() > 0 && prefixes.get(&mut lengths)? > 0 {}
-        at = prefixes.get_offset();
-    }
-    check_count(bytes.get(at..).unwrap_or_default(), values)
-}
-
-fn check_count(stream: &[u8], values: usize) -> Result<(), Fault> {
-    let mut numbers = [0u64; 3];
-    let mut bytes = stream.iter();
-    for number in &mut numbers {
-        for shift in (0..64).step_by(7) {
-            let Some(&byte) = bytes.next() else {
-                return Fault::corrupt("its strings' lengths end too soon");
-            };
-            *number |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                break;
-            }
-        }
-    }
-    // Blocks of more than this many values no writer makes; a decoder sizes its buffers by them.
-    if numbers[0] > 1 << 20 || numbers[2] > values as u64 {
-        return Fault::corrupt(format!("lengths of {} strings in a page of {values}", numbers[2]));
-    }
-    Ok(())
 }
 
 /// The strings of a stretch of values in plain encoding, as places in the page's data.
@@ -261,40 +215,80 @@ fn length_at(data: &[u8], at: usize, end: usize) -> Option<usize> {
     Some(u32::from_le_bytes(head.try_into().ok()?) as usize)
 }
 
-/// Whether `count` values from `at` all have `length` bytes. By induction: the first length is
-/// read where it must be, and each that is as expected puts the next where it is looked for. No
-/// check waits for the one before, which walking would.
-fn uniform(data: &[u8], at: usize, end: usize, count: usize, length: usize) -> bool {
-    let stride = 4 + length;
-    let Some(values) = count.checked_mul(stride).and_then(|all| data[..end].get(at..at.checked_add(all)?))
-    else {
-        return false;
-    };
+/// What a UUID takes in plain encoding: the strings that there are most of.
+const UUID_STRIDE: usize = 4 + tally_dataset::client_id::TEXT_LEN;
+
+/// Whether all of the plain values in `values` have the same length, and which of them differ from the
+/// one before. By induction: the first length is read where it must be, and each that is as expected
+/// puts the next where it is looked for. No check waits for the one before, which walking would.
+fn uniform(values: &[u8], length: usize, fresh: &mut Bits) -> bool {
     let expected = (length as u32).to_le_bytes();
-    values
-        .chunks(stride * 64)
-        .all(|some| some.chunks_exact(stride).fold(true, |same, value| same & (value[..4] == expected)))
+    if length + 4 == UUID_STRIDE {
+        let (values, _) = values.as_chunks::<UUID_STRIDE>();
+        return uniform_of(values.iter(), equal_uuids, |value| value[..4] == expected, fresh);
+    }
+    uniform_of(values.chunks_exact(4 + length), |a, b| a == b, |value| value[..4] == expected, fresh)
 }
 
-/// Passes over the next `count` plain strings and tells where they are.
+/// Compares as a few words: a call would cost more than the comparison.
+#[inline(always)]
+fn equal_uuids(a: &[u8; UUID_STRIDE], b: &[u8; UUID_STRIDE]) -> bool {
+    let pairs = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0);
+    pairs.fold(0, |differ, (a, b)| differ | (u64::from_ne_bytes(*a) ^ u64::from_ne_bytes(*b))) == 0
+}
+
+#[inline(always)]
+fn uniform_of<T: Copy>(
+    mut values: impl ExactSizeIterator<Item = T>,
+    equal: impl Fn(T, T) -> bool,
+    fits: impl Fn(T) -> bool,
+    fresh: &mut Bits,
+) -> bool {
+    let Some(first) = values.next() else { return true };
+    let (mut last, mut all) = (first, fits(first));
+    fresh.push_word(1, 1);
+    while values.len() > 0 && all {
+        let count = values.len().min(64);
+        let mut bits = 0;
+        for (at, value) in values.by_ref().take(count).enumerate() {
+            let same = equal(last, value);
+            // One that equals another of the right length has it too.
+            all &= same | fits(value);
+            bits |= u64::from(!same) << at;
+            last = value;
+        }
+        fresh.push_word(bits, count);
+    }
+    all
+}
+
+/// Passes over the next `count` plain strings; tells where they are, and which of them differ from the
+/// one before.
 pub(crate) fn spans(
     data: &[u8],
     at: &mut usize,
     end: usize,
     count: usize,
+    fresh: &mut Bits,
     mut reuse: Vec<(u32, u32)>,
 ) -> Result<Spans, Fault> {
     let short = || Fault::Corrupt("its strings end too soon".into());
+    fresh.clear();
     if count == 0 {
-        return Ok(Spans::Each(vec![]));
+        return Ok(Spans::Each(reuse));
     }
     let length = length_at(data, *at, end).ok_or_else(short)?;
-    if uniform(data, *at, end, count, length) {
+    let all = count.checked_mul(4 + length).and_then(|all| data[..end].get(*at..at.checked_add(all)?));
+    if let Some(values) = all
+        && uniform(values, length, fresh)
+    {
         let start = *at;
-        *at += count * (4 + length);
+        *at += values.len();
         return Ok(Spans::Uniform { start, length });
     }
     reuse.clear();
+    fresh.clear();
+    let mut last = None;
     for _ in 0..count {
         let length = length_at(data, *at, end).ok_or_else(short)?;
         let from = *at + 4;
@@ -302,39 +296,13 @@ pub(crate) fn spans(
             return Err(short());
         }
         *at = from + length;
+        let text = &data[from..*at];
+        fresh.push_word(u64::from(last.replace(text) != Some(text)), 1);
         reuse.push((from as u32, *at as u32));
     }
     Ok(Spans::Each(reuse))
 }
 
-/// The next `count` strings of a rare encoding.
-pub(crate) fn decode_texts(
-    decoder: &mut dyn Decoder<ByteArrayType>,
-    count: usize,
-) -> Result<Vec<ByteArray>, Fault> {
-    let mut texts = vec![ByteArray::new(); count];
-    read_exact(decoder, &mut texts)?;
-    Ok(texts)
-}
-
 pub(crate) fn index_beyond<T>(index: u32) -> Result<T, Fault> {
     beyond(index)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lengths_of_more_strings_than_the_page_has_are_refused_before_anything_is_allocated() {
-        let check = |count: &[u8], fits: bool| {
-            let stream = [&[0x80, 0x01, 0x04], count, &[0x00]].concat();
-            assert_eq!(check_count(&stream, 50).is_ok(), fits, "{count:?}");
-        };
-        check(&[50], true);
-        check(&[51], false);
-        check(&[0x80, 0x94, 0xeb, 0xdc, 0x03], false);
-        assert!(check_count(&[0x80], 50).is_err());
-        assert!(check_count(&[0xff, 0xff, 0xff, 0x7f, 4, 1, 0], 50).is_err(), "a huge block");
-    }
 }
