@@ -1,10 +1,12 @@
 //! `tally coordinator`: the service that plans jobs, drives workers and publishes days.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use tally_worker::membership::{Kind, Member, MemberArgs, Membership};
 use tokio::net::TcpListener;
 
 use super::Stop;
@@ -39,6 +41,8 @@ pub struct CoordinatorArgs {
     #[arg(long, value_name = "FILE")]
     port_file: Option<PathBuf>,
     #[command(flatten)]
+    member: MemberArgs,
+    #[command(flatten)]
     timing: TimingArgs,
 }
 
@@ -66,7 +70,7 @@ struct TimingArgs {
 }
 
 impl CoordinatorArgs {
-    fn options(&self) -> ServeOptions {
+    fn options(&self, address: String) -> ServeOptions {
         let millis = Duration::from_millis;
         let timing = Timing {
             heartbeat: millis(self.timing.heartbeat),
@@ -76,7 +80,7 @@ impl CoordinatorArgs {
             no_workers: millis(self.timing.no_workers_timeout),
         };
         let lead = LeadOptions {
-            address: self.advertise.clone().unwrap_or_default(),
+            address,
             history: self.history as usize,
             most_jobs: self.max_jobs as usize,
             compact_after: self.timing.compact_after,
@@ -97,6 +101,41 @@ impl CoordinatorArgs {
         }
         Ok(listener)
     }
+
+    /// Where others reach it.
+    fn address(&self, listener: &TcpListener, consul: bool) -> Result<String, Stop> {
+        if let Some(address) = &self.advertise {
+            return Ok(address.clone());
+        }
+        let address = listener.local_addr().map_err(|e| Stop::Failed(format!("--listen: {e}")))?;
+        if consul && address.ip().is_unspecified() {
+            let what = format!("{address} is no address that others could use: give --advertise HOST:PORT");
+            return Err(Stop::Usage(what));
+        }
+        Ok(address.to_string())
+    }
+
+    async fn serve(&self, stop: impl Future<Output = ()>) -> Result<Exit, Stop> {
+        let consul = self.member.consul.open().map_err(|e| Stop::Usage(e.to_string()))?;
+        let listener = self.bind().await?;
+        let address = self.address(&listener, consul.is_some())?;
+        let id = format!("{:016x}", rand::random::<u64>());
+        let (election, membership) = match consul {
+            None => (Election::alone(), None),
+            Some(consul) => {
+                let election = Election::consul(consul.clone(), &id, &address).await;
+                let election = election.map_err(|e| Stop::Failed(e.to_string()))?;
+                let facts = BTreeMap::from([("version".into(), env!("CARGO_PKG_VERSION").into())]);
+                let member = Member { kind: Kind::Coordinator, id, address: address.clone(), facts };
+                (election, Some(Membership::join(consul, member, self.member.consul_register)))
+            }
+        };
+        let exit = serve(listener, self.options(address), election, stop).await;
+        if let Some(membership) = membership {
+            membership.leave().await;
+        }
+        exit.map_err(|e| Stop::Failed(e.to_string()))
+    }
 }
 
 /// Whoever waits for the file never sees half of it.
@@ -113,9 +152,7 @@ pub(super) fn main(args: &CoordinatorArgs) -> Result<(), Stop> {
     let runtime = runtime.map_err(|e| Stop::Failed(format!("the runtime cannot be started: {e}")))?;
     let exit = runtime.block_on(async {
         let stop = terminated().map_err(|e| Stop::Failed(format!("signals cannot be waited for: {e}")))?;
-        let listener = args.bind().await?;
-        let exit = serve(listener, args.options(), Election::alone(), stop).await;
-        exit.map_err(|e| Stop::Failed(e.to_string()))
+        args.serve(stop).await
     });
     // What is being made on a disk may be finished; a disk that hangs is not waited for.
     runtime.shutdown_timeout(LAST_WRITES);

@@ -38,7 +38,7 @@ const SERVICES: [&str; 2] = ["tally.v1.Control", "tally.v1.Jobs"];
 pub struct ServeOptions {
     /// Where the journal lies, a path or URL.
     pub state_dir: String,
-    /// How it leads. An empty address stands for the one that it listens on.
+    /// How it leads.
     pub lead: LeadOptions,
 }
 
@@ -63,9 +63,6 @@ pub enum ServeError {
     /// The journal failed in the middle of a term.
     #[error("{0}")]
     Journal(String),
-    /// The address.
-    #[error("the address that is listened on: {0}")]
-    Address(std::io::Error),
     /// The descriptors.
     #[error("the reflection service: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -82,10 +79,7 @@ pub async fn serve(
     until: impl Future<Output = ()>,
 ) -> Result<Exit, ServeError> {
     let dir = StateDir::open(&options.state_dir)?;
-    let mut lead_options = options.lead;
-    if lead_options.address.is_empty() {
-        lead_options.address = listener.local_addr().map_err(ServeError::Address)?.to_string();
-    }
+    let lead_options = options.lead;
     let role = Arc::new(Role::default());
     let (stop, stopped) = oneshot::channel::<()>();
     let (health, server) = start(listener, &role, &lead_options, stopped).await?;

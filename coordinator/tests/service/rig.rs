@@ -108,7 +108,8 @@ impl Coordinator {
     pub async fn start_with(place: &Place, timing: Timing, most_jobs: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let lead = LeadOptions { address: String::new(), history: 50, most_jobs, compact_after: 5, timing };
+        let lead =
+            LeadOptions { address: address.to_string(), history: 50, most_jobs, compact_after: 5, timing };
         let options = ServeOptions { state_dir: place.path("state").display().to_string(), lead };
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(async move {
