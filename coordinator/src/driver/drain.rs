@@ -9,6 +9,7 @@ use tally_proto::{AttemptId, WorkerId, v1};
 use tally_scheduler::Event;
 
 use super::Driver;
+use crate::cluster::Member;
 use crate::job::MAP;
 
 /// A hand-over that did not happen by then is ordered anew, from somebody else.
@@ -95,7 +96,8 @@ impl Driver {
     fn drain_one(&mut self, worker: &WorkerId) {
         let needed = self.scheduler.outputs_needed_from(worker);
         let Some(fleet) = self.fleet.remote() else { return };
-        let idle = fleet.members().get(worker).is_some_and(|member| member.running.is_empty());
+        let idle = |member: &Member| member.running.is_empty() && member.beat.lock().serving == 0;
+        let idle = fleet.members().get(worker).is_some_and(idle);
         let drain = self.drains.0.entry(worker.clone()).or_default();
         if needed.is_empty() {
             if idle && !drain.told {

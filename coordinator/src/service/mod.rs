@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
+use tally_proto::LEADER_METADATA;
 use tokio::sync::mpsc;
 use tonic::Status;
 use tonic::metadata::MetadataValue;
@@ -22,8 +23,6 @@ use crate::driver::Input;
 use crate::election::Standing;
 use crate::history::Registry;
 
-/// The metadata by which a standby says where the leader is.
-pub const LEADER: &str = "tally-leader";
 /// Bytes of a message, at most, both ways: larger answers are paged.
 pub const MESSAGE_BYTES: usize = 4 << 20;
 
@@ -101,7 +100,7 @@ impl Role {
         };
         let mut status = Status::failed_precondition(known);
         if let Some(value) = leader.and_then(|leader| MetadataValue::try_from(leader).ok()) {
-            status.metadata_mut().insert(LEADER, value);
+            status.metadata_mut().insert(LEADER_METADATA, value);
         }
         Err(status)
     }
@@ -124,4 +123,27 @@ impl Role {
 /// What is answered when the driver ended before it could answer.
 pub(crate) fn stepping_down() -> Status {
     Status::unavailable("this coordinator stops to lead: try again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_standby_names_the_leader_and_a_leader_in_doubt_begins_nothing() {
+        let role = Role::default();
+        let refusal = |role: &Role| role.leading().err().unwrap();
+        assert!(refusal(&role).metadata().get(LEADER_METADATA).is_none());
+        role.note(Standing::Standby { leader: Some("other:7070".into()) });
+        let status = refusal(&role);
+        assert_eq!(status.code(), tonic::Code::FailedPrecondition);
+        assert_eq!(status.metadata().get(LEADER_METADATA).unwrap(), "other:7070");
+        let (sender, _inbox) = mpsc::channel(1);
+        role.set(Some(Leading { sender, registry: Arc::new(Registry::new(1)), epoch: 1 }));
+        role.note(Standing::Lead);
+        assert!(role.leading().is_ok() && role.accepting().is_ok());
+        role.note(Standing::Doubt { why: "Consul is away".into() });
+        assert!(role.leading().is_ok());
+        assert!(role.accepting().err().unwrap().message().contains("Consul is away"));
+    }
 }
