@@ -5,6 +5,7 @@
 //! hide in its own check.
 
 pub mod certs;
+pub mod cluster;
 pub mod columns;
 pub mod consul;
 pub mod day;

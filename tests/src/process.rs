@@ -89,11 +89,8 @@ impl Tally {
     /// Another program that in the end runs the binary.
     pub fn wrapped(program: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         let mut command = Command::new(program);
-        command.args(args).env_remove("date").env_remove("bucket");
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TALLY_"))
-        {
-            command.env_remove(name);
-        }
+        clean(&mut command);
+        command.args(args);
         Self { command, deadline: DEADLINE }
     }
 
@@ -133,6 +130,15 @@ impl Tally {
         let stdout = collect(child.stdout.take());
         let stderr = collect(child.stderr.take());
         Ok(Running { child, line, deadline: self.deadline, stdout: Some(stdout), stderr: Some(stderr) })
+    }
+}
+
+/// Takes from a command's environment what would change the defaults of the programs under test.
+pub fn clean(command: &mut Command) {
+    let ours =
+        |name: &OsStr| name.to_string_lossy().starts_with("TALLY_") || name == "date" || name == "bucket";
+    for (name, _) in std::env::vars_os().filter(|(name, _)| ours(name)) {
+        command.env_remove(name);
     }
 }
 

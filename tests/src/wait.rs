@@ -6,12 +6,27 @@ use anyhow::{Result, bail};
 
 /// How long a poll pauses before it looks again.
 const PAUSE: Duration = Duration::from_millis(1);
+/// The pause of a poll that costs something, as starting a process does.
+pub const PATIENT: Duration = Duration::from_millis(10);
 
 /// Polls `condition` until it gives a value, and returns that value.
 ///
 /// # Errors
 /// Names `what` when `deadline` passes first; an error of the condition itself ends the wait at once.
 pub fn wait_for<T>(
+    what: &str,
+    deadline: Duration,
+    condition: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    wait_every(PAUSE, what, deadline, condition)
+}
+
+/// [`wait_for`] with a pause of its own between two looks.
+///
+/// # Errors
+/// As there.
+pub fn wait_every<T>(
+    pause: Duration,
     what: &str,
     deadline: Duration,
     mut condition: impl FnMut() -> Result<Option<T>>,
@@ -24,7 +39,7 @@ pub fn wait_for<T>(
         if start.elapsed() > deadline {
             bail!("waited {:.1} s in vain for {what}", deadline.as_secs_f64());
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(pause);
     }
 }
 

@@ -1,0 +1,229 @@
+"""The cluster's benchmark: one process against a coordinator and workers, in paired rounds; what a death costs. Started
+by `cluster`.
+
+Not here: the cluster (`cluster_nodes.py`), measuring one process (`measure.py`).
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from statistics import median
+
+import days
+import measure
+from cluster_nodes import Cluster
+
+HERE = Path(__file__).parent
+FIGURES = ["rows", "n_clients", "n_custom_theme_clients", "sum_of_count"]
+# Name: workers, which layout, and what happens to one worker at half of which stage.
+SCENARIOS = {
+    "paired": (2, "co-partitioned", None),
+    "shuffled": (2, "shuffled", None),
+    "undisturbed": (4, "co-partitioned", None),
+    "kill-map": (4, "co-partitioned", ("map", signal.SIGKILL)),
+    "kill-reduce": (4, "co-partitioned", ("reduce", signal.SIGKILL)),
+    "freeze-map": (4, "co-partitioned", ("map", signal.SIGSTOP)),
+}
+# What a scenario is compared with, in the same round.
+AGAINST = {
+    "paired": "run-paired",
+    "shuffled": "run-shuffled",
+    "kill-map": "undisturbed",
+    "kill-reduce": "undisturbed",
+    "freeze-map": "undisturbed",
+}
+# At most so many times the other's time.
+BOUNDS = {"paired": 1.35, "shuffled": 1.35, "kill-map": 1.5, "kill-reduce": 1.5}
+
+
+def arguments(argv):
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="tests/bench/cluster", description=__doc__.splitlines()[0])
+    parser.add_argument("--clients", type=lambda text: int(text.replace("_", "")), default=10_000_000, metavar="N",
+                        help="clients of the days (default: 10000000)")
+    parser.add_argument("--rounds", type=int, default=3, help="that count (default: 3)")
+    parser.add_argument("--warmups", type=int, default=1, help="rounds before that do not (default: 1)")
+    parser.add_argument("--scenarios", type=lambda text: text.split(","), default=list(SCENARIOS), metavar="NAME,...",
+                        help=f"of {','.join(SCENARIOS)}; those that are compared with undisturbed need it")
+    parser.add_argument("--memory", default="1GiB", metavar="SIZE", help="limit of each worker (default: 1GiB)")
+    parser.add_argument("--calm", type=float, default=60, metavar="SECONDS",
+                        help="wait at most so long before each run for the machine to be quiet (default: 60)")
+    parser.add_argument("--results", default=str(HERE / "results"), metavar="DIR",
+                        help="where cluster-N.json and cluster-N.md go (default: tests/bench/results)")
+    options = parser.parse_args(argv)
+    for name in options.scenarios:
+        if name not in SCENARIOS:
+            parser.error(f"no scenario {name}")
+        if AGAINST.get(name) == "undisturbed" and "undisturbed" not in options.scenarios:
+            parser.error(f"{name} is compared with undisturbed: name it, too")
+    return options
+
+
+def made(tally, python, folder, clients, layout):
+    """A generated day; made now unless it is there as it should be. One per layout."""
+    if layout == "co-partitioned":
+        return days.made(tally, python, folder, clients)
+    root = folder / f"day-{clients}-shuffled"
+    totals = Path(f"{root}.totals.json")
+    flags = ["--clients", str(clients), "--narrow", "--shuffle"]
+    if not days.whole(python, root, totals, clients + 1):
+        print(f"making {root}", flush=True)
+        shutil.rmtree(root, ignore_errors=True)
+        totals.unlink(missing_ok=True)
+        subprocess.run([tally, "generate", *flags, "--date", days.DATE, "--output", str(root)], check=True)
+    return days.Day(root.name, f"`tally generate {' '.join(flags)}`", root, json.loads(totals.read_text()))
+
+
+class Bench:
+    """Programs, days and a place for outputs."""
+
+    def __init__(self, tally, python, folder, options):
+        self.tally = tally
+        self.python = python
+        self.options = options
+        self.scratch = Path(folder) / "outputs"
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        layouts = {SCENARIOS[name][1] for name in options.scenarios}
+        self.days = {name: made(tally, python, Path(folder), options.clients, name) for name in sorted(layouts)}
+
+    def flags(self, day, output):
+        """Which job."""
+        tables = day.tables()
+        return ["--date", days.DATE, "--addons", tables[0], "--main-summary", tables[1], "--output", str(output)]
+
+    def fresh(self):
+        """A place without an output."""
+        output = self.scratch / "cluster"
+        shutil.rmtree(output, ignore_errors=True)
+        if self.options.calm:
+            measure.settle(self.options.calm)
+        return output
+
+    def check(self, name, day, output):
+        """Raises unless the output is that of the day."""
+        found = days.counted(self.python, "output", output)
+        for figure in FIGURES:
+            if found[figure] != day.totals[figure]:
+                raise measure.Failed(f"{name}: {figure} is {found[figure]}, not {day.totals[figure]}")
+
+    def embedded(self, layout):
+        """One process with two threads."""
+        day, output = self.days[layout], self.fresh()
+        command = [self.tally, "run", "--threads", "2", "--output-format", "json", *self.flags(day, output)]
+        done = measure.run([*command, "--spill-dir", str(self.scratch)])
+        self.check("run", day, output)
+        return {"wall": done.wall, "cpu": done.cpu, "peak": done.peak, "others": done.others}
+
+    def cluster(self, name):
+        """A job on a cluster of its own, from the start of `tally submit` to its end."""
+        workers, layout, blow = SCENARIOS[name]
+        day, output = self.days[layout], self.fresh()
+        with Cluster(self.tally, workers, self.options.memory, self.scratch) as cluster:
+            struck = []
+            striker = threading.Thread(target=strike, args=(cluster, blow, struck))
+            if blow:
+                striker.start()
+            done = measure.run(cluster.submit(*self.flags(day, output)))
+            if blow:
+                striker.join()
+                if not struck:
+                    raise measure.Failed(f"{name}: the job was over before a worker was struck")
+            cpu, coordinator, peak = cluster.used()
+            job = cluster.ask("jobs")["jobs"][0]
+        self.check(name, day, output)
+        summary = job["summary"]
+        return {
+            "wall": done.wall,
+            "cpu": cpu + done.cpu,
+            "coordinator_cpu": coordinator,
+            "peak": peak,
+            "shuffle_bytes_a_row": summary["shuffle_bytes"] / summary["rows"],
+            "stages": {stage["name"]: round(stage["seconds"], 2) for stage in summary["stages"]},
+            "reruns": sum(stage["reruns"] for stage in job["stages"]),
+            "second_attempts": sum(stage["second_attempts"] for stage in job["stages"]),
+        }
+
+    def round(self):
+        """Everybody once; the figures by name."""
+        found = {}
+        for name in self.options.scenarios:
+            if AGAINST.get(name, "").startswith("run-"):
+                found[AGAINST[name]] = self.embedded(SCENARIOS[name][1])
+            found[name] = self.cluster(name)
+        return found
+
+
+def strike(cluster, blow, struck):
+    """Waits for half of a stage and signals a worker then."""
+    stage, how = blow
+    cluster.wait(f"half of the {stage} stage", lambda: cluster.half_done(stage), deadline=600)
+    cluster.strike(1, how)
+    struck.append(stage)
+
+
+def table(options, rounds):
+    """The figures in Markdown: medians, and ratios taken within each round."""
+    lines = [
+        "| scenario | time | against | ratio (bound) | CPU | coordinator's CPU | largest process | shuffle bytes a row "
+        "| tasks again | second attempts |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in rounds[0]:
+        runs = [found[name] for found in rounds]
+        mid = lambda key: median(run[key] for run in runs)
+        other = AGAINST.get(name)
+        ratio = median(found[name]["wall"] / found[other]["wall"] for found in rounds) if other else None
+        bound = f" ({BOUNDS[name]})" if name in BOUNDS else ""
+        known = "shuffle_bytes_a_row" in runs[0]
+        cells = [
+            f"`{name}`",
+            f"{mid('wall'):.2f} s",
+            f"`{other}`" if other else "",
+            f"{ratio:.2f}{bound}" if other else "",
+            f"{mid('cpu'):.2f} s",
+            f"{mid('coordinator_cpu'):.2f} s" if known else "",
+            f"{mid('peak') / 2**20:.0f} MiB",
+            f"{mid('shuffle_bytes_a_row'):.1f}" if known else "",
+            f"{mid('reruns'):.0f}" if known else "",
+            f"{mid('second_attempts'):.0f}" if known else "",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(tally, python, folder, *argv):
+    """Measures what was asked for, with the programs and the folder that `cluster` names."""
+    options = arguments(argv)
+    # Two cores, as for the other contestants, where there are more.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+    bench = Bench(tally, python, folder, options)
+    rounds = []
+    for number in range(-options.warmups, options.rounds):
+        found = bench.round()
+        times = "  ".join(f"{name} {run['wall']:.2f} s" for name, run in found.items())
+        print(f"{f'round {number + 1}' if number >= 0 else 'warm-up'}:  {times}", flush=True)
+        if number >= 0:
+            rounds.append(found)
+    text = table(options, rounds)
+    results = Path(options.results)
+    results.mkdir(parents=True, exist_ok=True)
+    command = " ".join(["tests/bench/cluster", *argv])
+    (results / f"cluster-{options.clients}.json").write_text(
+        json.dumps({"command": command, "clients": options.clients, "rounds": rounds}, indent=1) + "\n")
+    (results / f"cluster-{options.clients}.md").write_text(
+        f"# Cluster, {options.clients:,} clients\n\n`{command}`\n\n{text}")
+    print(f"\n{text}")
+    shutil.rmtree(bench.scratch / "cluster", ignore_errors=True)
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except measure.Failed as failed:
+        sys.exit(str(failed))

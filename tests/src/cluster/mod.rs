@@ -1,0 +1,259 @@
+//! A whole cluster of real processes on loopback: coordinators, workers, Consul where a test wants it, and proxies
+//! between them that a test can cut. Everything ends with the test.
+//!
+//! Here: starting and ending it, and what must be left of it: nothing. `server` is one process, `proxy` a way that can
+//! be cut, `client` the cluster as its users see it, `view` what it says, `truth` what is right, `faults` what can be
+//! done to it. Not here: any test.
+
+pub mod client;
+pub mod faults;
+pub mod nodes;
+pub mod proxy;
+pub mod server;
+pub mod truth;
+pub mod view;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use tempfile::TempDir;
+
+use crate::consul::ConsulAgent;
+use crate::output::snapshot;
+use client::{Client, DEADLINE};
+use nodes::{Coordinator, Worker};
+use proxy::Network;
+use server::tail;
+
+/// Lines of each log that a failure shows.
+const SHOWN: usize = 60;
+
+/// What a cluster is made of.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// One, or several that elect a leader through Consul.
+    pub coordinators: usize,
+    pub workers: usize,
+    /// Whether everybody meets through a real Consul.
+    pub consul: bool,
+    /// Whether there is a proxy on each worker's way to the coordinator, and before each worker's outputs.
+    pub proxied: bool,
+    /// Flags that every coordinator gets beside the usual.
+    pub coordinator_flags: Vec<&'static str>,
+    /// Flags that every worker gets beside the usual.
+    pub worker_flags: Vec<&'static str>,
+}
+
+impl Default for Setup {
+    /// One coordinator and three workers, with the timeouts that users get.
+    fn default() -> Self {
+        Self {
+            coordinators: 1,
+            workers: 3,
+            consul: false,
+            proxied: false,
+            coordinator_flags: Vec::new(),
+            worker_flags: Vec::new(),
+        }
+    }
+}
+
+/// A running cluster.
+pub struct Cluster {
+    pub coordinators: Vec<Coordinator>,
+    pub workers: Vec<Worker>,
+    pub consul: Option<ConsulAgent>,
+    setup: Setup,
+    network: Network,
+    dir: TempDir,
+}
+
+/// Runs `scenario` on a cluster of its own and checks that nothing of it is left. Where there is no Consul and the
+/// scenario needs one, it is passed over with a printed reason, unless `tests/run` runs it.
+///
+/// # Errors
+/// Those of the scenario, with the ends of all logs.
+pub fn with_cluster(setup: Setup, scenario: impl FnOnce(&mut Cluster) -> Result<()>) -> Result<()> {
+    let Some(mut cluster) = Cluster::start(setup)? else { return Ok(()) };
+    let done = scenario(&mut cluster).and_then(|()| cluster.end());
+    done.map_err(|error| anyhow!("{error:?}\n{}", cluster.logs()))
+}
+
+impl Cluster {
+    /// Starts all processes and waits until the workers are attached; none where there is no Consul and it is wanted.
+    ///
+    /// # Errors
+    /// A process does not start, with the ends of all logs.
+    pub fn start(setup: Setup) -> Result<Option<Self>> {
+        let consul = match setup.consul {
+            false => None,
+            true => match ConsulAgent::start(crate::consul::Setup { durable: true, ..Default::default() })? {
+                None => return Ok(None),
+                agent => agent,
+            },
+        };
+        let dir = tempfile::Builder::new().prefix("tally cluster ").tempdir()?;
+        for name in ["logs", "state"] {
+            std::fs::create_dir(dir.path().join(name))?;
+        }
+        let (coordinators, workers) = (Vec::new(), Vec::new());
+        let network = Network::new()?;
+        let mut cluster = Self { coordinators, workers, consul, setup, network, dir };
+        match cluster.start_all() {
+            Ok(()) => Ok(Some(cluster)),
+            Err(error) => Err(anyhow!("{error:?}\n{}", cluster.logs())),
+        }
+    }
+
+    fn start_all(&mut self) -> Result<()> {
+        for _ in 0..self.setup.coordinators {
+            self.add_coordinator()?;
+        }
+        for _ in 0..self.setup.workers {
+            self.add_worker()?;
+        }
+        self.wait_attached(self.setup.workers)
+    }
+
+    /// One coordinator more.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn add_coordinator(&mut self) -> Result<&mut Coordinator> {
+        let at = self.coordinators.len();
+        let node = Coordinator::start(at, self.dir.path(), &self.setup, self.consul.as_ref())?;
+        self.coordinators.push(node);
+        Ok(&mut self.coordinators[at])
+    }
+
+    /// One worker more; it is not waited for.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn add_worker(&mut self) -> Result<&mut Worker> {
+        let at = self.workers.len();
+        let leader = self.coordinators[0].address();
+        let (dir, consul) = (self.dir.path(), self.consul.as_ref());
+        self.workers.push(Worker::start(at, dir, &self.setup, consul, leader, &self.network)?);
+        Ok(&mut self.workers[at])
+    }
+
+    /// The cluster as its users see it.
+    pub fn client(&self) -> Client {
+        let flags = match &self.consul {
+            Some(consul) => ["--consul".into(), format!("http://{}", consul.address())],
+            None => {
+                let known: Vec<_> = self.coordinators.iter().map(|node| node.address().to_string()).collect();
+                ["--coordinator".into(), known.join(",")]
+            }
+        };
+        Client::new(flags.to_vec())
+    }
+
+    /// Waits until so many workers are attached, neither lost nor leaving, and no others are known.
+    ///
+    /// # Errors
+    /// They are not in time.
+    pub fn wait_attached(&mut self, count: usize) -> Result<()> {
+        self.check_no_crash()?;
+        let attached = self.client().wait_for_workers(&format!("{count} attached workers"), |workers| {
+            workers.len() == count && workers.iter().all(|worker| worker.state == "attached")
+        });
+        self.check_no_crash()?;
+        attached.map(drop)
+    }
+
+    /// Checks that no process ended in any way but by the test's hand, and that none panicked.
+    ///
+    /// # Errors
+    /// Names it.
+    pub fn check_no_crash(&mut self) -> Result<()> {
+        let coordinators = self.coordinators.iter_mut().map(|node| &mut node.process);
+        for process in coordinators.chain(self.workers.iter_mut().map(|node| &mut node.process)) {
+            process.check_no_crash()?;
+        }
+        for log in self.log_files()? {
+            let said = std::fs::read_to_string(&log)?;
+            ensure!(!said.contains("panicked at"), "a panic is in {}", log.display());
+        }
+        Ok(())
+    }
+
+    /// Waits until no worker keeps anything: no output, no file.
+    ///
+    /// # Errors
+    /// Something is left.
+    pub fn wait_empty(&self) -> Result<()> {
+        let client = self.client();
+        client.wait_for_workers("workers without outputs", |workers| {
+            workers.iter().all(|worker| worker.outputs == 0 && worker.running == 0)
+        })?;
+        crate::wait::wait_for("empty spill folders", DEADLINE, || {
+            Ok(self.spilled()?.is_empty().then_some(()))
+        })
+        .with_context(|| format!("these are left: {:?}", self.spilled()))
+    }
+
+    /// The files in the spill folders of workers that were not killed.
+    fn spilled(&self) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for worker in self.workers.iter().filter(|worker| !worker.killed) {
+            let files = snapshot(&worker.spill)?.into_iter();
+            let files = files.filter(|(_, entry)| *entry != crate::output::Entry::Folder);
+            found.extend(files.map(|(path, _)| worker.spill.join(path)));
+        }
+        Ok(found)
+    }
+
+    /// Ends all processes as their users would, and checks that they go well and that nothing is left.
+    ///
+    /// # Errors
+    /// Names what is.
+    pub fn end(&mut self) -> Result<()> {
+        self.check_no_crash()?;
+        self.wait_empty()?;
+        for worker in self.workers.iter_mut().filter(|worker| !worker.killed) {
+            worker.process.ended()?.map_or_else(|| worker.process.terminate(), |_| Ok(()))?;
+        }
+        for worker in self.workers.iter_mut().filter(|worker| !worker.killed) {
+            worker.process.wait_done(DEADLINE)?;
+            let left: Vec<_> = snapshot(&worker.spill)?.into_keys().collect();
+            ensure!(left.is_empty(), "{} left {left:?} in its spill folder", worker.process.name());
+        }
+        for node in &mut self.coordinators {
+            if node.process.ended()?.is_none() {
+                node.process.terminate()?;
+                node.process.wait_done(DEADLINE)?;
+            }
+        }
+        self.check_no_crash()
+    }
+
+    fn log_files(&self) -> Result<Vec<PathBuf>> {
+        let entries = std::fs::read_dir(self.dir.path().join("logs"))?;
+        let mut files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+        files.sort();
+        Ok(files)
+    }
+
+    /// The ends of all logs, of processes that are gone too.
+    pub fn logs(&self) -> String {
+        let mut text = String::new();
+        for file in self.log_files().unwrap_or_default() {
+            let log = String::from_utf8_lossy(&std::fs::read(&file).unwrap_or_default()).into_owned();
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            text += &format!("--- {name}\n{}", tail(&log, SHOWN));
+        }
+        text
+    }
+
+    /// The folder under which everything of the cluster lies.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The coordinators' state folder.
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+}

@@ -1,0 +1,161 @@
+//! Processes that are killed, frozen, cut off or asked to go, each at each stage of a job: the output is exact, there
+//! once, in time, and nothing else is left. One row of a table a fault; `check` is the only test there is.
+//!
+//! Not here: several faults in a row (`chaos_random`); those of the leader and of Consul (`chaos_leader`).
+
+use std::sync::LazyLock;
+
+use anyhow::{Context, Result, ensure};
+use tally_tests::cluster::faults::{Drain, Fault, Moment};
+use tally_tests::cluster::nodes::QUICK;
+use tally_tests::cluster::truth::Truth;
+use tally_tests::cluster::{Cluster, Setup, with_cluster};
+use tally_tests::output::Place;
+
+/// A job of many small tasks in all stages.
+const FLAGS: &[&str] = &["--shard-bytes", "100KB", "--partitions", "24", "--target-file-size", "1MB"];
+
+static DAY: LazyLock<Truth> =
+    LazyLock::new(|| Truth::new(&["--clients", "300000", "--narrow"]).expect("a day that succeeds"));
+
+/// When what was done may be undone.
+#[derive(Clone, Copy, Debug)]
+enum Mend {
+    /// At once, while the job is still where it was.
+    AtOnce,
+    /// When the job is over: it has to do without.
+    Afterwards,
+}
+
+/// How many finished tasks may be done again.
+#[derive(Clone, Copy, Debug)]
+enum Again {
+    /// None: nothing was lost.
+    Nothing,
+    /// As many as the struck worker held, at most.
+    WhatWasLost,
+}
+
+struct Case {
+    at: Moment,
+    fault: Fault,
+    mend: Mend,
+    again: Again,
+}
+
+/// Runs a job, strikes it, and checks everything that must hold.
+fn check(cluster: &mut Cluster, case: &Case) -> Result<()> {
+    let client = cluster.client();
+    let place = Place::new()?;
+    let job = client.submit(&DAY.root, &place, FLAGS)?;
+    let id = job.id.clone();
+    cluster.hold(&id, case.at)?;
+    let held = match case.fault {
+        Fault::KillWorker(at) | Fault::FreezeWorker(at) | Fault::CutData(at) | Fault::CutControl(at) => {
+            cluster.worker_view(at)?.outputs
+        }
+        Fault::KillAllWorkers => client.workers()?.iter().map(|worker| worker.outputs).sum(),
+        _ => 0,
+    };
+    cluster.strike(case.fault)?;
+    if matches!(case.mend, Mend::AtOnce) {
+        cluster.mend(case.fault)?;
+    }
+    cluster.release_but(case.fault)?;
+    let summary = job.done()?;
+    if matches!(case.mend, Mend::Afterwards) {
+        cluster.mend(case.fault)?;
+    }
+    DAY.check_summary(&place, &summary)?;
+    let over = client.wait_over(&id)?;
+    let most = match case.again {
+        Again::Nothing => 0,
+        Again::WhatWasLost => held,
+    };
+    ensure!(over.reruns() <= most, "{} tasks were done again, {most} at most were lost: {over:?}", over.reruns());
+    cluster.wait_attached(3)?;
+    cluster.wait_empty()
+}
+
+const STAGES: [Moment; 3] =
+    [Moment::Stage("map", 0.5), Moment::Stage("reduce", 0.5), Moment::Stage("write", 0.1)];
+
+/// A fault at each stage, on one cluster.
+fn check_stages(setup: Setup, cases: &[(Fault, Mend, Again)]) -> Result<()> {
+    let setup = Setup { coordinator_flags: QUICK.to_vec(), ..setup };
+    with_cluster(setup, |cluster| {
+        for &(fault, mend, again) in cases {
+            for at in STAGES {
+                check(cluster, &Case { at, fault, mend, again }).with_context(|| format!("{fault:?} at {at}"))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn killed_workers() -> Result<()> {
+    check_stages(
+        Setup::default(),
+        &[
+            (Fault::KillWorker(1), Mend::Afterwards, Again::WhatWasLost),
+            (Fault::KillAllWorkers, Mend::AtOnce, Again::WhatWasLost),
+        ],
+    )
+}
+
+#[test]
+fn drained_workers() -> Result<()> {
+    check_stages(
+        Setup::default(),
+        &[
+            (Fault::DrainWorker(0, Drain::Signal), Mend::Afterwards, Again::Nothing),
+            (Fault::DrainWorker(1, Drain::Command), Mend::Afterwards, Again::Nothing),
+        ],
+    )
+}
+
+#[test]
+fn hung_workers() -> Result<()> {
+    check_stages(Setup::default(), &[(Fault::FreezeWorker(2), Mend::Afterwards, Again::WhatWasLost)])
+}
+
+#[test]
+fn cut_networks() -> Result<()> {
+    check_stages(
+        Setup { proxied: true, ..Setup::default() },
+        &[
+            (Fault::CutData(0), Mend::Afterwards, Again::WhatWasLost),
+            (Fault::CutControl(1), Mend::Afterwards, Again::WhatWasLost),
+            (Fault::BreakControl(2), Mend::AtOnce, Again::Nothing),
+        ],
+    )
+}
+
+#[test]
+fn coordinators_that_come_back() -> Result<()> {
+    check_stages(
+        Setup::default(),
+        &[
+            (Fault::KillCoordinator(0), Mend::AtOnce, Again::Nothing),
+            (Fault::EndCoordinator(0), Mend::AtOnce, Again::Nothing),
+        ],
+    )
+}
+
+/// Killed around the exchange, again and again: before it, in it, after it.
+#[test]
+fn a_coordinator_that_dies_while_it_publishes() -> Result<()> {
+    with_cluster(Setup { coordinator_flags: QUICK.to_vec(), ..Setup::default() }, |cluster| {
+        for round in 0..5 {
+            let case = Case {
+                at: Moment::Committed,
+                fault: Fault::KillCoordinator(0),
+                mend: Mend::AtOnce,
+                again: Again::Nothing,
+            };
+            check(cluster, &case).with_context(|| format!("round {round}"))?;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,177 @@
+//! Jobs on a cluster of real processes, nobody disturbed: golden cases, several jobs at once, submits that meet a
+//! running job, cancels. What happens when something breaks is in `chaos`; wrong usage in `cluster_errors`.
+
+use anyhow::{Context, Result, ensure};
+use tally_tests::cluster::truth::Truth;
+use tally_tests::cluster::{Cluster, Setup, with_cluster};
+use tally_tests::golden::{CASES, Case, DATE};
+use tally_tests::output::{Place, check_unchanged, snapshot};
+use tally_tests::process::{Summary, Tally};
+use tally_tests::table;
+
+/// Many small tasks, so that all workers take part in even a small day.
+const SMALL_TASKS: &[&str] = &["--shard-bytes", "512", "--partitions", "7"];
+
+fn check_case(case: &Case, place: &Place, summary: &Summary) -> Result<()> {
+    let rows = place.read_output(DATE)?;
+    table::compare(&rows, &case.expected_rows()?)?;
+    let totals = case.totals()?;
+    let found = (summary.rows, summary.n_clients, summary.n_custom_theme_clients);
+    ensure!(found == (totals.rows, totals.n_clients, totals.n_custom_theme_clients), "{summary:?}");
+    let files = table::data_files(&place.partition(DATE))?.len() as u64;
+    ensure!(summary.files == files, "{files} files, but {summary:?}");
+    Ok(())
+}
+
+#[test]
+fn golden_cases_one_after_another() -> Result<()> {
+    with_cluster(Setup::default(), |cluster| {
+        let client = cluster.client();
+        for name in CASES {
+            let case = Case::new(name);
+            let place = Place::new()?;
+            place.put_old_output(DATE)?;
+            for flags in [&[][..], SMALL_TASKS] {
+                let context = || format!("{name} with {flags:?}");
+                let summary = client.submit_command(&case.dir, &place, flags).run()?.summary();
+                let summary = summary.with_context(context)?;
+                check_case(&case, &place, &summary).with_context(context)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn golden_cases_all_at_once() -> Result<()> {
+    with_cluster(Setup::default(), |cluster| {
+        let client = cluster.client();
+        let mut jobs = Vec::new();
+        for name in CASES {
+            let (case, place) = (Case::new(name), Place::new()?);
+            let running = client.submit_command(&case.dir, &place, SMALL_TASKS).spawn()?;
+            jobs.push((case, place, running));
+        }
+        for (case, place, running) in jobs {
+            let context = case.dir.display().to_string();
+            let summary = running.wait()?.summary().with_context(|| context.clone())?;
+            check_case(&case, &place, &summary).with_context(|| context)?;
+        }
+        let listed = client.jobs()?;
+        ensure!(listed.len() == CASES.len() && listed.iter().all(|job| job.state == "done"), "{listed:?}");
+        Ok(())
+    })
+}
+
+/// A job that comes later and is small does not wait for one that is large.
+#[test]
+fn a_small_job_passes_a_large_one() -> Result<()> {
+    let large = Truth::new(&["--clients", "400000", "--narrow"])?;
+    with_cluster(Setup::default(), |cluster| {
+        let client = cluster.client();
+        let (place, small_place) = (Place::new()?, Place::new()?);
+        let first = client.submit(&large.root, &place, &["--shard-bytes", "200KB"])?;
+        client.wait_for_job(&first.id, "the map stage", |job| job.phase == "map")?;
+        let case = Case::new("case-05");
+        let summary = client.submit_command(&case.dir, &small_place, &[]).run()?.summary()?;
+        let meanwhile = client.job(&first.id)?;
+        ensure!(!meanwhile.is_over(), "the small job waited for the large one: {meanwhile:?}");
+        check_case(&case, &small_place, &summary)?;
+        large.check_summary(&place, &first.done()?)
+    })
+}
+
+#[test]
+fn the_same_submit_finds_the_running_job_and_another_is_refused() -> Result<()> {
+    let truth = Truth::new(&["--clients", "200000", "--narrow"])?;
+    with_cluster(Setup::default(), |cluster| {
+        let client = cluster.client();
+        let place = Place::new()?;
+        let flags = ["--shard-bytes", "100KB"];
+        let first = client.submit(&truth.root, &place, &flags)?;
+        for _ in 0..3 {
+            let again = client.submit_detached(&truth.root, &place, &flags)?;
+            ensure!(again == first.id, "{again} beside {}", first.id);
+        }
+        // The same output and date of other inputs.
+        let case = Case::new("case-01");
+        let refused = client.submit_command(&case.dir, &place, &[]).run()?;
+        refused.expect_failure(1, &["refuses", &first.id])?;
+        let running: Vec<_> = client.jobs()?.into_iter().map(|job| job.job_id).collect();
+        ensure!(running == [first.id.clone()], "{running:?}");
+        truth.check_summary(&place, &first.done()?)?;
+        // Afterwards the place is free for others.
+        let summary = client.submit_command(&case.dir, &place, &[]).run()?.summary()?;
+        check_case(&case, &place, &summary)
+    })
+}
+
+/// Cancels in each stage: the old day stays, the staged files, outputs and spilled files go, others finish.
+#[test]
+fn cancel_frees_everything_and_disturbs_nobody() -> Result<()> {
+    let truth = Truth::new(&["--clients", "300000", "--narrow"])?;
+    let flags = ["--shard-bytes", "100KB", "--partitions", "24", "--target-file-size", "1MB"];
+    let setup = Setup { worker_flags: vec!["--memory-limit", "128MiB"], ..Setup::default() };
+    with_cluster(setup, |cluster| {
+        let client = cluster.client();
+        for stage in ["map", "reduce", "write"] {
+            let (place, other_place) = (Place::new()?, Place::new()?);
+            place.put_old_output(DATE)?;
+            let before = snapshot(&place.published())?;
+            let job = client.submit(&truth.root, &place, &flags)?;
+            client.wait_for_job(&job.id, stage, |job| job.phase == stage)?;
+            let other = client.submit(&truth.root, &other_place, &flags)?;
+            client.tally("cancel").args([&job.id]).run()?.expect_code(0)?;
+            job.ended()?.expect_failure(3, &["cancelled"]).context(stage)?;
+            check_unchanged(&before, &snapshot(&place.published())?).context(stage)?;
+            truth.check_summary(&other_place, &other.done()?).context(stage)?;
+            cluster.wait_empty().context(stage)?;
+        }
+        Ok(())
+    })
+}
+
+/// A submit that was interrupted, or ran out of time, leaves its job alone, or takes it with it if asked to.
+#[test]
+fn a_submit_may_end_before_its_job() -> Result<()> {
+    let truth = Truth::new(&["--clients", "200000", "--narrow"])?;
+    with_cluster(Setup::default(), |cluster| {
+        let client = cluster.client();
+        let place = Place::new()?;
+        let flags = ["--shard-bytes", "50KB", "--timeout", "1ms"];
+        client.submit_command(&truth.root, &place, &flags).run()?.expect_failure(4, &["timed out"])?;
+        let place = Place::new()?;
+        let flags = ["--shard-bytes", "50KB"];
+        let id = client.submit_detached(&truth.root, &place, &flags)?;
+        let mut waiting = client.submit_command(&truth.root, &place, &flags).spawn()?;
+        client.wait_for_job(&id, "the map stage", |job| job.phase == "map")?;
+        waiting.interrupt()?;
+        waiting.wait()?.expect_failure(130, &["goes on", &id])?;
+        ensure!(client.wait_over(&id)?.state == "done", "the job did not go on");
+        truth.check(&place)?;
+        let place = Place::new()?;
+        let id = client.submit_detached(&truth.root, &place, &flags)?;
+        let more = ["--shard-bytes", "50KB", "--cancel-on-interrupt", "--timeout", "100ms"];
+        client.submit_command(&truth.root, &place, &more).run()?.expect_failure(4, &["cancelled", &id])?;
+        ensure!(client.job(&id)?.state == "cancelled");
+        Ok(())
+    })
+}
+
+/// What a cluster publishes is what one process publishes.
+#[test]
+fn a_cluster_and_one_process_take_turns_on_an_output() -> Result<()> {
+    let case = Case::new("case-07");
+    let place = Place::new()?;
+    with_cluster(Setup::default(), |cluster: &mut Cluster| {
+        for round in 0..2 {
+            let context = || format!("round {round}");
+            let summary = Tally::job(&case.dir, &place).date(DATE).run()?.summary()?;
+            check_case(&case, &place, &summary).with_context(context)?;
+            let client = cluster.client();
+            let summary = client.submit_command(&case.dir, &place, SMALL_TASKS).run()?.summary()?;
+            check_case(&case, &place, &summary).with_context(context)?;
+        }
+        Ok(())
+    })
+}
