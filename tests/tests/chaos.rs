@@ -72,7 +72,11 @@ fn check(cluster: &mut Cluster, case: &Case) -> Result<()> {
         Again::Nothing => 0,
         Again::WhatWasLost => held,
     };
-    ensure!(over.reruns() <= most, "{} tasks were done again, {most} at most were lost: {over:?}", over.reruns());
+    ensure!(
+        over.reruns() <= most,
+        "{} tasks were done again, {most} at most were lost: {over:?}",
+        over.reruns()
+    );
     cluster.wait_attached(3)?;
     cluster.wait_empty()
 }
@@ -86,7 +90,8 @@ fn check_stages(setup: Setup, cases: &[(Fault, Mend, Again)]) -> Result<()> {
     with_cluster(setup, |cluster| {
         for &(fault, mend, again) in cases {
             for at in STAGES {
-                check(cluster, &Case { at, fault, mend, again }).with_context(|| format!("{fault:?} at {at}"))?;
+                check(cluster, &Case { at, fault, mend, again })
+                    .with_context(|| format!("{fault:?} at {at}"))?;
             }
         }
         Ok(())

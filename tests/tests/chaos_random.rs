@@ -82,8 +82,7 @@ fn job(cluster: &mut Cluster, truth: &Truth, faults: &mut impl Iterator<Item = E
     let job = client.submit(&truth.root, &place, FLAGS)?;
     let id = job.id.clone();
     let start = Instant::now();
-    loop {
-        let Some(entry) = faults.next() else { break };
+    for entry in faults {
         println!("  {:6.2} s {entry:?}", start.elapsed().as_secs_f64());
         let mut over = progress(&client, &id, entry.after)?;
         cluster.strike(entry.fault).with_context(|| format!("{entry:?}"))?;
@@ -100,7 +99,8 @@ fn job(cluster: &mut Cluster, truth: &Truth, faults: &mut impl Iterator<Item = E
 
 fn check(seed: u64, truth: &Truth) -> Result<()> {
     println!("seed {seed}");
-    let setup = Setup { workers: WORKERS, proxied: true, coordinator_flags: QUICK.to_vec(), ..Setup::default() };
+    let setup =
+        Setup { workers: WORKERS, proxied: true, coordinator_flags: QUICK.to_vec(), ..Setup::default() };
     with_cluster(setup, |cluster| {
         let mut faults = schedule(seed).into_iter().peekable();
         while faults.peek().is_some() {
@@ -117,7 +117,8 @@ fn random_faults() -> Result<()> {
     let seeds = std::env::var("TALLY_CHAOS_SEEDS").unwrap_or_else(|_| "1".into());
     let truth = Truth::new(&["--clients", "300000", "--narrow"])?;
     for seed in seeds.split(',') {
-        let seed = seed.trim().parse().with_context(|| format!("TALLY_CHAOS_SEEDS: {seed:?} is no number"))?;
+        let seed =
+            seed.trim().parse().with_context(|| format!("TALLY_CHAOS_SEEDS: {seed:?} is no number"))?;
         check(seed, &truth).with_context(|| format!("run it again with TALLY_CHAOS_SEEDS={seed}"))?;
     }
     Ok(())

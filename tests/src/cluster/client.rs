@@ -62,8 +62,13 @@ impl Client {
 
     /// `tally submit` of the golden date of the day under `root` into `place`, with JSON output.
     pub fn submit_command(&self, root: &Path, place: &Place, flags: &[&str]) -> Tally {
+        self.submit_undated(root, place, flags).date(DATE)
+    }
+
+    /// The same without a date.
+    pub fn submit_undated(&self, root: &Path, place: &Place, flags: &[&str]) -> Tally {
         let tables = [("--addons", root.join("addons/v2")), ("--main-summary", root.join("main_summary/v3"))];
-        let mut command = self.tally("submit").args(["--output-format", "json"]).args(flags).date(DATE);
+        let mut command = self.tally("submit").args(["--output-format", "json"]).args(flags);
         for (flag, path) in tables.into_iter().chain([("--output", place.output())]) {
             command = command.args([flag.as_ref(), path.as_os_str()]);
         }

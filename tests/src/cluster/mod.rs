@@ -140,14 +140,16 @@ impl Cluster {
 
     /// The cluster as its users see it.
     pub fn client(&self) -> Client {
-        let flags = match &self.consul {
-            Some(consul) => ["--consul".into(), format!("http://{}", consul.address())],
-            None => {
-                let known: Vec<_> = self.coordinators.iter().map(|node| node.address().to_string()).collect();
-                ["--coordinator".into(), known.join(",")]
-            }
-        };
-        Client::new(flags.to_vec())
+        match &self.consul {
+            Some(consul) => Client::new(vec!["--consul".into(), format!("http://{}", consul.address())]),
+            None => self.direct_client(),
+        }
+    }
+
+    /// A client that knows the coordinators' addresses, whether or not there is a Consul.
+    pub fn direct_client(&self) -> Client {
+        let known: Vec<_> = self.coordinators.iter().map(|node| node.address().to_string()).collect();
+        Client::new(vec!["--coordinator".into(), known.join(",")])
     }
 
     /// Waits until so many workers are attached, neither lost nor leaving, and no others are known.

@@ -87,7 +87,7 @@ impl Coordinator {
     pub fn start(at: usize, dir: &Path, setup: &Setup, consul: Option<&ConsulAgent>) -> Result<Self> {
         let mut flags = words(["coordinator", "--state-dir"]);
         flags.push(dir.join("state").into());
-        flags.extend(consul.into_iter().flat_map(|consul| consul_flags(consul)));
+        flags.extend(consul.into_iter().flat_map(consul_flags));
         flags.extend(setup.coordinator_flags.iter().map(OsString::from));
         let mut program = Program::new(format!("coordinator-{at}"), tally_bin(), flags, dir);
         let (process, address) = program.start("127.0.0.1:0", &[])?;

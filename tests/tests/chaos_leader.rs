@@ -1,0 +1,185 @@
+//! Two coordinators that elect a leader through a real Consul: the leader dies, is asked to go, or hangs, at each stage
+//! of a job; and Consul itself dies, hangs, or comes back without its memory. The output is exact, there once; a
+//! standby leads in time; a waiting `tally submit` follows; who led before changes nothing.
+//!
+//! Not here: workers that fail (`chaos`), one coordinator alone (there, too).
+
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use tally_tests::cluster::client::DEADLINE;
+use tally_tests::cluster::faults::{Fault, Moment};
+use tally_tests::cluster::nodes::QUICK;
+use tally_tests::cluster::truth::Truth;
+use tally_tests::cluster::{Cluster, Setup, with_cluster};
+use tally_tests::golden::{Case, DATE};
+use tally_tests::output::{Place, check_unchanged, snapshot};
+use tally_tests::wait::{PATIENT, wait_every};
+
+const FLAGS: &[&str] = &["--shard-bytes", "100KB", "--partitions", "24", "--target-file-size", "1MB"];
+/// A session of Consul's lives twice its TTL of 10 s, at most; then the standby claims an epoch.
+const AFTER_A_KILL: Duration = Duration::from_secs(25);
+const AFTER_AN_END: Duration = Duration::from_secs(3);
+
+static DAY: LazyLock<Truth> =
+    LazyLock::new(|| Truth::new(&["--clients", "300000", "--narrow"]).expect("a day that succeeds"));
+
+fn setup() -> Setup {
+    Setup { coordinators: 2, consul: true, coordinator_flags: QUICK.to_vec(), ..Setup::default() }
+}
+
+/// Waits until another coordinator leads and answers; says how long that took.
+fn succeeded(cluster: &Cluster, before: usize, job: &str) -> Result<Duration> {
+    let client = cluster.client();
+    let start = Instant::now();
+    wait_every(PATIENT, "another leader", DEADLINE, || {
+        if cluster.leader()? == before {
+            return Ok(None);
+        }
+        Ok(client.job_if_led(job)?.map(drop))
+    })?;
+    Ok(start.elapsed())
+}
+
+fn check(cluster: &mut Cluster, at: Moment, fault: fn(usize) -> Fault, within: Duration) -> Result<()> {
+    let place = Place::new()?;
+    let job = cluster.client().submit(&DAY.root, &place, FLAGS)?;
+    let id = job.id.clone();
+    cluster.hold(&id, at)?;
+    let old = cluster.leader()?;
+    let fault = fault(old);
+    cluster.strike(fault)?;
+    cluster.release_but(fault)?;
+    let took = succeeded(cluster, old, &id)?;
+    println!("{fault:?} at {at}: another led after {:.1} s", took.as_secs_f64());
+    ensure!(took <= within, "another leader after {took:?}");
+    DAY.check_summary(&place, &job.done()?)?;
+    let over = cluster.client().job(&id)?;
+    ensure!(over.reruns() == 0, "finished tasks were done again: {over:?}");
+    let published = snapshot(&place.published())?;
+    cluster.mend(fault)?;
+    // Whoever comes back finds that another leads, and leaves it at that.
+    cluster.wait_attached(3)?;
+    ensure!(cluster.leader()? != old, "coordinator {old} took the lead back");
+    let case = Case::new("case-05");
+    let other = Place::new()?;
+    cluster.client().submit_command(&case.dir, &other, &[]).run()?.summary()?;
+    check_unchanged(&published, &snapshot(&place.published())?)?;
+    cluster.wait_empty()
+}
+
+const STAGES: [Moment; 4] =
+    [Moment::Stage("map", 0.5), Moment::Stage("reduce", 0.5), Moment::Stage("write", 0.1), Moment::Committed];
+
+fn check_stages(stages: &[Moment], fault: fn(usize) -> Fault, within: Duration) -> Result<()> {
+    with_cluster(setup(), |cluster| {
+        for &at in stages {
+            check(cluster, at, fault, within).with_context(|| at.to_string())?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_leader_that_is_asked_to_go() -> Result<()> {
+    check_stages(&STAGES[..3], Fault::EndCoordinator, AFTER_AN_END)
+}
+
+#[test]
+fn a_leader_that_is_killed() -> Result<()> {
+    check_stages(&[STAGES[0], STAGES[3]], Fault::KillCoordinator, AFTER_A_KILL)
+}
+
+/// It hangs until another has finished its job, wakes up, and must not do anything any more.
+#[test]
+fn a_leader_that_hangs() -> Result<()> {
+    check_stages(&STAGES[1..2], Fault::FreezeCoordinator, AFTER_A_KILL)
+}
+
+/// It wakes up in the middle of the job that another leads by now.
+#[test]
+fn a_leader_that_wakes_up_in_the_middle() -> Result<()> {
+    with_cluster(setup(), |cluster| {
+        let place = Place::new()?;
+        let job = cluster.client().submit(&DAY.root, &place, FLAGS)?;
+        let id = job.id.clone();
+        cluster.hold(&id, Moment::Stage("map", 0.2))?;
+        let old = cluster.leader()?;
+        cluster.strike(Fault::FreezeCoordinator(old))?;
+        // The workers stay frozen: the job can't go on before the new leader is there.
+        succeeded(cluster, old, &id)?;
+        cluster.mend(Fault::FreezeCoordinator(old))?;
+        cluster.release_but(Fault::FreezeCoordinator(old))?;
+        DAY.check_summary(&place, &job.done()?)?;
+        ensure!(cluster.leader()? != old, "coordinator {old} took the lead back");
+        cluster.wait_attached(3)?;
+        cluster.wait_empty()
+    })
+}
+
+/// Consul goes in the middle of a job: the job ends well; nobody new leads; new jobs are refused until it is back.
+fn check_consul_away(
+    away: fn(&mut Cluster) -> Result<()>,
+    back: fn(&mut Cluster) -> Result<()>,
+) -> Result<()> {
+    with_cluster(setup(), |cluster| {
+        let place = Place::new()?;
+        let job = cluster.client().submit(&DAY.root, &place, FLAGS)?;
+        cluster.hold(&job.id, Moment::Stage("map", 0.3))?;
+        let leader = cluster.leader()?;
+        away(cluster)?;
+        cluster.release_but(Fault::KillCoordinator(leader))?;
+        DAY.check_summary(&place, &job.done()?)?;
+        let direct = cluster.direct_client();
+        let case = Case::new("case-05");
+        let refused = wait_every(PATIENT, "a refusal", DEADLINE, || {
+            let other = Place::new()?;
+            let outcome = direct.submit_command(&case.dir, &other, &["--connect-timeout", "1s"]).run()?;
+            Ok((outcome.code() != Some(0)).then_some(outcome))
+        })?;
+        refused.expect_any(&["consul"])?;
+        ensure!(cluster.leader()? == leader, "somebody new led without Consul");
+        back(cluster)?;
+        let other = Place::new()?;
+        let summary = wait_every(PATIENT, "a job after Consul's return", DEADLINE, || {
+            let outcome = cluster.client().submit_command(&case.dir, &other, &[]).run()?;
+            if outcome.code() == Some(0) { outcome.summary().map(Some) } else { Ok(None) }
+        })?;
+        ensure!(summary.rows == case.totals()?.rows && !other.read_output(DATE)?.is_empty());
+        cluster.wait_attached(3)?;
+        cluster.wait_empty()
+    })
+}
+
+fn agent(cluster: &mut Cluster) -> Result<&mut tally_tests::consul::ConsulAgent> {
+    cluster.consul.as_mut().context("the cluster has no Consul")
+}
+
+#[test]
+fn consul_that_is_killed_and_started_again() -> Result<()> {
+    check_consul_away(|cluster| agent(cluster).map(|agent| agent.kill()), |cluster| agent(cluster)?.restart())
+}
+
+#[test]
+fn consul_that_hangs() -> Result<()> {
+    check_consul_away(|cluster| agent(cluster)?.freeze(), |cluster| agent(cluster)?.thaw())
+}
+
+/// Restarted at once, in the middle of a job: nobody needs to notice.
+#[test]
+fn consul_that_restarts_at_once() -> Result<()> {
+    with_cluster(setup(), |cluster| {
+        let place = Place::new()?;
+        let job = cluster.client().submit(&DAY.root, &place, FLAGS)?;
+        let id = job.id.clone();
+        cluster.hold(&id, Moment::Stage("reduce", 0.3))?;
+        agent(cluster)?.restart()?;
+        cluster.release_but(Fault::KillAllWorkers)?;
+        DAY.check_summary(&place, &job.done()?)?;
+        let over = cluster.direct_client().job(&id)?;
+        ensure!(over.reruns() == 0, "finished tasks were done again: {over:?}");
+        cluster.wait_attached(3)?;
+        cluster.wait_empty()
+    })
+}
