@@ -47,6 +47,10 @@ impl Driver {
         if !std::mem::replace(&mut member.draining, true) {
             tracing::info!(%worker, "a worker drains");
         }
+        // One that says it again was told on a stream that broke, or not at all.
+        if let Some(drain) = self.drains.0.get_mut(worker) {
+            drain.told = false;
+        }
         if member.joined {
             self.step(Event::WorkerDraining { worker: worker.clone() });
         }

@@ -43,8 +43,6 @@ pub struct Opened {
     up: mpsc::Sender<v1::WorkerMessage>,
     welcome: v1::Welcome,
     epoch: u64,
-    /// It knows that the worker wants to go.
-    draining: bool,
 }
 
 /// An open stream.
@@ -97,7 +95,6 @@ pub async fn open(hello: v1::Hello, channel: Channel) -> Result<Opened, Status> 
 
 async fn introduce(hello: v1::Hello, channel: Channel) -> Result<Opened, Status> {
     let (up, messages) = mpsc::channel(IN_FLIGHT);
-    let draining = hello.draining;
     // The way is new and empty.
     let _ = up.try_send(v1::WorkerMessage { message: Some(Up::Hello(hello)) });
     let mut client = ControlClient::new(channel)
@@ -108,7 +105,7 @@ async fn introduce(hello: v1::Hello, channel: Channel) -> Result<Opened, Status>
     let Some(v1::CoordinatorMessage { epoch, message: Some(Down::Welcome(welcome)) }) = first else {
         return Err(Status::internal("the coordinator's first message was no welcome"));
     };
-    Ok(Opened { inbound, up, welcome, epoch, draining })
+    Ok(Opened { inbound, up, welcome, epoch })
 }
 
 /// Stays attached as long as that goes well.
@@ -119,7 +116,7 @@ pub async fn stay(
     course: &mut Course,
     wishes: &mut watch::Receiver<Wish>,
 ) -> Over {
-    let Opened { inbound, up, welcome, epoch, draining } = opened;
+    let Opened { inbound, up, welcome, epoch } = opened;
     if let Err(stale) = highest.hear(epoch) {
         return Over::Broken(format!("it is not obeyed: {stale}"));
     }
@@ -127,7 +124,8 @@ pub async fn stay(
     let patience = Duration::from_millis(welcome.timeout_millis).max(2 * interval);
     tracing::info!(worker = %life.worker.id(), epoch, "attached");
     let pages = inventory::take(&life.worker, &life.outbox);
-    let outgoing = Outgoing { pages, beat: false, draining: course.drains() && !draining };
+    // Said on every stream: what was told before may not have got through.
+    let outgoing = Outgoing { pages, beat: false, draining: course.drains() };
     let silence = Silence::new(patience, Instant::now());
     let mut session = Session { life, inbound, up, outgoing, silence, highest, course, wishes };
     match session.run(interval).await {

@@ -47,6 +47,7 @@ async fn a_drain_survives_a_broken_stream() -> Result<()> {
     let mut stream = fake.let_in(2).await?;
     assert!(stream.hello.draining);
     assert_eq!(stream.inventory().await?.outputs.len(), 1);
+    assert_eq!(stream.news().await?, Up::Draining(v1::Draining {}));
     stream.say(Down::Drained(v1::Drained {})).await?;
     assert_eq!(stream.news().await?, Up::Goodbye(v1::Goodbye { clean: true }));
     drop(stream);
