@@ -22,6 +22,7 @@ pub mod map;
 pub mod membership;
 pub mod memory;
 pub mod peers;
+pub mod port_file;
 pub mod reduce;
 pub mod runner;
 pub mod scan;

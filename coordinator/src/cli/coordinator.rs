@@ -1,12 +1,12 @@
 //! `tally coordinator`: the service that plans jobs, drives workers and publishes days.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use tally_worker::membership::{Kind, Member, MemberArgs, Membership};
+use tally_worker::port_file;
 use tokio::net::TcpListener;
 
 use super::Stop;
@@ -96,8 +96,7 @@ impl CoordinatorArgs {
         let address = listener.local_addr().map_err(failed)?;
         eprintln!("listening on {address}");
         if let Some(file) = &self.port_file {
-            write_whole(file, address)
-                .map_err(|e| Stop::Failed(format!("--port-file {}: {e}", file.display())))?;
+            port_file::write(file, address).map_err(Stop::Failed)?;
         }
         Ok(listener)
     }
@@ -136,14 +135,6 @@ impl CoordinatorArgs {
         }
         exit.map_err(|e| Stop::Failed(e.to_string()))
     }
-}
-
-/// Whoever waits for the file never sees half of it.
-fn write_whole(file: &std::path::Path, address: SocketAddr) -> std::io::Result<()> {
-    let mut half = file.as_os_str().to_owned();
-    half.push(".new");
-    std::fs::write(&half, address.to_string())?;
-    std::fs::rename(&half, file)
 }
 
 /// Runs the command.

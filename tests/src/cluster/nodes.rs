@@ -52,7 +52,12 @@ impl Program {
         }
         let mut command = Command::new(&self.bin);
         clean(&mut command);
-        command.env("TALLY_LOG", LOG).args(&self.flags).args(more).args(["--listen", listen]);
+        command
+            .env("TALLY_LOG", LOG)
+            .env("TALLY_WORKER_LOG", LOG)
+            .args(&self.flags)
+            .args(more)
+            .args(["--listen", listen]);
         command.arg("--port-file").arg(&self.port_file);
         self.lives += 1;
         let log = self.logs.join(format!("{}.{}.log", self.name, self.lives));

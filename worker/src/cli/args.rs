@@ -14,7 +14,7 @@ use crate::leader::{Address, Source};
 use crate::logging::LogFormat;
 use crate::membership::MemberArgs;
 use crate::runner::WorkerConfig;
-use crate::{duration, memory, size, spill};
+use crate::{duration, memory, port_file, size, spill};
 
 const EXIT_CODES: &str = "Exit codes:
   0    drained: it left on request, and nothing that was needed was lost
@@ -75,6 +75,9 @@ pub(super) struct Args {
         value_parser = duration::parse
     )]
     drain_timeout: Duration,
+    /// File that the address is written to, once it listens
+    #[arg(long, value_name = "FILE")]
+    port_file: Option<PathBuf>,
     /// What to log on standard error, for example `info` or `tally_worker=debug`
     #[arg(long, env = "TALLY_WORKER_LOG", default_value = "info")]
     pub(super) log: String,
@@ -186,6 +189,9 @@ impl Args {
             |e| Stop::Failed(format!("--listen {}: {e}; give an address that is free here", self.listen));
         let listener = TcpListener::bind(&self.listen).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
+        if let Some(file) = &self.port_file {
+            port_file::write(file, address).map_err(Stop::Failed)?;
+        }
         Ok((listener, address))
     }
 
