@@ -100,6 +100,8 @@ pub fn serve(
     let service = FlightServiceServer::new(Service { store, gate: Arc::new(gate) })
         .max_decoding_message_size(MESSAGE_LIMIT)
         .max_encoding_message_size(MESSAGE_LIMIT);
+    // For whoever looks whether the worker lives; a worker that drains does.
+    let (_, health) = tonic_health::server::health_reporter();
     let (stop, stopped) = oneshot::channel::<()>();
     let router = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -108,6 +110,7 @@ pub fn serve(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
         .max_concurrent_streams(1024)
+        .add_service(health)
         .add_service(service);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let task = tokio::spawn(async move {

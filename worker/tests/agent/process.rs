@@ -16,7 +16,7 @@ use crate::fake::{DEADLINE, Fake};
 use crate::rig::short;
 
 /// A process of the test's own.
-struct Process {
+pub struct Process {
     child: Child,
     spill_dir: TempDir,
 }
@@ -30,7 +30,8 @@ impl Drop for Process {
 }
 
 impl Process {
-    fn start(arguments: &[&str]) -> Result<Self> {
+    /// Starts it, with nothing in the environment that would change its defaults.
+    pub fn start(arguments: &[&str]) -> Result<Self> {
         let spill_dir = tempfile::tempdir()?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_tally-worker"));
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TALLY_")) {
@@ -47,7 +48,7 @@ impl Process {
     }
 
     /// Waits for its end: the exit code, and all that it said. Nothing is left where it spilled.
-    fn ended(mut self) -> Result<(Option<i32>, String)> {
+    pub fn ended(mut self) -> Result<(Option<i32>, String)> {
         let deadline = Instant::now() + DEADLINE;
         let status = loop {
             match self.child.try_wait()? {
