@@ -22,7 +22,7 @@ pub enum Outbound {
         /// The sender's term.
         epoch: u64,
         /// The order.
-        order: Order,
+        order: Box<Order>,
     },
 }
 

@@ -127,7 +127,7 @@ impl Fleet for RemoteFleet {
         let member = self.members.get_mut(worker).ok_or_else(|| format!("there is no worker {worker}"))?;
         member.running.insert(attempt.clone());
         // While it is away the order waits for its return: what runs is compared then.
-        member.say(Outbound::Order { epoch, order })
+        member.say(Outbound::Order { epoch, order: Box::new(order) })
     }
 
     fn address(&self, worker: &WorkerId) -> String {

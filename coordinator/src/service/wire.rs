@@ -20,10 +20,9 @@ use super::control::{ControlService, OrderStream};
 use crate::cluster::Outbound;
 use crate::fleet::Order;
 
-/// Field numbers of the messages around a reduce's inputs; a test compares them with the
-/// generated messages.
+/// Field numbers of the messages around a reduce's inputs, `CoordinatorMessage` and `TaskOrder`; a test
+/// compares them with the generated messages.
 mod field {
-    //! Of `CoordinatorMessage` and `TaskOrder`.
     pub(super) const START: u32 = 3;
     pub(super) const REDUCE: u32 = 4;
 }
@@ -206,7 +205,7 @@ mod tests {
         ];
         for order in orders {
             let mut bytes = vec![];
-            put(&Outbound::Order { epoch: 5, order: order.clone() }, &mut bytes);
+            put(&Outbound::Order { epoch: 5, order: Box::new(order.clone()) }, &mut bytes);
             let message = v1::CoordinatorMessage::decode(bytes.as_slice()).unwrap();
             let whole = v1::coordinator_message::Message::Start(order.whole());
             assert_eq!(message, v1::CoordinatorMessage { epoch: 5, message: Some(whole) });

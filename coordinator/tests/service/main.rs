@@ -1,5 +1,8 @@
 //! The coordinator's service over a real server: workers and clients are played by the tests.
 
+// What fails here fails the test.
+#![allow(clippy::unwrap_used)]
+
 mod attach;
 mod drain;
 mod jobs;

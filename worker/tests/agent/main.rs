@@ -1,5 +1,8 @@
 //! The real agent, and the real process, against a coordinator that a test plays.
 
+// What fails here fails the test.
+#![allow(clippy::unwrap_used)]
+
 mod attach;
 mod consul;
 mod fake;

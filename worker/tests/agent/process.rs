@@ -39,7 +39,7 @@ impl Process {
         }
         let command = command.env("TALLY_WORKER_SPILL_DIR", spill_dir.path()).args(arguments);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-        Ok(Process { child, spill_dir: spill_dir })
+        Ok(Process { child, spill_dir })
     }
 
     fn signal(&self) -> Result<()> {
