@@ -70,7 +70,9 @@ pub fn name(host: &str) -> String {
 /// [`AgentError`].
 pub async fn run(options: Options, leader: Leader, wish: watch::Sender<Wish>) -> Result<Left, AgentError> {
     let course = Course::new(options.drain_timeout);
-    let (wishes, highest) = (wish.subscribe(), Highest::default());
+    let (mut wishes, highest) = (wish.subscribe(), Highest::default());
+    // What was wished before the agent listened counts, too.
+    wishes.mark_changed();
     let mut agent = Agent { options, leader, wishes, highest, course, said: None };
     loop {
         let mut life = Life::begin(&agent.options)?;

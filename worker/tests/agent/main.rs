@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod attach;
-mod consul;
 mod fake;
 mod leave;
 mod process;
