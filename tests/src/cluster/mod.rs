@@ -201,7 +201,10 @@ impl Cluster {
         let mut found = Vec::new();
         for worker in self.workers.iter().filter(|worker| !worker.killed) {
             let files = snapshot(&worker.spill)?.into_iter();
-            let files = files.filter(|(_, entry)| *entry != crate::output::Entry::Folder);
+            // A living worker's folder has its lock.
+            let files = files.filter(|(path, entry)| {
+                *entry != crate::output::Entry::Folder && path.file_name().is_none_or(|name| name != ".lock")
+            });
             found.extend(files.map(|(path, _)| worker.spill.join(path)));
         }
         Ok(found)
