@@ -111,8 +111,7 @@ fn the_same_submit_finds_the_running_job_and_another_is_refused() -> Result<()> 
 fn cancel_frees_everything_and_disturbs_nobody() -> Result<()> {
     let truth = Truth::new(&["--clients", "300000", "--narrow"])?;
     let flags = ["--shard-bytes", "100KB", "--partitions", "24", "--target-file-size", "1MB"];
-    let setup = Setup { worker_flags: vec!["--memory-limit", "128MiB"], ..Setup::default() };
-    with_cluster(setup, |cluster| {
+    with_cluster(Setup::default(), |cluster| {
         let client = cluster.client();
         for stage in ["map", "reduce", "write"] {
             let (place, other_place) = (Place::new()?, Place::new()?);
