@@ -1,18 +1,19 @@
 //! The worker: runs a job's tasks.
 //!
-//! `runner` has the slots that run task orders; `map` makes partials of a shard (reading Parquet
-//! through `scan`), `reduce` makes rows of a partition, `write` makes part files of rows; `store`
-//! keeps task outputs readable, in memory and then on disk (`spill`); `peers` is how tasks read
-//! them, in process or through `flight`; `texts` numbers a job's strings; `budget` bounds memory.
-//! `agent` is the process in a cluster: it attaches to the coordinator that `leader` finds; `consul`
-//! and `membership` are the cluster as Consul sees it; `cli` is the command `tally-worker`. Not here:
-//! what a dataset means (`tally-dataset`), which task runs where (`tally-scheduler`), planning and
-//! publishing (`tally-coordinator`).
+//! `runner` has the slots that run task orders, `context` what a task has at hand; `map` makes
+//! partials of a shard (reading Parquet through `scan`), `reduce` makes rows of a partition, `write`
+//! makes part files of rows; `store` keeps task outputs readable, in memory and then on disk
+//! (`spill`); `peers` is how tasks read them, in process or through `flight`; `texts` numbers a job's
+//! strings; `budget` bounds memory. `agent` is the process in a cluster: it attaches to the
+//! coordinator that `leader` finds; `consul` and `membership` are the cluster as Consul sees it;
+//! `cli` is the command `tally-worker`. Not here: what a dataset means (`tally-dataset`), which task
+//! runs where (`tally-scheduler`), planning and publishing (`tally-coordinator`).
 
 pub mod agent;
 pub mod budget;
 pub mod cli;
 pub mod consul;
+pub mod context;
 pub mod duration;
 pub mod error;
 pub mod flight;

@@ -10,8 +10,8 @@ use parquet::file::metadata::ParquetMetaData;
 use tally_dataset::{Dataset, Mapper, TableSpec};
 use tally_proto::v1;
 
+use crate::context::TaskContext;
 use crate::error::TaskError;
-use crate::runner::TaskContext;
 use crate::scan::{InputFile, OpenFile, Place, RowGroup, ScanContext, ScanError};
 use crate::store::{MapWriter, Output};
 use crate::urls;

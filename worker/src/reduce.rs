@@ -15,9 +15,9 @@ use tally_dataset::{Dataset, Pass, Reducer, Size, Totals};
 use tally_proto::convert::{referred, required};
 use tally_proto::{AttemptId, JobId, v1};
 
+use crate::context::TaskContext;
 use crate::error::TaskError;
 use crate::peers::{MapReader, Wanted};
-use crate::runner::TaskContext;
 use crate::store::{FileOutput, FileWriter, Output};
 use crate::texts::JobTexts;
 

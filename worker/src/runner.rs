@@ -16,13 +16,13 @@ use tally_proto::{AttemptId, Failure, JobId, WorkerId, v1};
 use tokio::runtime::Handle;
 
 use crate::budget::Budget;
+use crate::context::{TaskContext, Texts};
 use crate::error::TaskError;
-use crate::peers::{self, FileReader, MapReader, Peers, Place, Reading, Wanted};
+use crate::peers::{Peers, Reading};
+use crate::scan::ScanCounters;
 use crate::scan::footer::Footers;
-use crate::scan::{ScanContext, ScanCounters};
 use crate::spill::{SpillDir, SpillError};
 use crate::store::Store;
-use crate::texts::JobTexts;
 use crate::{map, reduce, write};
 
 /// What a worker is given to work with.
@@ -109,98 +109,8 @@ struct Shared {
     peers: Arc<dyn Peers>,
     io: Handle,
     running: Mutex<HashMap<AttemptId, Arc<AtomicBool>>>,
-    texts: Mutex<HashMap<JobId, Arc<JobTexts>>>,
+    texts: Arc<Texts>,
     report: Box<ReportSink>,
-}
-
-/// What a running task has at hand.
-pub struct TaskContext {
-    shared: Arc<Shared>,
-    /// For readers of other tasks' outputs.
-    reading: Reading,
-    /// The worker's shares.
-    pub shares: Shares,
-    /// What everything large draws from.
-    pub budget: Budget,
-    /// The worker's outputs.
-    pub store: Arc<Store>,
-    /// The worker's footers.
-    pub footers: Arc<Footers>,
-    /// The worker's progress.
-    pub counters: Arc<ScanCounters>,
-    /// Where I/O runs.
-    pub io: Handle,
-}
-
-impl TaskContext {
-    /// A context for the scans of this task.
-    pub fn scan(&self) -> ScanContext {
-        ScanContext {
-            io: self.io.clone(),
-            window: self.shares.window,
-            budget: self.budget.clone(),
-            cancelled: self.reading.cancelled.clone(),
-            counters: self.counters.clone(),
-            fetched: Arc::default(),
-            rows: Arc::default(),
-        }
-    }
-
-    /// # Errors
-    /// [`TaskError::Cancelled`] once the task is told to stop.
-    pub fn check_cancelled(&self) -> Result<(), TaskError> {
-        self.reading.check_cancelled()
-    }
-
-    /// The strings of a job in this process.
-    pub fn texts(&self, job: &JobId) -> Arc<JobTexts> {
-        let mut texts = self.shared.texts.lock();
-        let new = || Arc::new(JobTexts::new(self.budget.clone()));
-        // A task that outlives its job leaves nothing behind.
-        match self.store.key(job) {
-            Some(_) => texts.entry(job.clone()).or_insert_with(new).clone(),
-            None => new(),
-        }
-    }
-
-    /// One partition of the map outputs that `holder` has, read in the order of `outputs`.
-    ///
-    /// # Errors
-    /// [`TaskError::Lost`] where one is not to be had.
-    pub fn maps(
-        &self,
-        holder: &v1::Holder,
-        outputs: Vec<Wanted>,
-        partition: u32,
-    ) -> Result<Box<dyn MapReader>, TaskError> {
-        let at = place(holder)?;
-        if at.worker == self.shared.config.id {
-            return peers::local_maps(&self.store, &at, outputs, partition);
-        }
-        self.shared.peers.maps(&at, outputs, partition, &self.reading)
-    }
-
-    /// A reduce output, wherever it lies.
-    ///
-    /// # Errors
-    /// [`TaskError::Lost`] where it is not to be had.
-    pub fn file(
-        &self,
-        holders: &[v1::Holder],
-        reference: &v1::OutputRef,
-        output: &AttemptId,
-    ) -> Result<Arc<dyn FileReader>, TaskError> {
-        let at = place(required(holders.get(reference.holder as usize), "holder")?)?;
-        if at.worker == self.shared.config.id {
-            return peers::local_file(&self.store, &at, output);
-        }
-        self.shared.peers.file(&at, output, &self.reading)
-    }
-}
-
-fn place(holder: &v1::Holder) -> Result<Place, TaskError> {
-    let worker = WorkerId::parse(&holder.worker).map_err(|e| TaskError::Order(e.to_string()))?;
-    Ok(Place { worker, address: holder.address.clone() })
 }
 
 /// A worker could not start.
@@ -252,7 +162,7 @@ impl Worker {
             peers,
             io,
             running: Mutex::default(),
-            texts: Mutex::default(),
+            texts: Arc::default(),
             report,
             config,
         });
@@ -361,8 +271,10 @@ fn work(shared: &Arc<Shared>, inbox: &Mutex<mpsc::Receiver<v1::TaskOrder>>) {
             io: shared.io.clone(),
         };
         let context = TaskContext {
-            shared: shared.clone(),
+            worker: shared.config.id.clone(),
+            peers: shared.peers.clone(),
             reading,
+            texts: shared.texts.clone(),
             shares: shared.shares,
             budget: shared.budget.clone(),
             store: shared.store.clone(),

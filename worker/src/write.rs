@@ -23,9 +23,9 @@ use tally_dataset::{Dataset, Totals};
 use tally_proto::convert::{referred, required};
 use tally_proto::{AttemptId, v1};
 
+use crate::context::TaskContext;
 use crate::error::TaskError;
 use crate::peers::FileReader;
-use crate::runner::TaskContext;
 
 /// Bytes copied at a time.
 const COPY: usize = 1 << 20;

@@ -44,9 +44,10 @@ impl FileWork {
 }
 
 /// Bytes in a shard, at most, for a day of `bytes` on `slots`: many shards a slot, so that the
-/// last ones end together, but none so small that its overhead shows.
+/// last ones end together, but none so small that its overhead shows. A file of one sample is better
+/// not cut: its clients would be met by each of the parts, and shuffled by each.
 pub fn shard_bytes(bytes: u64, slots: usize) -> u64 {
-    (bytes / (slots.max(1) as u64 * 32)).clamp(MIB, 32 * MIB)
+    (bytes / (slots.max(1) as u64 * 32)).clamp(MIB, 256 * MIB)
 }
 
 /// Partitions of the shuffle for a day of `bytes` on `slots`: one that divides 100, or is a

@@ -75,11 +75,17 @@ impl Feed {
     }
 }
 
+/// Bytes of a column chunk that the kernel is told to expect. A window alone keeps no disk busy: files that are not
+/// in the page cache came at a third of the rate that the same disk has for `cat`.
+const EXPECTED: u64 = 8 << 20;
+
 /// Of a file on this machine.
 pub(crate) struct DiskFeed {
     file: Arc<DiskFile>,
     /// What of the file is still to be read.
     unread: Range<u64>,
+    /// Up to where the kernel was told to expect reads.
+    expected: u64,
     window: u64,
     buffer: Vec<u8>,
     /// What of the buffer is read and not yet taken.
@@ -88,8 +94,20 @@ pub(crate) struct DiskFeed {
 
 impl DiskFeed {
     fn start(file: Arc<DiskFile>, range: Range<u64>, window: u64) -> Self {
-        file.expect(range.start..range.end.min(range.start + window));
-        DiskFeed { file, unread: range, window, buffer: vec![], held: 0..0 }
+        let mut feed =
+            DiskFeed { file, expected: range.start, unread: range, window, buffer: vec![], held: 0..0 };
+        feed.expect();
+        feed
+    }
+
+    /// Tells the kernel of more when half of what it was told is read.
+    fn expect(&mut self) {
+        let until = self.unread.end.min(self.unread.start.saturating_add(EXPECTED));
+        let from = self.expected.max(self.unread.start);
+        if until > from && from <= self.unread.start.saturating_add(EXPECTED / 2) {
+            self.file.expect(from..until);
+            self.expected = until;
+        }
     }
 
     /// Makes at least `bytes` readable, or all that is left.
@@ -114,7 +132,7 @@ impl DiskFeed {
         self.file.read(at, &mut self.buffer[self.held.end..][..more as usize])?;
         self.held.end += more as usize;
         self.unread.start += more;
-        self.file.expect(self.unread.start..self.unread.end.min(self.unread.start + self.window));
+        self.expect();
         Ok(())
     }
 }
