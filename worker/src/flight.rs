@@ -8,9 +8,11 @@
 pub mod client;
 mod fetch;
 mod file;
+mod give;
 mod listing;
 mod maps;
 mod produce;
+mod put;
 pub mod server;
 mod ticket;
 mod wire;
@@ -19,6 +21,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use client::Client;
+pub use give::HandOverError;
 pub use server::{ServeConfig, ServeError, Server, serve};
 
 /// The longest message that either end takes, in bytes.

@@ -53,6 +53,8 @@ struct Job {
 struct Kept {
     output: Output,
     result: v1::TaskResult,
+    /// Another worker has taken it over.
+    given: bool,
 }
 
 /// A finished task's output.
@@ -101,8 +103,7 @@ impl Store {
         FileWriter { store: self, bytes: vec![], held: vec![], file: None }
     }
 
-    /// Takes a job in, with the key of its orders. Outputs that came under another key (by a
-    /// hand-over before the first order) are dropped.
+    /// Takes a job in, with the key of its orders. Outputs under another key are dropped.
     pub fn admit(&self, job: &JobId, key: &[u8]) {
         let mut jobs = self.jobs.lock();
         match jobs.get_mut(job) {
@@ -125,7 +126,36 @@ impl Store {
     pub fn put(&self, attempt: AttemptId, output: Output, result: v1::TaskResult) -> bool {
         let mut jobs = self.jobs.lock();
         let job = jobs.get_mut(&attempt.task.job);
-        job.map(|job| job.outputs.insert(attempt, Kept { output, result })).is_some()
+        job.map(|job| job.outputs.insert(attempt, Kept { output, result, given: false })).is_some()
+    }
+
+    /// Like [`Store::put`], for an output that another worker gave away with its job's key: false,
+    /// and nothing kept, also where the job has another key now.
+    pub fn put_handed_over(
+        &self,
+        attempt: &AttemptId,
+        output: Output,
+        result: v1::TaskResult,
+        key: &[u8],
+    ) -> bool {
+        let mut jobs = self.jobs.lock();
+        let job = jobs.get_mut(&attempt.task.job).filter(|job| job.key == key);
+        job.map(|job| job.outputs.insert(attempt.clone(), Kept { output, result, given: false })).is_some()
+    }
+
+    /// Notes that another worker has an output as well.
+    pub fn note_given(&self, attempt: &AttemptId) {
+        let mut jobs = self.jobs.lock();
+        let kept = jobs.get_mut(&attempt.task.job).and_then(|job| job.outputs.get_mut(attempt));
+        if let Some(kept) = kept {
+            kept.given = true;
+        }
+    }
+
+    /// How many of the outputs held another worker has as well.
+    pub fn given(&self) -> usize {
+        let jobs = self.jobs.lock();
+        jobs.values().flat_map(|job| job.outputs.values()).filter(|kept| kept.given).count()
     }
 
     /// An attempt's output, if it is (still) here.
@@ -139,12 +169,6 @@ impl Store {
         let jobs = self.jobs.lock();
         let kept = jobs.get(&attempt.task.job)?.outputs.get(attempt)?;
         Some((kept.output.clone(), kept.result.clone()))
-    }
-
-    /// Drops an output, for instance when another worker has taken it over.
-    pub fn remove(&self, attempt: &AttemptId) -> bool {
-        let mut jobs = self.jobs.lock();
-        jobs.get_mut(&attempt.task.job).is_some_and(|job| job.outputs.remove(attempt).is_some())
     }
 
     /// How many outputs are held.

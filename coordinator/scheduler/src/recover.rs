@@ -41,7 +41,8 @@ impl Scheduler {
         task.next_attempt = task.next_attempt.max(attempt.attempt.saturating_add(1));
         let (weight, state) = (task.weight, task.state().clone());
         if found.done {
-            let output = Output { worker: found.worker.clone(), attempt: attempt.attempt, step: self.steps };
+            let (step, moved) = (self.steps, self.steps);
+            let output = Output { worker: found.worker.clone(), attempt: attempt.attempt, step, moved };
             match state {
                 // Two holders of one task's output: the first stands.
                 TaskState::Done(_) => {}

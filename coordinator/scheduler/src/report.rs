@@ -48,7 +48,8 @@ impl Scheduler {
             return;
         };
         stage.durations.add(self.now.0.saturating_sub(won.started.0));
-        let output = Output { worker: won.worker, attempt: won.number, step: self.steps };
+        let (step, moved) = (self.steps, self.steps);
+        let output = Output { worker: won.worker, attempt: won.number, step, moved };
         stage.set(task.index, TaskState::Done(output));
         if let Some(loser) = other {
             let stopped = AttemptId { task: task.clone(), attempt: loser.number };
@@ -142,6 +143,8 @@ fn fetch_lost(
         return Ok(Verdict::Strike { reason });
     };
     match stage.output(producer.index) {
+        // Handed over since the consumer was told where it is: each time is somebody's drain.
+        Some(output) if output.worker != holder && output.moved > attempt.step => return Ok(Verdict::Free),
         Some(output) if output.worker != holder || output.step > attempt.step => {
             let reason =
                 format!("looked for the output of {producer} on worker {holder}, not its holder: {reason}");
@@ -175,7 +178,7 @@ impl Scheduler {
     fn move_output(&mut self, job: &JobId, task: &TaskId, from: &WorkerId, to: &WorkerId) -> Option<()> {
         let stage = self.jobs.get_mut(job)?.stage_mut(task.stage)?;
         let output = stage.output(task.index).filter(|output| output.worker == *from)?.clone();
-        stage.set(task.index, TaskState::Done(Output { worker: to.clone(), ..output }));
+        stage.set(task.index, TaskState::Done(Output { worker: to.clone(), moved: self.steps, ..output }));
         Some(())
     }
 }

@@ -255,7 +255,7 @@ mod tests {
         let mut stage = Stage::new(&[]);
         stage.plan(vec![TaskPlan { weight: 1, preferred: None }], 0);
         let second = Running { first: attempt(0, 5), second: Some(attempt(1, 6)) };
-        let output = Output { worker: worker.clone(), attempt: 0, step: 0 };
+        let output = Output { worker: worker.clone(), attempt: 0, step: 0, moved: 0 };
         let states = [
             (TaskState::Ready, [1, 0, 0, 0], 0, 0),
             (TaskState::Backoff { until: Millis(3) }, [0, 1, 0, 0], 0, 0),

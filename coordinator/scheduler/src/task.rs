@@ -25,6 +25,8 @@ pub(crate) struct Output {
     pub attempt: u32,
     /// The step in which it was made.
     pub step: u64,
+    /// The last step in which it was handed over; that in which it was made, if it never was.
+    pub moved: u64,
 }
 
 /// The one or two attempts of a task that runs.

@@ -67,6 +67,8 @@ pub enum Said {
     Ended(AttemptId, Result<v1::TaskResult, Failure>),
     /// An output was taken over by another worker.
     Moved(AttemptId, WorkerId),
+    /// It was to be, and was not, for this reason.
+    NotMoved(AttemptId, WorkerId, String),
     /// It wants to go.
     Draining,
     /// It goes; whether all that was needed is elsewhere.

@@ -187,6 +187,7 @@ impl Driver {
         match said {
             Said::Ended(attempt, outcome) => self.ended(&worker, attempt, outcome),
             Said::Moved(attempt, to) => self.moved(worker, &attempt, to),
+            Said::NotMoved(attempt, to, reason) => self.not_moved(&worker, &attempt, &to, &reason),
             Said::Draining => self.begin_drain(&worker),
             Said::Goodbye { clean } => {
                 tracing::info!(%worker, clean, "a worker left");

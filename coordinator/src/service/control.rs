@@ -264,6 +264,10 @@ impl Connection {
                 let attempt = AttemptId::try_from(&required(moved.attempt, "attempt")?)?;
                 Said::Moved(attempt, WorkerId::parse(&moved.to)?)
             }
+            Up::NotMoved(kept) => {
+                let attempt = AttemptId::try_from(&required(kept.attempt, "attempt")?)?;
+                Said::NotMoved(attempt, WorkerId::parse(&kept.to)?, kept.reason)
+            }
             Up::Draining(_) => Said::Draining,
             Up::Goodbye(goodbye) => Said::Goodbye { clean: goodbye.clean },
             Up::Hello(_) | Up::Inventory(_) => {

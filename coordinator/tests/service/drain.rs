@@ -37,6 +37,7 @@ async fn a_draining_worker_hands_over_what_is_needed_and_is_told_when_it_may_go(
         }
     }
     moved.sort_unstable();
+    let key = order.key.clone();
     let mut made = [order, last].map(|order| order.attempt.unwrap().index);
     made.sort_unstable();
     assert_eq!(moved, made);
@@ -51,8 +52,41 @@ async fn a_draining_worker_hands_over_what_is_needed_and_is_told_when_it_may_go(
         staying.finish(&order).await;
     }
     let reduced = reduced.unwrap();
+    // The taker was told of the job before, with the key that the job's orders carry.
+    assert_eq!(staying.admitted[0], v1::Admit { job: job.clone(), key });
     assert_eq!(reduced.holders.iter().map(|holder| holder.worker.as_str()).collect::<Vec<_>>(), ["staying"]);
     staying.work().await;
     let status = becomes(&mut jobs, &job, v1::JobState::Done).await;
     assert!(status.stages.iter().all(|stage| stage.reruns == 0 && stage.failed_attempts == 0), "{status:?}");
+}
+
+#[tokio::test]
+async fn what_one_does_not_take_is_given_to_another() {
+    let place = Place::new();
+    let coordinator = Coordinator::start(&place).await;
+    let mut jobs = coordinator.jobs().await;
+    let mut going = Player::attach(&coordinator, hello("going")).await.unwrap();
+    submit(&mut jobs, place.spec("out")).await.unwrap();
+    let order = going.order().await;
+    // The one with most room comes first.
+    let large = v1::Hello { memory_limit: 1 << 40, ..hello("large") };
+    let _large = Player::attach(&coordinator, large).await.unwrap();
+    let _small = Player::attach(&coordinator, hello("small")).await.unwrap();
+    going.say(Up::Draining(v1::Draining {})).await;
+    going.finish(&order).await;
+    let mut asked = vec![];
+    while asked.len() < 2 {
+        if let Down::HandOver(ordered) = going.next().await.unwrap() {
+            let (to, attempt) = (ordered.to, ordered.attempts[0].clone());
+            assert_eq!(Some(&attempt), order.attempt.as_ref());
+            asked.push(to.clone());
+            let what = match asked.len() {
+                1 => Up::NotMoved(v1::NotMoved { attempt: Some(attempt), to, reason: "full".into() }),
+                _ => Up::Moved(v1::Moved { attempt: Some(attempt), to }),
+            };
+            going.say(what).await;
+        }
+    }
+    assert_eq!(asked, ["large", "small"]);
+    while !matches!(going.next().await.unwrap(), Down::Drained(_)) {}
 }

@@ -174,6 +174,8 @@ pub async fn submit(jobs: &mut JobsClient<Channel>, spec: v1::JobSpec) -> Result
 /// A worker that is played.
 pub struct Player {
     pub held: BTreeMap<(String, u32, u32, u32), v1::HeldOutput>,
+    /// Jobs that it was told of, while it waited for orders.
+    pub admitted: Vec<v1::Admit>,
     sender: mpsc::Sender<v1::WorkerMessage>,
     orders: Streaming<v1::CoordinatorMessage>,
     pub epoch: u64,
@@ -226,7 +228,7 @@ impl Player {
         }
         first.push(Up::Inventory(v1::Inventory { running, last: true, ..v1::Inventory::default() }));
         let (sender, orders) = open(coordinator, first).await?;
-        let mut player = Player { held, sender, orders, epoch: 0 };
+        let mut player = Player { held, admitted: vec![], sender, orders, epoch: 0 };
         assert!(matches!(player.next().await, Some(Down::Welcome(_))));
         Ok(player)
     }
@@ -254,6 +256,7 @@ impl Player {
             match self.next().await.expect("an order") {
                 Down::Start(order) => return order,
                 Down::Release(job) => self.held.retain(|key, _| key.0 != job),
+                Down::Admit(admit) => self.admitted.push(admit),
                 other => panic!("{other:?} instead of an order"),
             }
         }

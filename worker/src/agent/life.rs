@@ -13,6 +13,7 @@ use tally_proto::ids::InvalidId;
 use tally_proto::{AttemptId, Failure, JobId, PROTOCOL, WorkerId, v1};
 use tokio::runtime::Handle;
 
+use super::hand_over::HandOvers;
 use super::outbox::{Fact, Outbox};
 use super::rules::Holdings;
 use crate::consul::Consul;
@@ -75,6 +76,7 @@ pub struct Life {
     pub worker: Worker,
     /// What is to be told.
     pub outbox: Arc<Outbox>,
+    hand_overs: HandOvers,
     traffic: Arc<Traffic>,
     server: Server,
     membership: Option<Membership>,
@@ -104,14 +106,16 @@ impl Life {
             let outbox = outbox.clone();
             move |report: Report| outbox.push(Fact::Ended(report.attempt, report.outcome))
         };
-        let worker = Worker::start(config, Arc::new(client), footers, options.io.clone(), Box::new(report))?;
+        let worker =
+            Worker::start(config, Arc::new(client.clone()), footers, options.io.clone(), Box::new(report))?;
         let listener = options.listener.try_clone()?;
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let limits = ServeConfig::for_memory(options.memory_limit);
         let server = flight::serve(worker.store().clone(), listener, limits, traffic.clone())?;
         tracing::info!(worker = %id, slots = options.slots, address = options.advertise, "this worker is ready");
-        Ok(Life { worker, outbox, traffic, server, membership: None })
+        let hand_overs = HandOvers::start(client, worker.store().clone(), outbox.clone());
+        Ok(Life { worker, outbox, hand_overs, traffic, server, membership: None })
     }
 
     /// Shows the worker in Consul, where there is one; `maintenance` is called when somebody there
@@ -172,9 +176,11 @@ impl Life {
 
     /// What would be lost if it ended now.
     pub fn holdings(&self) -> Holdings {
+        let given = self.worker.store().given();
         Holdings {
             running: self.worker.running().len(),
-            outputs: self.worker.store().outputs(),
+            outputs: self.worker.store().outputs().saturating_sub(given),
+            given,
             untold: self.outbox.len(),
         }
     }
@@ -226,9 +232,20 @@ impl Life {
         self.outbox.release(job);
     }
 
+    /// Gives outputs to another worker, as soon as it can.
+    pub fn hand_over(&self, order: v1::HandOver) {
+        self.hand_overs.order(order);
+    }
+
+    /// Takes a job in whose outputs may come by hand-overs.
+    pub fn admit(&self, job: &JobId, key: &[u8]) {
+        self.worker.store().admit(job, key);
+    }
+
     /// Ends it: running streams of outputs may take so long, tasks are stopped.
     pub async fn end(self, streams: Duration) {
-        let Life { worker, server, membership, .. } = self;
+        let Life { worker, server, membership, hand_overs, .. } = self;
+        hand_overs.stop();
         if let Some(membership) = membership {
             membership.leave().await;
         }

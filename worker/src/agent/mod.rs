@@ -2,9 +2,10 @@
 //! leaves when it is time.
 //!
 //! `life` is what runs under one id; `session` is one stream to a coordinator; `rules` decides;
-//! `outbox` and `inventory` are what the coordinator is told. Not here: the tasks (`runner`), how
+//! `outbox` and `inventory` are what the coordinator is told; `hand_over` gives outputs away. Not here: the tasks (`runner`), how
 //! outputs are served (`flight`), arguments and signals (`cli`).
 
+mod hand_over;
 mod inventory;
 mod life;
 mod outbox;

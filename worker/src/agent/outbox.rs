@@ -1,4 +1,4 @@
-//! What the coordinator has yet to be told: ends of attempts, outputs that were handed over.
+//! What the coordinator has yet to be told: ends of attempts, and of hand-overs.
 //!
 //! Outlives the stream: what could not be said waits for the next one. Not here: the stream.
 
@@ -15,14 +15,15 @@ pub enum Fact {
     /// An attempt is over.
     Ended(AttemptId, Result<v1::TaskResult, Failure>),
     /// Another worker has taken an output over.
-    #[allow(dead_code)] // until outputs can be handed over
     Moved(AttemptId, WorkerId),
+    /// It was to, and did not, for this reason.
+    NotMoved(AttemptId, WorkerId, String),
 }
 
 impl Fact {
     fn attempt(&self) -> &AttemptId {
         match self {
-            Fact::Ended(attempt, _) | Fact::Moved(attempt, _) => attempt,
+            Fact::Ended(attempt, _) | Fact::Moved(attempt, _) | Fact::NotMoved(attempt, ..) => attempt,
         }
     }
 
@@ -39,6 +40,10 @@ impl Fact {
             }
             Fact::Moved(attempt, to) => {
                 Message::Moved(v1::Moved { attempt: Some((&attempt).into()), to: to.to_string() })
+            }
+            Fact::NotMoved(attempt, to, reason) => {
+                let attempt = Some((&attempt).into());
+                Message::NotMoved(v1::NotMoved { attempt, to: to.to_string(), reason })
             }
         }
     }

@@ -113,8 +113,10 @@ pub enum Wish {
 pub struct Holdings {
     /// Attempts that run.
     pub running: usize,
-    /// Finished tasks' outputs.
+    /// Finished tasks' outputs that nobody else has.
     pub outputs: usize,
+    /// Outputs that another worker has taken over; their copies serve those who were sent here.
+    pub given: usize,
     /// Ends of attempts that the coordinator does not know yet, and outputs it does not know moved.
     pub untold: usize,
 }
@@ -192,7 +194,7 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
-    const SOME: Holdings = Holdings { running: 1, outputs: 2, untold: 0 };
+    const SOME: Holdings = Holdings { running: 1, outputs: 2, given: 0, untold: 0 };
 
     #[test]
     fn each_refusal_means_one_thing() {

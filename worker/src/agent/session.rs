@@ -204,9 +204,11 @@ impl Session<'_> {
                 Ok(job) => life.release(&job),
                 Err(error) => tracing::warn!(%error, "told to release what is no job"),
             },
-            Some(Down::HandOver(order)) => {
-                tracing::warn!(to = order.to, "this worker does not hand outputs over yet");
-            }
+            Some(Down::HandOver(order)) => life.hand_over(order),
+            Some(Down::Admit(admit)) => match JobId::parse(&admit.job) {
+                Ok(job) => life.admit(&job, &admit.key),
+                Err(error) => tracing::warn!(%error, "told to admit what is no job"),
+            },
             Some(Down::Drain(_)) => self.wish(Wish::Drain),
             Some(Down::Drained(_)) if self.course.drains() => return Ok(Some(Left::Drained)),
             Some(Down::Drained(_)) => tracing::warn!("told that it is drained, which it did not want to be"),

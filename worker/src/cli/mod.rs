@@ -95,10 +95,11 @@ fn start(args: Args) -> Result<u8, Stop> {
 
 /// Says how it left, and gives the exit code for that.
 fn code(left: Left) -> u8 {
-    let lost = |why: &str, Holdings { running, outputs, untold }: Holdings| {
+    let lost = |why: &str, Holdings { running, outputs, given, untold }: Holdings| {
         tracing::warn!(
             running,
             outputs,
+            given,
             untold,
             "left {why}: what was lost is made again elsewhere, if it is needed"
         );

@@ -49,7 +49,7 @@ impl Client {
         Client { inner: Arc::new(Inner { channels: Mutex::default(), traffic }) }
     }
 
-    pub(super) fn traffic(&self) -> &Traffic {
+    pub(super) fn traffic(&self) -> &Arc<Traffic> {
         &self.inner.traffic
     }
 

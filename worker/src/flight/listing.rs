@@ -34,6 +34,15 @@ fn map_size(output: &MapOutput) -> (u64, u64) {
     output.runs.iter().fold((0, 0), |(r, b), run| (r + rows(run), b + bytes(run)))
 }
 
+/// Rows and bytes of what `do_get` streams of an output.
+pub fn size(output: &Output) -> (u64, u64) {
+    match output {
+        Output::Map(output) => map_size(output),
+        // A row a message.
+        Output::File(file) => (file.len().div_ceil(FILE_PART as u64), file.len()),
+    }
+}
+
 /// One output as a flight: its path is job, stage, task, attempt.
 ///
 /// # Errors
@@ -42,11 +51,7 @@ pub fn info(attempt: &AttemptId, output: &Output) -> Result<FlightInfo, Status> 
     let task = &attempt.task;
     let path = [task.job.to_string(), task.stage.0.to_string(), task.index.to_string()];
     let path = path.into_iter().chain([attempt.attempt.to_string()]).collect();
-    let (records, bytes) = match output {
-        Output::Map(output) => map_size(output),
-        // A row a message.
-        Output::File(file) => (file.len().div_ceil(FILE_PART as u64), file.len()),
-    };
+    let (records, bytes) = size(output);
     let request = Request { job: task.job.clone(), outputs: vec![attempt.clone()], what: None };
     let ticket = Ticket::new(request.ticket(Bytes::new()).encode_to_vec());
     let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);

@@ -17,12 +17,13 @@ use prost::Message;
 use tally_proto::v1;
 use tally_proto::v1::ticket::What;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::produce::{self, Gate, Served};
+use super::put;
 use super::ticket::{self, Found};
 use super::{CONNECTION_WINDOW, FRAME, KEEPALIVE, MESSAGE_LIMIT, STREAM_WINDOW, Traffic, listing};
 use crate::store::Store;
@@ -96,8 +97,9 @@ pub fn serve(
     let address = listener.local_addr()?;
     // Where the store has no room for it, messages come on top of the limit.
     let held = store.budget().reserve(config.in_flight);
-    let gate = Gate::new(config.streams, config.in_flight, traffic);
-    let service = FlightServiceServer::new(Service { store, gate: Arc::new(gate) })
+    let gate = Gate::new(config.streams, config.in_flight, traffic.clone());
+    let service = Service { store, gate, puts: Semaphore::new(put::AT_ONCE), traffic };
+    let service = FlightServiceServer::new(service)
         .max_decoding_message_size(MESSAGE_LIMIT)
         .max_encoding_message_size(MESSAGE_LIMIT);
     // For whoever looks whether the worker lives; a worker that drains does.
@@ -124,7 +126,9 @@ pub fn serve(
 
 struct Service {
     store: Arc<Store>,
-    gate: Arc<Gate>,
+    gate: Gate,
+    puts: Semaphore,
+    traffic: Arc<Traffic>,
 }
 
 /// Logs a refusal on its way out.
@@ -230,8 +234,14 @@ impl FlightService for Service {
         self.get(&request.get_ref().ticket).await.map(Response::new).or_else(refused("do_get"))
     }
 
-    async fn do_put(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
-        no("do_put", "outputs are not taken over yet")
+    async fn do_put(
+        &self,
+        request: Request<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoPutStream>, Status> {
+        let messages = request.into_inner();
+        let taken = put::take(self.store.clone(), &self.puts, self.traffic.clone(), messages).await;
+        taken.or_else(refused("do_put"))?;
+        Ok(Response::new(stream::iter([Ok(PutResult::default())]).boxed()))
     }
 
     async fn do_exchange(

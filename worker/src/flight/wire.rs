@@ -54,6 +54,14 @@ impl Decoder {
         self.decode(&message.data_header, &Buffer::from(message.data_body.clone()))
     }
 
+    /// Like [`Decoder::take`], with memory of its own for the batch, and no more than it needs.
+    ///
+    /// # Errors
+    /// As [`Decoder::take`].
+    pub fn take_copied(&mut self, message: &FlightData) -> Result<Option<RecordBatch>, ArrowError> {
+        self.decode(&message.data_header, &Buffer::from(&*message.data_body))
+    }
+
     fn decode(&mut self, header: &[u8], body: &Buffer) -> Result<Option<RecordBatch>, ArrowError> {
         let bad = |e: &dyn std::fmt::Display| ArrowError::ParseError(format!("a message's header: {e}"));
         let message = root_as_message(header).map_err(|e| bad(&e))?;
@@ -136,6 +144,7 @@ mod tests {
         assert!(decoder.take(&message).is_err(), "no schema yet");
         assert!(decoder.take(&schema_message(&batch.schema())).unwrap().is_none());
         assert_eq!(decoder.take(&message).unwrap().unwrap(), batch);
+        assert_eq!(decoder.take_copied(&message).unwrap().unwrap(), batch);
         let short = FlightData { data_body: message.data_body.slice(..100), ..message.clone() };
         assert!(decoder.take(&short).is_err());
         let garbage = FlightData { data_header: Bytes::from_static(b"garbage!"), ..message };

@@ -56,6 +56,16 @@ pub struct FileWriter<'a> {
 }
 
 impl FileWriter<'_> {
+    /// Bytes written so far.
+    pub fn len(&self) -> u64 {
+        self.bytes.len() as u64 + self.file.as_ref().map_or(0, SpillFile::len)
+    }
+
+    /// Whether nothing was written.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The output, and its bytes.
     pub fn finish(mut self) -> (Arc<FileOutput>, u64) {
         self.bytes.shrink_to_fit();

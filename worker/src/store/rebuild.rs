@@ -29,6 +29,8 @@ pub struct RunParts {
     pub offsets: Vec<u32>,
     /// Items of nested lists likewise; empty where there are none.
     pub items: Vec<u32>,
+    /// Strings in the dictionary.
+    pub texts: u32,
 }
 
 /// Which part of a run a batch is of.
@@ -53,6 +55,8 @@ pub struct Rebuild<'a> {
 
 struct Open {
     run: Run,
+    /// Strings so far.
+    texts: u64,
     /// Rows so far of the partition that is being filled.
     rows: u64,
 }
@@ -104,10 +108,10 @@ impl<'a> Rebuild<'a> {
 
     fn begin(&mut self) -> Result<(), RebuildError> {
         let misfit = || RebuildError::Misfit(format!("there is no run {}", self.begun));
-        let RunParts { offsets, items } = self.announced.next().ok_or_else(misfit)?;
+        let RunParts { offsets, items, texts } = self.announced.next().ok_or_else(misfit)?;
         let place = RunPlace::Cut { file: None, ends: vec![0], pieces: vec![], texts: vec![] };
-        let run = Run { offsets, items, schema: Arc::new(Schema::empty()), place };
-        self.open = Some(Open { run, rows: 0 });
+        let run = Run { offsets, items, texts, schema: Arc::new(Schema::empty()), place };
+        self.open = Some(Open { run, rows: 0, texts: 0 });
         self.begun += 1;
         Ok(())
     }
@@ -115,6 +119,10 @@ impl<'a> Rebuild<'a> {
     fn close(&mut self) -> Result<(), RebuildError> {
         if let Some(mut open) = self.open.take() {
             open.advance(open.run.partitions())?;
+            if open.texts != u64::from(open.run.texts) {
+                let what = format!("a dictionary has {} strings instead of {}", open.texts, open.run.texts);
+                return Err(RebuildError::Misfit(what));
+            }
             self.writer.runs.push(open.run);
         }
         Ok(())
@@ -168,7 +176,10 @@ impl Open {
         }
         let RunPlace::Cut { ends, pieces, texts, .. } = &mut self.run.place else { return Ok(()) };
         match part {
-            Part::Dictionary => texts.push(piece),
+            Part::Dictionary => {
+                self.texts += rows;
+                texts.push(piece);
+            }
             Part::Partition(partition) if ends.len() == partition as usize + 1 => {
                 self.rows += rows;
                 self.run.schema = schema.clone();

@@ -29,6 +29,8 @@ pub struct Run {
     pub(super) offsets: Vec<u32>,
     /// Likewise the items of nested lists; empty where the schema has none.
     pub(super) items: Vec<u32>,
+    /// Strings in its dictionary.
+    pub(super) texts: u32,
     pub(super) schema: SchemaRef,
     pub(super) place: RunPlace,
 }
@@ -75,6 +77,11 @@ impl Run {
     /// Items of nested lists before each partition, and in all; empty where the schema has none.
     pub fn items(&self) -> &[u32] {
         &self.items
+    }
+
+    /// Strings in its dictionary.
+    pub fn texts(&self) -> u32 {
+        self.texts
     }
 
     /// Bytes of partition `partition`, about.
@@ -219,10 +226,10 @@ impl MapWriter<'_> {
         let items = item_offsets(&run);
         let size = run.batch.get_array_memory_size() + run.dictionary.get_array_memory_size();
         self.bytes += size as u64;
-        let schema = run.batch.schema();
+        let (schema, count) = (run.batch.schema(), run.dictionary.len() as u32);
         if let Some(held) = self.store.budget.reserve(size) {
             let place = RunPlace::Whole { batch: run.batch, dictionary: run.dictionary, _held: held };
-            self.runs.push(Run { offsets: run.offsets, items, schema, place });
+            self.runs.push(Run { offsets: run.offsets, items, texts: count, schema, place });
             return Ok(());
         }
         let mut ends = vec![0];
@@ -237,7 +244,7 @@ impl MapWriter<'_> {
         let texts = RecordBatch::try_new(dictionary_schema(), vec![Arc::new(run.dictionary)])?;
         let texts = cut::pieces(&texts).iter().map(|piece| self.spill(piece)).collect::<Result<_, _>>()?;
         let place = RunPlace::Cut { file: None, ends, pieces, texts };
-        self.runs.push(Run { offsets: run.offsets, items, schema, place });
+        self.runs.push(Run { offsets: run.offsets, items, texts: count, schema, place });
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 
 mod attach;
 mod fake;
+mod hand_over;
 mod leave;
 mod process;
 mod rig;

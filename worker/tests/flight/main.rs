@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod conformance;
+mod hand_over;
 mod rig;
 mod tickets;

@@ -85,7 +85,7 @@ pub struct Rig {
     pub client: Client,
     pub place: Place,
     server: Option<Server>,
-    _spill: tempfile::TempDir,
+    spill: tempfile::TempDir,
 }
 
 impl Rig {
@@ -108,7 +108,7 @@ impl Rig {
         });
         let place = Place { worker: WorkerId::parse("w-1").unwrap(), address: server.address().to_string() };
         let client = Client::new(received.clone());
-        Rig { runtime, store, traffic, received, client, place, server: Some(server), _spill: spill }
+        Rig { runtime, store, traffic, received, client, place, server: Some(server), spill }
     }
 
     pub fn reading(&self) -> Reading {
@@ -126,6 +126,13 @@ impl Rig {
         let inside = InProcess::default();
         inside.set(HashMap::from([(self.place.worker.clone(), self.store.clone())]));
         vec![("in process", Box::new(inside)), ("Flight", Box::new(self.client.clone()))]
+    }
+
+    /// Files of outputs on disk.
+    pub fn spilled_files(&self) -> usize {
+        let folders = std::fs::read_dir(self.spill.path()).unwrap();
+        let files = folders.flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap());
+        files.filter(|file| file.as_ref().unwrap().file_name() != ".lock").count()
     }
 
     pub fn stop(&mut self) {

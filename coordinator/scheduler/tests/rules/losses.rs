@@ -93,6 +93,24 @@ fn a_reader_that_was_sent_to_the_old_holder_is_sent_again_without_a_strike() {
 }
 
 #[test]
+fn however_often_an_output_moves_its_reader_is_free_but_nonsense_is_not() {
+    let mut rig = reducing();
+    for round in 0..6 {
+        let (from, to) = if round % 2 == 0 { ("w0", "w1") } else { ("w1", "w0") };
+        rig.moved("s0-t0-a0", from, to);
+        let said = rig.err("w0", &format!("s1-t0-a{round}"), fetch_lost(from, "s0-t0-a0"));
+        assert_eq!(said, [format!("start w0 j-s1-t0-a{}", round + 1)]);
+    }
+    // It is not there, and did not move: the last such report is a strike, and the task avoids w0.
+    let free = config().max_excused;
+    for wrong in 1..=free + 1 {
+        let said = rig.err("w0", &format!("s1-t0-a{}", 5 + wrong), fetch_lost("w1", "s0-t0-a0"));
+        assert_eq!(said.is_empty(), wrong > free, "{wrong}: {said:?}");
+    }
+    assert_eq!(rig.stage(0).reruns, 0);
+}
+
+#[test]
 fn the_loss_of_a_worker_runs_its_needed_outputs_again_and_only_those() {
     let mut rig = writing();
     // w1's map output is lost too, but the reduce that read it is being done again, so it is
