@@ -32,13 +32,7 @@ The first SIGTERM or SIGINT drains the worker, the second ends it at once.";
 #[command(name = "tally-worker", version, after_help = EXIT_CODES)]
 pub(super) struct Args {
     /// Coordinators, any of which may lead; tried in turn until one does
-    #[arg(
-        long,
-        value_name = "HOST:PORT",
-        env = "TALLY_WORKER_COORDINATOR",
-        value_delimiter = ',',
-        required = true
-    )]
+    #[arg(long, value_name = "HOST:PORT", env = "TALLY_WORKER_COORDINATOR", value_delimiter = ',')]
     coordinator: Vec<Address>,
     /// Tasks at a time, each on a thread of its own [default: all cores that
     /// the memory limit has room for]

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod attach;
+mod consul;
 mod fake;
 mod hand_over;
 mod leave;

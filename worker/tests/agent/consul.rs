@@ -1,0 +1,58 @@
+//! The binary and a real Consul: it finds the leader there, shows itself, and leaves when somebody
+//! puts it into maintenance.
+
+use anyhow::{Context, Result, ensure};
+use consul_api_client::{CheckStatus, Client, Config, NewSession, ServiceHealth, Which};
+use tally_tests::consul::{ConsulAgent, Setup};
+use tokio::time::{Instant, sleep};
+use tonic::Status;
+
+use crate::fake::{DEADLINE, Fake};
+use crate::process::Process;
+
+/// The worker's service, once its check says this; `None`: once it is gone.
+async fn service(consul: &Client, status: Option<CheckStatus>) -> Result<Option<ServiceHealth>> {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let found = consul.health().service("tally-worker", Which::All).await?.into_iter().next();
+        if found.as_ref().map(ServiceHealth::status) == status {
+            return Ok(found);
+        }
+        ensure!(Instant::now() < deadline, "never {status:?}: {found:?}");
+        sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consul_names_the_leader_and_its_maintenance_drains() -> Result<()> {
+    let Some(agent) = ConsulAgent::start(Setup::default())? else { return Ok(()) };
+    let consul = Client::new(&Config::new(agent.address()))?;
+    let mut fake = Fake::start().await?;
+    let url = format!("http://{}", agent.address());
+    let process = Process::start(&["--consul", &url, "--memory-limit", "1GiB", "--slots", "1"])?;
+    let found = service(&consul, Some(CheckStatus::Passing)).await?.context("no service")?;
+
+    // Now somebody leads.
+    let session = consul.sessions().create(&NewSession::default()).await?;
+    let record = serde_json::json!({ "id": "c", "address": fake.address, "epoch": 1 }).to_string();
+    ensure!(consul.kv().acquire("tally/leader", record, &session).await?);
+    let knock = fake.knock().await?;
+    assert_eq!(knock.hello.worker, found.service.meta["id"]);
+    assert_eq!(knock.hello.flight_address, found.address());
+    knock.refuse(Status::unavailable("not yet"));
+
+    ensure!(consul.agent().maintenance(&found.service.id, true, "upgrade").await?);
+    let (code, said) = tokio::task::spawn_blocking(|| process.ended()).await??;
+    assert_eq!(code, Some(0), "it holds nothing, so it goes: {said}");
+    service(&consul, None).await?;
+    Ok(())
+}
+
+#[test]
+fn consul_or_a_list_but_not_both() -> Result<()> {
+    let both = ["--consul", "http://127.0.0.1:1", "--coordinator", "127.0.0.1:1"];
+    let (code, said) = Process::start(&both)?.ended()?;
+    assert_eq!(code, Some(2));
+    assert!(said.contains("not both"), "{said}");
+    Ok(())
+}
