@@ -1,7 +1,7 @@
 //! Decompression of pages, into one buffer a column chunk that is used again.
 //!
-//! Not here: where pages begin and end. The codecs are the Parquet crate's, but for those that it
-//! would let inflate further than the page's header says.
+//! Not here: where pages begin and end. Snappy is our own (`snappy`); the other codecs are the Parquet
+//! crate's, but for those that it would let inflate further than the page's header says.
 
 use std::io::Read;
 
@@ -10,6 +10,7 @@ use parquet::basic::Compression;
 use parquet::compression::{CodecOptionsBuilder, create_codec};
 
 use super::error::Fault;
+use super::snappy;
 
 const BROTLI_BUFFER: usize = 4 << 10;
 
@@ -61,7 +62,7 @@ impl PageBuffer {
 /// How the chunk is compressed.
 pub(crate) enum Codec {
     None,
-    Snappy(snap::raw::Decoder),
+    Snappy,
     /// Codecs that do not know how much they will give, read as far as the header says.
     Stream(for<'a> fn(&'a [u8]) -> Box<dyn Read + 'a>),
     Other(Box<dyn parquet::compression::Codec>),
@@ -70,7 +71,7 @@ pub(crate) enum Codec {
 impl Codec {
     pub(crate) fn new(compression: Compression) -> Result<Self, Fault> {
         if compression == Compression::SNAPPY {
-            return Ok(Codec::Snappy(snap::raw::Decoder::new()));
+            return Ok(Codec::Snappy);
         }
         if matches!(compression, Compression::GZIP(_)) {
             return Ok(Codec::Stream(|raw| Box::new(flate2::read::MultiGzDecoder::new(raw))));
@@ -98,11 +99,11 @@ impl Codec {
         }
         let (plain, packed) = raw.split_at(plain);
         match self {
-            Codec::Snappy(decoder) => {
+            Codec::Snappy => {
                 let (levels, values) = page.room(size).split_at_mut(plain.len());
                 levels.copy_from_slice(plain);
                 if !values.is_empty() {
-                    snappy(decoder, packed, values)?;
+                    snappy::decompress(packed, values)?;
                 }
             }
             Codec::Stream(open) => {
@@ -126,14 +127,4 @@ impl Codec {
         }
         Ok(())
     }
-}
-
-fn snappy(decoder: &mut snap::raw::Decoder, packed: &[u8], values: &mut [u8]) -> Result<(), Fault> {
-    let wrong = |what: String| Fault::Corrupt(format!("a page's Snappy stream: {what}"));
-    let announced = snap::raw::decompress_len(packed).map_err(|e| wrong(e.to_string()))?;
-    if announced != values.len() {
-        return Err(wrong(format!("it has {announced} bytes instead of {}", values.len())));
-    }
-    decoder.decompress(packed, values).map_err(|e| wrong(e.to_string()))?;
-    Ok(())
 }

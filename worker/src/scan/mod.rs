@@ -19,6 +19,7 @@ mod list;
 mod page;
 mod page_header;
 pub mod resolve;
+mod snappy;
 mod source;
 mod text;
 mod values;
