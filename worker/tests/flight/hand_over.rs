@@ -1,7 +1,5 @@
 //! Outputs that change hands: what the next reader sees, and what is left when it does not work out.
 
-use std::time::{Duration, Instant};
-
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{FlightData, FlightDescriptor};
 use bytes::Bytes;
@@ -12,18 +10,10 @@ use tally_worker::peers::{FileReader, Wanted};
 use tally_worker::store::Output;
 use tonic::{Code, Status};
 
-use crate::rig::{KEY, Rig, attempt, job, map_result, put_file, put_map, read, run};
+use crate::rig::{KEY, Rig, attempt, job, map_result, put_file, put_map, read, run, wait_for};
 
 fn give(from: &Rig, to: &Rig, output: &AttemptId) -> Result<(), HandOverError> {
     from.runtime.block_on(from.client.hand_over(&to.place, &from.store, output))
-}
-
-fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 #[test]

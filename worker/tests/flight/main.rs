@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod conformance;
+mod faults;
 mod hand_over;
 mod rig;
 mod tickets;

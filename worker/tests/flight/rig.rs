@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, BinaryArray, FixedSizeBinaryArray, ListArray, RecordBatch, UInt8Array};
 use arrow::datatypes::UInt32Type;
@@ -139,6 +139,15 @@ impl Rig {
         if let Some(server) = self.server.take() {
             self.runtime.block_on(server.stop(Duration::from_secs(10)));
         }
+    }
+}
+
+/// Waits for a condition.
+pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < deadline, "it never came true that {what}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

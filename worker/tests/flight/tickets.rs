@@ -2,11 +2,14 @@
 //! who have the job's key, and nonsense gets a sentence.
 
 use arrow_flight::flight_service_client::FlightServiceClient;
-use arrow_flight::{Action, Criteria, Empty, FlightDescriptor, FlightInfo, HandshakeRequest, Ticket};
+use arrow_flight::{
+    Action, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, Ticket,
+};
 use futures::TryStreamExt;
 use prost::Message;
 use tally_proto::v1;
 use tally_proto::v1::ticket::What;
+use tally_worker::flight::MESSAGE_LIMIT;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -155,5 +158,28 @@ fn what_there_is_not_is_refused_with_a_sentence() {
         let actions = service.list_actions(Empty {}).await.unwrap().into_inner();
         let actions: Vec<_> = actions.try_collect().await.unwrap();
         assert_eq!(actions.iter().map(|a| a.r#type.as_str()).collect::<Vec<_>>(), ["sizes"]);
+    });
+}
+
+#[test]
+fn a_message_over_the_limit_is_refused_and_harms_nobody() {
+    let rig = Rig::new(1 << 20);
+    put_map(&rig.store, &attempt(0, 0, 0), vec![run([5; 4], 9)]);
+    let large = vec![7; MESSAGE_LIMIT + 1];
+    rig.runtime.block_on(async {
+        let mut service = connect(&rig).await;
+        let put = FlightData { data_body: large.clone().into(), ..FlightData::default() };
+        let refusals = [
+            service.do_get(Ticket::new(large.clone())).await.err().unwrap(),
+            service.do_action(Action::new("sizes", large.clone())).await.err().unwrap(),
+            service.list_flights(Criteria { expression: large.into() }).await.err().unwrap(),
+            service.do_put(futures::stream::iter([put])).await.err().unwrap(),
+        ];
+        for status in refusals {
+            let known = matches!(status.code(), Code::OutOfRange | Code::Aborted);
+            assert!(known && status.message().contains("too large"), "{status:?}");
+        }
+        let good = ticket(&[(0, 0)], Some(What::Partition(1)));
+        assert_eq!(get(&mut service, &good).await.unwrap(), 2, "the same connection serves on");
     });
 }
