@@ -109,13 +109,17 @@ fn a_holder_that_falls_silent_is_given_up_in_time_and_one_that_comes_back_is_not
     let way = Way::new();
     let whole = way.read(|_| ()).unwrap();
     let waited = std::thread::scope(|scope| {
-        let read = scope.spawn(|| {
+        let (cut, is_cut) = std::sync::mpsc::channel();
+        let way = &way;
+        let read = scope.spawn(move || {
             way.read(|batches| {
                 if batches == 2 {
-                    way.proxy.cut()
+                    way.proxy.cut();
+                    cut.send(()).unwrap();
                 }
             })
         });
+        is_cut.recv().unwrap();
         // Far less than the patience of a reader.
         std::thread::sleep(Duration::from_secs(1));
         way.proxy.heal();

@@ -6,5 +6,6 @@
 mod conformance;
 mod faults;
 mod hand_over;
+mod pyarrow;
 mod rig;
 mod tickets;
