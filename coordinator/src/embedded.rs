@@ -24,6 +24,10 @@ use crate::history::Registry;
 use crate::job::JobSpec;
 use crate::journal::Forgetful;
 
+/// Orders that a worker has beyond those that run. Its threads take from one queue, so none of them waits for the driver
+/// between two tasks, and the order in which tasks run stays the same.
+const AHEAD: u32 = 1;
+
 /// How often memory is looked at, and progress is brought up to date.
 const SAMPLE: Duration = Duration::from_millis(20);
 
@@ -158,7 +162,7 @@ pub async fn run(
     for index in 0..count {
         let id = WorkerId::parse(&format!("{}-w{index}", job.id))?;
         let share = resources.threads / count + usize::from(index < resources.threads % count);
-        slots.push((id.clone(), share as u32));
+        slots.push((id.clone(), share as u32 + AHEAD));
         let config = WorkerConfig {
             id: id.clone(),
             slots: share,

@@ -183,7 +183,7 @@ impl Scene {
             fetched: Arc::default(),
             rows: Arc::default(),
         };
-        let file = Arc::new(must(OpenFile::open(runtime.handle(), file)));
+        let file = Arc::new(must(OpenFile::open(file)));
         Scene { runtime, context, file, metadata }
     }
 

@@ -136,5 +136,5 @@ fn open(
     let file = InputFile { store, path, name: piece.url.clone(), size: piece.size, etag: piece.etag.clone() };
     let (metadata, fetched) = context.io.block_on(context.footers.get(&file))?;
     context.counters.bytes.fetch_add(fetched, Ordering::Relaxed);
-    Ok((Arc::new(OpenFile::open(&context.io, file)?), metadata))
+    Ok((Arc::new(OpenFile::open(file)?), metadata))
 }

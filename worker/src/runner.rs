@@ -166,7 +166,8 @@ impl Worker {
             report,
             config,
         });
-        let (orders, inbox) = mpsc::sync_channel(slots);
+        // Room for what runs and as many more: all may come before a thread has taken one.
+        let (orders, inbox) = mpsc::sync_channel(2 * slots);
         let inbox = Arc::new(Mutex::new(inbox));
         let mut threads = vec![];
         for slot in 0..slots {
@@ -196,7 +197,7 @@ impl Worker {
     ///
     /// # Errors
     /// [`BadMessage`] where the order names no attempt; `Ok(false)` where more orders wait than
-    /// there are slots: the sender lost count.
+    /// twice the slots: the sender lost count.
     pub fn run(&self, order: v1::TaskOrder) -> Result<bool, BadMessage> {
         let attempt = AttemptId::try_from(required(order.attempt.as_ref(), "attempt")?)?;
         self.shared.store.admit(&attempt.task.job, &order.key);

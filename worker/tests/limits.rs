@@ -40,7 +40,7 @@ fn read(bytes: Vec<u8>, budget: u64) -> Result<Result<usize, ScanError>, Box<dyn
     let file = runtime.block_on(InputFile::head(store, path, "mem://part-7.parquet".into()))?;
     let (metadata, _) = runtime.block_on(Footers::new(1 << 20).get(&file))?;
     assert_eq!(metadata.num_row_groups(), 1);
-    let file = Arc::new(OpenFile::open(runtime.handle(), file)?);
+    let file = Arc::new(OpenFile::open(file)?);
     let context = ScanContext {
         io: runtime.handle().clone(),
         window: 1 << 20,

@@ -9,9 +9,13 @@ use parquet::file::metadata::{FooterTail, ParquetMetaData, ParquetMetaDataReader
 
 use super::error::{Fault, Place, ScanError};
 use super::source::InputFile;
+use crate::urls;
 
-/// What is fetched from a file's end at first: most footers are smaller.
+/// What is fetched of an object's end at first, in bytes: most footers are smaller, and a second request costs more than
+/// the bytes.
 const FIRST_FETCH: u64 = 64 << 10;
+/// The same of a file on this machine, where a second read costs next to nothing.
+const FIRST_READ: u64 = 8 << 10;
 
 /// Footers by file and version, up to a number of bytes; the oldest go first.
 #[derive(Debug)]
@@ -67,7 +71,8 @@ async fn read(file: &InputFile) -> Result<(ParquetMetaData, u64), Fault> {
     if file.size < tail_size + 4 {
         return Err(no_parquet(&format!("it has {} bytes", file.size)));
     }
-    let start = file.size.saturating_sub(FIRST_FETCH);
+    let first = if urls::is_local(&file.name) { FIRST_READ } else { FIRST_FETCH };
+    let start = file.size.saturating_sub(first);
     let end = file.get(start..file.size).await?;
     let tail = &end[end.len() - FOOTER_SIZE..];
     let tail = FooterTail::try_from(tail).map_err(|e| no_parquet(&e.to_string()))?;

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{GetOptions, GetResultPayload, ObjectStore, ObjectStoreExt};
-use tokio::runtime::Handle;
 
 use super::error::{Fault, Place, ScanError};
 use crate::urls;
@@ -77,17 +76,18 @@ pub struct OpenFile {
 
 impl OpenFile {
     /// Opens a file, if it is still the one planned. Of an object store nothing is asked: each of its
-    /// reads checks the version.
+    /// reads checks the version. For threads outside a runtime: there a local file is opened where the
+    /// caller is, without a way to another thread and back.
     ///
     /// # Errors
     /// [`ScanError`], naming the file.
-    pub fn open(io: &Handle, input: InputFile) -> Result<Self, ScanError> {
+    pub fn open(input: InputFile) -> Result<Self, ScanError> {
         if !urls::is_local(&input.name) {
             return Ok(OpenFile { input, carrier: Carrier::Store });
         }
         let place = || Place { file: input.name.clone(), ..Place::default() };
         let options = GetOptions { if_match: input.etag.clone(), head: true, ..GetOptions::default() };
-        let found = io.block_on(input.store.get_opts(&input.path, options));
+        let found = futures::executor::block_on(input.store.get_opts(&input.path, options));
         let found = found.map_err(|e| Fault::from(e).at(place()))?;
         let carrier = match found.payload {
             GetResultPayload::File(file, _) => {
@@ -179,7 +179,7 @@ mod tests {
             std::fs::write(&name, b"abcdefgh").unwrap();
             // An old time of change: the clock of file systems is coarse.
             File::options().write(true).open(&name).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
-            let file = OpenFile::open(runtime.handle(), planned(&runtime, &name)).unwrap();
+            let file = OpenFile::open(planned(&runtime, &name)).unwrap();
             disk(&file).read(2, &mut four).unwrap();
             assert_eq!(&four, b"cdef");
             touch(&name);
@@ -196,7 +196,7 @@ mod tests {
         std::fs::write(&name, b"abcdefgh").unwrap();
         let input = planned(&runtime, &name);
         std::fs::write(&name, b"abc").unwrap();
-        let error = OpenFile::open(runtime.handle(), input).unwrap_err();
+        let error = OpenFile::open(input).unwrap_err();
         assert!(matches!(error, ScanError::Changed { .. }), "{error}");
     }
 }
