@@ -99,13 +99,17 @@ def setting(options, tools, argv):
 
 
 def rounds(options, entrants):
-    """Runs all entrants in turn, round after round; their runs by label, those of the warm-up left out."""
+    """Runs all entrants in turn, round after round, each round beginning with another; their runs by label, those of
+    the warm-up left out."""
     runs = {label: [] for label in entrants}
     for number in range(-options.warmups, options.rounds):
         left = measure.settle(options.calm) if options.calm else 0.0
         title = f"round {number + 1}" if number >= 0 else "warm-up"
         print(f"{title}{f' (others keep {left:.1f} cores busy)' if left >= 0.1 else ''}:", end="", flush=True)
-        for label, contestant in entrants.items():
+        # Whoever runs first after the wait finds a machine that slept, so each has its turn to be first.
+        order = list(entrants.items())
+        turn = max(number, 0) % len(order)
+        for label, contestant in order[turn:] + order[:turn]:
             contestant.clear()
             done = measure.run(contestant.command(), contestant.environment())
             contestant.check(done)
