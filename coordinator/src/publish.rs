@@ -24,8 +24,8 @@ use tally_worker::urls::{self, UrlError};
 
 use crate::job::date_folder;
 use folder::{
-    DAY, MADE, PARTS, check_place, clean_dead, exchange, failed, folders_from, folders_of, make, making,
-    missing_above, remake, remove, siblings_of, swap, sync, try_lock,
+    DAY, Hold, MADE, PARTS, check_place, clean_dead, exchange, failed, folders_from, folders_of, make,
+    making, missing_above, remake, remove, siblings_of, swap, sync, try_hold,
 };
 
 /// How often a staging folder is tried to be made again.
@@ -141,7 +141,14 @@ impl Staging {
         let siblings = siblings_of(&output)?;
         let target = output.join(date_folder(date));
         for folder in folders_of(&siblings, job) {
-            let Some(lock) = try_lock(&folder) else { continue };
+            let lock = match try_hold(&folder) {
+                Hold::Mine(lock) => lock,
+                Hold::Others => continue,
+                Hold::Remains => {
+                    remove(&folder, &siblings, &[]);
+                    continue;
+                }
+            };
             let made = fs::read(folder.join(MADE)).unwrap_or_default();
             let emptied =
                 remake(&folder.join(PARTS)).and_then(|()| match fs::remove_dir_all(folder.join(DAY)) {
@@ -213,7 +220,15 @@ impl Staging {
         let target = output.join(date_folder(date));
         let Some(siblings) = siblings_of(&output) else { return Ok(Finished::Gone) };
         for folder in folders_of(&siblings, job) {
-            let Some(lock) = try_lock(&folder) else { return Ok(Finished::Busy) };
+            let lock = match try_hold(&folder) {
+                Hold::Mine(lock) => lock,
+                Hold::Others => return Ok(Finished::Busy),
+                // Only what was exchanged, or given up, is removed.
+                Hold::Remains => {
+                    remove(&folder, &siblings, &[]);
+                    continue;
+                }
+            };
             let made = fs::read(folder.join(MADE)).unwrap_or_default();
             let staging = Staging {
                 job: job.clone(),
@@ -258,7 +273,7 @@ impl Drop for Staging {
         // Of the same job's folders those of earlier leaders go, too.
         let mine = |folder: &PathBuf| *folder == self.folder;
         for folder in folders_of(&self.siblings, &self.job).into_iter().filter(|folder| !mine(folder)) {
-            if let Some(_held) = try_lock(&folder) {
+            if let Hold::Mine(_) | Hold::Remains = try_hold(&folder) {
                 remove(&folder, &self.siblings, &[]);
             }
         }

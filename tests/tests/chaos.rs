@@ -47,9 +47,8 @@ struct Case {
 fn check(cluster: &mut Cluster, case: &Case) -> Result<()> {
     let client = cluster.client();
     let place = Place::new()?;
-    let job = client.submit(&DAY.root, &place, FLAGS)?;
+    let (job, _) = cluster.submit_held(&DAY.root, &place, FLAGS, case.at)?;
     let id = job.id.clone();
-    cluster.hold(&id, case.at)?;
     let held = match case.fault {
         Fault::KillWorker(at) | Fault::FreezeWorker(at) | Fault::CutData(at) | Fault::CutControl(at) => {
             cluster.worker_view(at)?.outputs

@@ -44,9 +44,8 @@ fn succeeded(cluster: &Cluster, before: usize, job: &str) -> Result<Duration> {
 
 fn check(cluster: &mut Cluster, at: Moment, fault: fn(usize) -> Fault, within: Duration) -> Result<()> {
     let place = Place::new()?;
-    let job = cluster.client().submit(&DAY.root, &place, FLAGS)?;
+    let (job, _) = cluster.submit_held(&DAY.root, &place, FLAGS, at)?;
     let id = job.id.clone();
-    cluster.hold(&id, at)?;
     let old = cluster.leader()?;
     let fault = fault(old);
     cluster.strike(fault)?;
@@ -102,9 +101,8 @@ fn a_leader_that_hangs() -> Result<()> {
 fn a_leader_that_wakes_up_in_the_middle() -> Result<()> {
     with_cluster(setup(), |cluster| {
         let place = Place::new()?;
-        let job = cluster.client().submit(&DAY.root, &place, FLAGS)?;
+        let (job, _) = cluster.submit_held(&DAY.root, &place, FLAGS, Moment::Stage("map", 0.2))?;
         let id = job.id.clone();
-        cluster.hold(&id, Moment::Stage("map", 0.2))?;
         let old = cluster.leader()?;
         cluster.strike(Fault::FreezeCoordinator(old))?;
         // The workers stay frozen: the job can't go on before the new leader is there.
@@ -125,8 +123,7 @@ fn check_consul_away(
 ) -> Result<()> {
     with_cluster(setup(), |cluster| {
         let place = Place::new()?;
-        let job = cluster.client().submit(&DAY.root, &place, FLAGS)?;
-        cluster.hold(&job.id, Moment::Stage("map", 0.3))?;
+        let (job, _) = cluster.submit_held(&DAY.root, &place, FLAGS, Moment::Stage("map", 0.3))?;
         let leader = cluster.leader()?;
         away(cluster)?;
         cluster.release_but(Fault::KillCoordinator(leader))?;
@@ -171,9 +168,8 @@ fn consul_that_hangs() -> Result<()> {
 fn consul_that_restarts_at_once() -> Result<()> {
     with_cluster(setup(), |cluster| {
         let place = Place::new()?;
-        let job = cluster.client().submit(&DAY.root, &place, FLAGS)?;
+        let (job, _) = cluster.submit_held(&DAY.root, &place, FLAGS, Moment::Stage("reduce", 0.3))?;
         let id = job.id.clone();
-        cluster.hold(&id, Moment::Stage("reduce", 0.3))?;
         agent(cluster)?.restart()?;
         cluster.release_but(Fault::KillAllWorkers)?;
         DAY.check_summary(&place, &job.done()?)?;

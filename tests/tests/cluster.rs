@@ -2,6 +2,7 @@
 //! running job, cancels. What happens when something breaks is in `chaos`; wrong usage in `cluster_errors`.
 
 use anyhow::{Context, Result, ensure};
+use tally_tests::cluster::faults::Moment;
 use tally_tests::cluster::truth::Truth;
 use tally_tests::cluster::{Cluster, Setup, with_cluster};
 use tally_tests::golden::{CASES, Case, DATE};
@@ -70,8 +71,9 @@ fn a_small_job_passes_a_large_one() -> Result<()> {
     with_cluster(Setup::default(), |cluster| {
         let client = cluster.client();
         let (place, small_place) = (Place::new()?, Place::new()?);
-        let first = client.submit(&large.root, &place, &["--shard-bytes", "200KB"])?;
-        client.wait_for_job(&first.id, "the map stage", |job| job.phase == "map")?;
+        let map = Moment::Stage("map", 0.1);
+        let (first, _) = cluster.submit_held(&large.root, &place, &["--shard-bytes", "200KB"], map)?;
+        cluster.release()?;
         let case = Case::new("case-05");
         let summary = client.submit_command(&case.dir, &small_place, &[]).run()?.summary()?;
         let meanwhile = client.job(&first.id)?;
@@ -88,7 +90,8 @@ fn the_same_submit_finds_the_running_job_and_another_is_refused() -> Result<()> 
         let client = cluster.client();
         let place = Place::new()?;
         let flags = ["--shard-bytes", "100KB"];
-        let first = client.submit(&truth.root, &place, &flags)?;
+        // Held, so that it is not over too soon.
+        let (first, _) = cluster.submit_held(&truth.root, &place, &flags, Moment::Stage("map", 0.0))?;
         for _ in 0..3 {
             let again = client.submit_detached(&truth.root, &place, &flags)?;
             ensure!(again == first.id, "{again} beside {}", first.id);
@@ -99,6 +102,7 @@ fn the_same_submit_finds_the_running_job_and_another_is_refused() -> Result<()> 
         refused.expect_failure(1, &["refuses", &first.id])?;
         let running: Vec<_> = client.jobs()?.into_iter().map(|job| job.job_id).collect();
         ensure!(running == [first.id.clone()], "{running:?}");
+        cluster.release()?;
         truth.check_summary(&place, &first.done()?)?;
         // Afterwards the place is free for others.
         let summary = client.submit_command(&case.dir, &place, &[]).run()?.summary()?;
@@ -113,15 +117,14 @@ fn cancel_frees_everything_and_disturbs_nobody() -> Result<()> {
     let flags = ["--shard-bytes", "100KB", "--partitions", "24", "--target-file-size", "1MB"];
     with_cluster(Setup::default(), |cluster| {
         let client = cluster.client();
-        // A write is over too soon to be met.
-        for stage in ["map", "reduce"] {
+        for stage in ["map", "reduce", "write"] {
             let (place, other_place) = (Place::new()?, Place::new()?);
             place.put_old_output(DATE)?;
             let before = snapshot(&place.published())?;
-            let job = client.submit(&truth.root, &place, &flags)?;
-            client.wait_for_job(&job.id, stage, |job| job.phase == stage)?;
+            let (job, _) = cluster.submit_held(&truth.root, &place, &flags, Moment::Stage(stage, 0.2))?;
             let other = client.submit(&truth.root, &other_place, &flags)?;
             client.tally("cancel").args([&job.id]).run()?.expect_code(0)?;
+            cluster.release()?;
             job.ended()?.expect_failure(3, &["cancelled"]).context(stage)?;
             check_unchanged(&before, &snapshot(&place.published())?).context(stage)?;
             truth.check_summary(&other_place, &other.done()?).context(stage)?;

@@ -22,6 +22,9 @@ pub struct Config {
     /// How often the output of one task may turn out unreadable and be made again. One time
     /// more fails the job. Outputs lost with their worker are not counted.
     pub max_output_losses: u32,
+    /// With how many outputs that could not be read from a holder all that it holds of the stage
+    /// counts as lost to the job, and is made again elsewhere.
+    pub max_holder_losses: u32,
     /// Silence after which a worker is lost. `None` where workers cannot fall silent (embedded).
     pub worker_timeout: Option<Duration>,
     /// How long a job with work to do waits while no worker takes tasks, before it fails.
@@ -68,6 +71,7 @@ impl Default for Config {
             retry_backoff_max: Duration::from_secs(30),
             max_excused: 8,
             max_output_losses: 4,
+            max_holder_losses: 2,
             worker_timeout: Some(Duration::from_secs(15)),
             no_workers_timeout: Duration::from_secs(300),
             speculation: Some(Speculation::default()),

@@ -1,6 +1,8 @@
 //! One job: its stages and what follows from how they stand (which are still wanted, which may
 //! start, which lost outputs are needed again). Commands are not given here.
 
+use std::collections::BTreeMap;
+
 use tally_proto::ids::{AttemptId, JobId, StageId, TaskId, WorkerId};
 
 use crate::shape::JobShape;
@@ -24,6 +26,8 @@ pub(crate) struct Job {
     pub order: u64,
     pub phase: Phase,
     pub stages: Vec<Stage>,
+    /// How many outputs could not be read from each holder.
+    unreadable: BTreeMap<WorkerId, u32>,
 }
 
 impl Job {
@@ -34,7 +38,14 @@ impl Job {
                 stages[read].readers.push(reader);
             }
         }
-        Self { order, phase: Phase::Running { waiting_since: None }, stages }
+        Self { order, phase: Phase::Running { waiting_since: None }, stages, unreadable: BTreeMap::new() }
+    }
+
+    /// Notes that an output could not be read from its holder; how many that are by now.
+    pub(crate) fn unreadable_at(&mut self, holder: &WorkerId) -> u32 {
+        let count = self.unreadable.entry(holder.clone()).or_default();
+        *count = count.saturating_add(1);
+        *count
     }
 
     pub(crate) fn stage(&self, stage: StageId) -> Option<&Stage> {

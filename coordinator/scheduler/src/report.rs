@@ -125,6 +125,9 @@ impl Scheduler {
 /// Marks the output that a consumer could not read as lost, if it is the one that the consumer
 /// was sent to.
 ///
+/// Where a holder's outputs prove unreadable one after another, all that it holds of the stage is
+/// lost with them.
+///
 /// An output made after the consumer started is not: another consumer's report was first, and
 /// this one, told of the old output, says nothing about the new one.
 fn fetch_lost(
@@ -163,6 +166,12 @@ fn fetch_lost(
     }
     stage.reruns += 1;
     stage.set(producer.index, TaskState::Ready);
+    // Finding out costs its reader a time-out: after some the rest is not tried.
+    if job.unreadable_at(&holder) >= config.max_holder_losses
+        && let Some(stage) = job.stage_mut(producer.stage)
+    {
+        stage.rerun_held(&holder);
+    }
     Ok(Verdict::Free)
 }
 

@@ -194,10 +194,25 @@ impl Stage {
         self.queues.held.get(worker).into_iter().flatten().copied()
     }
 
-    /// Notes that the outputs of a worker are gone.
+    /// Notes that the outputs of a worker are gone. What no stage reads is the job's result, which
+    /// lies where no worker takes it along.
     pub(crate) fn drop_outputs(&mut self, worker: &WorkerId) {
+        if self.readers.is_empty() {
+            return;
+        }
         for index in self.held(worker).collect::<Vec<_>>() {
             self.set(index, TaskState::Gone);
+        }
+    }
+
+    /// Makes all tasks ready whose output that worker holds, as nobody can read it there.
+    pub(crate) fn rerun_held(&mut self, worker: &WorkerId) {
+        for index in self.held(worker).collect::<Vec<_>>() {
+            if let Some(task) = self.task_mut(index) {
+                task.avoid(worker);
+            }
+            self.set(index, TaskState::Ready);
+            self.reruns += 1;
         }
     }
 

@@ -45,6 +45,8 @@ use writer::Writer;
 
 /// Events that may wait for the loop.
 const QUEUE: usize = 1024;
+/// How often views of jobs are brought up to date: as soon as anybody who looks could see.
+const SHOW: Duration = Duration::from_millis(20);
 
 /// What happens to the driver.
 pub enum Input {
@@ -103,7 +105,7 @@ pub struct Parts {
     pub doubt: Arc<Notify>,
     /// Jobs at a time.
     pub most_jobs: usize,
-    /// How often memory is looked at, and views are brought up to date.
+    /// How often memory is looked at, and those that drain.
     pub sample: Duration,
 }
 
@@ -189,7 +191,10 @@ impl Driver {
     pub async fn run(mut self, until: impl Future<Output = ()>) -> End {
         tokio::pin!(until);
         let mut sample = tokio::time::interval(self.sample);
-        sample.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut show = tokio::time::interval(SHOW);
+        for interval in [&mut sample, &mut show] {
+            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        }
         let end = loop {
             let now = self.now();
             let wait = self.scheduler.next_wakeup().map(|at| at.since(now));
@@ -202,6 +207,7 @@ impl Driver {
                     self.step(Event::Tick);
                 }
                 _ = sample.tick() => self.look(),
+                _ = show.tick(), if !self.jobs.is_empty() => self.show(),
                 () = &mut until => break End::Asked,
             }
             if let Some(end) = self.end.take() {
@@ -220,7 +226,6 @@ impl Driver {
     /// What is done now and then.
     fn look(&mut self) {
         self.memory.sample();
-        self.show();
         self.forgettable.retain(|job| self.scheduler.status(job).is_some() && !self.scheduler.forget(job));
         self.drain();
     }

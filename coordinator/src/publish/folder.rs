@@ -2,7 +2,7 @@
 //!
 //! Not here: which of that happens when (`publish`).
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -63,10 +63,44 @@ pub(super) fn folders_of(siblings: &Path, job: &JobId) -> Vec<PathBuf> {
     entries.filter(mine).map(|entry| entry.path()).collect()
 }
 
-pub(super) fn try_lock(folder: &Path) -> Option<File> {
-    let lock = File::open(folder.join(LOCK)).ok()?;
-    lock.try_lock().ok()?;
-    Some(lock)
+/// Whose a staging folder is.
+pub(super) enum Hold {
+    /// This process's, from now on.
+    Mine(File),
+    /// Somebody else has it in hand.
+    Others,
+    /// Nobody's: its lock went, as it does last, by somebody who died while he removed it.
+    Remains,
+}
+
+pub(super) fn try_hold(folder: &Path) -> Hold {
+    match File::open(folder.join(LOCK)) {
+        Ok(lock) => lock.try_lock().map_or(Hold::Others, |()| Hold::Mine(lock)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Hold::Remains,
+        Err(_) => Hold::Others,
+    }
+}
+
+/// Removes a staging folder, its lock last: a removal that breaks off leaves a folder that the next
+/// can take over.
+fn clear(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name() == LOCK {
+            continue;
+        }
+        let path = entry.path();
+        let removed = match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(path),
+            false => fs::remove_file(path),
+        };
+        match removed {
+            // Somebody else removes it, too.
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    fs::remove_dir_all(folder)
 }
 
 /// Makes a folder that is empty.
@@ -118,7 +152,7 @@ pub(super) fn remove(folder: &Path, siblings: &Path, created: &[PathBuf]) {
         }
         _ => {}
     };
-    quiet(fs::remove_dir_all(folder), folder);
+    quiet(clear(folder), folder);
     // Only empty folders go: another job may have its own there.
     quiet(fs::remove_dir(siblings), siblings);
     for folder in created.iter().rev() {
@@ -186,17 +220,18 @@ pub(super) fn clean_dead(siblings: &Path) -> Result<(), PublishError> {
         let folder = entry.path();
         let making = entry.file_name().as_encoded_bytes().starts_with(b".");
         let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
-        let lock = File::open(folder.join(LOCK));
-        // A folder that is being made has no lock yet, but not for long.
-        if making || lock.is_err() {
+        if making {
             if age.is_some_and(|age| age > MAKING_TIME) {
                 remove(&folder, siblings, &[]);
             }
             continue;
         }
-        if lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock))) {
-            continue;
-        }
+        // Held until it is removed.
+        let _held = match try_hold(&folder) {
+            Hold::Mine(lock) => Some(lock),
+            Hold::Remains => None,
+            Hold::Others => continue,
+        };
         if let Ok(target) = fs::read(folder.join(INTENT)) {
             use std::os::unix::ffi::OsStringExt;
             let target = PathBuf::from(std::ffi::OsString::from_vec(target));

@@ -69,8 +69,10 @@ fn an_abort_leaves_the_old_day_and_no_new_folder() {
 fn a_dead_jobs_staging_is_removed_and_a_living_ones_kept() {
     let root = tempfile::tempdir().unwrap();
     let folder = dead(root.path(), "dead", "dead");
+    let removed_in_part = dead(root.path(), "older", "older");
+    fs::remove_file(removed_in_part.join(LOCK)).unwrap();
     let living = stage(root.path(), "living", "alive");
-    assert!(!folder.exists());
+    assert!(!folder.exists() && !removed_in_part.exists());
     drop(stage(root.path(), "third", "third"));
     assert!(living.folder.exists());
     publish(living).unwrap();
@@ -187,9 +189,16 @@ fn a_decided_publish_is_carried_out_once_whoever_does_it() {
     exchange(&staging.folder.join(DAY), &staging.target).unwrap();
     staging.leave();
     assert_eq!((finish(&commit), files(root.path())), (Finished::Done, vec!["two".to_string()]));
-    // Somebody removed what was staged.
+    // The leader died while it removed the old day.
     let staging = stage(root.path(), "a", "three");
     let commit = staging.commit(&[(0, 7)]).unwrap();
+    exchange(&staging.folder.join(DAY), &staging.target).unwrap();
+    fs::remove_file(staging.folder.join(LOCK)).unwrap();
+    staging.leave();
+    assert_eq!((finish(&commit), files(root.path())), (Finished::Done, vec!["three".to_string()]));
+    // Somebody removed what was staged.
+    let staging = stage(root.path(), "a", "four");
+    let commit = staging.commit(&[(0, 7)]).unwrap();
     drop(staging);
-    assert_eq!((finish(&commit), files(root.path())), (Finished::Gone, vec!["two".to_string()]));
+    assert_eq!((finish(&commit), files(root.path())), (Finished::Gone, vec!["three".to_string()]));
 }

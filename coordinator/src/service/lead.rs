@@ -19,7 +19,7 @@ use crate::journal::store::StateDir;
 
 /// Bytes of footers that are kept while inputs are planned.
 const FOOTER_BYTES: usize = 32 << 20;
-/// How often views are brought up to date.
+/// How often memory is looked at, and those that drain.
 const SAMPLE: Duration = Duration::from_millis(200);
 /// How often it is looked for a later epoch.
 const LOOK_FOR_EPOCHS: Duration = Duration::from_secs(2);

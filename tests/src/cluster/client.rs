@@ -16,6 +16,8 @@ use crate::wait::{PATIENT, wait_every};
 
 /// Exit code of commands that found nobody who leads.
 pub const NO_LEADER: i32 = 5;
+/// Exit code of a coordinator that stopped because another leads.
+pub const DEPOSED: i32 = 20;
 /// How long anything in a test may take before it counts as hung.
 pub const DEADLINE: Duration = Duration::from_secs(90);
 
@@ -58,6 +60,11 @@ impl Client {
     /// `tally SUBCOMMAND` for this cluster.
     pub fn tally(&self, subcommand: &str) -> Tally {
         Tally::new(subcommand).args(&self.flags)
+    }
+
+    /// `tally worker drain` of this worker.
+    pub fn drain_command(&self, worker: &str) -> Tally {
+        Tally::new("worker").args(["drain"]).args(&self.flags).args(["--", worker])
     }
 
     /// `tally submit` of the golden date of the day under `root` into `place`, with JSON output.

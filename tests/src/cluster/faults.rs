@@ -2,15 +2,17 @@
 //! the job, never a span of time. Not here: what must hold afterwards.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
 use super::Cluster;
-use super::client::DEADLINE;
+use super::client::{DEADLINE, Submitted};
 use super::proxy::Proxy;
+use super::server::Server;
 use super::view::{JobView, WorkerView};
-use crate::wait::wait_every;
+use crate::output::Place;
+use crate::wait::{wait_every, wait_for};
 
 /// A moment of a job.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,40 +32,121 @@ impl std::fmt::Display for Moment {
     }
 }
 
-/// Is this share of the tasks of stage `name` done, but not all?
-fn within(job: &JobView, name: &str, share: f64) -> bool {
-    let stage = job.stages.iter().find(|stage| stage.name == name);
-    job.phase == name
-        && stage.is_some_and(|stage| {
-            stage.done as f64 >= share * stage.tasks as f64 && stage.done < stage.tasks && stage.tasks > 0
-        })
+/// Names of the phases of a job, in their order.
+const PHASES: [&str; 5] = ["plan", "map", "reduce", "write", "publish"];
+/// How long the workers go on between two looks while the moment is far, and while it may be near: less than a task
+/// takes, so that no stage is missed, on however fast a machine.
+const STRIDE: Duration = Duration::from_millis(5);
+const STEP: Duration = Duration::from_millis(1);
+/// A coordinator shows how its jobs stand at least this often.
+const SHOWN: Duration = Duration::from_millis(50);
+
+fn place(phase: &str) -> usize {
+    PHASES.iter().position(|name| *name == phase).unwrap_or(PHASES.len())
+}
+
+impl Moment {
+    /// The stage that it is in, or that goes before it.
+    fn stage(self) -> &'static str {
+        match self {
+            Moment::Stage(name, _) => name,
+            Moment::Committed => "write",
+        }
+    }
+
+    /// Is the job there, as far as this can be seen?
+    fn is_now(self, job: &JobView) -> bool {
+        match self {
+            Moment::Stage(name, share) => job.stages.iter().any(|stage| {
+                let there = stage.name == name && job.phase == name && stage.tasks > 0;
+                there && stage.done as f64 >= share * stage.tasks as f64 && stage.done < stage.tasks
+            }),
+            Moment::Committed => job.phase == "write",
+        }
+    }
 }
 
 impl Cluster {
-    /// Waits for the moment and freezes all workers in it, so that the job stays there while the test does something
-    /// to it; [`Cluster::release_but`] lets it go on. Takes far less time than any timeout of the cluster.
+    /// Submits a job and lets it go, step by step, to the moment, in which all workers stay frozen while the test does
+    /// something; [`Cluster::release_but`] lets the job go on. Takes far less time than any timeout of the cluster.
     ///
     /// # Errors
-    /// The job went past the moment.
-    pub fn hold(&mut self, job: &str, moment: Moment) -> Result<JobView> {
+    /// The job ends before, or went past the moment.
+    pub fn submit_held(
+        &mut self,
+        root: &Path,
+        place: &Place,
+        flags: &[&str],
+        moment: Moment,
+    ) -> Result<(Submitted, JobView)> {
+        self.freeze_workers()?;
+        let job = self.client().submit(root, place, flags)?;
+        let held = self.hold(&job.id, moment).with_context(|| format!("holding the job at {moment}"))?;
+        Ok((job, held))
+    }
+
+    /// The same for a job that runs; the workers are frozen by now.
+    fn hold(&mut self, job: &str, moment: Moment) -> Result<JobView> {
         let client = self.client();
-        match moment {
-            Moment::Stage(name, share) => {
-                client.wait_for_job(job, &moment.to_string(), |job| within(job, name, share))?;
+        wait_for(&moment.to_string(), DEADLINE, || {
+            let seen = client.job(job)?;
+            let past = place(&seen.phase) > place(moment.stage());
+            ensure!(!past && !seen.is_over(), "the job went past it: {seen:?}");
+            if moment.is_now(&seen) {
+                return Ok(Some(()));
             }
-            Moment::Committed => self.wait_committed(job)?,
+            let near = place(&seen.phase) + 1 >= place(moment.stage());
+            self.step(if near { STEP } else { STRIDE })?;
+            Ok(None)
+        })?;
+        if moment == Moment::Committed {
+            self.each_worker(Server::thaw)?;
+            let record = self.wait_committed();
+            self.freeze_workers()?;
+            record?;
+            return client.job(job);
         }
+        let held = self.settled(job)?;
+        ensure!(moment.is_now(&held), "the job went past it: {held:?}");
+        Ok(held)
+    }
+
+    /// Lets the workers go on for a moment.
+    fn step(&mut self, span: Duration) -> Result<()> {
+        self.each_worker(Server::thaw)?;
+        std::thread::sleep(span);
+        self.freeze_workers()
+    }
+
+    /// Freezes all workers that run.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn freeze_workers(&mut self) -> Result<()> {
+        self.each_worker(Server::freeze)
+    }
+
+    fn each_worker(&mut self, act: impl Fn(&mut Server) -> Result<()>) -> Result<()> {
         for worker in &mut self.workers {
             if worker.process.ended()?.is_none() {
-                worker.process.freeze()?;
+                act(&mut worker.process)?;
             }
         }
-        let held = client.job(job)?;
-        if let Moment::Stage(name, _) = moment {
-            let stage = held.stage(name)?;
-            ensure!(stage.done < stage.tasks, "the job went past {moment}: {held:?}");
-        }
-        Ok(held)
+        Ok(())
+    }
+
+    /// How a job stands whose workers are frozen, once all that they had said is heard and shown.
+    fn settled(&self, job: &str) -> Result<JobView> {
+        let client = self.client();
+        let mut last = client.job(job)?;
+        let mut since = Instant::now();
+        wait_for("a job that stands still", DEADLINE, || {
+            let seen = client.job(job)?;
+            if seen.stages != last.stages || seen.phase != last.phase {
+                (last, since) = (seen, Instant::now());
+            }
+            Ok((since.elapsed() > SHOWN).then(|| last.clone()))
+        })
     }
 
     /// Lets all workers that are left go on, but not one that the fault has frozen.
@@ -79,10 +162,17 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits, as attentively as a process can, until the job's decision to publish lies in the journal.
-    fn wait_committed(&self, job: &str) -> Result<()> {
-        let client = self.client();
-        client.wait_for_job(job, "the write stage", |job| job.phase == "write" || job.phase == "publish")?;
+    /// Lets all workers that are left go on.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn release(&mut self) -> Result<()> {
+        self.each_worker(Server::thaw)
+    }
+
+    /// Waits, as attentively as a process can, until the job's decision to publish lies in the journal: the next
+    /// record, as only this job runs, and it writes by now.
+    fn wait_committed(&self) -> Result<()> {
         let before = self.newest_record()?;
         wait_every(Duration::ZERO, "the commit record", DEADLINE, || {
             Ok((self.newest_record()? > before).then_some(()))
@@ -160,7 +250,7 @@ pub enum Fault {
 }
 
 impl Cluster {
-    /// Makes it happen. Workers that are frozen by [`Cluster::hold`] stay so.
+    /// Makes it happen. Workers that are frozen by [`Cluster::submit_held`] stay so.
     ///
     /// # Errors
     /// The process is not in the state for it.
@@ -171,7 +261,7 @@ impl Cluster {
             Fault::DrainWorker(at, Drain::Signal) => self.workers[at].process.terminate(),
             Fault::DrainWorker(at, Drain::Command) => {
                 let id = self.worker_id(at)?;
-                self.client().tally("worker").args(["drain", &id]).run()?.expect_code(0).map(drop)
+                self.client().drain_command(&id).run()?.expect_code(0).map(drop)
             }
             Fault::FreezeWorker(at) => self.workers[at].process.freeze(),
             Fault::CutData(at) => self.ways(at).map(|(_, data)| data.cut()),

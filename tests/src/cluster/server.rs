@@ -20,6 +20,8 @@ pub struct Server {
     child: Child,
     log: PathBuf,
     ended: Option<ExitStatus>,
+    /// An exit code other than 0 with which it ended as it should.
+    agreed: Option<i32>,
 }
 
 impl Server {
@@ -31,7 +33,7 @@ impl Server {
         let file = File::create(log).with_context(|| format!("writing {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let child = command.spawn().with_context(|| format!("starting {name}: {command:?}"))?;
-        Ok(Self { name: name.to_owned(), child, log: log.to_path_buf(), ended: None })
+        Ok(Self { name: name.to_owned(), child, log: log.to_path_buf(), ended: None, agreed: None })
     }
 
     /// What the test calls it.
@@ -118,16 +120,28 @@ impl Server {
         Ok(())
     }
 
-    /// Checks that it runs, or that only a signal of the test's ended it: a crash is found where it happened.
+    /// Waits until it has ended with this exit code, which is then no crash.
     ///
     /// # Errors
-    /// It ended with an exit code other than 0.
+    /// It ends otherwise, or not in time.
+    pub fn wait_code(&mut self, code: i32, deadline: Duration) -> Result<()> {
+        let status = self.wait(deadline)?;
+        ensure!(status.code() == Some(code), "{} ended with {status}, not with exit code {code}", self.name);
+        self.agreed = Some(code);
+        Ok(())
+    }
+
+    /// Checks that it runs, or that only a signal of the test's ended it, or that it ended as agreed: a crash is found
+    /// where it happened.
+    ///
+    /// # Errors
+    /// It ended with an exit code other than 0 or the agreed one.
     pub fn check_no_crash(&mut self) -> Result<()> {
         match self.ended()? {
-            Some(status) if !status.success() && status.signal() != Some(Signal::KILL.as_raw()) => {
-                bail!("{} crashed: {status}", self.name)
-            }
-            _ => Ok(()),
+            None => Ok(()),
+            Some(status) if status.success() || status.signal() == Some(Signal::KILL.as_raw()) => Ok(()),
+            Some(status) if self.agreed.is_some() && status.code() == self.agreed => Ok(()),
+            Some(status) => bail!("{} crashed: {status}", self.name),
         }
     }
 
@@ -188,6 +202,9 @@ mod tests {
         let mut crashed = shell("exit 3", dir.path());
         crashed.wait(Duration::from_secs(10)).unwrap();
         assert!(crashed.check_no_crash().is_err());
+        assert!(crashed.wait_code(4, Duration::from_secs(10)).is_err() && crashed.check_no_crash().is_err());
+        crashed.wait_code(3, Duration::from_secs(10)).unwrap();
+        crashed.check_no_crash().unwrap();
         let mut killed = shell("sleep 100", dir.path());
         killed.kill().unwrap();
         killed.check_no_crash().unwrap();

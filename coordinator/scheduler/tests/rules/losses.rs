@@ -154,6 +154,24 @@ fn written_parts_need_no_worker() {
     rig.lose("w0");
     assert_eq!(rig.stage(2).done, 1);
     assert_eq!(rig.stage(2).reruns, 0);
+    // They are part of what is published.
+    assert_eq!(rig.outputs(2), ["0@w0-a0"]);
+}
+
+#[test]
+fn a_holder_that_nobody_can_read_from_is_not_tried_output_by_output() {
+    let (mut rig, _) = Rig::started(config(), &[4], 3, &[1, 1, 1, 1]);
+    rig.join("w1", 1);
+    rig.drain("w0");
+    for task in 0..4 {
+        rig.ok("w0", &format!("s0-t{task}-a0"));
+    }
+    assert_eq!(rig.plan("j", 1, &[1]), ["start w1 j-s1-t0-a0"]);
+    // The first loss is one output's; the second is the holder's.
+    assert_eq!(rig.err("w1", "s1-t0-a0", fetch_lost("w0", "s0-t0-a0")), ["start w1 j-s0-t0-a1"]);
+    assert_eq!((rig.stage(0).reruns, rig.ok("w1", "s0-t0-a1")), (1, vec!["start w1 j-s1-t0-a1".to_owned()]));
+    assert_eq!(rig.err("w1", "s1-t0-a1", fetch_lost("w0", "s0-t1-a0")), ["start w1 j-s0-t1-a1"]);
+    assert_eq!((rig.stage(0).reruns, rig.outputs(0)), (4, vec!["0@w1-a1".to_owned()]));
 }
 
 #[test]

@@ -28,6 +28,7 @@ pub fn config() -> Config {
         retry_backoff_max: Duration::ZERO,
         max_excused: 2,
         max_output_losses: 2,
+        max_holder_losses: 2,
         worker_timeout: None,
         no_workers_timeout: millis(1000),
         speculation: None,

@@ -160,6 +160,10 @@ impl World {
                 return self.wrong(&format!("job {id}: {:?} is not what was said", status.state));
             }
             for (at, stage) in (0u32..).zip(&status.stages) {
+                let published = job.publishing && !over && job.is_result(StageId(at));
+                if published && self.scheduler.outputs(id, StageId(at)).count() != stage.tasks {
+                    return self.wrong(&format!("job {id} is published without all of stage {at}"));
+                }
                 if stage.pending + stage.waiting + stage.running + stage.done != stage.tasks {
                     return self.wrong(&format!("job {id}: a task of stage {at} is lost: {stage:?}"));
                 }
@@ -194,7 +198,11 @@ impl World {
             if self.present.get(&winner.task).is_some_and(|held| *held != winner.attempt) {
                 return self.wrong(&format!("{winner} wins beside attempt {before:?}"));
             }
-            if !self.succeeded.contains(&winner) || !self.believed.contains_key(&worker) {
+            // A job's result lies elsewhere, whatever becomes of who made it.
+            let is_result =
+                self.jobs.get(&winner.task.job).is_some_and(|job| job.is_result(winner.task.stage));
+            let here = is_result || self.believed.contains_key(&worker);
+            if !self.succeeded.contains(&winner) || !here {
                 return self.wrong(&format!("{winner} on {worker} is no output"));
             }
             if self.wanted.iter().any(|attempt| attempt.task == winner.task) {

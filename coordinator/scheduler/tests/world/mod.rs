@@ -71,6 +71,13 @@ pub struct SimJob {
     publishing: bool,
 }
 
+impl SimJob {
+    /// Whether no other stage reads that one's outputs.
+    fn is_result(&self, stage: StageId) -> bool {
+        !self.reads.iter().flatten().any(|read| *read == stage)
+    }
+}
+
 /// How often things happened, to show that the world does go wrong.
 #[derive(Debug, Default, Clone)]
 pub struct Tally {
@@ -121,6 +128,7 @@ fn config(first_attempt: u32) -> Config {
         retry_backoff_max: Duration::from_millis(200),
         max_excused: 3,
         max_output_losses: 3,
+        max_holder_losses: 2,
         worker_timeout: Some(Duration::from_millis(WORKER_TIMEOUT)),
         no_workers_timeout: Duration::from_millis(5000),
         speculation: Some(rule),
