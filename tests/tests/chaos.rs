@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use tally_tests::cluster::faults::{Drain, Fault, Moment};
 use tally_tests::cluster::nodes::QUICK;
 use tally_tests::cluster::truth::Truth;
+use tally_tests::cluster::view::JobView;
 use tally_tests::cluster::{Cluster, Setup, with_cluster};
 use tally_tests::output::Place;
 
@@ -34,6 +35,8 @@ enum Again {
     Nothing,
     /// As many as the struck worker held, at most.
     WhatWasLost,
+    /// That, and what it made since, where nobody could read it.
+    WhatNobodyReads,
 }
 
 struct Case {
@@ -47,7 +50,7 @@ struct Case {
 fn check(cluster: &mut Cluster, case: &Case) -> Result<()> {
     let client = cluster.client();
     let place = Place::new()?;
-    let (job, _) = cluster.submit_held(&DAY.root, &place, FLAGS, case.at)?;
+    let (job, before) = cluster.submit_held(&DAY.root, &place, FLAGS, case.at)?;
     let id = job.id.clone();
     let held = match case.fault {
         Fault::KillWorker(at) | Fault::FreezeWorker(at) | Fault::CutData(at) | Fault::CutControl(at) => {
@@ -70,6 +73,7 @@ fn check(cluster: &mut Cluster, case: &Case) -> Result<()> {
     let most = match case.again {
         Again::Nothing => 0,
         Again::WhatWasLost => held,
+        Again::WhatNobodyReads => held + to_come(&before, &over)?,
     };
     ensure!(
         over.reruns() <= most,
@@ -78,6 +82,14 @@ fn check(cluster: &mut Cluster, case: &Case) -> Result<()> {
     );
     cluster.wait_attached(3)?;
     cluster.wait_empty()
+}
+
+/// Outputs that were yet to be made for others to read.
+fn to_come(before: &JobView, over: &JobView) -> Result<u64> {
+    ["map", "reduce"]
+        .map(|name| Ok(over.stage(name)?.tasks - before.stage(name).map_or(0, |stage| stage.done)))
+        .into_iter()
+        .sum()
 }
 
 const STAGES: [Moment; 3] =
@@ -129,7 +141,7 @@ fn cut_networks() -> Result<()> {
     check_stages(
         Setup { proxied: true, ..Setup::default() },
         &[
-            (Fault::CutData(0), Mend::Afterwards, Again::WhatWasLost),
+            (Fault::CutData(0), Mend::Afterwards, Again::WhatNobodyReads),
             (Fault::CutControl(1), Mend::Afterwards, Again::WhatWasLost),
             (Fault::BreakControl(2), Mend::AtOnce, Again::Nothing),
         ],

@@ -174,6 +174,12 @@ impl Scheduler {
         outputs.map(|(index, output)| (index, &output.worker, output.attempt))
     }
 
+    /// How many outputs of live jobs a worker holds, whether or not somebody still reads them.
+    pub fn outputs_held_by(&self, worker: &WorkerId) -> usize {
+        let stages = self.jobs.values().flat_map(|job| &job.stages);
+        stages.filter(|stage| !stage.readers.is_empty()).map(|stage| stage.held(worker).count()).sum()
+    }
+
     /// The outputs on a worker that open stages of live jobs still read: what a drain has to
     /// hand over. Others may be dropped with the worker.
     pub fn outputs_needed_from(&self, worker: &WorkerId) -> Vec<AttemptId> {

@@ -236,7 +236,7 @@ impl Driver {
         let Some(fleet) = self.fleet.remote() else { return (vec![], false) };
         let mut later = fleet.members().iter().filter(|(id, _)| after.is_none_or(|after| *id > after));
         let status = |(id, member): (&WorkerId, &Member)| {
-            let outputs = self.scheduler.outputs_needed_from(id).len() as u64;
+            let outputs = self.scheduler.outputs_held_by(id) as u64;
             v1::WorkerStatus { outputs, ..member.status() }
         };
         let page: Vec<_> = later.by_ref().take(most).map(status).collect();

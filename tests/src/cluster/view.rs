@@ -81,7 +81,7 @@ pub struct WorkerView {
     pub running: u32,
     pub memory_used: u64,
     pub spilled_bytes: u64,
-    /// Task outputs that it keeps.
+    /// Task outputs of live jobs that it keeps.
     pub outputs: u64,
 }
 

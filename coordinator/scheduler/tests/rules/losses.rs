@@ -217,6 +217,7 @@ fn outputs_that_nobody_reads_any_more_are_not_to_be_handed_over() {
     let mut rig = writing();
     assert_eq!(rig.scheduler.outputs_needed_from(&worker("w0")), [crate::rig::attempt("s1-t0-a0")]);
     rig.ok("w0", "s2-t0-a0");
+    assert_eq!(rig.scheduler.outputs_held_by(&worker("w0")), 2, "all but the written part");
     rig.ok("w1", "s2-t1-a0");
     assert!(rig.scheduler.outputs_needed_from(&worker("w0")).is_empty());
 }
