@@ -3,7 +3,6 @@
 
 #![cfg(test)]
 
-use std::future::Future;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,9 +10,10 @@ use consul_api_client::{Client, Config, SessionId};
 use tally_coordinator::election::{Election, Standing};
 use tally_proto::Epoch;
 use tally_tests::consul::{ConsulAgent, Setup};
+use tally_tests::wait::eventually;
 use tally_worker::consul::{Consul, LeaderRecord};
 use tally_worker::leader::{Found, Leader, Source};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const KEY: &str = "teams/a/leader";
@@ -47,20 +47,6 @@ async fn standing(
 
 async fn leads(election: &Election) -> Result<()> {
     standing(election, "leads", |standing| *standing == Standing::Lead).await.map(|_| ())
-}
-
-async fn eventually<T, F: Future<Output = Result<Option<T>>>>(
-    what: &str,
-    mut ask: impl FnMut() -> F,
-) -> Result<T> {
-    let start = Instant::now();
-    while start.elapsed() < DEADLINE {
-        if let Some(value) = ask().await? {
-            return Ok(value);
-        }
-        sleep(Duration::from_millis(20)).await;
-    }
-    bail!("never {what}")
 }
 
 async fn session(agent: &ConsulAgent) -> Result<SessionId> {

@@ -4,20 +4,20 @@
 #![cfg(test)]
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use consul_api_client::{CheckStatus, Client, Config, KvPair, ServiceHealth, Which};
 use serde_json::json;
 use tally_tests::consul::{ConsulAgent, Setup};
+use tally_tests::wait::eventually;
 use tally_worker::consul::Consul;
 use tally_worker::membership::{Kind, Member, Membership, Registration};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
@@ -44,20 +44,6 @@ async fn process() -> Result<(String, JoinHandle<()>)> {
 fn member(address: &str) -> Member {
     let facts = BTreeMap::from([("version".to_string(), "0.1.0".to_string())]);
     Member { kind: Kind::Worker, id: "w-1".into(), address: address.into(), facts }
-}
-
-async fn eventually<T, F: Future<Output = Result<Option<T>>>>(
-    what: &str,
-    mut ask: impl FnMut() -> F,
-) -> Result<T> {
-    let start = Instant::now();
-    while start.elapsed() < DEADLINE {
-        if let Some(value) = ask().await? {
-            return Ok(value);
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
-    bail!("never {what}")
 }
 
 /// The service, once it has this status; `None`: once it is gone.

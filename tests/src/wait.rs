@@ -43,9 +43,45 @@ pub fn wait_every<T>(
     }
 }
 
+/// How long [`eventually`] waits.
+const LONG: Duration = Duration::from_secs(60);
+
+/// Asks until there is an answer, on a runtime.
+///
+/// # Errors
+/// Names `what` when a minute passes first; an error of the question itself ends the wait at once.
+pub async fn eventually<T, F: Future<Output = Result<Option<T>>>>(
+    what: &str,
+    mut ask: impl FnMut() -> F,
+) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = ask().await? {
+            return Ok(value);
+        }
+        if start.elapsed() > LONG {
+            bail!("waited {:.1} s in vain for {what}", LONG.as_secs_f64());
+        }
+        tokio::time::sleep(PATIENT).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_question_is_asked_until_it_is_answered() {
+        let mut asked = 0;
+        let ask = || {
+            asked += 1;
+            let answer = (asked == 3).then_some(asked);
+            async move { Ok(answer) }
+        };
+        assert_eq!(eventually("three questions", ask).await.unwrap(), 3);
+        let wrong = eventually::<(), _>("sense", || async { bail!("nonsense") }).await;
+        assert!(wrong.unwrap_err().to_string().contains("nonsense"));
+    }
 
     #[test]
     fn gives_the_value_once_it_is_there() {

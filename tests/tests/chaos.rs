@@ -11,7 +11,8 @@ use tally_tests::cluster::nodes::QUICK;
 use tally_tests::cluster::truth::Truth;
 use tally_tests::cluster::view::JobView;
 use tally_tests::cluster::{Cluster, Setup, with_cluster};
-use tally_tests::output::Place;
+use tally_tests::golden::DATE;
+use tally_tests::output::{Place, check_unchanged, snapshot};
 
 /// A job of many small tasks in all stages.
 const FLAGS: &[&str] = &["--shard-bytes", "100KB", "--partitions", "24", "--target-file-size", "1MB"];
@@ -171,6 +172,57 @@ fn a_coordinator_that_dies_while_it_publishes() -> Result<()> {
                 again: Again::Nothing,
             };
             check(cluster, &case).with_context(|| format!("round {round}"))?;
+        }
+        Ok(())
+    })
+}
+
+/// A worker that lags has a second attempt of its task beside it; once it goes on, nothing of what it made is lost.
+#[test]
+fn a_slow_worker() -> Result<()> {
+    // With the timeouts that users get: it counts as slow before it counts as gone.
+    with_cluster(Setup::default(), |cluster| {
+        let place = Place::new()?;
+        let (job, _) = cluster.submit_held(&DAY.root, &place, FLAGS, Moment::Stage("map", 0.9))?;
+        let lag = Fault::FreezeWorker(0);
+        cluster.release_but(lag)?;
+        let second = |job: &JobView| job.stages.iter().any(|stage| stage.second_attempts > 0);
+        cluster.client().wait_for_job(&job.id, "a second attempt", second)?;
+        cluster.mend(lag)?;
+        let id = job.id.clone();
+        DAY.check_summary(&place, &job.done()?)?;
+        let over = cluster.client().job(&id)?;
+        ensure!(over.reruns() == 0, "finished tasks were done again: {over:?}");
+        cluster.wait_attached(3)?;
+        cluster.wait_empty()
+    })
+}
+
+/// Without any worker a job waits, and says so; with new ones it goes on, and without them it fails in time, saying why.
+#[test]
+fn no_worker_is_left() -> Result<()> {
+    let limit = ["--no-workers-timeout", "6000"];
+    let coordinator_flags = [QUICK, &limit].concat();
+    with_cluster(Setup { coordinator_flags, ..Setup::default() }, |cluster| {
+        for come_back in [true, false] {
+            let context = || format!("workers come back: {come_back}");
+            let place = Place::new()?;
+            place.put_old_output(DATE)?;
+            let before = snapshot(&place.published())?;
+            let (job, _) = cluster.submit_held(&DAY.root, &place, FLAGS, Moment::Stage("reduce", 0.3))?;
+            cluster.strike(Fault::KillAllWorkers)?;
+            let waits = |job: &JobView| job.state == "waiting_for_workers";
+            cluster.client().wait_for_job(&job.id, "a job that waits", waits).with_context(context)?;
+            if come_back {
+                cluster.mend(Fault::KillAllWorkers)?;
+                DAY.check_summary(&place, &job.done()?).with_context(context)?;
+            } else {
+                job.ended()?.expect_failure(1, &["no worker", "6 s"]).with_context(context)?;
+                check_unchanged(&before, &snapshot(&place.published())?)?;
+                cluster.mend(Fault::KillAllWorkers)?;
+            }
+            cluster.wait_attached(3)?;
+            cluster.wait_empty()?;
         }
         Ok(())
     })
