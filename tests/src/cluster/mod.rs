@@ -24,7 +24,6 @@ use client::{Client, DEADLINE};
 use nodes::{Coordinator, Worker};
 use proxy::Network;
 use server::tail;
-use view::WorkerView;
 
 /// Lines of each log that a failure shows.
 const SHOWN: usize = 60;
@@ -65,8 +64,6 @@ pub struct Cluster {
     pub workers: Vec<Worker>,
     pub consul: Option<ConsulAgent>,
     setup: Setup,
-    /// What a worker has in use before it ever did anything, in bytes.
-    idle_memory: u64,
     network: Network,
     dir: TempDir,
 }
@@ -101,7 +98,7 @@ impl Cluster {
         }
         let (coordinators, workers) = (Vec::new(), Vec::new());
         let network = Network::new()?;
-        let mut cluster = Self { coordinators, workers, consul, setup, idle_memory: 0, network, dir };
+        let mut cluster = Self { coordinators, workers, consul, setup, network, dir };
         match cluster.start_all() {
             Ok(()) => Ok(Some(cluster)),
             Err(error) => Err(anyhow!("{error:?}\n{}", cluster.logs())),
@@ -115,13 +112,7 @@ impl Cluster {
         for _ in 0..self.setup.workers {
             self.add_worker()?;
         }
-        self.wait_attached(self.setup.workers)?;
-        // Its first beat tells.
-        let beaten = self.client().wait_for_workers("the workers' first beats", |workers| {
-            workers.iter().all(|worker| worker.memory_used > 0)
-        })?;
-        self.idle_memory = beaten.iter().map(|worker| worker.memory_used).min().unwrap_or(0);
-        Ok(())
+        self.wait_attached(self.setup.workers)
     }
 
     /// One coordinator more.
@@ -190,17 +181,14 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until no worker keeps anything: no output, no memory but what it had from
-    /// the start, no file.
+    /// Waits until no worker keeps anything: no output, no file.
     ///
     /// # Errors
     /// Something is left.
     pub fn wait_empty(&self) -> Result<()> {
         let client = self.client();
         client.wait_for_workers("workers without outputs", |workers| {
-            let empty =
-                |worker: &WorkerView| (worker.outputs, worker.running, worker.memory_used) == (0, 0, 0);
-            workers.iter().all(empty)
+            workers.iter().all(|worker| worker.outputs == 0 && worker.running == 0)
         })?;
         crate::wait::wait_for("empty spill folders", DEADLINE, || {
             Ok(self.spilled()?.is_empty().then_some(()))
