@@ -108,9 +108,11 @@ impl Outbox {
         ended.map(|fact| fact.attempt().clone()).collect()
     }
 
-    /// Forgets all that concerns a job.
+    /// Forgets where outputs of a job went. Ends of its attempts are told all the same: until then
+    /// they take slots in the coordinator's books.
     pub fn release(&self, job: &JobId) {
-        self.waiting.lock().retain(|fact| fact.attempt().task.job != *job);
+        let told = |fact: &Fact| matches!(fact, Fact::Ended(..)) || fact.attempt().task.job != *job;
+        self.waiting.lock().retain(told);
     }
 }
 
@@ -147,14 +149,23 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_goes_where_too_much_is_unsaid_and_all_of_a_job_that_is_released() {
+    fn the_oldest_goes_where_too_much_is_unsaid() {
         let outbox = Outbox::new(2);
-        for index in 0..3 {
-            outbox.push(failed(if index == 1 { "gone" } else { "j" }, index));
+        (0..3).for_each(|index| outbox.push(failed("j", index)));
+        assert_eq!((outbox.take(), outbox.take()), (Some(failed("j", 1)), Some(failed("j", 2))));
+    }
+
+    #[test]
+    fn of_a_job_that_is_released_only_the_ends_of_attempts_are_told() {
+        let outbox = Outbox::new(10);
+        let to = WorkerId::parse("w").unwrap();
+        outbox.push(failed("gone", 1));
+        for job in ["gone", "j"] {
+            outbox.push(Fact::Moved(attempt(job, 2), to.clone()));
         }
         outbox.release(&JobId::parse("gone").unwrap());
-        assert_eq!(outbox.take(), Some(failed("j", 2)));
-        assert!(outbox.is_empty());
+        let told: Vec<_> = std::iter::from_fn(|| outbox.take()).collect();
+        assert_eq!(told, [failed("gone", 1), Fact::Moved(attempt("j", 2), to)]);
     }
 
     #[tokio::test]

@@ -125,7 +125,7 @@ impl Decoder<'_> {
             let high = if kind == SHORT { 0 } else { usize::from(high) << 8 };
             let distance = (entry & 0x700) + usize::from(low) + high;
             let length = entry & 0xff;
-            if length == COPY && distance <= PATTERN && distance >= 16 {
+            if length == COPY && (16..=PATTERN).contains(&distance) {
                 let Some(after) = repeat(packed, at, out, done, distance) else { break };
                 (at, done) = after;
                 continue;
