@@ -67,11 +67,11 @@ fn golden_cases_all_at_once() -> Result<()> {
 /// A job that comes later and is small does not wait for one that is large.
 #[test]
 fn a_small_job_passes_a_large_one() -> Result<()> {
-    let large = Truth::new(&["--clients", "400000", "--narrow"])?;
+    let large = Truth::new(&["--clients", "1500000", "--narrow"])?;
     with_cluster(Setup::default(), |cluster| {
         let client = cluster.client();
         let (place, small_place) = (Place::new()?, Place::new()?);
-        let map = Moment::Stage("map", 0.1);
+        let map = Moment::Stage("map", 0.01);
         let (first, _) = cluster.submit_held(&large.root, &place, &["--shard-bytes", "200KB"], map)?;
         cluster.release()?;
         let case = Case::new("case-05");
