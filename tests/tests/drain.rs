@@ -1,0 +1,157 @@
+//! Workers of a real cluster that are asked to go in the middle of a job: what they hold is handed over by Flight,
+//! nothing is made again, and they exit with 0. Whoever can hand nothing over in time says so, and only that runs again.
+//!
+//! Not here: other faults, and drains among them (`chaos`, `chaos_random`); what is said on the wire (the crates' own
+//! tests).
+
+use std::sync::LazyLock;
+
+use anyhow::{Context, Result, ensure};
+use tally_tests::cluster::client::DEADLINE;
+use tally_tests::cluster::faults::{Drain, Fault, Moment};
+use tally_tests::cluster::nodes::QUICK;
+use tally_tests::cluster::truth::Truth;
+use tally_tests::cluster::view::JobView;
+use tally_tests::cluster::{Cluster, Setup, with_cluster};
+use tally_tests::output::Place;
+
+/// A job of many small tasks in all stages.
+const FLAGS: &[&str] = &["--shard-bytes", "100KB", "--partitions", "24", "--target-file-size", "1MB"];
+/// What a worker logs once an output of another one is its own.
+const TAKEN: &str = "took an output over";
+/// What a worker logs that leaves nothing behind.
+const DRAINED: &str = "drained: nothing that is needed was lost";
+/// How a worker ends that took something needed with it.
+const LOST: i32 = 3;
+
+static DAY: LazyLock<Truth> =
+    LazyLock::new(|| Truth::new(&["--clients", "300000", "--narrow"]).expect("a day that succeeds"));
+
+fn setup() -> Setup {
+    Setup { coordinator_flags: QUICK.to_vec(), ..Setup::default() }
+}
+
+/// How many outputs were handed over so far.
+fn taken(cluster: &Cluster) -> usize {
+    cluster.workers.iter().map(|worker| worker.process.said().matches(TAKEN).count()).sum()
+}
+
+/// Waits until a worker that drains is gone: it must say that nothing was lost.
+fn gone(cluster: &mut Cluster, at: usize) -> Result<()> {
+    let process = &mut cluster.workers[at].process;
+    process.wait_done(DEADLINE)?;
+    ensure!(process.said().contains(DRAINED), "{} does not say that it is drained", process.name());
+    Ok(())
+}
+
+/// No task was done a second time, and no map task as much as failed.
+fn check_nothing_again(over: &JobView) -> Result<()> {
+    ensure!(over.reruns() == 0, "finished tasks were done again: {over:?}");
+    ensure!(over.stage("map")?.failed_attempts == 0, "map tasks failed: {over:?}");
+    Ok(())
+}
+
+/// Drains a worker while a job is at `at`; whether outputs were handed over then.
+fn check(cluster: &mut Cluster, at: Moment, drain: Drain) -> Result<usize> {
+    let place = Place::new()?;
+    let (job, _) = cluster.submit_held(&DAY.root, &place, FLAGS, at)?;
+    let id = job.id.clone();
+    let held = cluster.worker_view(0)?.outputs;
+    ensure!(held > 0, "worker 0 holds nothing at {at}");
+    let before = taken(cluster);
+    let fault = Fault::DrainWorker(0, drain);
+    cluster.strike(fault)?;
+    cluster.release_but(fault)?;
+    gone(cluster, 0)?;
+    let handed = taken(cluster) - before;
+    let summary = job.done()?;
+    DAY.check_summary(&place, &summary)?;
+    check_nothing_again(&cluster.client().job(&id)?)?;
+    cluster.mend(fault)?;
+    cluster.wait_attached(3)?;
+    cluster.wait_empty()?;
+    Ok(handed)
+}
+
+#[test]
+fn a_drain_during_map_and_reduce_loses_nothing() -> Result<()> {
+    with_cluster(setup(), |cluster| {
+        for (name, share) in [("map", 0.5), ("reduce", 0.5)] {
+            for drain in [Drain::Signal, Drain::Command] {
+                let at = Moment::Stage(name, share);
+                let handed = check(cluster, at, drain).with_context(|| format!("{drain:?} at {at}"))?;
+                println!("{drain:?} at {at}: {handed} outputs were handed over");
+                // Later a job may be over before there is anything to hand over.
+                ensure!(handed > 0 || name != "map", "{drain:?} at {at}: nothing was handed over");
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn all_workers_are_replaced_during_a_job() -> Result<()> {
+    with_cluster(setup(), |cluster| {
+        let place = Place::new()?;
+        let (job, _) = cluster.submit_held(&DAY.root, &place, FLAGS, Moment::Stage("map", 0.3))?;
+        let id = job.id.clone();
+        cluster.release_but(Fault::DrainWorker(0, Drain::Signal))?;
+        for at in 0..3 {
+            let fault = Fault::DrainWorker(at, Drain::Signal);
+            cluster.strike(fault)?;
+            gone(cluster, at)?;
+            cluster.mend(fault)?;
+        }
+        DAY.check_summary(&place, &job.done()?)?;
+        check_nothing_again(&cluster.client().job(&id)?)?;
+        cluster.wait_attached(3)?;
+        cluster.wait_empty()
+    })
+}
+
+#[test]
+fn a_worker_that_nobody_can_relieve_waits_for_another() -> Result<()> {
+    with_cluster(Setup { workers: 1, ..setup() }, |cluster| {
+        let place = Place::new()?;
+        let (job, _) = cluster.submit_held(&DAY.root, &place, FLAGS, Moment::Stage("map", 0.5))?;
+        let id = job.id.clone();
+        let fault = Fault::DrainWorker(0, Drain::Signal);
+        cluster.strike(fault)?;
+        cluster.release_but(fault)?;
+        cluster.client().wait_for_workers("a draining worker alone", |workers| {
+            workers.len() == 1 && workers[0].state == "draining" && workers[0].running == 0
+        })?;
+        ensure!(cluster.workers[0].process.ended()?.is_none(), "it went, and took its outputs with it");
+        cluster.add_worker()?;
+        gone(cluster, 0)?;
+        DAY.check_summary(&place, &job.done()?)?;
+        check_nothing_again(&cluster.client().job(&id)?)?;
+        cluster.wait_attached(1)?;
+        cluster.wait_empty()
+    })
+}
+
+#[test]
+fn a_drain_that_takes_too_long_is_told_and_what_was_lost_is_made_again() -> Result<()> {
+    let setup = Setup { workers: 1, worker_flags: vec!["--drain-timeout", "1s"], ..setup() };
+    with_cluster(setup, |cluster| {
+        let place = Place::new()?;
+        let (job, _) = cluster.submit_held(&DAY.root, &place, FLAGS, Moment::Stage("map", 0.5))?;
+        let id = job.id.clone();
+        let held = cluster.worker_view(0)?.outputs;
+        let fault = Fault::DrainWorker(0, Drain::Signal);
+        cluster.strike(fault)?;
+        cluster.release_but(fault)?;
+        let process = &mut cluster.workers[0].process;
+        let status = process.wait(DEADLINE)?;
+        ensure!(status.code() == Some(LOST), "it ended with {status}");
+        ensure!(process.said().contains("took longer than --drain-timeout"), "it does not say why");
+        cluster.workers[0].restart()?;
+        DAY.check_summary(&place, &job.done()?)?;
+        let over = cluster.client().job(&id)?;
+        // What it held, and the tasks that ended after that was counted: one was running, one's report was under way.
+        ensure!((held..=held + 2).contains(&over.reruns()), "{held} outputs were lost: {over:?}");
+        cluster.wait_attached(1)?;
+        cluster.wait_empty()
+    })
+}
