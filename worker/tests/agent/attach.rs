@@ -12,7 +12,7 @@ use tally_worker::agent::AgentError;
 use tonic::Status;
 
 use crate::fake::Fake;
-use crate::rig::{Agent, attempt, long, short, wrong};
+use crate::rig::{Agent, attempt, golden_file, long, long_over, short, wrong};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -118,19 +118,26 @@ async fn an_end_that_nobody_was_there_to_hear_is_told_to_the_next_leader() -> Re
     let _agent = Agent::start(&[&fake.address], MINUTE)?;
     let mut stream = fake.let_in(1).await?;
     stream.inventory().await?;
-    stream.say(Down::Start(long(1)?)).await?;
+    let own = tempfile::tempdir()?;
+    let file = own.path().join("part.parquet");
+    std::fs::copy(golden_file(), &file)?;
+    stream.say(Down::Start(long_over(1, &file)?)).await?;
     // It has the order for sure when it says something that was asked for later.
     stream.say(Down::Start(wrong(0))).await?;
-    stream.ended().await?;
-    // The stop arrives, and the stream ends before its answer can be read.
-    stream.say(Down::Stop(attempt(1))).await?;
+    assert_eq!(stream.ended().await?.attempt, Some(attempt(0)));
     drop(stream);
-    let mut stream = fake.let_in(2).await?;
+
+    // It knocks: so there is no stream, nor another before it is let in.
+    let knock = fake.knock().await?;
+    std::fs::File::create(&file)?;
+    // Time to fail, as a rule; whether it has failed or is about to, it is said to run.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut stream = knock.let_in(2, 20, 60_000).await?;
     let inventory = stream.inventory().await?;
     assert_eq!(inventory.running, [attempt(1)], "until it is told, it runs");
-    // Where the stop was lost with the stream.
-    stream.say(Down::Stop(attempt(1))).await?;
-    assert_eq!(stream.ended().await?.attempt, Some(attempt(1)));
+    let ended = stream.ended().await?;
+    assert_eq!(ended.attempt, Some(attempt(1)));
+    assert!(matches!(ended.outcome, Some(Outcome::Failure(_))), "{ended:?}");
     Ok(())
 }
 

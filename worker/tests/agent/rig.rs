@@ -1,7 +1,7 @@
 //! An agent in the test's own process, and the orders that tests give it.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -80,10 +80,20 @@ pub fn wrong(index: u32) -> v1::TaskOrder {
 
 /// An order that takes far longer than the test, unless it is stopped.
 pub fn long(index: u32) -> Result<v1::TaskOrder> {
-    let day = "case-01/addons/v2/submission_date_s3=20170227/sample_id=0/part-00000.parquet";
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(day).canonicalize()?;
+    long_over(index, &golden_file())
+}
+
+/// The same over a Parquet file of the test's own, which may spoil it.
+pub fn long_over(index: u32, file: &Path) -> Result<v1::TaskOrder> {
+    let file = file.canonicalize()?;
     let url = file.to_str().context("the path is no text")?.to_string();
     let size = file.metadata()?.len();
     let piece = v1::InputPiece { url, size, etag: None, row_groups: vec![0; 200_000] };
     Ok(order(index, v1::MapWork { table: 0, partitions: 4, pieces: vec![piece; 4] }))
+}
+
+/// A small file of add-ons.
+pub fn golden_file() -> PathBuf {
+    let day = "case-01/addons/v2/submission_date_s3=20170227/sample_id=0/part-00000.parquet";
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(day)
 }
