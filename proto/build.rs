@@ -5,7 +5,9 @@ use std::path::PathBuf;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
     let names = ["task", "control", "jobs", "journal", "shuffle"];
-    let paths = names.map(|name| format!("proto/tally/v1/{name}.proto"));
+    let own = names.map(|name| format!("proto/tally/v1/{name}.proto"));
+    // KEDA's, so that its operator can ask a coordinator how many workers are wanted.
+    let paths = own.into_iter().chain(["proto/externalscaler/externalscaler.proto".into()]);
     let files = protox::compile(paths, ["proto"])?;
     // For the reflection service.
     let descriptors = PathBuf::from(std::env::var("OUT_DIR")?).join("descriptors.bin");

@@ -1,5 +1,5 @@
 //! How jobs stand, for those who ask: live ones and the last that ended, each behind a channel that
-//! can be watched.
+//! can be watched; and the load.
 //!
 //! Not here: what changes a status (the driver).
 
@@ -10,6 +10,8 @@ use prost::Message;
 use tally_proto::{JobId, v1};
 use tokio::sync::watch;
 
+use crate::load::Load;
+
 /// A page ends after so many bytes: it has to fit into a message.
 const PAGE_BYTES: usize = 2 << 20;
 
@@ -18,6 +20,7 @@ const PAGE_BYTES: usize = 2 << 20;
 pub struct Registry {
     jobs: RwLock<Jobs>,
     most_ended: usize,
+    load: watch::Sender<Option<Load>>,
 }
 
 /// By time of submit, then id: the order of lists.
@@ -40,7 +43,7 @@ pub fn is_over(status: &v1::JobStatus) -> bool {
 impl Registry {
     /// Keeps live jobs, and the last `most_ended` of the others.
     pub fn new(most_ended: usize) -> Self {
-        Registry { jobs: RwLock::default(), most_ended }
+        Registry { jobs: RwLock::default(), most_ended, load: watch::Sender::new(None) }
     }
 
     /// Adds a job.
@@ -71,6 +74,16 @@ impl Registry {
         if ended {
             self.jobs.write().end(job, self.most_ended);
         }
+    }
+
+    /// Notes how much there is to do.
+    pub fn show_load(&self, load: Load) {
+        self.load.send_replace(Some(load));
+    }
+
+    /// How much there is to do, now and at each look of the driver; `None` before its first.
+    pub fn load(&self) -> watch::Receiver<Option<Load>> {
+        self.load.subscribe()
     }
 
     /// A job's status.

@@ -15,6 +15,12 @@ pub mod v1 {
     tonic::include_proto!("tally.v1");
 }
 
+/// The generated messages of KEDA's external scalers.
+pub mod externalscaler {
+    #![allow(missing_docs, clippy::all)]
+    tonic::include_proto!("externalscaler");
+}
+
 /// The descriptors of all messages and services, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 

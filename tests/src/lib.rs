@@ -4,6 +4,7 @@
 //! Not here: any code of the engine. Nothing below links the crates under test, so that a mistake there can't
 //! hide in its own check.
 
+pub mod autoscaler;
 pub mod certs;
 pub mod cluster;
 pub mod columns;
@@ -11,6 +12,7 @@ pub mod consul;
 pub mod day;
 pub mod generated;
 pub mod golden;
+pub mod http;
 pub mod naive;
 pub mod output;
 pub mod process;

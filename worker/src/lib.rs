@@ -6,17 +6,20 @@
 //! (`spill`); `peers` is how tasks read them, in process or through `flight`; `texts` numbers a job's
 //! strings; `budget` bounds memory. `agent` is the process in a cluster: it attaches to the
 //! coordinator that `leader` finds; `consul` and `membership` are the cluster as Consul sees it;
+//! `http` shows health and metrics, `config` reads settings of files;
 //! `cli` is the command `tally-worker`. Not here: what a dataset means (`tally-dataset`), which task
 //! runs where (`tally-scheduler`), planning and publishing (`tally-coordinator`).
 
 pub mod agent;
 pub mod budget;
 pub mod cli;
+pub mod config;
 pub mod consul;
 pub mod context;
 pub mod duration;
 pub mod error;
 pub mod flight;
+pub mod http;
 pub mod leader;
 pub mod logging;
 pub mod map;

@@ -99,6 +99,43 @@ pub struct Worker {
     threads: Vec<std::thread::JoinHandle<()>>,
 }
 
+/// A worker's figures, for those who look from outside. Keeps what it holds alive, but no thread.
+#[derive(Clone)]
+pub struct Gauges(Arc<Shared>);
+
+impl std::fmt::Debug for Gauges {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Gauges({})", self.0.config.id)
+    }
+}
+
+impl Gauges {
+    /// The worker's outputs.
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// Attempts that were ordered and are not reported yet.
+    pub fn running(&self) -> usize {
+        self.0.running.lock().len()
+    }
+
+    /// See [`Worker::memory_used`].
+    pub fn memory_used(&self) -> u64 {
+        self.0.memory_used()
+    }
+
+    /// Rows of inputs read since the start.
+    pub fn rows_read(&self) -> u64 {
+        self.0.counters.rows.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of inputs read since the start.
+    pub fn bytes_read(&self) -> u64 {
+        self.0.counters.bytes.load(Ordering::Relaxed)
+    }
+}
+
 struct Shared {
     config: WorkerConfig,
     shares: Shares,
@@ -111,6 +148,12 @@ struct Shared {
     running: Mutex<HashMap<AttemptId, Arc<AtomicBool>>>,
     texts: Arc<Texts>,
     report: Box<ReportSink>,
+}
+
+impl Shared {
+    fn memory_used(&self) -> u64 {
+        self.store.budget().used() + self.budget.used()
+    }
 }
 
 /// A worker could not start.
@@ -222,7 +265,12 @@ impl Worker {
     /// Bytes of the memory limit that are in use by what is counted one by one: outputs, pages,
     /// dictionaries. (Tables are not.)
     pub fn memory_used(&self) -> u64 {
-        self.shared.store.budget().used() + self.shared.budget.used()
+        self.shared.memory_used()
+    }
+
+    /// Its figures.
+    pub fn gauges(&self) -> Gauges {
+        Gauges(self.shared.clone())
     }
 
     /// How the memory limit is shared out.

@@ -123,6 +123,11 @@ impl SpillDir {
         self.limit
     }
 
+    /// Bytes that lie here.
+    pub fn used(&self) -> u64 {
+        self.on_disk.load(Ordering::Relaxed)
+    }
+
     /// Counts bytes that are about to be written.
     fn take(&self, bytes: u64) -> Result<(), SpillError> {
         let fits = |used: u64| used.checked_add(bytes).filter(|&sum| sum <= self.limit);

@@ -16,6 +16,7 @@
 
 mod command;
 mod config;
+mod demand;
 mod event;
 mod job;
 mod median;
@@ -35,6 +36,7 @@ mod worker;
 
 pub use command::{Command, JobFailure, Outcome, Warning};
 pub use config::{Config, ConfigError, Speculation};
+pub use demand::Demand;
 pub use event::{Event, Found, TaskPlan};
 pub use shape::{JobShape, ShapeError, StageShape};
 pub use status::{JobState, JobStatus, StagePhase, StageStatus};

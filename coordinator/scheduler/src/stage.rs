@@ -141,6 +141,11 @@ impl Stage {
         !self.queues.ready.is_empty()
     }
 
+    /// How many tasks are ready, or will be after the pause before their retry.
+    pub(crate) fn idle(&self) -> usize {
+        self.queues.ready.len() + self.queues.backoff.len()
+    }
+
     /// Makes those tasks ready whose wait is over.
     pub(crate) fn end_backoffs(&mut self, now: Millis) {
         while let Some((until, index)) = self.queues.backoff.first().copied()

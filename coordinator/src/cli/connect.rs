@@ -31,6 +31,11 @@ pub struct ConnectArgs {
 }
 
 impl ConnectArgs {
+    /// Whether a flag names any.
+    pub(super) fn is_named(&self) -> bool {
+        !self.coordinator.is_empty() || self.consul.consul.is_some()
+    }
+
     fn source(&self) -> Result<Source, Stop> {
         let listed = !self.coordinator.is_empty();
         if listed && self.consul.consul.is_some() {

@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use tally_worker::membership::{Kind, Member, MemberArgs, Membership};
-use tally_worker::port_file;
+use tally_worker::{http, port_file};
 use tokio::net::TcpListener;
 
 use super::Stop;
 use crate::election::Election;
-use crate::service::Timing;
 use crate::service::lead::LeadOptions;
+use crate::service::observed::Seen;
 use crate::service::serve::{Exit, ServeOptions, serve};
+use crate::service::{Role, Timing};
 
 /// How long writes that are under way may take when the process ends.
 const LAST_WRITES: Duration = Duration::from_secs(1);
@@ -22,24 +24,35 @@ const LAST_WRITES: Duration = Duration::from_secs(1);
 #[derive(Debug, Args)]
 pub struct CoordinatorArgs {
     /// Address to listen on; port 0 takes any that is free
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7070")]
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "TALLY_COORDINATOR_LISTEN",
+        default_value = "127.0.0.1:7070"
+    )]
     listen: String,
     /// Where its journal lies: a path or file:// URL that coordinators which may succeed each
     /// other share
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", env = "TALLY_COORDINATOR_STATE_DIR")]
     state_dir: String,
     /// Where workers and clients reach it [default: the address that it listens on]
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", env = "TALLY_COORDINATOR_ADVERTISE")]
     advertise: Option<String>,
     /// Jobs that are over and can still be asked for
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", env = "TALLY_COORDINATOR_HISTORY", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     history: u32,
     /// Jobs that run at a time, at most; more are refused
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", env = "TALLY_COORDINATOR_MAX_JOBS", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1000))]
     max_jobs: u32,
     /// File that the address is written to, once it listens
     #[arg(long, value_name = "FILE")]
     port_file: Option<PathBuf>,
+    /// Address where /healthz, /readyz and /metrics are served over HTTP [default: nowhere]
+    #[arg(long, value_name = "HOST:PORT", env = "TALLY_COORDINATOR_HTTP_LISTEN")]
+    http_listen: Option<String>,
+    /// File that this address is written to
+    #[arg(long, value_name = "FILE", requires = "http_listen")]
+    http_port_file: Option<PathBuf>,
     #[command(flatten)]
     member: MemberArgs,
     #[command(flatten)]
@@ -70,7 +83,7 @@ struct TimingArgs {
 }
 
 impl CoordinatorArgs {
-    fn options(&self, address: String) -> ServeOptions {
+    fn options(&self, address: String, role: Arc<Role>) -> ServeOptions {
         let millis = Duration::from_millis;
         let timing = Timing {
             heartbeat: millis(self.timing.heartbeat),
@@ -86,7 +99,7 @@ impl CoordinatorArgs {
             compact_after: self.timing.compact_after,
             timing,
         };
-        ServeOptions { state_dir: self.state_dir.clone(), lead }
+        ServeOptions { state_dir: self.state_dir.clone(), lead, role }
     }
 
     async fn bind(&self) -> Result<TcpListener, Stop> {
@@ -114,10 +127,22 @@ impl CoordinatorArgs {
         Ok(address.to_string())
     }
 
+    fn observe(&self, role: &Arc<Role>) -> Result<Option<http::Server>, Stop> {
+        let Some(listen) = &self.http_listen else { return Ok(None) };
+        let seen = Arc::new(Seen::new(role.clone()));
+        let server = http::serve(listen, self.http_port_file.as_deref(), seen.clone());
+        let server = server.map_err(Stop::Failed)?;
+        tokio::spawn(async move { seen.beat().await });
+        Ok(Some(server))
+    }
+
     async fn serve(&self, stop: impl Future<Output = ()>) -> Result<Exit, Stop> {
         let consul = self.member.consul.open().map_err(|e| Stop::Usage(e.to_string()))?;
         let listener = self.bind().await?;
         let address = self.address(&listener, consul.is_some())?;
+        let role = Arc::new(Role::default());
+        // Before the election, which waits for Consul.
+        let _http = self.observe(&role)?;
         let id = format!("{:016x}", rand::random::<u64>());
         let (election, membership) = match consul {
             None => (Election::alone(), None),
@@ -129,7 +154,7 @@ impl CoordinatorArgs {
                 (election, Some(Membership::join(consul, member, self.member.consul_register)))
             }
         };
-        let exit = serve(listener, self.options(address), election, stop).await;
+        let exit = serve(listener, self.options(address, role), election, stop).await;
         if let Some(membership) = membership {
             membership.leave().await;
         }

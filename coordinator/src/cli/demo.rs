@@ -1,13 +1,16 @@
-//! `tally demo`: a day made up, the job over it, and what the result says.
+//! `tally demo`: a day made up, the job over it, in this process or by a cluster, and what the result
+//! says.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use tally_dataset::addon_aggregates;
 use tally_generate::Options;
+use tally_proto::v1;
 
+use super::connect::ConnectArgs;
 use super::run::{ResourceArgs, run};
-use super::{Stop, objectives, say};
+use super::{Stop, objectives, say, submit};
 use crate::job::{Cut, JobSpec, date_folder, new_id};
 use crate::summary::grouped;
 
@@ -24,6 +27,14 @@ pub struct DemoArgs {
     clients: u64,
     #[command(flatten)]
     resources: ResourceArgs,
+    /// Let a cluster do the job: DIR must be where its workers find it too
+    #[arg(long, requires = "dir")]
+    cluster: bool,
+    #[command(flatten)]
+    connect: ConnectArgs,
+    /// Remove the folder at the end, if all went well
+    #[arg(long)]
+    remove: bool,
 }
 
 fn folder(wanted: Option<&PathBuf>) -> Result<PathBuf, Stop> {
@@ -40,7 +51,14 @@ fn folder(wanted: Option<&PathBuf>) -> Result<PathBuf, Stop> {
 /// Runs the command.
 pub(super) fn main(args: &DemoArgs) -> Result<(), Stop> {
     let resources = args.resources.check()?;
-    let folder = folder(args.dir.as_ref())?;
+    if args.connect.is_named() && !args.cluster {
+        return Err(Stop::Usage("--coordinator and --consul are for --cluster: give that, too".into()));
+    }
+    let mut folder = folder(args.dir.as_ref())?;
+    if args.cluster {
+        let failed = |e| Stop::Usage(format!("--dir {}: {e}", folder.display()));
+        folder = std::path::absolute(&folder).map_err(failed)?;
+    }
     let shown = folder.display();
     say(&format!("Generating {} clients' day of telemetry in {shown} ...\n", grouped(args.clients)))?;
     let day = folder.join("telemetry");
@@ -64,12 +82,24 @@ pub(super) fn main(args: &DemoArgs) -> Result<(), Stop> {
         target_file_size: 280_000_000,
         cut: Cut::default(),
     };
-    let summary = run(job, &resources)?;
+    let summary = match args.cluster {
+        true => submit::there(&args.connect, &v1::JobSpec::from(&job))?,
+        false => run(job, &resources)?,
+    };
     say(&summary.table())?;
     let right = [totals.rows, totals.n_clients, totals.n_custom_theme_clients];
     if [summary.rows, summary.n_clients, summary.n_custom_theme_clients] != right {
         return Err(Stop::Failed(format!("the result is wrong: the generator's totals are {right:?}")));
     }
+    show_objectives(&output)?;
+    if args.remove {
+        let failed = |e| Stop::Failed(format!("{shown} cannot be removed: {e}"));
+        return std::fs::remove_dir_all(&folder).map_err(failed);
+    }
+    how_to_read(&output)
+}
+
+fn show_objectives(output: &Path) -> Result<(), Stop> {
     let figures = objectives::read(&output.join(date_folder(DATE))).map_err(Stop::Failed)?;
     let share = |part: u64| 100.0 * part as f64 / figures.clients.max(1) as f64;
     say("\nAs the generator's totals say it must be. The day in three objectives:\n\n")?;
@@ -84,11 +114,14 @@ pub(super) fn main(args: &DemoArgs) -> Result<(), Stop> {
         grouped(figures.early),
         share(figures.early)
     ))?;
+    Ok(())
+}
+
+fn how_to_read(output: &Path) -> Result<(), Stop> {
     say("\nRead it with DuckDB:\n\n")?;
     say(&format!(
         "  select foreign_install, count(distinct client_id), avg(count)\n  from read_parquet('{}/*/*.parquet', hive_partitioning = true) group by 1;\n",
         output.display()
     ))?;
-    say(&format!("\nor with Spark:\n\n  spark.read.parquet(\"{}\").printSchema()\n", output.display()))?;
-    Ok(())
+    say(&format!("\nor with Spark:\n\n  spark.read.parquet(\"{}\").printSchema()\n", output.display()))
 }

@@ -22,7 +22,8 @@ mod workers;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use tally_worker::config::{self, SettingsError};
 use tally_worker::logging::{self, LogFormat};
 use tally_worker::{duration, size};
 
@@ -59,6 +60,9 @@ struct Cli {
     /// What to log on standard error, for example `info` or `tally_worker=debug`
     #[arg(long, global = true, env = "TALLY_LOG", default_value = "warn")]
     log: String,
+    /// How log lines look
+    #[arg(long, global = true, value_enum, env = "TALLY_LOG_FORMAT", default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
 }
@@ -125,10 +129,21 @@ impl Stop {
     }
 }
 
+/// The arguments; a coordinator's may come from a file, too.
+fn parse() -> Result<Cli, SettingsError> {
+    let option = || config::option("TALLY_COORDINATOR_CONFIG");
+    let command = Cli::command().mut_subcommand("coordinator", |serve| serve.arg(option()));
+    let argv: Vec<_> = std::env::args_os().collect();
+    Ok(Cli::from_arg_matches(&config::parse(command, Some("coordinator"), &argv)?)?)
+}
+
 /// Parses the arguments, runs the command, gives its exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    if let Err(error) = logging::to_stderr(&cli.log, LogFormat::Text) {
+    let cli = match parse() {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    if let Err(error) = logging::to_stderr(&cli.log, cli.log_format) {
         eprintln!("error: {error}");
         return ExitCode::from(USAGE);
     }

@@ -150,6 +150,15 @@ async fn cancel(client: &mut Client, job: &str, display: &Display) -> Result<Job
 
 /// Prints what a job that is over has to say.
 fn finish(status: &JobStatus, format: OutputFormat) -> Result<(), Stop> {
+    let summary = summary(status)?;
+    say_published(&match format {
+        OutputFormat::Table => summary.table(),
+        OutputFormat::Json => format!("{}\n", status.summary.trim_end()),
+    })
+}
+
+/// The summary of a job that is over, if its day is published.
+fn summary(status: &JobStatus) -> Result<Summary, Stop> {
     let job = &status.job;
     match status.state() {
         JobState::Done => {}
@@ -164,8 +173,20 @@ fn finish(status: &JobStatus, format: OutputFormat) -> Result<(), Stop> {
     let unread = |e| Stop::Failed(format!("the day is published, but its summary cannot be read: {e}"));
     let summary: Summary = serde_json::from_str(&status.summary).map_err(unread)?;
     summary.warnings.iter().for_each(|warning| eprintln!("warning: {}", plain(warning)));
-    say_published(&match format {
-        OutputFormat::Table => summary.table(),
-        OutputFormat::Json => format!("{}\n", status.summary.trim_end()),
+    Ok(summary)
+}
+
+/// Has a cluster do a job, waits for its end, and gives its summary.
+///
+/// # Errors
+/// [`Stop`]: nobody took it, or it did not end well.
+pub(super) fn there(connect: &ConnectArgs, spec: &JobSpec) -> Result<Summary, Stop> {
+    let display = Rc::new(Display::new(OutputFormat::Table));
+    let notices = display.clone();
+    let mut client = connect.client(move |text| notices.note(text))?;
+    runtime()?.block_on(async {
+        let job = client.submit(spec).await?.job;
+        let status = client.follow(&job, |status| display.show(status)).await?;
+        summary(&status)
     })
 }

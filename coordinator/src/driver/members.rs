@@ -50,6 +50,7 @@ impl Driver {
             WorkerInput::Away { worker, generation, why } => {
                 if fleet.current(&worker, generation).is_some() {
                     tracing::warn!(%worker, why, "a worker is lost");
+                    self.counts.workers_lost += 1;
                     self.lose(&worker);
                 }
             }
@@ -191,6 +192,8 @@ impl Driver {
             Said::Draining => self.begin_drain(&worker),
             Said::Goodbye { clean } => {
                 tracing::info!(%worker, clean, "a worker left");
+                let counts = &mut self.counts;
+                *(if clean { &mut counts.workers_drained } else { &mut counts.workers_lost }) += 1;
                 self.lose(&worker);
             }
         }

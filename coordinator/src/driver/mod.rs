@@ -3,10 +3,11 @@
 //!
 //! Long work (planning, journal, publishing) is spawned and comes back as an event. `submit` has
 //! what begins and ends jobs, `plan` and `publish` the work between, `members` what workers say,
-//! `drain` those that want to go, `resume` what an earlier leader left. Not here: what a command
+//! `drain` those that want to go, `load` shows how much there is to do, `resume` what an earlier leader left. Not here: what a command
 //! means for a job's data (`run`, `orders`), which task runs where (`tally-scheduler`).
 
 mod drain;
+mod load;
 mod members;
 mod orders;
 mod plan;
@@ -30,8 +31,9 @@ use tokio::sync::{Notify, mpsc};
 use crate::cluster::WorkerInput;
 use crate::fleet::Fleet;
 use crate::history::Registry;
-use crate::job::MAP;
+use crate::job::{MAP, STAGES};
 use crate::journal::Journal;
+use crate::load::Counts;
 use crate::memory::PeakMeter;
 use drain::Drains;
 pub use plan::Planned;
@@ -130,6 +132,7 @@ pub struct Driver {
     sender: mpsc::Sender<Input>,
     started: Instant,
     memory: PeakMeter,
+    counts: Counts,
     end: Option<End>,
 }
 
@@ -182,6 +185,7 @@ impl Driver {
             sender,
             started: Instant::now(),
             memory: PeakMeter::default(),
+            counts: Counts::new(&STAGES),
             end: None,
         })
     }
@@ -226,6 +230,7 @@ impl Driver {
     /// What is done now and then.
     fn look(&mut self) {
         self.memory.sample();
+        self.show_load();
         self.forgettable.retain(|job| self.scheduler.status(job).is_some() && !self.scheduler.forget(job));
         self.drain();
     }
@@ -257,6 +262,7 @@ impl Driver {
         {
             tracing::warn!(%attempt, %worker, %failure, "a task attempt failed");
         }
+        self.count_attempt(&attempt, &outcome);
         let mut run = self.jobs.get_mut(&attempt.task.job);
         if let Some(run) = &mut run
             && (attempt.task.stage.0 == MAP || matches!(outcome, Err(Failure::FetchLost { .. })))

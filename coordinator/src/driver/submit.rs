@@ -214,6 +214,7 @@ impl Driver {
         let Some(Ending { status, ended, waiting }) = self.ending.remove(job) else { return };
         tracing::info!(%job, state = status.state().as_str_name(), reason = status.reason, "a job is over");
         debug_assert!(is_over(&status));
+        self.count_job(status.state());
         self.registry.update(job, |shown| {
             *shown = status;
             true

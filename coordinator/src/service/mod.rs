@@ -1,12 +1,15 @@
 //! The coordinator as a service: what it answers over gRPC, and when. Only the leader answers;
 //! a standby says who leads.
 //!
-//! `control` talks to workers (`wire` is its bytes), `jobs` to people and programs, `lead` is a term of leadership,
+//! `control` talks to workers (`wire` is its bytes), `jobs` to people and programs, `scaler` to
+//! KEDA, `observed` to kubelets and Prometheus; `lead` is a term of leadership,
 //! `serve` the process from its start to its end. Not here: any decision about jobs (the driver).
 
 pub mod control;
 pub mod jobs;
 pub mod lead;
+pub mod observed;
+pub mod scaler;
 pub mod serve;
 pub mod wire;
 
@@ -54,7 +57,7 @@ impl Default for Timing {
 }
 
 /// A leading coordinator, as its services reach it.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Leading {
     /// The driver's inbox.
     pub sender: mpsc::Sender<Input>,
@@ -65,7 +68,7 @@ pub struct Leading {
 }
 
 /// What this coordinator is just now; shared by all services.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Role {
     leading: RwLock<Option<Leading>>,
     standing: RwLock<Option<Standing>>,
@@ -80,6 +83,11 @@ impl Role {
     /// Notes how the election stands.
     pub fn note(&self, standing: Standing) {
         *self.standing.write() = Some(standing);
+    }
+
+    /// How the election stands, as far as that is known.
+    pub fn standing(&self) -> Option<Standing> {
+        self.standing.read().clone()
     }
 
     /// The leader, if this is it.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tally_proto::externalscaler::external_scaler_server::ExternalScalerServer;
 use tally_proto::v1::jobs_server::JobsServer;
 use tally_proto::{DESCRIPTORS, Epoch};
 use tally_worker::urls::UrlError;
@@ -17,6 +18,7 @@ use tonic_health::server::HealthReporter;
 use super::control::ControlService;
 use super::jobs::JobsService;
 use super::lead::{LeadError, LeadOptions, lead};
+use super::scaler::ScalerService;
 use super::wire::ControlServer;
 use super::{MESSAGE_BYTES, Role};
 use crate::driver::End;
@@ -40,6 +42,8 @@ pub struct ServeOptions {
     pub state_dir: String,
     /// How it leads.
     pub lead: LeadOptions,
+    /// What it is just now, for those who look.
+    pub role: Arc<Role>,
 }
 
 /// Why the process ends though nothing went wrong.
@@ -80,7 +84,7 @@ pub async fn serve(
 ) -> Result<Exit, ServeError> {
     let dir = StateDir::open(&options.state_dir)?;
     let lead_options = options.lead;
-    let role = Arc::new(Role::default());
+    let role = options.role;
     let (stop, stopped) = oneshot::channel::<()>();
     let (health, server) = start(listener, &role, &lead_options, stopped).await?;
     let standing = note_standing(&role, &election);
@@ -190,7 +194,8 @@ async fn start(
         .add_service(health_service)
         .add_service(reflection)
         .add_service(control)
-        .add_service(jobs);
+        .add_service(jobs)
+        .add_service(ExternalScalerServer::new(ScalerService::new(role.clone())));
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let server = tokio::spawn(async move {
         let stopped = async move {

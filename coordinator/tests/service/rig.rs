@@ -110,7 +110,8 @@ impl Coordinator {
         let address = listener.local_addr().unwrap();
         let lead =
             LeadOptions { address: address.to_string(), history: 50, most_jobs, compact_after: 5, timing };
-        let options = ServeOptions { state_dir: place.path("state").display().to_string(), lead };
+        let state_dir = place.path("state").display().to_string();
+        let options = ServeOptions { state_dir, lead, role: Default::default() };
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(async move {
             let until = async {

@@ -13,6 +13,7 @@ pub mod server;
 pub mod truth;
 pub mod view;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -150,6 +151,20 @@ impl Cluster {
     pub fn direct_client(&self) -> Client {
         let known: Vec<_> = self.coordinators.iter().map(|node| node.address().to_string()).collect();
         Client::new(vec!["--coordinator".into(), known.join(",")])
+    }
+
+    /// What the coordinators count, summed up: only a leader tells of jobs and workers.
+    ///
+    /// # Errors
+    /// One of them does not answer.
+    pub fn metrics(&self) -> Result<BTreeMap<String, f64>> {
+        let mut sum = BTreeMap::new();
+        for node in &self.coordinators {
+            for (name, value) in crate::http::metrics(node.http()?)? {
+                *sum.entry(name).or_insert(0.0) += value;
+            }
+        }
+        Ok(sum)
     }
 
     /// Waits until so many workers are attached, neither lost nor leaving, and no others are known.

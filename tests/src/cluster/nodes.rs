@@ -34,6 +34,7 @@ struct Program {
     bin: PathBuf,
     flags: Vec<OsString>,
     port_file: PathBuf,
+    http_file: PathBuf,
     logs: PathBuf,
     lives: usize,
 }
@@ -41,14 +42,17 @@ struct Program {
 impl Program {
     fn new(name: String, bin: PathBuf, flags: Vec<OsString>, dir: &Path) -> Self {
         let port_file = dir.join(format!("{name}.port"));
-        Self { bin, flags, port_file, logs: dir.join("logs"), lives: 0, name }
+        let http_file = dir.join(format!("{name}.http"));
+        Self { bin, flags, port_file, http_file, logs: dir.join("logs"), lives: 0, name }
     }
 
     /// Starts it listening at `listen`; gives the process and the address that it got.
     fn start(&mut self, listen: &str, more: &[OsString]) -> Result<(Server, SocketAddr)> {
         // A port of the life before is none.
-        if self.port_file.exists() {
-            std::fs::remove_file(&self.port_file)?;
+        for file in [&self.port_file, &self.http_file] {
+            if file.exists() {
+                std::fs::remove_file(file)?;
+            }
         }
         let mut command = Command::new(&self.bin);
         clean(&mut command);
@@ -59,6 +63,7 @@ impl Program {
             .args(more)
             .args(["--listen", listen]);
         command.arg("--port-file").arg(&self.port_file);
+        command.args(["--http-listen", "127.0.0.1:0", "--http-port-file"]).arg(&self.http_file);
         self.lives += 1;
         let log = self.logs.join(format!("{}.{}.log", self.name, self.lives));
         let mut server = Server::start(&self.name, command, &log)?;
@@ -70,6 +75,15 @@ impl Program {
             Ok(std::fs::read_to_string(&self.port_file).ok().and_then(|text| text.trim().parse().ok()))
         })?;
         Ok((server, address))
+    }
+}
+
+impl Program {
+    /// Where its health and metrics are.
+    fn http(&self) -> Result<SocketAddr> {
+        wait_for(&format!("the HTTP address of {}", self.name), DEADLINE, || {
+            Ok(std::fs::read_to_string(&self.http_file).ok().and_then(|text| text.trim().parse().ok()))
+        })
     }
 }
 
@@ -102,6 +116,14 @@ impl Coordinator {
     /// Where it listens, in all of its lives.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its health and metrics are, in this life.
+    ///
+    /// # Errors
+    /// It does not tell.
+    pub fn http(&self) -> Result<SocketAddr> {
+        self.program.http()
     }
 
     /// Starts it again after its end, at the same address and with the same state.
@@ -184,6 +206,14 @@ impl Worker {
     /// Where others reach its outputs, as `tally workers` shows it.
     pub fn address(&self) -> SocketAddr {
         self.data.as_ref().map_or(self.address, Proxy::address)
+    }
+
+    /// Where its health and metrics are, in this life.
+    ///
+    /// # Errors
+    /// It does not tell.
+    pub fn http(&self) -> Result<SocketAddr> {
+        self.program.http()
     }
 
     /// kill -9.

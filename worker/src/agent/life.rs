@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use super::hand_over::HandOvers;
 use super::outbox::{Fact, Outbox};
 use super::rules::Holdings;
+use super::seen::Seen;
 use crate::consul::Consul;
 use crate::flight::{self, ServeConfig, ServeError, Server, Traffic};
 use crate::membership::{Kind, Member, Membership, Registration};
@@ -48,6 +49,8 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// The Consul where it shows itself, and how it does so.
     pub consul: Option<(Consul, Option<Registration>)>,
+    /// What is shown of it to those outside.
+    pub seen: Arc<Seen>,
     /// Where the data plane runs: outputs served and fetched, inputs read. Never where the agent
     /// itself runs, whose beats would wait.
     pub io: Handle,
@@ -76,6 +79,8 @@ pub struct Life {
     pub worker: Worker,
     /// What is to be told.
     pub outbox: Arc<Outbox>,
+    /// How it is seen from outside.
+    pub seen: Arc<Seen>,
     hand_overs: HandOvers,
     traffic: Arc<Traffic>,
     server: Server,
@@ -103,8 +108,11 @@ impl Life {
         let _runtime = options.io.enter();
         let client = flight::Client::new(traffic.clone());
         let report = {
-            let outbox = outbox.clone();
-            move |report: Report| outbox.push(Fact::Ended(report.attempt, report.outcome))
+            let (outbox, seen) = (outbox.clone(), options.seen.clone());
+            move |report: Report| {
+                seen.ended(&report.outcome);
+                outbox.push(Fact::Ended(report.attempt, report.outcome));
+            }
         };
         let worker =
             Worker::start(config, Arc::new(client.clone()), footers, options.io.clone(), Box::new(report))?;
@@ -115,7 +123,9 @@ impl Life {
         let server = flight::serve(worker.store().clone(), listener, limits, traffic.clone())?;
         tracing::info!(worker = %id, slots = options.slots, address = options.advertise, "this worker is ready");
         let hand_overs = HandOvers::start(client, worker.store().clone(), outbox.clone());
-        Ok(Life { worker, outbox, hand_overs, traffic, server, membership: None })
+        let seen = options.seen.clone();
+        seen.begin(options.slots, options.memory_limit, worker.gauges(), traffic.clone());
+        Ok(Life { worker, outbox, seen, hand_overs, traffic, server, membership: None })
     }
 
     /// Shows the worker in Consul, where there is one; `maintenance` is called when somebody there
@@ -244,7 +254,8 @@ impl Life {
 
     /// Ends it: running streams of outputs may take so long, tasks are stopped.
     pub async fn end(self, streams: Duration) {
-        let Life { worker, server, membership, hand_overs, .. } = self;
+        let Life { worker, server, membership, hand_overs, seen, .. } = self;
+        seen.end();
         hand_overs.stop();
         if let Some(membership) = membership {
             membership.leave().await;

@@ -2,7 +2,8 @@
 //! leaves when it is time.
 //!
 //! `life` is what runs under one id; `session` is one stream to a coordinator; `rules` decides;
-//! `outbox` and `inventory` are what the coordinator is told; `hand_over` gives outputs away. Not here: the tasks (`runner`), how
+//! `outbox` and `inventory` are what the coordinator is told; `hand_over` gives outputs away;
+//! `seen` is what others see of it. Not here: the tasks (`runner`), how
 //! outputs are served (`flight`), arguments and signals (`cli`).
 
 mod hand_over;
@@ -10,6 +11,7 @@ mod inventory;
 mod life;
 mod outbox;
 mod rules;
+mod seen;
 mod session;
 
 use std::time::{Duration, Instant};
@@ -24,6 +26,7 @@ use life::Life;
 pub use life::{LifeError, Options};
 use rules::{Course, Highest, Verdict, verdict};
 pub use rules::{Holdings, Left, Wish};
+pub use seen::Seen;
 use session::Over;
 
 /// How often it is said that no coordinator is found.
@@ -121,6 +124,7 @@ async fn unless_gone<T>(
             Ok(()) = wishes.changed() => {
                 let wish = *wishes.borrow_and_update();
                 if course.wish(wish, now) {
+                    life.seen.drain();
                     tracing::info!("draining, though there is no coordinator");
                 }
             }
@@ -151,7 +155,10 @@ impl Agent {
                     self.leader.leads(&found);
                     self.said = None;
                     let (highest, course, wishes) = (&mut self.highest, &mut self.course, &mut self.wishes);
-                    let why = match session::stay(life, opened, highest, course, wishes).await {
+                    life.seen.attach(true);
+                    let over = session::stay(life, opened, highest, course, wishes).await;
+                    life.seen.attach(false);
+                    let why = match over {
                         Over::Left(left) => return Ok(Some(left)),
                         Over::Broken(why) => why,
                     };

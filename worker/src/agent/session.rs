@@ -184,6 +184,7 @@ impl Session<'_> {
 
     fn wish(&mut self, wish: Wish) {
         if self.course.wish(wish, Instant::now()) {
+            self.life.seen.drain();
             tracing::info!("draining: what is needed is handed over first");
             self.outgoing.draining = true;
         }

@@ -2,19 +2,20 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
 use tokio::runtime::Handle;
 
 use super::Stop;
-use crate::agent::{self, Options};
+use crate::agent::{self, Options, Seen};
 use crate::consul::Consul;
 use crate::leader::{Address, Source};
 use crate::logging::LogFormat;
 use crate::membership::MemberArgs;
 use crate::runner::WorkerConfig;
-use crate::{duration, memory, port_file, size, spill};
+use crate::{duration, http, memory, port_file, size, spill};
 
 const EXIT_CODES: &str = "Exit codes:
   0    drained: it left on request, and nothing that was needed was lost
@@ -72,6 +73,12 @@ pub(super) struct Args {
     /// File that the address is written to, once it listens
     #[arg(long, value_name = "FILE")]
     port_file: Option<PathBuf>,
+    /// Address where /healthz, /readyz and /metrics are served over HTTP [default: nowhere]
+    #[arg(long, value_name = "HOST:PORT", env = "TALLY_WORKER_HTTP_LISTEN")]
+    http_listen: Option<String>,
+    /// File that this address is written to
+    #[arg(long, value_name = "FILE", requires = "http_listen")]
+    http_port_file: Option<PathBuf>,
     /// What to log on standard error, for example `info` or `tally_worker=debug`
     #[arg(long, env = "TALLY_WORKER_LOG", default_value = "info")]
     pub(super) log: String,
@@ -119,11 +126,25 @@ impl Args {
         }
     }
 
+    /// Serves health and metrics, if it is to.
+    ///
+    /// # Errors
+    /// [`Stop::Failed`].
+    pub(super) fn http(&self, seen: &Arc<Seen>) -> Result<Option<http::Server>, Stop> {
+        let serve = |listen: &String| http::serve(listen, self.http_port_file.as_deref(), seen.clone());
+        self.http_listen.as_ref().map(serve).transpose().map_err(Stop::Failed)
+    }
+
     /// What the agent is given; the data plane runs on `io`.
     ///
     /// # Errors
     /// [`Stop`], with the option that is wrong.
-    pub(super) fn options(&self, io: Handle, consul: Option<Consul>) -> Result<Options, Stop> {
+    pub(super) fn options(
+        &self,
+        io: Handle,
+        consul: Option<Consul>,
+        seen: Arc<Seen>,
+    ) -> Result<Options, Stop> {
         let slots = self.slots()?;
         let spill_limit = self.spill_limit()?;
         let (listener, address) = self.listen()?;
@@ -147,6 +168,7 @@ impl Args {
             advertise,
             drain_timeout: self.drain_timeout,
             consul: consul.map(|consul| (consul, self.member.consul_register)),
+            seen,
             io,
         })
     }

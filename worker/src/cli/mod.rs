@@ -5,13 +5,15 @@
 mod args;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::agent::{self, AgentError, Holdings, Left, Wish};
+use crate::agent::{self, AgentError, Holdings, Left, Seen, Wish};
+use crate::config::{self, SettingsError};
 use crate::leader::Leader;
 use crate::logging;
 use args::Args;
@@ -32,7 +34,10 @@ const LAST_STEPS: Duration = Duration::from_millis(100);
 
 /// Parses the arguments, works, gives the exit code.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match parse() {
+        Ok(args) => args,
+        Err(error) => error.exit(),
+    };
     if let Err(error) = logging::to_stderr(&args.log, args.log_format) {
         eprintln!("error: {error}");
         return ExitCode::from(USAGE);
@@ -48,6 +53,12 @@ pub fn main() -> ExitCode {
             FAILED
         }
     })
+}
+
+fn parse() -> Result<Args, SettingsError> {
+    let command = Args::command().arg(config::option("TALLY_WORKER_CONFIG"));
+    let argv: Vec<_> = std::env::args_os().collect();
+    Ok(Args::from_arg_matches(&config::parse(command, None, &argv)?)?)
 }
 
 /// Why the worker does not start.
@@ -68,13 +79,16 @@ fn start(args: Args) -> Result<u8, Stop> {
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_runtime)?;
     let consul = args.consul()?;
     let leader = Leader::new(args.source(consul.clone())?);
-    let options = args.options(io.handle().clone(), consul)?;
+    let seen = Arc::<Seen>::default();
+    let options = args.options(io.handle().clone(), consul, seen.clone())?;
+    let _http = args.http(&seen)?;
     let spill_dir = options.spill_dir.clone();
     let ended = control.block_on(async {
         let wish = watch::Sender::new(Wish::Stay);
         let signals =
             Signals::new().map_err(|e| Stop::Failed(format!("signals cannot be waited for: {e}")))?;
         tokio::spawn(signals.forward(wish.clone()));
+        tokio::spawn(async move { seen.beat().await });
         Ok(agent::run(options, leader, wish).await)
     })?;
     control.shutdown_timeout(LAST_STEPS);

@@ -40,6 +40,7 @@ impl Agent {
             listener,
             drain_timeout,
             consul: None,
+            seen: Default::default(),
             io: Handle::current(),
         };
         let listed = coordinators.iter().map(|address| Ok(address.parse()?)).collect::<Result<_>>()?;

@@ -1,0 +1,85 @@
+//! How much there is to do and who does it, as the driver last saw it: what autoscalers and
+//! monitoring go by.
+//!
+//! Not here: how it is asked (`service::scaler`, `service::observed`).
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use tally_scheduler::Demand;
+
+/// The outcomes of attempts, as metrics name them.
+pub const ATTEMPT_OUTCOMES: [&str; 5] = ["done", "cancelled", "fetch_lost", "retryable", "fatal"];
+/// The outcomes of jobs.
+pub const JOB_OUTCOMES: [&str; 3] = ["done", "failed", "cancelled"];
+/// The states of live jobs.
+pub const JOB_STATES: [&str; 3] = ["running", "waiting_for_workers", "publishing"];
+/// The states of workers.
+pub const WORKER_STATES: [&str; 3] = ["attached", "draining", "detached"];
+
+/// One look at a term.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// When.
+    pub at: Instant,
+    /// Work in slots that it would take.
+    pub demand: Demand,
+    /// Jobs that are not over. Outputs are needed only by these.
+    pub live_jobs: usize,
+    /// Those by state, as [`JOB_STATES`] has them.
+    pub jobs: [usize; JOB_STATES.len()],
+    /// Tasks of live jobs, by stage.
+    pub stages: Vec<StageLoad>,
+    /// Workers, as [`WORKER_STATES`] has them.
+    pub workers: [usize; WORKER_STATES.len()],
+    /// Slots of workers that take tasks.
+    pub slots: u64,
+    /// What was counted since the term began.
+    pub counts: Counts,
+}
+
+/// Tasks of one stage, over all live jobs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StageLoad {
+    /// The stage's name.
+    pub name: &'static str,
+    /// Tasks that wait for a slot, for inputs, or for their retry.
+    pub pending: usize,
+    /// Tasks that run.
+    pub running: usize,
+    /// Tasks that are done.
+    pub done: usize,
+}
+
+/// What only grows during a term.
+#[derive(Debug, Clone)]
+pub struct Counts {
+    /// Attempts that ended, by stage and outcome.
+    pub attempts: BTreeMap<(&'static str, &'static str), u64>,
+    /// Workers that left, and nothing that was needed with them.
+    pub workers_drained: u64,
+    /// Workers that were given up, or left with something that may be needed.
+    pub workers_lost: u64,
+    /// Jobs that ended, by outcome.
+    pub jobs: BTreeMap<&'static str, u64>,
+}
+
+impl Counts {
+    /// Nothing yet; all outcomes are there, so that rates are right at the first one.
+    pub fn new(stages: &[&'static str]) -> Self {
+        let attempts = stages.iter().flat_map(|stage| ATTEMPT_OUTCOMES.map(|outcome| ((*stage, outcome), 0)));
+        Counts {
+            attempts: attempts.collect(),
+            workers_drained: 0,
+            workers_lost: 0,
+            jobs: JOB_OUTCOMES.map(|outcome| (outcome, 0)).into(),
+        }
+    }
+}
+
+impl Load {
+    /// Whether there has to be any worker: a job lives, and with it its map outputs are needed.
+    pub fn is_active(&self) -> bool {
+        self.live_jobs > 0
+    }
+}

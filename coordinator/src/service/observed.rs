@@ -1,0 +1,108 @@
+//! The coordinator as kubelets and Prometheus see it. What only a leader knows, only the leader
+//! tells, so that sums over all coordinators are right.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tally_worker::http::{Observed, Page, Pulse, stuck};
+
+use super::Role;
+use crate::election::Standing;
+use crate::load::{JOB_STATES, Load, WORKER_STATES};
+
+/// What is seen of a coordinator's process.
+#[derive(Debug)]
+pub struct Seen {
+    role: Arc<Role>,
+    pulse: Pulse,
+}
+
+impl Seen {
+    /// The process in that role.
+    pub fn new(role: Arc<Role>) -> Self {
+        Seen { role, pulse: Pulse::default() }
+    }
+
+    /// Beats on the runtime that this runs on; never ends.
+    pub async fn beat(&self) {
+        self.pulse.beat().await;
+    }
+
+    fn load(&self) -> Option<Load> {
+        self.role.leading().ok()?.registry.load().borrow().clone()
+    }
+}
+
+fn number(value: usize) -> f64 {
+    value as f64
+}
+
+impl Observed for Seen {
+    fn alive(&self) -> Result<(), String> {
+        self.pulse.check()?;
+        stuck(self.load().map_or(Duration::ZERO, |load| load.at.elapsed()))
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.role.leading().is_ok() {
+            return Ok(());
+        }
+        match self.role.standing() {
+            Some(Standing::Standby { leader: Some(_) }) => Ok(()),
+            Some(Standing::Lead) => Err("elected, and not leading yet".into()),
+            _ => Err("no coordinator leads, as far as this one knows".into()),
+        }
+    }
+
+    fn metrics(&self, page: &mut Page) {
+        let leading = self.role.leading().ok();
+        let leads = if leading.is_some() { 1.0 } else { 0.0 };
+        page.gauge("tally_coordinator_leading", "1 while this coordinator leads", leads);
+        let accepting = if self.role.accepting().is_ok() { 1.0 } else { 0.0 };
+        page.gauge("tally_coordinator_accepting_jobs", "1 while it takes new jobs", accepting);
+        let Some(leading) = leading else { return };
+        page.gauge("tally_coordinator_epoch", "The term", leading.epoch as f64);
+        if let Some(load) = leading.registry.load().borrow().as_ref() {
+            describe(load, page);
+        }
+    }
+}
+
+fn describe(load: &Load, page: &mut Page) {
+    let state = |states: &[&'static str], counts: &[usize]| -> Vec<_> {
+        let pairs = states.iter().zip(counts);
+        pairs.map(|(state, count)| (vec![("state", (*state).to_string())], number(*count))).collect()
+    };
+    page.gauges("tally_jobs", "Jobs that are not over, by state", state(&JOB_STATES, &load.jobs));
+    page.gauges("tally_workers", "Workers, by state", state(&WORKER_STATES, &load.workers));
+    page.gauge("tally_slots", "Slots of workers that take tasks", load.slots as f64);
+    let wanted = number(load.demand.slots());
+    page.gauge("tally_slots_wanted", "Slots that all runnable and running work would fill", wanted);
+    page.gauge(
+        "tally_tasks_runnable",
+        "Tasks that could start if there was a slot",
+        number(load.demand.runnable),
+    );
+    page.gauge("tally_attempts_running", "Task attempts that run", number(load.demand.running));
+    let tasks = load.stages.iter().flat_map(|stage| {
+        [("pending", stage.pending), ("running", stage.running), ("done", stage.done)].map(
+            |(state, count)| {
+                (vec![("stage", stage.name.to_string()), ("state", state.to_string())], number(count))
+            },
+        )
+    });
+    page.gauges("tally_tasks", "Tasks of jobs that are not over, by stage and state", tasks);
+    let attempts = load.counts.attempts.iter().map(|((stage, outcome), count)| {
+        (vec![("stage", (*stage).to_string()), ("outcome", (*outcome).to_string())], *count as f64)
+    });
+    page.counters("tally_attempts", "Task attempts that ended, by stage and outcome", attempts);
+    let jobs = load
+        .counts
+        .jobs
+        .iter()
+        .map(|(outcome, count)| (vec![("outcome", (*outcome).to_string())], *count as f64));
+    page.counters("tally_jobs_ended", "Jobs that ended, by outcome", jobs);
+    let left = [("drained", load.counts.workers_drained), ("lost", load.counts.workers_lost)];
+    let left = left.map(|(how, count)| (vec![("how", how.to_string())], count as f64));
+    page.counters("tally_workers_left", "Workers that went: drained, or lost with what they held", left);
+}

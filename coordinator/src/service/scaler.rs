@@ -1,0 +1,254 @@
+//! KEDA's external scaler: how many workers the work wants. Any coordinator may be asked; one that
+//! stands by asks the leader.
+//!
+//! The metric is the sum of runnable and running work in slots, never the queue alone: a busy cluster
+//! whose queue is empty would be scaled to nothing. Not here: how it is counted (`driver::load`).
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use parking_lot::Mutex;
+use tally_proto::LEADER_METADATA;
+use tally_proto::externalscaler::external_scaler_client::ExternalScalerClient;
+use tally_proto::externalscaler::external_scaler_server::ExternalScaler;
+use tally_proto::externalscaler::{
+    GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec, MetricValue,
+    ScaledObjectRef,
+};
+use tally_worker::http::stuck;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Leading, Role, stepping_down};
+use crate::load::Load;
+
+/// What the metric is called.
+pub const METRIC: &str = "tally-slots-wanted";
+/// The trigger's metadata that says how many slots a worker has.
+pub const SLOTS_PER_WORKER: &str = "slotsPerWorker";
+/// Marks a question that a standby passed on: it is not passed on again.
+const PASSED_ON: &str = "tally-passed-on";
+/// For a connection to the leader, and for its answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+type Client = ExternalScalerClient<Channel>;
+type Activity = Pin<Box<dyn Stream<Item = Result<IsActiveResponse, Status>> + Send>>;
+
+/// The service.
+pub struct ScalerService {
+    role: Arc<Role>,
+    /// The way to the leader that was asked last.
+    way: Mutex<Option<(String, Channel)>>,
+}
+
+/// Who answers.
+enum Answerer {
+    Here(Leading),
+    There(Client),
+}
+
+fn load(leading: &Leading) -> Result<Load, Status> {
+    let load = leading.registry.load().borrow().clone();
+    let load = load.ok_or_else(|| Status::unavailable("this coordinator has only begun to lead"))?;
+    stuck(load.at.elapsed()).map_err(Status::unavailable)?;
+    Ok(load)
+}
+
+/// Slots of a worker, as the trigger says.
+fn slots_per_worker(scaled: Option<&ScaledObjectRef>) -> Result<f64, Status> {
+    let Some(text) = scaled.and_then(|scaled| scaled.scaler_metadata.get(SLOTS_PER_WORKER)) else {
+        return Ok(1.0);
+    };
+    let slots = text.parse().ok().filter(|slots: &f64| slots.is_finite() && *slots > 0.0);
+    slots.ok_or_else(|| {
+        let text: String = text.chars().take(80).collect();
+        Status::invalid_argument(format!(
+            "the trigger's metadata {SLOTS_PER_WORKER}: {text:?} is no number above 0"
+        ))
+    })
+}
+
+impl ScalerService {
+    /// The service of a coordinator in that role.
+    pub fn new(role: Arc<Role>) -> Self {
+        ScalerService { role, way: Mutex::default() }
+    }
+
+    fn answerer<T>(&self, request: &Request<T>) -> Result<Answerer, Status> {
+        let refusal = match self.role.leading() {
+            Ok(leading) => return Ok(Answerer::Here(leading)),
+            Err(refusal) => refusal,
+        };
+        let leader = refusal.metadata().get(LEADER_METADATA).and_then(|leader| leader.to_str().ok());
+        match leader {
+            Some(leader) if request.metadata().get(PASSED_ON).is_none() => {
+                Ok(Answerer::There(ExternalScalerClient::new(self.way(leader)?)))
+            }
+            _ => Err(Status::unavailable(refusal.message())),
+        }
+    }
+
+    fn way(&self, leader: &str) -> Result<Channel, Status> {
+        let mut way = self.way.lock();
+        if let Some((_, channel)) = way.as_ref().filter(|(known, _)| known == leader) {
+            return Ok(channel.clone());
+        }
+        let endpoint = Endpoint::from_shared(format!("http://{leader}"))
+            .map_err(|e| Status::unavailable(format!("the leader's address {leader}: {e}")))?;
+        let channel = endpoint.connect_timeout(PATIENCE).connect_lazy();
+        *way = Some((leader.into(), channel.clone()));
+        Ok(channel)
+    }
+}
+
+/// A question as it is passed on.
+fn passed_on<T>(message: T, bounded: bool) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert(PASSED_ON, MetadataValue::from_static("1"));
+    if bounded {
+        request.set_timeout(PATIENCE);
+    }
+    request
+}
+
+#[tonic::async_trait]
+impl ExternalScaler for ScalerService {
+    type StreamIsActiveStream = Activity;
+
+    async fn is_active(
+        &self,
+        request: Request<ScaledObjectRef>,
+    ) -> Result<Response<IsActiveResponse>, Status> {
+        match self.answerer(&request)? {
+            Answerer::Here(leading) => {
+                Ok(Response::new(IsActiveResponse { result: load(&leading)?.is_active() }))
+            }
+            Answerer::There(mut leader) => leader.is_active(passed_on(request.into_inner(), true)).await,
+        }
+    }
+
+    async fn stream_is_active(
+        &self,
+        request: Request<ScaledObjectRef>,
+    ) -> Result<Response<Activity>, Status> {
+        let answerer = self.answerer(&request)?;
+        let (sender, receiver) = mpsc::channel(1);
+        match answerer {
+            Answerer::Here(leading) => drop(tokio::spawn(tell(leading, sender))),
+            Answerer::There(mut leader) => {
+                let asked = leader.stream_is_active(passed_on(request.into_inner(), false)).await?;
+                tokio::spawn(pass_on(asked.into_inner(), sender));
+            }
+        }
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn get_metric_spec(
+        &self,
+        request: Request<ScaledObjectRef>,
+    ) -> Result<Response<GetMetricSpecResponse>, Status> {
+        // The same from any coordinator.
+        let slots = slots_per_worker(Some(request.get_ref()))?;
+        let spec = MetricSpec {
+            metric_name: METRIC.into(),
+            target_size: slots.ceil() as i64,
+            target_size_float: slots,
+        };
+        Ok(Response::new(GetMetricSpecResponse { metric_specs: vec![spec] }))
+    }
+
+    async fn get_metrics(
+        &self,
+        request: Request<GetMetricsRequest>,
+    ) -> Result<Response<GetMetricsResponse>, Status> {
+        let leading = match self.answerer(&request)? {
+            Answerer::Here(leading) => leading,
+            Answerer::There(mut leader) => {
+                return leader.get_metrics(passed_on(request.into_inner(), true)).await;
+            }
+        };
+        let name = &request.get_ref().metric_name;
+        if name != METRIC {
+            let name: String = name.chars().take(80).collect();
+            return Err(Status::invalid_argument(format!("there is no metric {name:?}, only {METRIC}")));
+        }
+        let wanted = load(&leading)?.demand.slots();
+        let value = MetricValue {
+            metric_name: METRIC.into(),
+            metric_value: i64::try_from(wanted).unwrap_or(i64::MAX),
+            metric_value_float: wanted as f64,
+        };
+        Ok(Response::new(GetMetricsResponse { metric_values: vec![value] }))
+    }
+}
+
+/// Tells whether workers are wanted, at once and at each change, until the term or the stream ends.
+async fn tell(leading: Leading, sender: mpsc::Sender<Result<IsActiveResponse, Status>>) {
+    let mut loads = leading.registry.load();
+    let mut told = None;
+    loop {
+        let active = loads.borrow_and_update().as_ref().map(Load::is_active);
+        if let Some(result) = active
+            && told != active
+        {
+            told = active;
+            if sender.send(Ok(IsActiveResponse { result })).await.is_err() {
+                return;
+            }
+        }
+        tokio::select! {
+            // The registry is held here, so there is always a next one.
+            _ = loads.changed() => {}
+            () = leading.sender.closed() => {
+                let _ = sender.send(Err(stepping_down())).await;
+                return;
+            }
+            () = sender.closed() => return,
+        }
+    }
+}
+
+async fn pass_on(
+    mut said: Streaming<IsActiveResponse>,
+    sender: mpsc::Sender<Result<IsActiveResponse, Status>>,
+) {
+    loop {
+        let next = tokio::select! {
+            next = said.message() => next,
+            () = sender.closed() => return,
+        };
+        let (item, last) = match next {
+            Ok(Some(item)) => (Ok(item), false),
+            Ok(None) => (Err(Status::unavailable("the leading coordinator ended the stream")), true),
+            Err(status) => (Err(Status::unavailable(status.message())), true),
+        };
+        if sender.send(item).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_target_is_a_workers_slots() {
+        let scaled = |text: &str| ScaledObjectRef {
+            scaler_metadata: [(SLOTS_PER_WORKER.to_string(), text.to_string())].into(),
+            ..ScaledObjectRef::default()
+        };
+        assert_eq!(slots_per_worker(None).unwrap(), 1.0);
+        assert_eq!(slots_per_worker(Some(&ScaledObjectRef::default())).unwrap(), 1.0);
+        assert_eq!(slots_per_worker(Some(&scaled("2.5"))).unwrap(), 2.5);
+        for text in ["0", "-1", "NaN", "inf", "many", ""] {
+            let status = slots_per_worker(Some(&scaled(text))).unwrap_err();
+            assert!(status.message().contains(SLOTS_PER_WORKER), "{status:?}");
+        }
+    }
+}

@@ -1,0 +1,56 @@
+{{/* Values that are right one by one, and wrong together. Called once, by the settings. */}}
+{{- define "tally.checks" -}}
+{{- $v := .Values -}}
+{{- if and (gt (int $v.coordinator.replicas) 1) (not $v.consul.url) -}}
+{{- fail "coordinator.replicas is above 1, and nobody elects a leader: set consul.url, or coordinator.replicas to 1" -}}
+{{- end -}}
+{{- $sources := 0 -}}
+{{- if $v.storage.existingClaim }}{{ $sources = add1 $sources }}{{ end -}}
+{{- if $v.storage.volume }}{{ $sources = add1 $sources }}{{ end -}}
+{{- if $v.storage.claim.create }}{{ $sources = add1 $sources }}{{ end -}}
+{{- if eq (int $sources) 0 -}}
+{{- fail "there is no storage: set storage.existingClaim to a ReadWriteMany claim with your tables, storage.volume to another source, or storage.claim.create to true" -}}
+{{- end -}}
+{{- if gt (int $sources) 1 -}}
+{{- fail "storage has more than one source: set only one of storage.existingClaim, storage.volume and storage.claim.create" -}}
+{{- end -}}
+{{- $drain := int $v.worker.drainTimeoutSeconds -}}
+{{- if lt (int (include "tally.grace" .)) (add $drain 10 | int) -}}
+{{- fail (printf "worker.terminationGracePeriodSeconds is %s, and a drain may take %d s and needs 10 s to end: set it to at least %d, or leave it null" (include "tally.grace" .) $drain (add $drain 10)) -}}
+{{- end -}}
+{{- $least := mul (int $v.worker.slots) 133 -}}
+{{- if lt (int $v.worker.memoryMiB) (int $least) -}}
+{{- fail (printf "worker.memoryMiB is %d, and %d slots need %d: give more memory, or fewer worker.slots" (int $v.worker.memoryMiB) (int $v.worker.slots) (int $least)) -}}
+{{- end -}}
+{{- if ne $v.autoscaling.mode "none" -}}
+{{- if gt (int $v.autoscaling.minReplicas) (int $v.autoscaling.maxReplicas) -}}
+{{- fail (printf "autoscaling.minReplicas is %d, above autoscaling.maxReplicas, %d: change one of them" (int $v.autoscaling.minReplicas) (int $v.autoscaling.maxReplicas)) -}}
+{{- end -}}
+{{- end -}}
+{{- if and (eq $v.autoscaling.mode "hpa") (eq (int $v.autoscaling.minReplicas) 0) -}}
+{{- fail "autoscaling.minReplicas is 0, and an HPA alone never starts the first worker: set it to 1, or autoscaling.mode to keda" -}}
+{{- end -}}
+{{- if $v.schedule.enabled -}}
+{{- range $key := list "addons" "mainSummary" "output" -}}
+{{- if not (get $v.schedule $key) -}}
+{{- fail (printf "schedule.enabled is true, and schedule.%s is empty: set it to a path below storage.mountPath" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and $v.consul.url (hasPrefix "http://" $v.consul.url) (or $v.consul.caSecret.name $v.consul.clientCertificateSecret.name) -}}
+{{- fail "consul.url begins with http://, and certificates for it are set: write https://, or remove consul.caSecret and consul.clientCertificateSecret" -}}
+{{- end -}}
+{{- if and (not $v.consul.url) (or $v.consul.tokenSecret.name $v.consul.caSecret.name $v.consul.clientCertificateSecret.name) -}}
+{{- fail "secrets for Consul are set, and consul.url is empty: set it, or remove them" -}}
+{{- end -}}
+{{- range $component := list "coordinator" "worker" -}}
+{{- $own := get $v $component -}}
+{{- $port := ternary $v.coordinator.service.port $v.worker.port (eq $component "coordinator") -}}
+{{- if eq (int $port) (int $own.httpPort) -}}
+{{- fail (printf "%s.httpPort is %d, which is its other port too: set another" $component (int $port)) -}}
+{{- end -}}
+{{- end -}}
+{{- if and (hasPrefix "/" (include "tally.stateDir" .)) (ne (include "tally.stateDir" .) $v.storage.mountPath) (not (hasPrefix (printf "%s/" (trimSuffix "/" $v.storage.mountPath)) (include "tally.stateDir" .))) -}}
+{{- fail (printf "coordinator.stateDir is %s, which is not below storage.mountPath, %s: a new pod would not find it" (include "tally.stateDir" .) $v.storage.mountPath) -}}
+{{- end -}}
+{{- end -}}

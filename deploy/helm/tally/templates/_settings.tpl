@@ -1,0 +1,23 @@
+{{/* The settings' files. Each key is a long option of the program. */}}
+{{- define "tally.coordinatorSettings" -}}
+listen = "0.0.0.0:{{ .Values.coordinator.service.port }}"
+http-listen = "0.0.0.0:{{ .Values.coordinator.httpPort }}"
+state-dir = {{ include "tally.stateDir" . | quote }}
+max-jobs = {{ .Values.coordinator.maxJobs }}
+history = {{ .Values.coordinator.history }}
+{{ include "tally.consulSettings" . }}
+{{- end -}}
+
+{{- define "tally.workerSettings" -}}
+listen = "0.0.0.0:{{ .Values.worker.port }}"
+http-listen = "0.0.0.0:{{ .Values.worker.httpPort }}"
+slots = {{ .Values.worker.slots }}
+memory-limit = "{{ div (mul (int .Values.worker.memoryMiB) 3) 4 }}MiB"
+spill-dir = "/spill"
+spill-limit = "{{ mul (int .Values.worker.spillGiB) 921 }}MiB"
+drain-timeout = "{{ int .Values.worker.drainTimeoutSeconds }}s"
+{{- if not .Values.consul.url }}
+coordinator = [{{ include "tally.coordinator" . | quote }}]
+{{- end }}
+{{ include "tally.consulSettings" . }}
+{{- end -}}

@@ -1,0 +1,184 @@
+"""The chart as Helm renders it: values in, objects out. Both majors of Helm, without any cluster.
+
+Not here: what the objects must be (the tests)."""
+
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+
+import yaml
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+CHART = TOP / "deploy" / "helm" / "tally"
+BIN = pathlib.Path(os.environ["TALLY_BIN_DIR"])
+HELM = pathlib.Path(os.environ["HELM_BIN"])
+HELMS = ["helm-4", "helm-3"]
+KUBE = "1.34"
+NAMESPACE = "telemetry"
+RELEASE = "day"
+FULL = "day-tally"
+CRDS = ["keda.sh/v1alpha1", "monitoring.coreos.com/v1"]
+
+MINIMAL = {"storage": {"existingClaim": "tables"}}
+CONSUL = {"consul": {"url": "http://consul.consul.svc:8500"}}
+SCHEDULE = {"enabled": True, "addons": "/data/a", "mainSummary": "/data/m", "output": "/data/o"}
+
+
+def merged(*parts):
+    """One dict of several; later ones win, key by key."""
+    whole = {}
+    for part in parts:
+        for key, value in part.items():
+            old = whole.get(key)
+            both = isinstance(old, dict) and isinstance(value, dict)
+            whole[key] = merged(old, value) if both else value
+    return whole
+
+
+def nested(path, value):
+    """`a.b.c` and a value as a dict of dicts."""
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return value
+
+
+# Each toggle on its own, both ways where it has two.
+TOGGLES = {
+    "minimal": {},
+    "names": {"nameOverride": "counts", "commonLabels": {"team": "t"}, "commonAnnotations": {"a/b": "c"}},
+    "full name": {"fullnameOverride": "counts"},
+    "digest": {"image": {"digest": "sha256:" + "a" * 64, "pullPolicy": "Always"}},
+    "tag": {"image": {"repository": "r.example.org/t", "tag": "1"}, "imagePullSecrets": [{"name": "r"}]},
+    "own service account": {"serviceAccount": {"create": False, "name": "mine"}},
+    "annotated service account": {"serviceAccount": {"annotations": {"role": "x"}}},
+    "claim": {"storage": {"existingClaim": "", "claim": {"create": True, "storageClass": "nfs"}}},
+    "hostPath": {"storage": {"existingClaim": "", "volume": {"hostPath": {"path": "/srv"}}, "mountPath": "/mnt/t"}},
+    "csi": {"storage": {"existingClaim": "", "volume": {"csi": {"driver": "d", "volumeAttributes": {"a": "b"}}}}},
+    "consul": CONSUL,
+    "two coordinators": merged(CONSUL, {"coordinator": {"replicas": 2}}),
+    "consul by tls": {
+        "consul": {
+            "url": "https://consul:8501",
+            "register": "",
+            "tokenSecret": {"name": "token"},
+            "caSecret": {"name": "ca"},
+            "clientCertificateSecret": {"name": "client"},
+        }
+    },
+    "text logs": {"log": {"level": "debug", "format": "text"}},
+    "state dir": {"coordinator": {"stateDir": "/data/journal"}},
+    "node port": {"coordinator": {"service": {"type": "NodePort", "annotations": {"x": "y"}, "port": 7777}}},
+    "no budgets": {
+        "coordinator": {"podDisruptionBudget": {"enabled": False}},
+        "worker": {"podDisruptionBudget": {"enabled": False}},
+    },
+    "placed": {
+        component: {
+            "nodeSelector": {"pool": "a"},
+            "tolerations": [{"key": "k", "operator": "Exists"}],
+            "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "arch", "operator": "In", "values": ["amd64"]}]}]}}},
+            "topologySpreadConstraints": [
+                {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule",
+                 "labelSelector": {"matchLabels": {"a": "b"}}}],
+            "priorityClassName": "high",
+            "podLabels": {"l": "m"},
+            "podAnnotations": {"n": "o"},
+            "extraEnv": [{"name": "A", "value": "1"},
+                         {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+            "extraVolumes": [{"name": "more", "emptyDir": {}}],
+            "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
+        }
+        for component in ("coordinator", "worker")
+    },
+    "cpu limit": {"worker": {"cpu": "500m", "cpuLimit": "2"}},
+    "long drain": {"worker": {"drainTimeoutSeconds": 3600}},
+    "own grace": {"worker": {"drainTimeoutSeconds": 60, "terminationGracePeriodSeconds": 70}},
+    "no workers": {"worker": {"replicas": 0}},
+    "keda": {"autoscaling": {"mode": "keda"}},
+    "keda by polling": {"autoscaling": {"mode": "keda", "minReplicas": 2, "keda": {"push": False}}},
+    "hpa": {"autoscaling": {"mode": "hpa", "minReplicas": 1, "hpa": {"metricLabels": {"namespace": "x"}}}},
+    "schedule": {"schedule": SCHEDULE},
+    "schedule of one date": {"schedule": merged(SCHEDULE, {"date": "20170227", "suspend": True})},
+    "no policies": {"networkPolicy": {"enabled": False}},
+    "clients": {"networkPolicy": {"clients": [
+        {"namespaceSelector": {"matchLabels": {"a": "b"}}}, {"ipBlock": {"cidr": "10.0.0.0/8"}}]}},
+    "service monitor": {"monitoring": {"serviceMonitor": {"enabled": True, "labels": {"r": "p"}}}},
+    "rules": {"monitoring": {"prometheusRule": {"enabled": True, "labels": {"r": "p"}}}},
+    "dashboard": {"monitoring": {"dashboard": {"enabled": True, "labels": {"g": "1"}}}},
+}
+TOGGLES = {name: merged(MINIMAL, values) for name, values in TOGGLES.items()}
+SIZES = {file.name: yaml.safe_load(file.read_text()) for file in sorted((CHART / "ci").glob("*.yaml"))}
+
+
+def helm(program, *args, values=None):
+    """Runs a Helm; its exit code, standard output and standard error."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        more = []
+        if values is not None:
+            json.dump(values, file)
+            file.flush()
+            more = ["--values", file.name]
+        run = subprocess.run(
+            [HELM / program, *args, *more], capture_output=True, text=True, timeout=120,
+            # Nothing of the user's own Helm is read or written.
+            env={"PATH": os.environ["PATH"], "HOME": tempfile.gettempdir(), "HELM_DEBUG": "false"},
+        )
+    return run.returncode, run.stdout, run.stderr
+
+
+def template(values, program="helm-4"):
+    """The exit code of rendering, the text, and what Helm says."""
+    known = [word for crd in CRDS for word in ("--api-versions", crd)]
+    return helm(
+        program, "template", RELEASE, str(CHART), "--namespace", NAMESPACE, "--kube-version", KUBE, *known, values=values
+    )
+
+
+@functools.cache
+def _objects(program, values):
+    code, out, err = template(json.loads(values), program)
+    if code:
+        raise AssertionError(err)
+    return [found for found in yaml.safe_load_all(out) if found]
+
+
+def objects(values, program="helm-4"):
+    """All objects of these values."""
+    return _objects(program, json.dumps(values, sort_keys=True))
+
+
+def of_kind(found, kind):
+    return [each for each in found if each["kind"] == kind]
+
+
+def one(found, kind, suffix):
+    """The object of that kind whose name ends so."""
+    fitting = [each for each in of_kind(found, kind) if each["metadata"]["name"].endswith(suffix)]
+    assert len(fitting) == 1, (kind, suffix, [each["metadata"]["name"] for each in of_kind(found, kind)])
+    return fitting[0]
+
+
+def pods(found):
+    """Name, labels and spec of every pod that the objects make."""
+    for each in found:
+        name = f"{each['kind']}/{each['metadata']['name']}"
+        match each["kind"]:
+            case "Deployment":
+                template_ = each["spec"]["template"]
+                yield name, template_["metadata"], template_["spec"]
+            case "CronJob":
+                template_ = each["spec"]["jobTemplate"]["spec"]["template"]
+                yield name, template_["metadata"], template_["spec"]
+            case "Pod":
+                yield name, each["metadata"], each["spec"]
+
+
+def settings(found, file):
+    """A settings' file of the ConfigMap."""
+    import tomllib
+
+    return tomllib.loads(one(found, "ConfigMap", "-settings")["data"][file])

@@ -1,0 +1,275 @@
+"""What the chart renders: valid for Kubernetes, and true to what the programs are."""
+
+import json
+import pathlib
+import re
+import subprocess
+import unittest
+
+import jsonschema
+import kubernetes_validate
+
+from chart import (
+    BIN, CHART, CONSUL, FULL, HELMS, KUBE, MINIMAL, NAMESPACE, SCHEDULE, SIZES, TOGGLES, helm, merged, objects,
+    of_kind, one, pods, settings,
+)
+
+CASES = {**TOGGLES, **SIZES}
+OWN = {file.stem: json.loads(file.read_text()) for file in (pathlib.Path(__file__).parent / "schemas").glob("*.json")}
+
+
+def flags(*command):
+    """The long options of a program, as its help has them."""
+    said = subprocess.run([BIN / command[0], *command[1:], "--help"], capture_output=True, text=True, check=True)
+    return set(re.findall(r"--([a-z][a-z-]+)", said.stdout))
+
+
+def selects(selector, labels):
+    return all(labels.get(key) == value for key, value in selector.items())
+
+
+class Rendered(unittest.TestCase):
+    def each(self):
+        """Every case with its objects."""
+        for name, values in CASES.items():
+            with self.subTest(name):
+                yield values, objects(values)
+
+    def test_lint_finds_nothing(self):
+        for program in HELMS:
+            for name, values in SIZES.items():
+                with self.subTest(f"{program} {name}"):
+                    code, out, err = helm(program, "lint", "--strict", str(CHART), values=values)
+                    self.assertEqual(code, 0, out + err)
+
+    def test_kubernetes_takes_every_object_of_both_helms(self):
+        for program in HELMS:
+            for name, values in CASES.items():
+                for found in objects(values, program):
+                    with self.subTest(f"{program} {name} {found['kind']} {found['metadata']['name']}"):
+                        if schema := OWN.get(found["kind"]):
+                            jsonschema.validate(found, schema)
+                        else:
+                            kubernetes_validate.validate(found, KUBE, strict=True)
+
+    def test_both_helms_render_the_same(self):
+        for name, values in CASES.items():
+            with self.subTest(name):
+                # The test's folder is made up anew each time.
+                three, four = (re.sub(r"/test-\w+", "", json.dumps(objects(values, program))) for program in HELMS)
+                self.assertEqual(three, four)
+
+    def test_names_and_labels(self):
+        for _, found in self.each():
+            seen = set()
+            for each in found:
+                meta = each["metadata"]
+                self.assertNotIn((each["kind"], meta["name"]), seen)
+                seen.add((each["kind"], meta["name"]))
+                self.assertEqual(meta["namespace"], NAMESPACE)
+                self.assertLessEqual(len(meta["name"]), 63)
+                for label in ("name", "instance", "component", "version", "part-of", "managed-by"):
+                    self.assertIn(f"app.kubernetes.io/{label}", meta["labels"])
+
+    def test_selectors_find_the_pods_that_they_are_about(self):
+        for _, found in self.each():
+            labels = {name: meta["labels"] for name, meta, _ in pods(found)}
+            for each in of_kind(found, "Deployment"):
+                own = labels[f"Deployment/{each['metadata']['name']}"]
+                self.assertTrue(selects(each["spec"]["selector"]["matchLabels"], own))
+            for kind, where in (("Service", None), ("PodDisruptionBudget", "selector"), ("NetworkPolicy", "podSelector")):
+                for each in of_kind(found, kind):
+                    selector = each["spec"]["selector"] if where is None else each["spec"][where]["matchLabels"]
+                    fitting = [name for name, own in labels.items() if selects(selector, own)]
+                    self.assertEqual(len(fitting), 1, (kind, each["metadata"]["name"], fitting))
+                    component = each["metadata"]["labels"]["app.kubernetes.io/component"]
+                    self.assertTrue(fitting[0].endswith(component), fitting)
+            for each in of_kind(found, "ServiceMonitor"):
+                selector = each["spec"]["selector"]["matchLabels"]
+                fitting = [s for s in of_kind(found, "Service") if selects(selector, s["metadata"]["labels"])]
+                self.assertEqual(len(fitting), 2)
+                for service in fitting:
+                    self.assertIn("http", [port["name"] for port in service["spec"]["ports"]])
+
+    def test_ports_are_those_that_the_programs_open(self):
+        for _, found in self.each():
+            for component, file, data in (("coordinator", "coordinator.toml", "grpc"), ("worker", "worker.toml", "flight")):
+                [container] = one(found, "Deployment", f"-{component}")["spec"]["template"]["spec"]["containers"]
+                ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+                told = settings(found, file)
+                opened = {data: told["listen"], "http": told["http-listen"]}
+                self.assertEqual({name: f"0.0.0.0:{port}" for name, port in ports.items()}, opened)
+                for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                    self.assertEqual(container[probe]["httpGet"]["port"], "http")
+                paths = [container[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe")]
+                self.assertEqual(paths, ["/healthz", "/readyz"])
+                [advertise] = [arg for arg in container["args"] if arg.startswith("--advertise=")]
+                self.assertEqual(advertise, f"--advertise=$(POD_IP):{ports[data]}")
+                for service in of_kind(found, "Service"):
+                    if service["spec"]["selector"]["app.kubernetes.io/component"] == component:
+                        for port in service["spec"]["ports"]:
+                            self.assertEqual(port["port"], ports[port["targetPort"]])
+                for policy in of_kind(found, "NetworkPolicy"):
+                    if policy["metadata"]["labels"]["app.kubernetes.io/component"] == component:
+                        let_in = {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]}
+                        self.assertEqual(let_in, set(ports))
+
+    def test_flags_and_settings_exist(self):
+        known = {
+            ("/usr/bin/tally", "coordinator"): flags("tally", "coordinator"),
+            ("/usr/bin/tally", "submit"): flags("tally", "submit"),
+            ("/usr/bin/tally", "demo"): flags("tally", "demo"),
+            ("/usr/bin/tally-worker", None): flags("tally-worker"),
+        }
+        for _, found in self.each():
+            for name, _, spec in pods(found):
+                for container in spec["containers"]:
+                    [program] = container["command"]
+                    sub = container["args"][0] if not container["args"][0].startswith("-") else None
+                    for arg in container["args"][1 if sub else 0:]:
+                        self.assertTrue(arg.startswith("--"), (name, arg))
+                        self.assertIn(arg[2:].split("=")[0], known[program, sub], name)
+            self.assertLessEqual(set(settings(found, "coordinator.toml")), known["/usr/bin/tally", "coordinator"])
+            self.assertLessEqual(set(settings(found, "worker.toml")), known["/usr/bin/tally-worker", None])
+
+    def test_a_drain_fits_into_the_grace_period(self):
+        for _, found in self.each():
+            spec = one(found, "Deployment", "-worker")["spec"]["template"]["spec"]
+            drain = int(settings(found, "worker.toml")["drain-timeout"].removesuffix("s"))
+            self.assertGreaterEqual(spec["terminationGracePeriodSeconds"], drain + 10)
+
+    def test_nobody_else_says_how_many_workers_there_are(self):
+        for values, found in self.each():
+            mode = values.get("autoscaling", {}).get("mode", "none")
+            worker = one(found, "Deployment", "-worker")
+            self.assertEqual("replicas" in worker["spec"], mode == "none")
+            scalers = of_kind(found, "ScaledObject") + of_kind(found, "HorizontalPodAutoscaler")
+            self.assertEqual([each["kind"] for each in scalers],
+                             {"none": [], "keda": ["ScaledObject"], "hpa": ["HorizontalPodAutoscaler"]}[mode])
+            for each in scalers:
+                target = each["spec"]["scaleTargetRef"]
+                self.assertEqual((target["kind"], target["name"]), ("Deployment", worker["metadata"]["name"]))
+
+    def test_the_scaler_asks_the_coordinators_for_a_workers_slots(self):
+        found = objects(merged(MINIMAL, {"autoscaling": {"mode": "keda"}, "worker": {"slots": 3}}))
+        [trigger] = one(found, "ScaledObject", "-worker")["spec"]["triggers"]
+        service = one(found, "Service", "-coordinator")
+        port = next(port["port"] for port in service["spec"]["ports"] if port["name"] == "grpc")
+        address = f"{service['metadata']['name']}.{NAMESPACE}.svc:{port}"
+        self.assertEqual(trigger["metadata"], {"scalerAddress": address, "slotsPerWorker": "3"})
+        self.assertEqual(settings(found, "worker.toml")["slots"], 3)
+        self.assertEqual(settings(found, "worker.toml")["coordinator"], [address])
+        peers = one(found, "NetworkPolicy", "-coordinator")["spec"]["ingress"][0]["from"]
+        self.assertIn({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "keda"}}}, peers)
+
+    def test_pods_are_restricted(self):
+        for _, found in self.each():
+            for name, _, spec in pods(found):
+                own = spec["securityContext"]
+                self.assertIs(own["runAsNonRoot"], True, name)
+                self.assertGreater(own["runAsUser"], 0, name)
+                self.assertEqual(own["seccompProfile"], {"type": "RuntimeDefault"}, name)
+                self.assertIs(spec["automountServiceAccountToken"], False, name)
+                for key in ("hostNetwork", "hostPID", "hostIPC"):
+                    self.assertNotIn(key, spec, name)
+                for container in spec["containers"] + spec.get("initContainers", []):
+                    security = container["securityContext"]
+                    self.assertIs(security["allowPrivilegeEscalation"], False, name)
+                    self.assertIs(security["readOnlyRootFilesystem"], True, name)
+                    self.assertEqual(security["capabilities"], {"drop": ["ALL"]}, name)
+                    self.assertIn("memory", container["resources"]["limits"], name)
+
+    def test_what_is_mounted_is_there(self):
+        for _, found in self.each():
+            claims = {each["metadata"]["name"] for each in of_kind(found, "PersistentVolumeClaim")} | {"tables", "telemetry"}
+            maps = {each["metadata"]["name"]: each["data"] for each in of_kind(found, "ConfigMap")}
+            for name, _, spec in pods(found):
+                volumes = {volume["name"]: volume for volume in spec.get("volumes", [])}
+                for container in spec["containers"]:
+                    mounted = {mount["name"] for mount in container.get("volumeMounts", [])}
+                    self.assertEqual(mounted, set(volumes), name)
+                for volume in volumes.values():
+                    if claim := volume.get("persistentVolumeClaim"):
+                        self.assertIn(claim["claimName"], claims)
+                    if config := volume.get("configMap"):
+                        for item in config["items"]:
+                            self.assertIn(item["key"], maps[config["name"]])
+
+    def test_files_in_settings_are_mounted(self):
+        found = objects(TOGGLES["consul by tls"])
+        for component in ("coordinator", "worker"):
+            told = settings(found, f"{component}.toml")
+            spec = one(found, "Deployment", f"-{component}")["spec"]["template"]["spec"]
+            mounts = [mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]]
+            for key in ("consul-token-file", "consul-ca-file", "consul-cert", "consul-key"):
+                self.assertIn(str(pathlib.PurePosixPath(told[key]).parent), mounts, key)
+
+    def test_no_secret_stands_anywhere_but_in_secrets(self):
+        for _, found in self.each():
+            self.assertEqual(of_kind(found, "Secret"), [])
+            for name, _, spec in pods(found):
+                for container in spec["containers"]:
+                    for arg in container["args"]:
+                        self.assertNotRegex(arg, r"(?i)token=|password|secret|key=", name)
+
+    def test_the_disk_is_what_the_worker_may_use(self):
+        for _, found in self.each():
+            spec = one(found, "Deployment", "-worker")["spec"]["template"]["spec"]
+            told = settings(found, "worker.toml")
+            [spill] = [volume for volume in spec["volumes"] if volume["name"] == "spill"]
+            size = int(spill["emptyDir"]["sizeLimit"].removesuffix("Gi"))
+            resources = spec["containers"][0]["resources"]
+            for kind in ("requests", "limits"):
+                self.assertEqual(resources[kind]["ephemeral-storage"], f"{size + 1}Gi")
+            limit = int(told["spill-limit"].removesuffix("MiB"))
+            self.assertTrue(0.8 * size * 1024 < limit < 0.95 * size * 1024)
+            self.assertEqual(resources["requests"]["memory"], resources["limits"]["memory"])
+            memory = int(resources["limits"]["memory"].removesuffix("Mi"))
+            self.assertEqual(int(told["memory-limit"].removesuffix("MiB")), memory * 3 // 4)
+
+    def test_coordinators_share_their_state(self):
+        for values, found in self.each():
+            deployment = one(found, "Deployment", "-coordinator")["spec"]
+            state = settings(found, "coordinator.toml")["state-dir"]
+            mounts = {mount["name"]: mount["mountPath"]
+                      for mount in deployment["template"]["spec"]["containers"][0]["volumeMounts"]}
+            self.assertTrue(state.startswith(mounts["data"] + "/"), state)
+            consul = bool(values.get("consul", {}).get("url"))
+            self.assertEqual(deployment["strategy"]["type"], "RollingUpdate" if consul else "Recreate")
+
+    def test_other_settings_make_new_pods(self):
+        sums = []
+        for values in (MINIMAL, merged(MINIMAL, {"coordinator": {"maxJobs": 5}, "worker": {"spillGiB": 7}})):
+            sums.append([meta["annotations"]["checksum/settings"]
+                         for name, meta, _ in pods(objects(values)) if name.startswith("Deployment")])
+        self.assertEqual(len(sums[0]), 2)
+        for before, after in zip(*sums):
+            self.assertNotEqual(before, after)
+
+    def test_the_daily_job(self):
+        found = objects(merged(MINIMAL, CONSUL, {"schedule": SCHEDULE}))
+        cron = one(found, "CronJob", "-daily")["spec"]
+        self.assertEqual((cron["concurrencyPolicy"], cron["timeZone"], cron["suspend"]), ("Forbid", "Etc/UTC", False))
+        self.assertGreater(cron["startingDeadlineSeconds"], 0)
+        self.assertEqual(cron["jobTemplate"]["spec"]["backoffLimit"], 2)
+        [container] = cron["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+        address = f"{FULL}-coordinator.{NAMESPACE}.svc:7070"
+        for arg in (f"--coordinator={address}", "--addons=/data/a", "--main-summary=/data/m", "--output=/data/o"):
+            self.assertIn(arg, container["args"])
+
+    def test_notes_tell_what_was_installed(self):
+        # Helm 4 renders notes only where a cluster answers.
+        code, out, err = helm("helm-3", "install", "day", str(CHART), "--dry-run=client", "--namespace", NAMESPACE,
+                              values=merged(MINIMAL, {"schedule": SCHEDULE, "networkPolicy": {"enabled": False}}))
+        self.assertEqual(code, 0, err)
+        for text in ("helm test day", "day-tally-daily", "WARNING: networkPolicy.enabled is false"):
+            self.assertIn(text, out)
+
+    def test_it_can_be_packaged(self):
+        import tempfile
+
+        for program in HELMS:
+            with tempfile.TemporaryDirectory() as folder:
+                code, out, err = helm(program, "package", str(CHART), "--destination", folder)
+                self.assertEqual(code, 0, out + err)
+                self.assertEqual(len(list(pathlib.Path(folder).glob("tally-*.tgz"))), 1)

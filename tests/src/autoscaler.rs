@@ -1,0 +1,266 @@
+//! KEDA and the horizontal pod autoscaler, played over real workers: the questions they ask in their order, the formula,
+//! the stabilisation window and the policies, with their seconds shortened to a test's.
+//!
+//! Known from their sources: KEDA decides between none and some by `IsActive`; from one on the HPA decides by
+//! `ceil(metric / target)`, keeps what it has while the metric can't be had, and goes down no further than the highest
+//! wish of its window. Neither of them chooses who goes. Not here: the answers (the coordinator's `scaler`).
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use tally_proto::externalscaler::external_scaler_client::ExternalScalerClient;
+use tally_proto::externalscaler::{GetMetricsRequest, ScaledObjectRef};
+use tokio::runtime::Runtime;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::cluster::Cluster;
+
+/// For an answer; KEDA's own is 3 s.
+const ANSWER: Duration = Duration::from_secs(3);
+/// The HPA leaves a deployment alone whose load is this near to what it is good for.
+const TOLERANCE: f64 = 0.1;
+
+/// What a ScaledObject says.
+#[derive(Clone, Debug)]
+pub struct Scaling {
+    /// Least and most workers.
+    pub replicas: (usize, usize),
+    /// Slots of a worker, as the trigger's metadata has them.
+    pub slots_per_worker: &'static str,
+    /// Time without any job before the last worker goes.
+    pub cooldown: Duration,
+    /// Time of less load before workers go.
+    pub stabilization: Duration,
+}
+
+/// How the workers stood at one time.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// Seconds since the autoscaler began.
+    pub seconds: f64,
+    /// Workers that are wanted.
+    pub replicas: usize,
+    /// Workers that take tasks, and that drain; attached to the leader.
+    pub workers: [usize; 2],
+    /// Tasks that could run, and attempts that do. None while nobody answers.
+    pub work: Option<[u64; 2]>,
+    /// What the test was doing.
+    pub phase: &'static str,
+}
+
+/// The two controllers and the deployment that they act upon.
+pub struct Autoscaler {
+    /// May be changed between two steps, as users do.
+    pub scaling: Scaling,
+    runtime: Runtime,
+    client: ExternalScalerClient<Channel>,
+    /// Which of the cluster's workers belong to the deployment.
+    running: Vec<usize>,
+    last_active: Instant,
+    wishes: VecDeque<(Instant, usize)>,
+    started: Instant,
+    /// The course of it.
+    pub trace: Vec<Sample>,
+    /// The most workers that there ever were.
+    pub peak: usize,
+    /// What the test is doing, for the trace.
+    pub phase: &'static str,
+}
+
+impl Autoscaler {
+    /// One that asks the coordinator at `address`; there are no workers yet.
+    ///
+    /// # Errors
+    /// The address is none.
+    pub fn new(address: &str, scaling: Scaling) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let endpoint =
+            Endpoint::from_shared(format!("http://{address}"))?.connect_timeout(ANSWER).timeout(ANSWER);
+        let client = {
+            let _inside = runtime.enter();
+            ExternalScalerClient::new(endpoint.connect_lazy())
+        };
+        let now = Instant::now();
+        Ok(Self {
+            scaling,
+            runtime,
+            client,
+            running: Vec::new(),
+            last_active: now,
+            wishes: VecDeque::new(),
+            started: now,
+            trace: Vec::new(),
+            peak: 0,
+            phase: "",
+        })
+    }
+
+    fn object(&self) -> ScaledObjectRef {
+        ScaledObjectRef {
+            name: "tally-worker".into(),
+            namespace: "default".into(),
+            scaler_metadata: [("slotsPerWorker".to_string(), self.scaling.slots_per_worker.to_string())]
+                .into(),
+        }
+    }
+
+    /// How many workers there are to be now.
+    pub fn replicas(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Whether any worker is wanted, as KEDA asks it.
+    ///
+    /// # Errors
+    /// The coordinator's.
+    pub fn is_active(&mut self) -> Result<bool, Status> {
+        let object = self.object();
+        Ok(self.runtime.block_on(self.client.is_active(object))?.into_inner().result)
+    }
+
+    /// The metric and its target, as KEDA gives them to the HPA.
+    ///
+    /// # Errors
+    /// The coordinator's.
+    pub fn metric(&mut self) -> Result<(f64, f64), Status> {
+        let object = self.object();
+        self.runtime.block_on(async {
+            let specs = self.client.get_metric_spec(object.clone()).await?.into_inner().metric_specs;
+            let [spec] = specs.as_slice() else {
+                return Err(Status::internal(format!("not one metric, but {specs:?}")));
+            };
+            let request =
+                GetMetricsRequest { scaled_object_ref: Some(object), metric_name: spec.metric_name.clone() };
+            let values = self.client.get_metrics(request).await?.into_inner().metric_values;
+            match values.as_slice() {
+                [value] if value.metric_value as f64 == value.metric_value_float.ceil() => {
+                    Ok((value.metric_value_float, spec.target_size_float))
+                }
+                other => Err(Status::internal(format!("not one value, or two that differ: {other:?}"))),
+            }
+        })
+    }
+
+    /// One round of both controllers; what they decide is done.
+    ///
+    /// # Errors
+    /// A worker can't be started, or ended in any way but well.
+    pub fn step(&mut self, cluster: &mut Cluster) -> Result<()> {
+        let wanted = self.decide()?;
+        self.scale(cluster, wanted)?;
+        self.sample(cluster)
+    }
+
+    fn decide(&mut self) -> Result<usize> {
+        let (least, most) = self.scaling.replicas;
+        let current = self.replicas();
+        let now = Instant::now();
+        match self.is_active() {
+            // A scaler that does not answer moves nothing.
+            Err(_) => return Ok(current),
+            Ok(true) => self.last_active = now,
+            // All at once, past the HPA's window: KEDA's way.
+            Ok(false) if now.duration_since(self.last_active) >= self.scaling.cooldown => {
+                self.wishes.clear();
+                return Ok(least);
+            }
+            Ok(false) => {}
+        }
+        if current < least {
+            return Ok(least);
+        }
+        if current == 0 {
+            return Ok(usize::from(self.last_active == now));
+        }
+        let Ok((value, target)) = self.metric() else { return Ok(current) };
+        ensure!(target > 0.0 && value >= 0.0, "a metric of {value} over {target}");
+        let ratio = value / (target * current as f64);
+        let wish = if (ratio - 1.0).abs() <= TOLERANCE { current } else { (value / target).ceil() as usize };
+        Ok(self.stabilized(now, wish, current).clamp(least.max(1), most))
+    }
+
+    fn stabilized(&mut self, now: Instant, wish: usize, current: usize) -> usize {
+        self.wishes.push_back((now, wish));
+        while self.wishes.front().is_some_and(|(at, _)| now.duration_since(*at) > self.scaling.stabilization)
+        {
+            self.wishes.pop_front();
+        }
+        let highest = self.wishes.iter().map(|(_, wish)| *wish).max().unwrap_or(wish);
+        // Up at once; down to the highest wish of the window, half of them at a time.
+        if wish >= current { wish } else { highest.min(current).max(current / 2) }
+    }
+
+    /// Starts workers, or ends some: the first, who hold most.
+    fn scale(&mut self, cluster: &mut Cluster, wanted: usize) -> Result<()> {
+        while self.running.len() < wanted {
+            cluster.add_worker()?;
+            self.running.push(cluster.workers.len() - 1);
+        }
+        let leaving = self.running.len() - wanted;
+        for at in self.running.drain(..leaving) {
+            cluster.workers[at].process.terminate()?;
+        }
+        self.peak = self.peak.max(wanted);
+        cluster.check_no_crash()
+    }
+
+    fn sample(&mut self, cluster: &Cluster) -> Result<()> {
+        let work = cluster.metrics().ok().map(|metrics| {
+            let value = |name: &str| metrics.get(name).copied().unwrap_or(0.0);
+            let workers = ["attached", "draining"]
+                .map(|state| value(&format!("tally_workers{{state=\"{state}\"}}")) as usize);
+            (workers, [value("tally_tasks_runnable") as u64, value("tally_attempts_running") as u64])
+        });
+        let seconds = self.started.elapsed().as_secs_f64();
+        let last = self.trace.last().map_or([0, 0], |sample| sample.workers);
+        let sample = Sample {
+            seconds,
+            replicas: self.replicas(),
+            workers: work.map_or(last, |(workers, _)| workers),
+            work: work.map(|(_, work)| work),
+            phase: self.phase,
+        };
+        self.trace.push(sample);
+        Ok(())
+    }
+
+    /// The trace as CSV.
+    pub fn csv(&self) -> String {
+        let mut text = "seconds,phase,replicas,attached,draining,runnable,running\n".to_string();
+        for sample in &self.trace {
+            let [attached, draining] = sample.workers;
+            let work =
+                sample.work.map_or(",".to_string(), |[runnable, running]| format!("{runnable},{running}"));
+            // A string takes everything.
+            let _ = writeln!(
+                text,
+                "{:.2},{},{},{attached},{draining},{work}",
+                sample.seconds, sample.phase, sample.replicas
+            );
+        }
+        text
+    }
+
+    /// Goes on until `condition` holds.
+    ///
+    /// # Errors
+    /// A round's, or that it does not hold in time.
+    pub fn until(
+        &mut self,
+        cluster: &mut Cluster,
+        what: &str,
+        mut condition: impl FnMut(&mut Self, &Cluster) -> Result<bool>,
+    ) -> Result<()> {
+        let pause = Duration::from_millis(100);
+        crate::wait::wait_every(pause, what, Duration::from_secs(150), || {
+            self.step(cluster)?;
+            Ok(condition(self, cluster)?.then_some(()))
+        })
+        .with_context(|| {
+            format!("the last samples: {:?}", self.trace.iter().rev().take(5).collect::<Vec<_>>())
+        })
+    }
+}

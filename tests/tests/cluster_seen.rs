@@ -1,0 +1,167 @@
+//! What real processes show of themselves over HTTP, and their settings from files and the environment: readiness that
+//! means something, liveness that neither a drain nor busy cores end, metrics that add up, and mistakes told with their
+//! key and place.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result, ensure};
+use tally_tests::autoscaler::{Autoscaler, Scaling};
+use tally_tests::cluster::client::DEADLINE;
+use tally_tests::cluster::faults::{Drain, Fault, Moment};
+use tally_tests::cluster::nodes::worker_bin;
+use tally_tests::cluster::truth::Truth;
+use tally_tests::cluster::{Setup, with_cluster};
+use tally_tests::http::{get, metrics};
+use tally_tests::output::Place;
+use tally_tests::process::Tally;
+use tally_tests::wait::wait_for;
+
+const FLAGS: &[&str] = &["--shard-bytes", "100KB", "--partitions", "24", "--target-file-size", "1MB"];
+
+#[test]
+fn metrics_add_up_to_what_a_job_did() -> Result<()> {
+    let day = Truth::new(&["--clients", "100000", "--narrow"])?;
+    with_cluster(Setup { workers: 2, ..Setup::default() }, |cluster| {
+        let place = Place::new()?;
+        let summary = cluster.client().submit_command(&day.root, &place, FLAGS).run()?.summary()?;
+        let tasks: u64 =
+            summary.stages.iter().filter(|stage| stage.name != "plan").map(|stage| stage.tasks).sum();
+        let mut all = cluster.metrics()?;
+        wait_for("the driver's next look", DEADLINE, || {
+            all = cluster.metrics()?;
+            Ok((all.get("tally_jobs_ended_total{outcome=\"done\"}") == Some(&1.0)).then_some(()))
+        })?;
+        let value = |name: &str| all.get(name).copied().with_context(|| format!("no {name} in {all:?}"));
+        ensure!(value("tally_coordinator_leading")? == 1.0 && value("tally_coordinator_epoch")? >= 1.0);
+        ensure!(value("tally_slots")? == 2.0 && value("tally_workers{state=\"attached\"}")? == 2.0);
+        ensure!(value("tally_slots_wanted")? == 0.0, "{all:?}");
+        let done =
+            |stage: &str| value(&format!("tally_attempts_total{{stage=\"{stage}\",outcome=\"done\"}}"));
+        let attempts = done("map")? + done("reduce")? + done("write")?;
+        ensure!(attempts >= tasks as f64, "{attempts} attempts for {tasks} tasks");
+        let (mut ended, mut read) = (0.0, 0.0);
+        for worker in &cluster.workers {
+            let page = metrics(worker.http()?)?;
+            ended += page["tally_worker_attempts_total{outcome=\"done\"}"];
+            read += page["tally_worker_read_rows_total"];
+            ensure!(page["tally_worker_slots"] == 1.0 && page["tally_worker_attached"] == 1.0, "{page:?}");
+            ensure!(page["tally_worker_memory_limit_bytes"] == (256u64 << 20) as f64, "{page:?}");
+        }
+        ensure!(ended == attempts, "workers ended {ended} attempts, the coordinator heard of {attempts}");
+        ensure!(read > 0.0, "no row was read");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_drain_and_busy_cores_end_readiness_at_most() -> Result<()> {
+    let day = Truth::new(&["--clients", "300000", "--narrow"])?;
+    with_cluster(Setup { workers: 1, ..Setup::default() }, |cluster| {
+        let place = Place::new()?;
+        let (job, _) = cluster.submit_held(&day.root, &place, FLAGS, Moment::Stage("map", 0.5))?;
+        let busy = Arc::new(AtomicBool::new(true));
+        let cores = std::thread::available_parallelism()?.get();
+        let burners: Vec<_> = (0..2 * cores)
+            .map(|_| {
+                let busy = busy.clone();
+                std::thread::spawn(move || while busy.load(Ordering::Relaxed) {})
+            })
+            .collect();
+        let fault = Fault::DrainWorker(0, Drain::Signal);
+        cluster.strike(fault)?;
+        cluster.release_but(fault)?;
+        // Nobody can relieve it: it stays, draining.
+        let http = cluster.workers[0].http()?;
+        let drains = wait_for("a worker that is not ready", DEADLINE, || {
+            ensure!(get(http, "/healthz")?.0 == 200, "a drain killed it");
+            let (status, why) = get(http, "/readyz")?;
+            Ok((status == 503).then_some(why))
+        })?;
+        ensure!(drains.contains("draining"), "{drains}");
+        for _ in 0..50 {
+            for address in [http, cluster.coordinators[0].http()?] {
+                let (status, said) = get(address, "/healthz")?;
+                ensure!(status == 200, "{status} under load: {said}");
+            }
+        }
+        busy.store(false, Ordering::Relaxed);
+        burners.into_iter().for_each(|burner| drop(burner.join()));
+        cluster.add_worker()?;
+        cluster.workers[0].process.wait_done(DEADLINE)?;
+        day.check_summary(&place, &job.done()?)?;
+        cluster.wait_attached(1)
+    })
+}
+
+#[test]
+fn a_standby_is_ready_and_answers_the_autoscaler_as_the_leader_does() -> Result<()> {
+    let setup = Setup { coordinators: 2, workers: 1, consul: true, ..Setup::default() };
+    with_cluster(setup, |cluster| {
+        let leader = cluster.leader()?;
+        let standby = 1 - leader;
+        let http = [leader, standby].map(|at| cluster.coordinators[at].http());
+        for http in http {
+            let http = http?;
+            wait_for("a ready coordinator", DEADLINE, || Ok((get(http, "/readyz")?.0 == 200).then_some(())))?;
+        }
+        ensure!(cluster.metrics()?["tally_coordinator_leading"] == 1.0, "not one leader");
+        let scaling = Scaling {
+            replicas: (0, 1),
+            slots_per_worker: "2.5",
+            cooldown: DEADLINE,
+            stabilization: DEADLINE,
+        };
+        let address = |at: usize| cluster.coordinators[at].address().to_string();
+        let mut asked = [leader, standby].map(|at| Autoscaler::new(&address(at), scaling.clone()));
+        for scaler in &mut asked {
+            let Ok(scaler) = scaler else { anyhow::bail!("no address") };
+            ensure!(!scaler.is_active()?, "without a job there is load");
+            ensure!(scaler.metric()? == (0.0, 2.5));
+        }
+        // Frozen workers: the job stays as it is while both are asked.
+        let day = Truth::new(&["--clients", "20000", "--narrow"])?;
+        let place = Place::new()?;
+        cluster.freeze_workers()?;
+        let job = cluster.client().submit(&day.root, &place, FLAGS)?;
+        let planned = cluster
+            .client()
+            .wait_for_job(&job.id, "the map stage", |job| job.stage("map").is_ok_and(|map| map.tasks > 0))?;
+        let tasks = planned.stage("map")?.tasks as f64;
+        for scaler in asked.iter_mut().flatten() {
+            wait_for("the load", DEADLINE, || Ok((scaler.metric()? == (tasks, 2.5)).then_some(())))?;
+            ensure!(scaler.is_active()?);
+        }
+        cluster.release()?;
+        day.check_summary(&place, &job.done()?)
+    })
+}
+
+#[test]
+fn a_wrong_setting_is_told_with_its_key_and_its_place() -> Result<()> {
+    let place = Place::new()?;
+    let file = place.path().join("settings.toml");
+    let path = file.to_str().context("a path that is text")?;
+    let coordinator = |text: &str| {
+        std::fs::write(&file, text)?;
+        Tally::new("coordinator").args(["--config", path]).run()
+    };
+    let worker = |text: &str, flags: &[&str]| {
+        std::fs::write(&file, text)?;
+        Tally::wrapped(&worker_bin(), ["--config", path]).args(flags).run()
+    };
+    coordinator("max-jobs = 0\nstate-dir = \"/state\"")?.expect_failure(2, &["max-jobs in ", path, "'0'"])?;
+    coordinator("max-job = 5")?.expect_failure(2, &[path, "\"max-job\"", "max-jobs"])?;
+    coordinator("max-jobs = ")?.expect_failure(2, &[path])?;
+    let told = worker("memory-limit = \"lots\"\ncoordinator = [\"a:1\"]", &[])?;
+    told.expect_failure(2, &["--memory-limit", "memory-limit in ", path, "lots"])?;
+    worker("slots = 40\nmemory-limit = \"1GiB\"\ncoordinator = [\"a:1\"]", &[])?
+        .expect_failure(2, &["--memory-limit", "40 slots"])?;
+    let told = Tally::wrapped(&worker_bin(), ["--coordinator", "a:1"])
+        .env("TALLY_WORKER_DRAIN_TIMEOUT", "soon")
+        .run()?;
+    told.expect_failure(2, &["--drain-timeout", "TALLY_WORKER_DRAIN_TIMEOUT in the environment", "soon"])?;
+    let missing = Tally::wrapped(&worker_bin(), ["--config", "/no/such/file"]).run()?;
+    missing.expect_failure(2, &["--config /no/such/file"])?;
+    Ok(())
+}
