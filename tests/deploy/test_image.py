@@ -1,5 +1,6 @@
 """The image, built without an engine and run as a cluster would: not as root, nothing to write to but its mounts."""
 
+import io
 import json
 import os
 import pathlib
@@ -10,12 +11,11 @@ import tempfile
 import unittest
 
 from chart import BIN, MINIMAL, TOP, objects, of_kind, pods
+from processes import wait_for
 
 IMAGE = TOP / "deploy" / "image"
-# A kubelet's limits are wider than those that this machine may set.
-RUN = ["run", "--pull=never", "--rm", "--network=host", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1000:1000",
-       "--runtime=runc", "--read-only", "--cap-drop=all", "--security-opt=no-new-privileges"]
-LARGEST = 100 << 20
+# Of the archive, whose layer is compressed.
+LARGEST = 60 << 20
 
 
 def dockerfile():
@@ -26,6 +26,76 @@ def dockerfile():
     return [line.split(None, 1) for line in lines[last:]]
 
 
+class Containers:
+    """Runs the image by podman and runc: read-only, without capabilities."""
+
+    # A kubelet's limits are wider than those that this machine may set.
+    RUN = ["run", "--pull=never", "--network=host", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1000:1000",
+           "--runtime=runc", "--read-only", "--cap-drop=all", "--security-opt=no-new-privileges"]
+
+    def __init__(self, folder, archive):
+        self.folder = folder
+        self.podman("load", "--input", str(archive))
+        [self.name] = self.podman("images", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
+        self.data = folder / "data"
+        self.data.mkdir()
+        os.chmod(self.data, 0o777)
+
+    def podman(self, *args, check=True):
+        storage = [f"--root={self.folder}/storage", f"--runroot={self.folder}/run", "--storage-driver=vfs",
+                   "--cgroup-manager=cgroupfs"]
+        done = subprocess.run(["podman", *storage, *args], capture_output=True, text=True, timeout=300)
+        assert not check or done.returncode == 0, (args, done.stdout, done.stderr)
+        return done
+
+    def words(self, program):
+        return [f"--volume={self.data}:/data", "--tmpfs=/spill", f"--entrypoint={program}", self.name]
+
+    def run(self, program, *args):
+        return self.podman(*self.RUN, "--rm", *self.words(program), *args, check=False)
+
+    def start(self, name, program, *args):
+        self.podman(*self.RUN, "--detach", f"--name={name}", *self.words(program), *args)
+
+    def end(self, name):
+        """SIGTERM, as a kubelet sends it; the exit code."""
+        self.podman("kill", "--signal=TERM", name)
+        return int(self.podman("wait", name).stdout)
+
+
+class Chroots:
+    """Runs it by chroot, as its user, for machines on which nobody may make containers: such as are containers
+    themselves. Its root can't be written by that user, though it is not mounted so."""
+
+    def __init__(self, folder, archive):
+        self.root = folder / "root"
+        self.root.mkdir()
+        with tarfile.open(archive) as outer:
+            def blob(digest):
+                return outer.extractfile("blobs/" + digest.replace(":", "/"))
+            [manifest] = json.load(outer.extractfile("index.json"))["manifests"]
+            for layer in json.load(blob(manifest["digest"]))["layers"]:
+                with tarfile.open(fileobj=io.BytesIO(blob(layer["digest"]).read())) as inner:
+                    inner.extractall(self.root)
+        self.data = self.root / "data"
+        os.chmod(self.data, 0o777)
+        os.chmod(self.root / "spill", 0o777)
+        self.running = {}
+
+    def command(self, program, *args):
+        return ["chroot", "--userspec=65532:65532", self.root, program, *args]
+
+    def run(self, program, *args):
+        return subprocess.run(self.command(program, *args), capture_output=True, text=True, timeout=300)
+
+    def start(self, name, program, *args):
+        self.running[name] = subprocess.Popen(self.command(program, *args), stderr=subprocess.DEVNULL)
+
+    def end(self, name):
+        self.running[name].terminate()
+        return self.running[name].wait(120)
+
+
 class Image(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -33,8 +103,14 @@ class Image(unittest.TestCase):
         cls.addClassCleanup(lambda: subprocess.run(["rm", "-rf", cls.folder], check=True))
         cls.archive = cls.folder / "tally.tar"
         cls.digest = cls.build(cls.archive)
-        cls.podman("load", "--input", str(cls.archive))
-        [cls.name] = cls.podman("images", "--format", "{{.Repository}}:{{.Tag}}").split()
+        try:
+            cls.engine = Containers(cls.folder, cls.archive)
+            tried = cls.engine.run("/usr/bin/tally", "--version")
+            # Codes of podman itself and of runc: they never came to the program.
+            assert tried.returncode not in (125, 126, 127), tried.stderr
+        except AssertionError as error:
+            print(f"no containers can be made on this machine, so chroot it is: {error}", flush=True)
+            cls.engine = Chroots(cls.folder, cls.archive)
 
     @staticmethod
     def build(archive):
@@ -42,19 +118,10 @@ class Image(unittest.TestCase):
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.strip()
 
-    @classmethod
-    def podman(cls, *args, fails=None):
-        storage = [f"--root={cls.folder}/storage", f"--runroot={cls.folder}/run", "--storage-driver=vfs",
-                   "--cgroup-manager=cgroupfs"]
-        done = subprocess.run(["podman", *storage, *args], capture_output=True, text=True, timeout=300)
-        if fails is None:
-            assert done.returncode == 0, (args, done.stdout, done.stderr)
-            return done.stdout
-        assert done.returncode == fails, (args, done.returncode, done.stdout, done.stderr)
-        return done.stderr
-
-    def run_image(self, *args, **more):
-        return self.podman(*RUN, *args, **more)
+    def run_image(self, program, *args, fails=0):
+        done = self.engine.run(program, *args)
+        self.assertEqual(done.returncode, fails, (args, done.stdout, done.stderr))
+        return done.stderr if fails else done.stdout
 
     def config(self):
         with tarfile.open(self.archive) as archive:
@@ -78,9 +145,8 @@ class Image(unittest.TestCase):
         self.assertRegex(config["Labels"]["org.opencontainers.image.revision"], "^([0-9a-f]{40}|unknown)$")
 
     def test_it_is_small_and_holds_no_shell(self):
-        size = int(self.podman("image", "inspect", self.name, "--format", "{{.Size}}"))
-        self.assertLess(size, LARGEST)
-        self.run_image("--entrypoint=/bin/sh", self.name, "-c", "true", fails=127)
+        self.assertLess(self.archive.stat().st_size, LARGEST)
+        self.run_image("/bin/sh", "-c", "true", fails=127)
 
     def test_the_dockerfile_says_the_same(self):
         config = self.config()["config"]
@@ -103,41 +169,31 @@ class Image(unittest.TestCase):
         for name, _, spec in pods(objects(MINIMAL)):
             for container in spec["containers"]:
                 [program] = container["command"]
-                self.run_image(f"--entrypoint={program}", self.name, "--version")
+                self.assertRegex(self.run_image(program, "--version"), r"^tally(-worker)? \d")
             users.add(spec["securityContext"]["runAsUser"])
         self.assertEqual({f"{user}:{user}" for user in users}, {self.config()["config"]["User"]})
         self.assertTrue(of_kind(objects(MINIMAL), "Pod"))
 
     def test_a_job_runs_in_it_with_nothing_to_write_to_but_its_mounts(self):
-        said = self.run_image("--tmpfs=/spill", "--tmpfs=/data", self.name, "demo", "--clients=2000", "--dir=/data/demo",
-                              "--memory-limit=256MiB", "--spill-dir=/spill")
+        said = self.run_image("/usr/bin/tally", "demo", "--clients=2000", "--dir=/spill/demo", "--memory-limit=256MiB",
+                              "--spill-dir=/spill")
         self.assertIn("As the generator's totals say it must be", said)
-        refused = self.run_image(self.name, "demo", "--clients=10", "--dir=/demo", fails=1)
+        refused = self.run_image("/usr/bin/tally", "demo", "--clients=10", "--dir=/demo", fails=1)
         self.assertIn("/demo", refused)
 
     def test_a_cluster_runs_in_it(self):
         """Coordinator, worker and a job in three containers, ended by SIGTERM as a kubelet does it."""
-        from processes import wait_for
-
-        data = self.folder / "data"
-        data.mkdir(mode=0o777)
-        os.chmod(data, 0o777)
-        shared = [f"--volume={data}:/data", "--tmpfs=/spill"]
-        names = []
-
         def start(name, program, *args):
-            self.run_image("--detach", f"--name={name}", *shared, f"--entrypoint=/usr/bin/{program}", self.name, *args)
-            names.append(name)
+            self.engine.start(name, f"/usr/bin/{program}", *args)
+            file = self.engine.data / f"{name}.port"
             # Written by a rename, so never half.
-            return wait_for(name, lambda: (data / name).read_text() if (data / name).is_file() else None)
+            return wait_for(name, lambda: file.read_text() if file.is_file() else None)
 
         address = start("coordinator", "tally", "coordinator", "--listen=127.0.0.1:0", "--state-dir=/data/state",
-                        "--port-file=/data/coordinator")
+                        "--port-file=/data/coordinator.port")
         start("worker", "tally-worker", f"--coordinator={address}", "--slots=1", "--memory-limit=256MiB",
-              "--spill-dir=/spill", "--port-file=/data/worker")
-        said = self.run_image(*shared, self.name, "demo", "--cluster", f"--coordinator={address}", "--clients=2000",
+              "--spill-dir=/spill", "--port-file=/data/worker.port")
+        said = self.run_image("/usr/bin/tally", "demo", "--cluster", f"--coordinator={address}", "--clients=2000",
                               "--dir=/data/demo", "--remove")
         self.assertIn("As the generator's totals say it must be", said)
-        for name in reversed(names):
-            self.podman("kill", "--signal=TERM", name)
-        wait_for("the end of both", lambda: None if self.podman("ps", "--quiet").strip() else True)
+        self.assertEqual([self.engine.end(name) for name in ("worker", "coordinator")], [0, 0])

@@ -3,11 +3,14 @@
 import json
 import pathlib
 import re
+import shutil
 import subprocess
+import tempfile
 import unittest
 
 import jsonschema
 import kubernetes_validate
+import yaml
 
 from chart import (
     BIN, CHART, CONSUL, FULL, HELMS, KUBE, MINIMAL, NAMESPACE, SCHEDULE, SIZES, TOGGLES, helm, merged, objects,
@@ -258,16 +261,26 @@ class Rendered(unittest.TestCase):
             self.assertIn(arg, container["args"])
 
     def test_notes_tell_what_was_installed(self):
-        # Helm 4 renders notes only where a cluster answers.
-        code, out, err = helm("helm-3", "install", "day", str(CHART), "--dry-run=client", "--namespace", NAMESPACE,
-                              values=merged(MINIMAL, {"schedule": SCHEDULE, "networkPolicy": {"enabled": False}}))
-        self.assertEqual(code, 0, err)
-        for text in ("helm test day", "day-tally-daily", "WARNING: networkPolicy.enabled is false"):
-            self.assertIn(text, out)
+        # Neither Helm shows notes without a cluster, so they are rendered as a value of an object.
+        with tempfile.TemporaryDirectory() as folder:
+            chart = shutil.copytree(CHART, pathlib.Path(folder) / "tally")
+            (chart / "templates" / "NOTES.txt").rename(chart / "notes.txt")
+            (chart / "templates" / "notes.yaml").write_text(
+                'kind: Notes\napiVersion: test/v1\ntext: {{ tpl (.Files.Get "notes.txt") . | toJson }}\n')
+            for values, words in (
+                (merged(MINIMAL, {"schedule": SCHEDULE, "networkPolicy": {"enabled": False}}),
+                 ["helm test day", "day-tally-daily", "--addons /data/addons/v2", "WARNING: networkPolicy.enabled"]),
+                (merged(MINIMAL, {"autoscaling": {"mode": "keda"}}), ["and 0 to 10 workers", "WARNING: this cluster does not"]),
+            ):
+                for program in HELMS:
+                    code, out, err = helm(program, "template", "day", str(chart), "--show-only", "templates/notes.yaml",
+                                          values=values)
+                    self.assertEqual(code, 0, err)
+                    text = next(found for found in yaml.safe_load_all(out) if found)["text"]
+                    for word in words:
+                        self.assertIn(word, text)
 
     def test_it_can_be_packaged(self):
-        import tempfile
-
         for program in HELMS:
             with tempfile.TemporaryDirectory() as folder:
                 code, out, err = helm(program, "package", str(CHART), "--destination", folder)
