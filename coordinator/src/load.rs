@@ -22,8 +22,9 @@ pub const WORKER_STATES: [&str; 3] = ["attached", "draining", "detached"];
 pub struct Load {
     /// When.
     pub at: Instant,
-    /// Work in slots that it would take.
-    pub demand: Demand,
+    /// Work in slots that it would take. `None` while jobs of an earlier term wait for what workers
+    /// have of them: nobody can tell yet.
+    pub demand: Option<Demand>,
     /// Jobs that are not over. Outputs are needed only by these.
     pub live_jobs: usize,
     /// Those by state, as [`JOB_STATES`] has them.

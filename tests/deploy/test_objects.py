@@ -122,11 +122,12 @@ class Rendered(unittest.TestCase):
             ("/usr/bin/tally", "coordinator"): flags("tally", "coordinator"),
             ("/usr/bin/tally", "submit"): flags("tally", "submit"),
             ("/usr/bin/tally", "demo"): flags("tally", "demo"),
+            ("/usr/bin/tally", "workers"): flags("tally", "workers"),
             ("/usr/bin/tally-worker", None): flags("tally-worker"),
         }
         for _, found in self.each():
             for name, _, spec in pods(found):
-                for container in spec["containers"]:
+                for container in spec["containers"] + spec.get("initContainers", []):
                     [program] = container["command"]
                     sub = container["args"][0] if not container["args"][0].startswith("-") else None
                     for arg in container["args"][1 if sub else 0:]:

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -44,8 +45,8 @@ pub struct Sample {
     /// Workers that are wanted.
     pub replicas: usize,
     /// Workers that take tasks, and that drain; attached to the leader.
-    pub workers: [usize; 2],
-    /// Tasks that could run, and attempts that do. None while nobody answers.
+    pub workers: [u64; 2],
+    /// Tasks that could run, and attempts that do. None while nobody knows.
     pub work: Option<[u64; 2]>,
     /// What the test was doing.
     pub phase: &'static str,
@@ -68,6 +69,8 @@ pub struct Autoscaler {
     pub peak: usize,
     /// What the test is doing, for the trace.
     pub phase: &'static str,
+    /// Whether workers are frozen as soon as they are started.
+    pub hold: bool,
 }
 
 impl Autoscaler {
@@ -95,6 +98,7 @@ impl Autoscaler {
             trace: Vec::new(),
             peak: 0,
             phase: "",
+            hold: false,
         })
     }
 
@@ -119,6 +123,23 @@ impl Autoscaler {
     pub fn is_active(&mut self) -> Result<bool, Status> {
         let object = self.object();
         Ok(self.runtime.block_on(self.client.is_active(object))?.into_inner().result)
+    }
+
+    /// All that is said from now on about whether workers are wanted, as KEDA is told of it by push.
+    pub fn listen(&mut self) -> Arc<Mutex<Vec<bool>>> {
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let (mut client, object, heard) = (self.client.clone(), self.object(), said.clone());
+        // The answers come for longer than one call may take.
+        self.runtime.spawn(async move {
+            let mut stream = client.stream_is_active(object).await?.into_inner();
+            while let Some(word) = stream.message().await? {
+                if let Ok(mut heard) = heard.lock() {
+                    heard.push(word.result);
+                }
+            }
+            Ok::<_, Status>(())
+        });
+        said
     }
 
     /// The metric and its target, as KEDA gives them to the HPA.
@@ -151,7 +172,8 @@ impl Autoscaler {
     pub fn step(&mut self, cluster: &mut Cluster) -> Result<()> {
         let wanted = self.decide()?;
         self.scale(cluster, wanted)?;
-        self.sample(cluster)
+        self.sample(cluster);
+        Ok(())
     }
 
     fn decide(&mut self) -> Result<usize> {
@@ -196,7 +218,10 @@ impl Autoscaler {
     /// Starts workers, or ends some: the first, who hold most.
     fn scale(&mut self, cluster: &mut Cluster, wanted: usize) -> Result<()> {
         while self.running.len() < wanted {
-            cluster.add_worker()?;
+            let worker = cluster.add_worker()?;
+            if self.hold {
+                worker.process.freeze()?;
+            }
             self.running.push(cluster.workers.len() - 1);
         }
         let leaving = self.running.len() - wanted;
@@ -207,24 +232,21 @@ impl Autoscaler {
         cluster.check_no_crash()
     }
 
-    fn sample(&mut self, cluster: &Cluster) -> Result<()> {
-        let work = cluster.metrics().ok().map(|metrics| {
-            let value = |name: &str| metrics.get(name).copied().unwrap_or(0.0);
-            let workers = ["attached", "draining"]
-                .map(|state| value(&format!("tally_workers{{state=\"{state}\"}}")) as usize);
-            (workers, [value("tally_tasks_runnable") as u64, value("tally_attempts_running") as u64])
-        });
-        let seconds = self.started.elapsed().as_secs_f64();
+    fn sample(&mut self, cluster: &Cluster) {
+        let seen = cluster.metrics().unwrap_or_default();
+        let value = |name: &str| seen.get(name).map(|value| *value as u64);
+        let workers = |state: &str| value(&format!("tally_workers{{state=\"{state}\"}}"));
         let last = self.trace.last().map_or([0, 0], |sample| sample.workers);
+        let [attached, draining] = ["attached", "draining"].map(workers);
+        let seconds = self.started.elapsed().as_secs_f64();
         let sample = Sample {
             seconds,
             replicas: self.replicas(),
-            workers: work.map_or(last, |(workers, _)| workers),
-            work: work.map(|(_, work)| work),
+            workers: [attached.unwrap_or(last[0]), draining.unwrap_or(last[1])],
+            work: value("tally_tasks_runnable").zip(value("tally_attempts_running")).map(Into::into),
             phase: self.phase,
         };
         self.trace.push(sample);
-        Ok(())
     }
 
     /// The trace as CSV.

@@ -201,7 +201,7 @@ fn a_slow_worker() -> Result<()> {
 /// Without any worker a job waits, and says so; with new ones it goes on, and without them it fails in time, saying why.
 #[test]
 fn no_worker_is_left() -> Result<()> {
-    let limit = ["--no-workers-timeout", "6000"];
+    let limit = ["--no-workers-timeout", "6s"];
     let coordinator_flags = [QUICK, &limit].concat();
     with_cluster(Setup { coordinator_flags, ..Setup::default() }, |cluster| {
         for come_back in [true, false] {

@@ -44,6 +44,7 @@ fn from_zero(cluster: &mut Cluster, scaler: &mut Autoscaler, day: &Truth) -> Res
     ensure!(scaler.replicas() == 0 && !scaler.is_active()?, "without jobs there are workers");
     let place = Place::new()?;
     let job = cluster.client().submit(&day.root, &place, FLAGS)?;
+    scaler.hold = true;
     let waiting = cluster
         .client()
         .wait_for_job(&job.id, "a job that waits", |job| job.state == "waiting_for_workers")?;
@@ -51,9 +52,9 @@ fn from_zero(cluster: &mut Cluster, scaler: &mut Autoscaler, day: &Truth) -> Res
     ensure!(tasks > MOST as u64, "only {tasks} map tasks");
     scaler.until(cluster, "the work to be seen", |scaler, _| Ok(scaler.replicas() > 0))?;
     // It goes on only when the autoscaler has looked once more, however slow this machine is.
-    cluster.freeze_workers()?;
     scaler.step(cluster)?;
     ensure!(scaler.replicas() == MOST, "{} workers for {tasks} tasks", scaler.replicas());
+    scaler.hold = false;
     cluster.release()?;
     scaler.until(cluster, "the end of the first job", |_, cluster| {
         Ok(cluster.client().job(&job.id)?.is_over())

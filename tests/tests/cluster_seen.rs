@@ -2,6 +2,7 @@
 //! means something, liveness that neither a drain nor busy cores end, metrics that add up, and mistakes told with their
 //! key and place.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -40,15 +41,34 @@ fn metrics_add_up_to_what_a_job_did() -> Result<()> {
             |stage: &str| value(&format!("tally_attempts_total{{stage=\"{stage}\",outcome=\"done\"}}"));
         let attempts = done("map")? + done("reduce")? + done("write")?;
         ensure!(attempts >= tasks as f64, "{attempts} attempts for {tasks} tasks");
-        let (mut ended, mut read) = (0.0, 0.0);
+        let mut read = 0.0;
         for worker in &cluster.workers {
             let page = metrics(worker.http()?)?;
-            ended += page["tally_worker_attempts_total{outcome=\"done\"}"];
             read += page["tally_worker_read_rows_total"];
             ensure!(page["tally_worker_slots"] == 1.0 && page["tally_worker_attached"] == 1.0, "{page:?}");
             ensure!(page["tally_worker_memory_limit_bytes"] == (256u64 << 20) as f64, "{page:?}");
         }
-        ensure!(ended == attempts, "workers ended {ended} attempts, the coordinator heard of {attempts}");
+        // A second attempt that lost may still run.
+        let outcomes = ["done", "cancelled", "fetch_lost", "retryable", "fatal"];
+        wait_for("the same count here and there", DEADLINE, || {
+            let here = cluster.metrics()?;
+            for outcome in outcomes {
+                let suffix = format!("outcome=\"{outcome}\"}}");
+                let of = |page: &BTreeMap<String, f64>, name: &str| -> f64 {
+                    let samples =
+                        page.iter().filter(|(key, _)| key.starts_with(name) && key.ends_with(&suffix));
+                    samples.map(|(_, count)| count).sum()
+                };
+                let mut there = 0.0;
+                for worker in &cluster.workers {
+                    there += of(&metrics(worker.http()?)?, "tally_worker_attempts_total{");
+                }
+                if of(&here, "tally_attempts_total{") != there {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
+        })?;
         ensure!(read > 0.0, "no row was read");
         Ok(())
     })
@@ -119,6 +139,13 @@ fn a_standby_is_ready_and_answers_the_autoscaler_as_the_leader_does() -> Result<
             ensure!(!scaler.is_active()?, "without a job there is load");
             ensure!(scaler.metric()? == (0.0, 2.5));
         }
+        let told: Vec<_> = asked.iter_mut().flatten().map(Autoscaler::listen).collect();
+        let heard = |expected: &[bool]| {
+            wait_for(&format!("{expected:?} on both streams"), DEADLINE, || {
+                Ok(told.iter().all(|told| told.lock().is_ok_and(|told| *told == expected)).then_some(()))
+            })
+        };
+        heard(&[false])?;
         // Frozen workers: the job stays as it is while both are asked.
         let day = Truth::new(&["--clients", "20000", "--narrow"])?;
         let place = Place::new()?;
@@ -132,8 +159,10 @@ fn a_standby_is_ready_and_answers_the_autoscaler_as_the_leader_does() -> Result<
             wait_for("the load", DEADLINE, || Ok((scaler.metric()? == (tasks, 2.5)).then_some(())))?;
             ensure!(scaler.is_active()?);
         }
+        heard(&[false, true])?;
         cluster.release()?;
-        day.check_summary(&place, &job.done()?)
+        day.check_summary(&place, &job.done()?)?;
+        heard(&[false, true, false])
     })
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use tally_worker::membership::{Kind, Member, MemberArgs, Membership};
-use tally_worker::{http, port_file};
+use tally_worker::{duration, http, port_file};
 use tokio::net::TcpListener;
 
 use super::Stop;
@@ -44,6 +44,12 @@ pub struct CoordinatorArgs {
     /// Jobs that run at a time, at most; more are refused
     #[arg(long, value_name = "N", env = "TALLY_COORDINATOR_MAX_JOBS", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1000))]
     max_jobs: u32,
+    /// How long a job waits while there are no workers; then it fails
+    #[arg(
+        long, value_name = "TIME", env = "TALLY_COORDINATOR_NO_WORKERS_TIMEOUT", default_value = "5m",
+        value_parser = duration::parse
+    )]
+    no_workers_timeout: Duration,
     /// File that the address is written to, once it listens
     #[arg(long, value_name = "FILE")]
     port_file: Option<PathBuf>,
@@ -74,9 +80,6 @@ struct TimingArgs {
     /// After taking the lead, until jobs of earlier epochs go on
     #[arg(long, value_name = "MS", default_value_t = 3000, hide = true)]
     settle: u64,
-    /// How long a job waits while there are no workers
-    #[arg(long, value_name = "MS", default_value_t = 300_000, hide = true)]
-    no_workers_timeout: u64,
     /// Records of the journal after which a snapshot replaces them
     #[arg(long, value_name = "N", default_value_t = 1000, hide = true, value_parser = clap::value_parser!(u64).range(1..))]
     compact_after: u64,
@@ -90,7 +93,7 @@ impl CoordinatorArgs {
             grace: millis(self.timing.worker_grace),
             timeout: millis(self.timing.worker_timeout),
             settle: millis(self.timing.settle),
-            no_workers: millis(self.timing.no_workers_timeout),
+            no_workers: self.no_workers_timeout,
         };
         let lead = LeadOptions {
             address,

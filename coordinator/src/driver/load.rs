@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use tally_proto::{AttemptId, Failure, v1};
-use tally_scheduler::JobState;
+use tally_scheduler::{Demand, JobState};
 
 use super::Driver;
 use crate::job::STAGES;
@@ -15,7 +15,7 @@ impl Driver {
     pub(super) fn show_load(&mut self) {
         let mut load = Load {
             at: Instant::now(),
-            demand: self.scheduler.demand(),
+            demand: self.known_demand(),
             live_jobs: self.jobs.len(),
             jobs: [0; 3],
             stages: STAGES.iter().map(|name| StageLoad { name, ..StageLoad::default() }).collect(),
@@ -52,6 +52,11 @@ impl Driver {
             }
         }
         self.registry.show_load(load);
+    }
+
+    fn known_demand(&self) -> Option<Demand> {
+        let begun = self.jobs.iter().all(|(id, run)| run.committing || self.scheduler.status(id).is_some());
+        begun.then(|| self.scheduler.demand())
     }
 
     /// Counts the end of an attempt.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tally_scheduler::Demand;
 use tally_worker::http::{Observed, Page, Pulse, stuck};
 
 use super::Role;
@@ -76,14 +77,9 @@ fn describe(load: &Load, page: &mut Page) {
     page.gauges("tally_jobs", "Jobs that are not over, by state", state(&JOB_STATES, &load.jobs));
     page.gauges("tally_workers", "Workers, by state", state(&WORKER_STATES, &load.workers));
     page.gauge("tally_slots", "Slots of workers that take tasks", load.slots as f64);
-    let wanted = number(load.demand.slots());
-    page.gauge("tally_slots_wanted", "Slots that all runnable and running work would fill", wanted);
-    page.gauge(
-        "tally_tasks_runnable",
-        "Tasks that could start if there was a slot",
-        number(load.demand.runnable),
-    );
-    page.gauge("tally_attempts_running", "Task attempts that run", number(load.demand.running));
+    if let Some(demand) = load.demand {
+        describe_demand(demand, page);
+    }
     let tasks = load.stages.iter().flat_map(|stage| {
         [("pending", stage.pending), ("running", stage.running), ("done", stage.done)].map(
             |(state, count)| {
@@ -105,4 +101,12 @@ fn describe(load: &Load, page: &mut Page) {
     let left = [("drained", load.counts.workers_drained), ("lost", load.counts.workers_lost)];
     let left = left.map(|(how, count)| (vec![("how", how.to_string())], count as f64));
     page.counters("tally_workers_left", "Workers that went: drained, or lost with what they held", left);
+}
+
+fn describe_demand(demand: Demand, page: &mut Page) {
+    let wanted = number(demand.slots());
+    page.gauge("tally_slots_wanted", "Slots that all runnable and running work would fill", wanted);
+    let runnable = number(demand.runnable);
+    page.gauge("tally_tasks_runnable", "Tasks that could start if there was a slot", runnable);
+    page.gauge("tally_attempts_running", "Task attempts that run", number(demand.running));
 }

@@ -177,7 +177,9 @@ impl ExternalScaler for ScalerService {
             let name: String = name.chars().take(80).collect();
             return Err(Status::invalid_argument(format!("there is no metric {name:?}, only {METRIC}")));
         }
-        let wanted = load(&leading)?.demand.slots();
+        let unknown =
+            || Status::unavailable("jobs of an earlier term are being taken up: their work is not known yet");
+        let wanted = load(&leading)?.demand.ok_or_else(unknown)?.slots();
         let value = MetricValue {
             metric_name: METRIC.into(),
             metric_value: i64::try_from(wanted).unwrap_or(i64::MAX),

@@ -8,3 +8,4 @@ mod drain;
 mod jobs;
 mod resume;
 mod rig;
+mod scaler;

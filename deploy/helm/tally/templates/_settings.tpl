@@ -5,6 +5,7 @@ http-listen = "0.0.0.0:{{ .Values.coordinator.httpPort }}"
 state-dir = {{ include "tally.stateDir" . | quote }}
 max-jobs = {{ .Values.coordinator.maxJobs }}
 history = {{ .Values.coordinator.history }}
+no-workers-timeout = "{{ int .Values.coordinator.noWorkersTimeoutSeconds }}s"
 {{ include "tally.consulSettings" . }}
 {{- end -}}
 
