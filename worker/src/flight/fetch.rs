@@ -1,6 +1,6 @@
 //! One stream of another worker's outputs, received on the runtime and taken by a slot's thread.
 //!
-//! A stream that breaks is asked for again once, from where it broke; one that stalls is given up.
+//! A stream that breaks is asked for again, from where it broke; one that breaks twice or stalls is given up.
 //! Either is the typed loss of the first output not yet read. Not here: which streams there are.
 
 use std::time::Duration;
@@ -24,7 +24,9 @@ use crate::peers::{Place, Reading};
 const STALL: Duration = Duration::from_secs(10);
 /// How long a holder may be too busy.
 const BUSY: Duration = Duration::from_secs(120);
-/// Waits between askings of a busy holder.
+/// Askings without an answer that are repeated before a holder that cannot be reached is given up.
+const UNANSWERED: u32 = 3;
+/// Waits between askings.
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
 const LAST_BACKOFF: Duration = Duration::from_secs(1);
 /// How often a waiting slot looks whether its task is to stop.
@@ -95,33 +97,46 @@ fn stalled() -> Status {
     Status::deadline_exceeded(format!("it sent nothing for {} s", STALL.as_secs()))
 }
 
-/// Repeats what fails because the holder is busy, or, once, because the way broke.
+/// Repeats what fails because the holder is busy, or because the way broke: once where an answer was on its way, and
+/// until there is an answer again a few times more, as a connection that is broken may be taken for a good one for a
+/// moment.
 struct Again {
-    resets: u32,
+    /// Answers that broke off.
+    broken: u32,
+    /// Whether something came since the last asking.
+    answered: bool,
+    /// Askings in turn that got no answer.
+    unanswered: u32,
     backoff: Duration,
     busy_until: Option<Instant>,
 }
 
 impl Again {
     fn new() -> Self {
-        Again { resets: 0, backoff: FIRST_BACKOFF, busy_until: None }
+        Again { broken: 0, answered: false, unanswered: 0, backoff: FIRST_BACKOFF, busy_until: None }
     }
 
     /// Waits where another try makes sense.
     async fn may_try(&mut self, status: &Status) -> bool {
-        if status.code() == Code::ResourceExhausted {
+        let may = if status.code() == Code::ResourceExhausted {
             let now = Instant::now();
-            let until = *self.busy_until.get_or_insert(now + BUSY);
+            now < *self.busy_until.get_or_insert(now + BUSY)
+        } else if std::mem::take(&mut self.answered) {
+            self.broken += 1;
+            is_reset(status) && self.broken <= 1
+        } else {
+            self.unanswered += 1;
+            is_reset(status) && self.unanswered <= UNANSWERED
+        };
+        if may {
             tokio::time::sleep(self.backoff).await;
             self.backoff = (self.backoff * 2).min(LAST_BACKOFF);
-            return now < until;
         }
-        self.resets += 1;
-        is_reset(status) && self.resets <= 1
+        may
     }
 
     fn progress(&mut self) {
-        (self.backoff, self.busy_until) = (FIRST_BACKOFF, None);
+        *self = Again { broken: self.broken, answered: true, ..Again::new() };
     }
 }
 
