@@ -7,9 +7,8 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use tally_scheduler::Demand;
+use tally_worker::runner::OUTCOMES;
 
-/// The outcomes of attempts, as metrics name them.
-pub const ATTEMPT_OUTCOMES: [&str; 5] = ["done", "cancelled", "fetch_lost", "retryable", "fatal"];
 /// The outcomes of jobs.
 pub const JOB_OUTCOMES: [&str; 3] = ["done", "failed", "cancelled"];
 /// The states of live jobs.
@@ -68,7 +67,7 @@ pub struct Counts {
 impl Counts {
     /// Nothing yet; all outcomes are there, so that rates are right at the first one.
     pub fn new(stages: &[&'static str]) -> Self {
-        let attempts = stages.iter().flat_map(|stage| ATTEMPT_OUTCOMES.map(|outcome| ((*stage, outcome), 0)));
+        let attempts = stages.iter().flat_map(|stage| OUTCOMES.map(|outcome| ((*stage, outcome), 0)));
         Counts {
             attempts: attempts.collect(),
             workers_drained: 0,

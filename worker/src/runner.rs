@@ -89,6 +89,21 @@ pub struct Report {
     pub outcome: Result<v1::TaskResult, Failure>,
 }
 
+/// What the ends of attempts are called in metrics.
+pub const OUTCOMES: [&str; 5] = ["done", "cancelled", "fetch_lost", "retryable", "fatal"];
+
+/// What the end of an attempt is called there.
+pub fn outcome_name<T>(outcome: &Result<T, Failure>) -> &'static str {
+    let [done, cancelled, fetch_lost, retryable, fatal] = OUTCOMES;
+    match outcome {
+        Ok(_) => done,
+        Err(Failure::Cancelled) => cancelled,
+        Err(Failure::FetchLost { .. }) => fetch_lost,
+        Err(Failure::Retryable { .. }) => retryable,
+        Err(Failure::Fatal { .. }) => fatal,
+    }
+}
+
 /// Called on a slot's thread with each report, in the order tasks end.
 pub type ReportSink = dyn Fn(Report) + Send + Sync;
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use tally_proto::{AttemptId, Failure, v1};
 use tally_scheduler::{Demand, JobState};
+use tally_worker::runner::outcome_name;
 
 use super::Driver;
 use crate::job::STAGES;
@@ -62,14 +63,7 @@ impl Driver {
     /// Counts the end of an attempt.
     pub(super) fn count_attempt(&mut self, attempt: &AttemptId, outcome: &Result<v1::TaskResult, Failure>) {
         let Some(stage) = STAGES.get(attempt.task.stage.0 as usize) else { return };
-        let outcome = match outcome {
-            Ok(_) => "done",
-            Err(Failure::Cancelled) => "cancelled",
-            Err(Failure::FetchLost { .. }) => "fetch_lost",
-            Err(Failure::Retryable { .. }) => "retryable",
-            Err(Failure::Fatal { .. }) => "fatal",
-        };
-        *self.counts.attempts.entry((stage, outcome)).or_default() += 1;
+        *self.counts.attempts.entry((stage, outcome_name(outcome))).or_default() += 1;
     }
 
     /// Counts the end of a job.

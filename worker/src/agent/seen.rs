@@ -12,7 +12,7 @@ use tally_proto::{Failure, v1};
 
 use crate::flight::Traffic;
 use crate::http::{Observed, Page, Pulse};
-use crate::runner::Gauges;
+use crate::runner::{Gauges, OUTCOMES, outcome_name};
 
 /// What is known of a worker's process. Shared by the agent and those who look.
 #[derive(Debug)]
@@ -41,9 +41,7 @@ impl Default for Seen {
             attached: AtomicBool::default(),
             draining: AtomicBool::default(),
             // All of them from the start, so that rates are right at the first one.
-            attempts: Mutex::new(
-                ["done", "cancelled", "fetch_lost", "retryable", "fatal"].map(|name| (name, 0)).into(),
-            ),
+            attempts: Mutex::new(OUTCOMES.map(|name| (name, 0)).into()),
             lives: AtomicU64::default(),
             life: RwLock::default(),
         }
@@ -79,14 +77,7 @@ impl Seen {
 
     /// An attempt is over.
     pub(super) fn ended(&self, outcome: &Result<v1::TaskResult, Failure>) {
-        let name = match outcome {
-            Ok(_) => "done",
-            Err(Failure::Cancelled) => "cancelled",
-            Err(Failure::FetchLost { .. }) => "fetch_lost",
-            Err(Failure::Retryable { .. }) => "retryable",
-            Err(Failure::Fatal { .. }) => "fatal",
-        };
-        *self.attempts.lock().entry(name).or_default() += 1;
+        *self.attempts.lock().entry(outcome_name(outcome)).or_default() += 1;
     }
 }
 
