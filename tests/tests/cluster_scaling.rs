@@ -40,8 +40,9 @@ fn check_nothing_again(cluster: &Cluster, id: &str) -> Result<()> {
 /// A job comes where nobody is. One worker is asked for, then as many as there is work for.
 fn from_zero(cluster: &mut Cluster, scaler: &mut Autoscaler, day: &Truth) -> Result<()> {
     scaler.phase = "from zero";
-    scaler.step(cluster)?;
-    ensure!(scaler.replicas() == 0 && !scaler.is_active()?, "without jobs there are workers");
+    scaler
+        .until(cluster, "a quiet scaler", |scaler, _| Ok(scaler.is_active().is_ok_and(|active| !active)))?;
+    ensure!(scaler.replicas() == 0, "without jobs there are workers");
     let place = Place::new()?;
     let job = cluster.client().submit(&day.root, &place, FLAGS)?;
     scaler.hold = true;
@@ -51,9 +52,8 @@ fn from_zero(cluster: &mut Cluster, scaler: &mut Autoscaler, day: &Truth) -> Res
     let tasks = waiting.stage("map")?.tasks;
     ensure!(tasks > MOST as u64, "only {tasks} map tasks");
     scaler.until(cluster, "the work to be seen", |scaler, _| Ok(scaler.replicas() > 0))?;
-    // It goes on only when the autoscaler has looked once more, however slow this machine is.
-    scaler.step(cluster)?;
-    ensure!(scaler.replicas() == MOST, "{} workers for {tasks} tasks", scaler.replicas());
+    // Whoever comes is frozen until all are here, however slow this machine is.
+    scaler.until(cluster, "as many workers as may be", |scaler, _| Ok(scaler.replicas() == MOST))?;
     scaler.hold = false;
     cluster.release()?;
     scaler.until(cluster, "the end of the first job", |_, cluster| {
@@ -134,7 +134,9 @@ fn to_zero(cluster: &mut Cluster, scaler: &mut Autoscaler) -> Result<()> {
 #[test]
 fn workers_follow_the_load_from_zero_to_zero_and_lose_nothing() -> Result<()> {
     let day = Truth::new(&["--clients", "300000", "--narrow"])?;
-    with_cluster(Setup { workers: 0, ..Setup::default() }, |cluster| {
+    // Whoever is frozen for a while is not dead.
+    let coordinator_flags = vec!["--worker-timeout", "60000"];
+    with_cluster(Setup { workers: 0, coordinator_flags, ..Setup::default() }, |cluster| {
         let address = cluster.coordinators[0].address().to_string();
         let mut scaler = Autoscaler::new(&address, scaling())?;
         let done = from_zero(cluster, &mut scaler, &day)
