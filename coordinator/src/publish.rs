@@ -7,7 +7,10 @@
 //! a crash comes between. Nothing but part files ever lies under the output.
 //!
 //! A staging folder is locked while its job lives; one that nobody locks is a dead job's and is
-//! cleaned up by the next, unless a coordinator that goes on with the job adopts it before.
+//! cleaned up by the next. Its name ends with the epoch of the leader that owns it. A later leader takes
+//! it over by renaming it, locked or not: who led before may hang and hold his lock for ever, but
+//! whatever he does after he wakes up goes by the old name, and fails. So of two leaders only one has a
+//! day to exchange.
 //!
 //! Tasks write under one name each attempt; only the winners' files are taken into the day that is
 //! exchanged, so that a late loser writes nowhere that counts.
@@ -24,8 +27,8 @@ use tally_worker::urls::{self, UrlError};
 
 use crate::job::date_folder;
 use folder::{
-    DAY, Hold, MADE, PARTS, check_place, clean_dead, exchange, failed, folders_from, folders_of, make,
-    making, missing_above, remake, remove, siblings_of, swap, sync, try_hold,
+    DAY, MADE, PARTS, aside, check_place, clean_dead, exchange, failed, folders_before, folders_from, make,
+    missing_above, remake, remove, siblings_of, swap, sweep, sync, take,
 };
 
 /// How often a staging folder is tried to be made again.
@@ -65,8 +68,6 @@ pub struct Commit {
 pub enum Finished {
     /// The day is published.
     Done,
-    /// Somebody else has the folder in hand.
-    Busy,
     /// The day is neither staged nor published.
     Gone,
 }
@@ -75,6 +76,7 @@ pub enum Finished {
 #[derive(Debug)]
 pub struct Staging {
     job: JobId,
+    epoch: u64,
     /// The sibling of the output that holds all jobs' staging folders.
     siblings: PathBuf,
     /// This job's.
@@ -126,53 +128,71 @@ impl Staging {
         let lock = match made {
             Ok(lock) => lock,
             Err(source) => {
-                remove(&siblings.join(making(&name)), &siblings, &created);
+                remove(&siblings.join(aside(&name)), &siblings, &created);
                 return Err(failed(&folder, "the staging folder cannot be made")(source));
             }
         };
         clean_dead(&siblings)?;
-        Ok(Staging { job: job.clone(), siblings, folder, output, target, created, left: false, _lock: lock })
+        Ok(Staging {
+            job: job.clone(),
+            epoch,
+            siblings,
+            folder,
+            output,
+            target,
+            created,
+            left: false,
+            _lock: lock,
+        })
     }
 
-    /// Takes over the staging folder of an earlier leader, if there is one that nobody holds. What
-    /// was written there is dropped: write tasks are cheap, and run again.
-    pub fn adopt(output: &str, date: &str, job: &JobId) -> Option<Self> {
+    /// Takes over the staging folder of an earlier leader, if there is one. What was written there is
+    /// dropped: write tasks are cheap, and run again.
+    pub fn adopt(output: &str, date: &str, job: &JobId, epoch: u64) -> Option<Self> {
         let output = urls::local_path(output).ok()?;
         let siblings = siblings_of(&output)?;
-        let target = output.join(date_folder(date));
-        for folder in folders_of(&siblings, job) {
-            let lock = match try_hold(&folder) {
-                Hold::Mine(lock) => lock,
-                Hold::Others => continue,
-                Hold::Remains => {
-                    remove(&folder, &siblings, &[]);
-                    continue;
-                }
-            };
-            let made = fs::read(folder.join(MADE)).unwrap_or_default();
-            let emptied =
-                remake(&folder.join(PARTS)).and_then(|()| match fs::remove_dir_all(folder.join(DAY)) {
-                    Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-                    _ => Ok(()),
-                });
-            if let Err(error) = emptied {
-                tracing::warn!(folder = %folder.display(), %error, "a staging folder cannot be taken over");
-                continue;
-            }
-            let created = folders_from(&made);
-            let job = job.clone();
-            return Some(Staging {
-                job,
-                siblings,
-                folder,
-                output,
-                target,
-                created,
-                left: false,
-                _lock: lock,
+        for folder in folders_before(&siblings, job, epoch) {
+            let Some(adopted) = Self::take(&folder, &output, date, job, epoch) else { continue };
+            let parts = remake(&adopted.folder.join(PARTS));
+            let emptied = parts.and_then(|()| match fs::remove_dir_all(adopted.folder.join(DAY)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+                _ => Ok(()),
             });
+            match emptied {
+                Ok(()) => return Some(adopted),
+                Err(error) => {
+                    tracing::warn!(folder = %folder.display(), %error, "a staging folder cannot be taken over");
+                }
+            }
         }
         None
+    }
+
+    /// Takes a folder of an earlier epoch over, whoever holds it; nothing if it is not to be had.
+    fn take(folder: &Path, output: &Path, date: &str, job: &JobId, epoch: u64) -> Option<Self> {
+        let siblings = siblings_of(output)?;
+        let name = format!("{job}.{epoch}");
+        let lock = match take(folder, &siblings, &name, epoch) {
+            Ok(lock) => lock,
+            Err(error) => {
+                tracing::info!(folder = %folder.display(), %error, "a staging folder is not taken over");
+                return None;
+            }
+        };
+        let folder = siblings.join(name);
+        let created = folders_from(&fs::read(folder.join(MADE)).unwrap_or_default());
+        let (output, target) = (output.to_path_buf(), output.join(date_folder(date)));
+        Some(Staging {
+            job: job.clone(),
+            epoch,
+            siblings,
+            folder,
+            output,
+            target,
+            created,
+            left: false,
+            _lock: lock,
+        })
     }
 
     /// Lets go of the folder, which stays as it is for who goes on with the job.
@@ -206,7 +226,8 @@ impl Staging {
         Ok(Commit { device: found.dev(), inode: found.ino(), parts })
     }
 
-    /// Carries out what an earlier leader decided, once, however often it is tried.
+    /// Carries out, in a later epoch, what an earlier leader decided: once, however often it is tried,
+    /// and whatever the earlier leader still does.
     ///
     /// # Errors
     /// [`PublishError`]: the old day is as it was.
@@ -214,38 +235,24 @@ impl Staging {
         output: &str,
         date: &str,
         job: &JobId,
+        epoch: u64,
         commit: &Commit,
     ) -> Result<Finished, PublishError> {
         let output = urls::local_path(output)?;
         let target = output.join(date_folder(date));
         let Some(siblings) = siblings_of(&output) else { return Ok(Finished::Gone) };
-        for folder in folders_of(&siblings, job) {
-            let lock = match try_hold(&folder) {
-                Hold::Mine(lock) => lock,
-                Hold::Others => return Ok(Finished::Busy),
-                // Only what was exchanged, or given up, is removed.
-                Hold::Remains => {
-                    remove(&folder, &siblings, &[]);
-                    continue;
+        for folder in folders_before(&siblings, job, epoch) {
+            let Some(staging) = Self::take(&folder, &output, date, job, epoch) else { continue };
+            // Only from here on the earlier leader can't exchange it any more: what it did is seen now.
+            for _ in 0..RACES {
+                if commit.is(&target) || !commit.is(&staging.folder.join(DAY)) {
+                    break;
                 }
-            };
-            let made = fs::read(folder.join(MADE)).unwrap_or_default();
-            let staging = Staging {
-                job: job.clone(),
-                siblings: siblings.clone(),
-                created: folders_from(&made),
-                output: output.clone(),
-                target: target.clone(),
-                left: false,
-                _lock: lock,
-                folder: folder.clone(),
-            };
-            if commit.is(&folder.join(DAY)) && !commit.is(&target) {
-                staging.publish()?;
-                return Ok(Finished::Done);
+                staging.exchange()?;
             }
-            // Dropped: it was exchanged already, or is not what was decided.
+            // Dropped: it is exchanged, or is not what was decided.
         }
+        sweep(&siblings, job, epoch);
         Ok(if commit.is(&target) { Finished::Done } else { Finished::Gone })
     }
 
@@ -254,6 +261,10 @@ impl Staging {
     /// # Errors
     /// [`PublishError`]: the old day is as it was.
     pub fn publish(self) -> Result<(), PublishError> {
+        self.exchange()
+    }
+
+    fn exchange(&self) -> Result<(), PublishError> {
         fs::create_dir_all(&self.output).map_err(failed(&self.output, "the output folder cannot be made"))?;
         swap(&self.folder, &self.target, exchange)
             .map_err(failed(&self.target, "the day cannot be replaced"))?;
@@ -270,13 +281,7 @@ impl Drop for Staging {
         if self.left {
             return;
         }
-        // Of the same job's folders those of earlier leaders go, too.
-        let mine = |folder: &PathBuf| *folder == self.folder;
-        for folder in folders_of(&self.siblings, &self.job).into_iter().filter(|folder| !mine(folder)) {
-            if let Hold::Mine(_) | Hold::Remains = try_hold(&folder) {
-                remove(&folder, &self.siblings, &[]);
-            }
-        }
+        sweep(&self.siblings, &self.job, self.epoch);
         // Of the folders made above the output those that have something in them stay.
         remove(&self.folder, &self.siblings, &self.created);
     }

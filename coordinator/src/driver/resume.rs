@@ -14,9 +14,6 @@ use crate::journal::state::State;
 use crate::plan::InputPlan;
 use crate::publish::{Commit, Finished, Staging};
 
-/// How often it is tried to carry out a publish that somebody else holds.
-const AGAIN: Duration = Duration::from_secs(1);
-
 /// A job of the journal's, with what of it was found on disk.
 #[derive(Debug)]
 pub struct Resumed {
@@ -29,13 +26,13 @@ pub struct Resumed {
 }
 
 impl Resumed {
-    /// The live jobs of a journal. Takes their staging folders over, before anybody counts them as a
-    /// dead job's; does I/O and waits for it.
-    pub fn all(state: &State) -> Vec<Resumed> {
-        state.live().into_iter().filter_map(Self::one).collect()
+    /// The live jobs of a journal, for the leader of that epoch. Takes their staging folders over,
+    /// before anybody counts them as a dead job's; does I/O and waits for it.
+    pub fn all(state: &State, epoch: u64) -> Vec<Resumed> {
+        state.live().into_iter().filter_map(|live| Self::one(live, epoch)).collect()
     }
 
-    fn one(live: &v1::LiveJob) -> Option<Resumed> {
+    fn one(live: &v1::LiveJob, epoch: u64) -> Option<Resumed> {
         let submitted = live.submitted.clone()?;
         let recorded = submitted.spec.clone().unwrap_or_default();
         let spec = match JobSpec::recorded(&submitted.job, recorded) {
@@ -52,7 +49,7 @@ impl Resumed {
         // What is committed is looked for when it is carried out.
         let staging = match &live.committed {
             Some(_) => None,
-            None => Staging::adopt(&spec.output, &spec.date, &spec.id),
+            None => Staging::adopt(&spec.output, &spec.date, &spec.id, epoch),
         };
         let (committed, cancelled) = (live.committed.clone(), live.cancelled);
         Some(Resumed { spec, submitted, plan, committed, cancelled, staging })
@@ -99,23 +96,20 @@ impl Driver {
     }
 
     fn carry_out_commit(&self, spec: &JobSpec, committed: v1::JobCommitted) {
-        let (spec, sender) = (spec.clone(), self.sender.clone());
+        let (spec, sender, epoch) = (spec.clone(), self.sender.clone(), self.epoch);
         let commit = Commit { device: committed.device, inode: committed.inode, parts: committed.parts };
         tokio::spawn(async move {
-            let result = loop {
-                let (spec, commit) = (spec.clone(), commit.clone());
-                let done = tokio::task::spawn_blocking(move || {
-                    Staging::finish_commit(&spec.output, &spec.date, &spec.id, &commit)
-                });
-                match done.await {
-                    Ok(Ok(Finished::Done)) => break Ok(None),
-                    Ok(Ok(Finished::Gone)) => break Ok(Some(())),
-                    Ok(Ok(Finished::Busy)) => tokio::time::sleep(AGAIN).await,
-                    Ok(Err(error)) => break Err(error.to_string()),
-                    Err(panic) => break Err(panic.to_string()),
-                }
+            let id = spec.id.clone();
+            let done = tokio::task::spawn_blocking(move || {
+                Staging::finish_commit(&spec.output, &spec.date, &spec.id, epoch, &commit)
+            });
+            let result = match done.await {
+                Ok(Ok(Finished::Done)) => Ok(None),
+                Ok(Ok(Finished::Gone)) => Ok(Some(())),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(panic) => Err(panic.to_string()),
             };
-            let _ = sender.send(Input::Recovered(spec.id, result)).await;
+            let _ = sender.send(Input::Recovered(id, result)).await;
         });
     }
 

@@ -53,14 +53,29 @@ pub(super) fn siblings_of(output: &Path) -> Option<PathBuf> {
     Some(output.parent()?.join(format!(".{name}.tally-staging")))
 }
 
-/// A job's staging folders, of whatever epoch.
-pub(super) fn folders_of(siblings: &Path, job: &JobId) -> Vec<PathBuf> {
-    let mine = |entry: &fs::DirEntry| {
-        let name = entry.file_name();
-        name.to_string_lossy().strip_prefix(job.as_str()).is_some_and(|rest| rest.starts_with('.'))
+/// A job's staging folders of epochs before this one, the latest first.
+pub(super) fn folders_before(siblings: &Path, job: &JobId, epoch: u64) -> Vec<PathBuf> {
+    named_before(siblings, job.as_str(), epoch)
+}
+
+/// Removes what earlier epochs of a job left, locked or not: they have nothing to do there any more.
+pub(super) fn sweep(siblings: &Path, job: &JobId, epoch: u64) {
+    let hidden = named_before(siblings, &aside(job.as_str()), epoch);
+    for folder in folders_before(siblings, job, epoch).into_iter().chain(hidden) {
+        remove(&folder, siblings, &[]);
+    }
+}
+
+fn named_before(siblings: &Path, name: &str, epoch: u64) -> Vec<PathBuf> {
+    let earlier = |entry: fs::DirEntry| {
+        let found = entry.file_name();
+        let of: u64 = found.to_str()?.strip_prefix(name)?.strip_prefix('.')?.parse().ok()?;
+        (of < epoch).then(|| (std::cmp::Reverse(of), entry.path()))
     };
     let entries = fs::read_dir(siblings).into_iter().flatten().flatten();
-    entries.filter(mine).map(|entry| entry.path()).collect()
+    let mut found: Vec<_> = entries.filter_map(earlier).collect();
+    found.sort();
+    found.into_iter().map(|(_, folder)| folder).collect()
 }
 
 /// Whose a staging folder is.
@@ -79,6 +94,28 @@ pub(super) fn try_hold(folder: &Path) -> Hold {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Hold::Remains,
         Err(_) => Hold::Others,
     }
+}
+
+/// Takes a staging folder over under another name, and gives its lock. One that is held gets another
+/// lock: its holder led in an earlier epoch, and may never let go. By the old name he finds nothing.
+pub(super) fn take(folder: &Path, siblings: &Path, name: &str, epoch: u64) -> io::Result<File> {
+    let lock = match try_hold(folder) {
+        Hold::Mine(lock) => lock,
+        Hold::Others => {
+            let fresh = folder.join(format!("{LOCK}.{epoch}"));
+            let lock = File::create(&fresh)?;
+            lock.lock()?;
+            fs::rename(&fresh, folder.join(LOCK))?;
+            lock
+        }
+        // Only what was exchanged, or given up, is removed.
+        Hold::Remains => {
+            remove(folder, siblings, &[]);
+            return Err(io::ErrorKind::NotFound.into());
+        }
+    };
+    fs::rename(folder, siblings.join(name))?;
+    Ok(lock)
 }
 
 /// Removes a staging folder, its lock last: a removal that breaks off leaves a folder that the next
@@ -112,14 +149,14 @@ pub(super) fn remake(folder: &Path) -> io::Result<()> {
     fs::create_dir(folder)
 }
 
-/// The name of a staging folder that is being made, and that nobody else looks at.
-pub(super) fn making(name: &str) -> String {
+/// The name of a staging folder that is being made or removed: nobody takes that over.
+pub(super) fn aside(name: &str) -> String {
     format!(".{name}")
 }
 
 /// Makes a job's staging folder, locked from the moment that it is seen under its name.
 pub(super) fn make(siblings: &Path, name: &str, created: &[PathBuf]) -> io::Result<File> {
-    let folder = siblings.join(making(name));
+    let folder = siblings.join(aside(name));
     fs::create_dir_all(folder.join(PARTS))?;
     let created: Vec<&[u8]> = created.iter().map(|folder| folder.as_os_str().as_encoded_bytes()).collect();
     fs::write(folder.join(MADE), created.join(&0))?;
@@ -146,6 +183,15 @@ pub(super) fn missing_above(path: &Path) -> Vec<PathBuf> {
 
 /// Best effort: what stays is a dead job's, and the next job removes it.
 pub(super) fn remove(folder: &Path, siblings: &Path, created: &[PathBuf]) {
+    // Under another name first, so that nobody takes over what is half removed.
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let hidden = if name.starts_with('.') { folder.to_path_buf() } else { siblings.join(aside(&name)) };
+    let folder = match fs::rename(folder, &hidden) {
+        Ok(()) => &hidden,
+        // Somebody took it over, or removes it, too.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => &hidden,
+        Err(_) => folder,
+    };
     let quiet = |result: io::Result<()>, path: &Path| match result {
         Err(e) if e.kind() != io::ErrorKind::NotFound && e.kind() != io::ErrorKind::DirectoryNotEmpty => {
             tracing::warn!(path = %path.display(), error = %e, "cannot be removed");
@@ -218,10 +264,12 @@ pub(super) fn clean_dead(siblings: &Path) -> Result<(), PublishError> {
     let entries = fs::read_dir(siblings).map_err(failed(siblings, "the staging folder cannot be read"))?;
     for entry in entries.flatten() {
         let folder = entry.path();
-        let making = entry.file_name().as_encoded_bytes().starts_with(b".");
+        let aside = entry.file_name().as_encoded_bytes().starts_with(b".");
         let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
-        if making {
-            if age.is_some_and(|age| age > MAKING_TIME) {
+        if aside {
+            // Without a lock it is being made, by somebody who may live.
+            let dead = matches!(try_hold(&folder), Hold::Mine(_));
+            if dead || age.is_some_and(|age| age > MAKING_TIME) {
                 remove(&folder, siblings, &[]);
             }
             continue;

@@ -151,54 +151,114 @@ fn what_losers_wrote_is_not_published() {
 }
 
 #[test]
-fn a_successor_adopts_what_nobody_holds() {
-    let root = tempfile::tempdir().unwrap();
-    let output = root.path().join("deep/er/out");
-    let text = output.to_str().unwrap();
-    let first = Staging::prepare(text, "20170227", &job("a"), 3).unwrap();
-    fs::write(first.part(0, 1), "one").unwrap();
-    assert!(Staging::adopt(text, "20170227", &job("a")).is_none(), "its owner lives");
-    first.leave();
-    assert!(Staging::adopt(text, "20170227", &job("b")).is_none());
-    let adopted = Staging::adopt(text, "20170227", &job("a")).unwrap();
-    assert!(adopted.part(0, 1).parent().unwrap().read_dir().unwrap().next().is_none());
-    drop(Staging::prepare(text, "20170227", &job("other"), 4).unwrap());
-    assert!(adopted.folder.exists());
-    drop(adopted);
-    assert!(!root.path().join("deep").exists(), "folders made by the first leader go with the job");
+fn a_later_leader_takes_over_what_an_earlier_one_staged() {
+    for held in [false, true] {
+        let root = tempfile::tempdir().unwrap();
+        let output = root.path().join("deep/er/out");
+        let text = output.to_str().unwrap();
+        let first = Staging::prepare(text, "20170227", &job("a"), 3).unwrap();
+        fs::write(first.part(0, 1), "one").unwrap();
+        let late = first.part(0, 2);
+        // One that hangs holds its lock, and may wake up.
+        let hangs = if held {
+            Some(first)
+        } else {
+            first.leave();
+            None
+        };
+        assert!(Staging::adopt(text, "20170227", &job("b"), 4).is_none(), "another job's");
+        assert!(Staging::adopt(text, "20170227", &job("a"), 3).is_none(), "no earlier epoch's");
+        let adopted = Staging::adopt(text, "20170227", &job("a"), 4).unwrap();
+        assert!(adopted.part(0, 1).parent().unwrap().read_dir().unwrap().next().is_none());
+        drop(Staging::prepare(text, "20170227", &job("other"), 4).unwrap());
+        assert!(adopted.folder.exists());
+        if let Some(awake) = hangs {
+            assert!(fs::write(late, "late").is_err() && awake.commit(&[(0, 1)]).is_err());
+            drop(awake);
+            assert!(adopted.folder.join(PARTS).exists());
+        }
+        drop(adopted);
+        assert!(!root.path().join("deep").exists(), "folders made by the first leader go with the job");
+    }
+}
+
+/// Carries a commit of job `a` out, in a later epoch.
+fn finish(output: &Path, epoch: u64, commit: &Commit) -> Finished {
+    Staging::finish_commit(output.to_str().unwrap(), "20170227", &job("a"), epoch, commit).unwrap()
 }
 
 #[test]
 fn a_decided_publish_is_carried_out_once_whoever_does_it() {
     let root = tempfile::tempdir().unwrap();
     let output = root.path().join("out");
-    let finish = |commit: &Commit| {
-        Staging::finish_commit(output.to_str().unwrap(), "20170227", &job("a"), commit).unwrap()
-    };
     publish(stage(root.path(), "old", "zero")).unwrap();
     let staging = stage(root.path(), "a", "one");
     let commit = staging.commit(&[(0, 7)]).unwrap();
-    assert_eq!(finish(&commit), Finished::Busy);
-    assert_eq!(files(&output), ["zero"]);
     staging.leave();
-    assert_eq!(finish(&commit), Finished::Done);
-    assert_eq!((files(root.path()), finish(&commit)), (vec!["one".to_string()], Finished::Done));
+    assert_eq!(finish(&output, 1, &commit), Finished::Done);
+    assert_eq!((files(root.path()), finish(&output, 2, &commit)), (vec!["one".to_string()], Finished::Done));
     // The leader died after the exchange, before it removed the old day.
     let staging = stage(root.path(), "a", "two");
     let commit = staging.commit(&[(0, 7)]).unwrap();
     exchange(&staging.folder.join(DAY), &staging.target).unwrap();
     staging.leave();
-    assert_eq!((finish(&commit), files(root.path())), (Finished::Done, vec!["two".to_string()]));
+    assert_eq!((finish(&output, 1, &commit), files(root.path())), (Finished::Done, vec!["two".to_string()]));
     // The leader died while it removed the old day.
     let staging = stage(root.path(), "a", "three");
     let commit = staging.commit(&[(0, 7)]).unwrap();
     exchange(&staging.folder.join(DAY), &staging.target).unwrap();
-    fs::remove_file(staging.folder.join(LOCK)).unwrap();
+    fs::rename(&staging.folder, staging.siblings.join(aside("a.0"))).unwrap();
     staging.leave();
-    assert_eq!((finish(&commit), files(root.path())), (Finished::Done, vec!["three".to_string()]));
+    assert_eq!(
+        (finish(&output, 1, &commit), files(root.path())),
+        (Finished::Done, vec!["three".to_string()])
+    );
     // Somebody removed what was staged.
     let staging = stage(root.path(), "a", "four");
     let commit = staging.commit(&[(0, 7)]).unwrap();
     drop(staging);
-    assert_eq!((finish(&commit), files(root.path())), (Finished::Gone, vec!["three".to_string()]));
+    assert_eq!(
+        (finish(&output, 1, &commit), files(root.path())),
+        (Finished::Gone, vec!["three".to_string()])
+    );
+}
+
+#[test]
+fn a_leader_that_hangs_between_decision_and_exchange_is_not_waited_for_and_does_no_harm_awake() {
+    // Before the exchange, after it, and with renames in place of one, between the two.
+    for at in ["before", "after", "between"] {
+        let root = tempfile::tempdir().unwrap();
+        let output = root.path().join("out");
+        publish(stage(root.path(), "old", "zero")).unwrap();
+        let hangs = stage(root.path(), "a", "one");
+        let commit = hangs.commit(&[(0, 7)]).unwrap();
+        match at {
+            "after" => exchange(&hangs.folder.join(DAY), &hangs.target).unwrap(),
+            "between" => fs::rename(&hangs.target, hangs.folder.join(OLD)).unwrap(),
+            _ => {}
+        }
+        assert_eq!(finish(&output, 1, &commit), Finished::Done, "{at}");
+        assert_eq!(files(root.path()), ["one"], "{at}");
+        // Another job makes the day anew before the first leader wakes up and goes on.
+        publish(stage(root.path(), "next", "two")).unwrap();
+        let renames = |_: &Path, _: &Path| Err(io::Error::from(io::ErrorKind::InvalidInput));
+        assert!(swap(&hangs.folder, &hangs.target, exchange).is_err(), "{at}");
+        assert!(swap(&hangs.folder, &hangs.target, renames).is_err(), "{at}");
+        assert!(hangs.publish().is_err(), "{at}");
+        assert_eq!(files(root.path()), ["two"], "{at}");
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "{at}");
+    }
+}
+
+#[test]
+fn an_earlier_leader_removes_nothing_of_a_later_ones() {
+    let root = tempfile::tempdir().unwrap();
+    let output = root.path().join("out");
+    let prepare = |epoch| Staging::prepare(output.to_str().unwrap(), "20170227", &job("a"), epoch).unwrap();
+    let (early, late) = (prepare(1), prepare(2));
+    drop(early);
+    assert!(late.folder.join(PARTS).exists());
+    let (_held, folder) = (prepare(1), late.folder.clone());
+    drop(late);
+    assert!(!folder.exists() && !root.path().join(".out.tally-staging").exists());
 }

@@ -82,7 +82,7 @@ pub async fn lead<A: Future<Output = ()>>(
     let state = log.state().clone();
     let registry = Arc::new(Registry::new(options.history));
     show_history(&registry, &state);
-    let resumed = tokio::task::spawn_blocking(move || Resumed::all(&state)).await?;
+    let resumed = tokio::task::spawn_blocking(move || Resumed::all(&state, epoch)).await?;
     tracing::info!(epoch, jobs = resumed.len(), "this coordinator leads");
     let config = Config {
         // Connections tell who fell silent.
