@@ -93,6 +93,14 @@ impl ConsulAgent {
         format!("localhost:{}", self.ports.https)
     }
 
+    /// A request that changes something.
+    ///
+    /// # Errors
+    /// The agent refuses it.
+    pub fn put(&self, path: &str) -> Result<()> {
+        ask(&self.address(), &format!("PUT {path}"), self.setup.token.as_deref()).map(drop)
+    }
+
     /// Kills the process at once, as a crash would.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -202,7 +210,8 @@ impl ConsulAgent {
                 bail!("it ended with {status}");
             }
             let ready = |path: &str, sign: &str| {
-                get(&address, path, token.as_deref()).is_ok_and(|answer| answer.contains(sign))
+                ask(&address, &format!("GET {path}"), token.as_deref())
+                    .is_ok_and(|answer| answer.contains(sign))
             };
             let leads = ready("/v1/status/leader", "\"127.0.0.1:");
             let known = leads && ready(&format!("/v1/health/node/{NODE}?consistent"), "\"serfHealth\"");
@@ -247,11 +256,11 @@ fn free_ports() -> Result<Ports> {
     bail!("no four ports on loopback are free for TCP and UDP")
 }
 
-fn get(address: &str, path: &str, token: Option<&str>) -> Result<String> {
+fn ask(address: &str, what: &str, token: Option<&str>) -> Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let token = token.map(|token| format!("X-Consul-Token: {token}\r\n")).unwrap_or_default();
-    write!(stream, "GET {path} HTTP/1.0\r\n{token}\r\n")?;
+    write!(stream, "{what} HTTP/1.0\r\n{token}Content-Length: 0\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     ensure!(answer.starts_with("HTTP/1.0 200"), "{answer}");

@@ -3,22 +3,14 @@
 //!
 //! Not here: several faults in a row (`chaos_random`); those of the leader and of Consul (`chaos_leader`).
 
-use std::sync::LazyLock;
-
 use anyhow::{Context, Result, ensure};
 use tally_tests::cluster::faults::{Drain, Fault, Moment};
 use tally_tests::cluster::nodes::QUICK;
-use tally_tests::cluster::truth::Truth;
+use tally_tests::cluster::truth::{DAY, MANY_TASKS};
 use tally_tests::cluster::view::JobView;
 use tally_tests::cluster::{Cluster, Setup, with_cluster};
 use tally_tests::golden::DATE;
 use tally_tests::output::{Place, check_unchanged, snapshot};
-
-/// A job of many small tasks in all stages.
-const FLAGS: &[&str] = &["--shard-bytes", "100KB", "--partitions", "24", "--target-file-size", "1MB"];
-
-static DAY: LazyLock<Truth> =
-    LazyLock::new(|| Truth::new(&["--clients", "300000", "--narrow"]).expect("a day that succeeds"));
 
 /// When what was done may be undone.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +43,7 @@ struct Case {
 fn check(cluster: &mut Cluster, case: &Case) -> Result<()> {
     let client = cluster.client();
     let place = Place::new()?;
-    let (job, before) = cluster.submit_held(&DAY.root, &place, FLAGS, case.at)?;
+    let (job, before) = cluster.submit_held(&DAY.root, &place, MANY_TASKS, case.at)?;
     let id = job.id.clone();
     let held = match case.fault {
         Fault::KillWorker(at) | Fault::FreezeWorker(at) | Fault::CutData(at) | Fault::CutControl(at) => {
@@ -98,7 +90,6 @@ const STAGES: [Moment; 3] =
 
 /// A fault at each stage, on one cluster.
 fn check_stages(setup: Setup, cases: &[(Fault, Mend, Again)]) -> Result<()> {
-    let setup = Setup { coordinator_flags: QUICK.to_vec(), ..setup };
     with_cluster(setup, |cluster| {
         for &(fault, mend, again) in cases {
             for at in STAGES {
@@ -113,7 +104,7 @@ fn check_stages(setup: Setup, cases: &[(Fault, Mend, Again)]) -> Result<()> {
 #[test]
 fn killed_workers() -> Result<()> {
     check_stages(
-        Setup::default(),
+        Setup::quick(),
         &[
             (Fault::KillWorker(1), Mend::Afterwards, Again::WhatWasLost),
             (Fault::KillAllWorkers, Mend::AtOnce, Again::WhatWasLost),
@@ -124,7 +115,7 @@ fn killed_workers() -> Result<()> {
 #[test]
 fn drained_workers() -> Result<()> {
     check_stages(
-        Setup::default(),
+        Setup::quick(),
         &[
             (Fault::DrainWorker(0, Drain::Signal), Mend::Afterwards, Again::Nothing),
             (Fault::DrainWorker(1, Drain::Command), Mend::Afterwards, Again::Nothing),
@@ -134,13 +125,13 @@ fn drained_workers() -> Result<()> {
 
 #[test]
 fn hung_workers() -> Result<()> {
-    check_stages(Setup::default(), &[(Fault::FreezeWorker(2), Mend::Afterwards, Again::WhatWasLost)])
+    check_stages(Setup::quick(), &[(Fault::FreezeWorker(2), Mend::Afterwards, Again::WhatWasLost)])
 }
 
 #[test]
 fn cut_networks() -> Result<()> {
     check_stages(
-        Setup { proxied: true, ..Setup::default() },
+        Setup { proxied: true, ..Setup::quick() },
         &[
             (Fault::CutData(0), Mend::Afterwards, Again::WhatNobodyReads),
             (Fault::CutControl(1), Mend::Afterwards, Again::WhatWasLost),
@@ -152,7 +143,7 @@ fn cut_networks() -> Result<()> {
 #[test]
 fn coordinators_that_come_back() -> Result<()> {
     check_stages(
-        Setup::default(),
+        Setup::quick(),
         &[
             (Fault::KillCoordinator(0), Mend::AtOnce, Again::Nothing),
             (Fault::EndCoordinator(0), Mend::AtOnce, Again::Nothing),
@@ -163,7 +154,7 @@ fn coordinators_that_come_back() -> Result<()> {
 /// Killed around the exchange, again and again: before it, in it, after it.
 #[test]
 fn a_coordinator_that_dies_while_it_publishes() -> Result<()> {
-    with_cluster(Setup { coordinator_flags: QUICK.to_vec(), ..Setup::default() }, |cluster| {
+    with_cluster(Setup::quick(), |cluster| {
         for round in 0..5 {
             let case = Case {
                 at: Moment::Committed,
@@ -183,7 +174,7 @@ fn a_slow_worker() -> Result<()> {
     // With the timeouts that users get: it counts as slow before it counts as gone.
     with_cluster(Setup::default(), |cluster| {
         let place = Place::new()?;
-        let (job, _) = cluster.submit_held(&DAY.root, &place, FLAGS, Moment::Stage("map", 0.9))?;
+        let (job, _) = cluster.submit_held(&DAY.root, &place, MANY_TASKS, Moment::Stage("map", 0.9))?;
         let lag = Fault::FreezeWorker(0);
         cluster.release_but(lag)?;
         let second = |job: &JobView| job.stages.iter().any(|stage| stage.second_attempts > 0);
@@ -209,7 +200,8 @@ fn no_worker_is_left() -> Result<()> {
             let place = Place::new()?;
             place.put_old_output(DATE)?;
             let before = snapshot(&place.published())?;
-            let (job, _) = cluster.submit_held(&DAY.root, &place, FLAGS, Moment::Stage("reduce", 0.3))?;
+            let (job, _) =
+                cluster.submit_held(&DAY.root, &place, MANY_TASKS, Moment::Stage("reduce", 0.3))?;
             cluster.strike(Fault::KillAllWorkers)?;
             let waits = |job: &JobView| job.state == "waiting_for_workers";
             cluster.client().wait_for_job(&job.id, "a job that waits", waits).with_context(context)?;

@@ -4,29 +4,25 @@
 //!
 //! Not here: workers that fail (`chaos`), one coordinator alone (there, too).
 
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tally_tests::cluster::client::DEADLINE;
 use tally_tests::cluster::faults::{Fault, Moment};
-use tally_tests::cluster::nodes::QUICK;
-use tally_tests::cluster::truth::Truth;
+use tally_tests::cluster::truth::{DAY, MANY_TASKS};
 use tally_tests::cluster::{Cluster, Setup, with_cluster};
 use tally_tests::golden::{Case, DATE};
 use tally_tests::output::{Place, check_unchanged, snapshot};
 use tally_tests::wait::{PATIENT, wait_every};
 
-const FLAGS: &[&str] = &["--shard-bytes", "100KB", "--partitions", "24", "--target-file-size", "1MB"];
-/// A session of Consul's lives twice its TTL of 10 s, at most; then the standby claims an epoch.
-const AFTER_A_KILL: Duration = Duration::from_secs(25);
-const AFTER_AN_END: Duration = Duration::from_secs(3);
-
-static DAY: LazyLock<Truth> =
-    LazyLock::new(|| Truth::new(&["--clients", "300000", "--narrow"]).expect("a day that succeeds"));
+/// A session of Consul's lives twice its TTL of 10 s, at most; then the standby claims an epoch. (25 s and 3 s are what a
+/// quiet machine keeps, and what the README says; here a busy one must do.)
+const AFTER_A_KILL: Duration = Duration::from_secs(45);
+/// Less than what it takes where nobody gives the key back.
+const AFTER_AN_END: Duration = Duration::from_secs(12);
 
 fn setup() -> Setup {
-    Setup { coordinators: 2, consul: true, coordinator_flags: QUICK.to_vec(), ..Setup::default() }
+    Setup { coordinators: 2, consul: true, ..Setup::quick() }
 }
 
 /// Waits until another coordinator leads and answers; says how long that took.
@@ -44,7 +40,7 @@ fn succeeded(cluster: &Cluster, before: usize, job: &str) -> Result<Duration> {
 
 fn check(cluster: &mut Cluster, at: Moment, fault: fn(usize) -> Fault, within: Duration) -> Result<()> {
     let place = Place::new()?;
-    let (job, _) = cluster.submit_held(&DAY.root, &place, FLAGS, at)?;
+    let (job, _) = cluster.submit_held(&DAY.root, &place, MANY_TASKS, at)?;
     let id = job.id.clone();
     let old = cluster.leader()?;
     let fault = fault(old);
@@ -90,10 +86,19 @@ fn a_leader_that_is_killed() -> Result<()> {
     check_stages(&[STAGES[0], STAGES[3]], Fault::KillCoordinator, AFTER_A_KILL)
 }
 
-/// It hangs until another has finished its job, wakes up, and must not do anything any more.
+/// It hangs until another has finished its job, wakes up, and must not do anything any more: also between its decision
+/// to publish and the exchange, or after it.
 #[test]
 fn a_leader_that_hangs() -> Result<()> {
-    check_stages(&STAGES[1..2], Fault::FreezeCoordinator, AFTER_A_KILL)
+    check_stages(&[STAGES[1], STAGES[3]], Fault::FreezeCoordinator, AFTER_A_KILL)
+}
+
+/// It goes on, but its session ends: another leads, and it finds out from the journal.
+#[test]
+fn a_leader_that_is_cut_off_from_consul() -> Result<()> {
+    with_cluster(Setup { proxied: true, ..setup() }, |cluster| {
+        check(cluster, STAGES[0], Fault::CutConsul, AFTER_A_KILL)
+    })
 }
 
 /// It wakes up in the middle of the job that another leads by now.
@@ -101,7 +106,7 @@ fn a_leader_that_hangs() -> Result<()> {
 fn a_leader_that_wakes_up_in_the_middle() -> Result<()> {
     with_cluster(setup(), |cluster| {
         let place = Place::new()?;
-        let (job, _) = cluster.submit_held(&DAY.root, &place, FLAGS, Moment::Stage("map", 0.2))?;
+        let (job, _) = cluster.submit_held(&DAY.root, &place, MANY_TASKS, Moment::Stage("map", 0.2))?;
         let id = job.id.clone();
         let old = cluster.leader()?;
         cluster.strike(Fault::FreezeCoordinator(old))?;
@@ -123,7 +128,7 @@ fn check_consul_away(
 ) -> Result<()> {
     with_cluster(setup(), |cluster| {
         let place = Place::new()?;
-        let (job, _) = cluster.submit_held(&DAY.root, &place, FLAGS, Moment::Stage("map", 0.3))?;
+        let (job, _) = cluster.submit_held(&DAY.root, &place, MANY_TASKS, Moment::Stage("map", 0.3))?;
         let leader = cluster.leader()?;
         away(cluster)?;
         cluster.release_but(Fault::KillCoordinator(leader))?;
@@ -168,7 +173,7 @@ fn consul_that_hangs() -> Result<()> {
 fn consul_that_restarts_at_once() -> Result<()> {
     with_cluster(setup(), |cluster| {
         let place = Place::new()?;
-        let (job, _) = cluster.submit_held(&DAY.root, &place, FLAGS, Moment::Stage("reduce", 0.3))?;
+        let (job, _) = cluster.submit_held(&DAY.root, &place, MANY_TASKS, Moment::Stage("reduce", 0.3))?;
         let id = job.id.clone();
         agent(cluster)?.restart()?;
         cluster.release_but(Fault::KillAllWorkers)?;

@@ -10,15 +10,13 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tally_tests::cluster::client::Client;
 use tally_tests::cluster::faults::{Drain, Fault};
-use tally_tests::cluster::nodes::QUICK;
-use tally_tests::cluster::truth::Truth;
+use tally_tests::cluster::truth::{DAY, MANY_TASKS};
 use tally_tests::cluster::{Cluster, Setup, with_cluster};
 use tally_tests::output::Place;
 use tally_tests::wait::{PATIENT, wait_every};
 
 const FAULTS: usize = 25;
 const WORKERS: usize = 3;
-const FLAGS: &[&str] = &["--shard-bytes", "100KB", "--partitions", "24", "--target-file-size", "1MB"];
 /// A job that stands still is struck again after so long.
 const IMPATIENT: Duration = Duration::from_secs(3);
 
@@ -76,10 +74,10 @@ fn progress(client: &Client, job: &str, tasks: u64) -> Result<bool> {
 }
 
 /// One job, with faults for as long as it runs.
-fn job(cluster: &mut Cluster, truth: &Truth, faults: &mut impl Iterator<Item = Entry>) -> Result<()> {
+fn job(cluster: &mut Cluster, faults: &mut impl Iterator<Item = Entry>) -> Result<()> {
     let client = cluster.client();
     let place = Place::new()?;
-    let job = client.submit(&truth.root, &place, FLAGS)?;
+    let job = client.submit(&DAY.root, &place, MANY_TASKS)?;
     let id = job.id.clone();
     let start = Instant::now();
     for entry in faults {
@@ -92,20 +90,19 @@ fn job(cluster: &mut Cluster, truth: &Truth, faults: &mut impl Iterator<Item = E
             break;
         }
     }
-    truth.check_summary(&place, &job.done()?)?;
+    DAY.check_summary(&place, &job.done()?)?;
     println!("  {:6.2} s job {id} is right", start.elapsed().as_secs_f64());
     Ok(())
 }
 
-fn check(seed: u64, truth: &Truth) -> Result<()> {
+fn check(seed: u64) -> Result<()> {
     println!("seed {seed}");
-    let setup =
-        Setup { workers: WORKERS, proxied: true, coordinator_flags: QUICK.to_vec(), ..Setup::default() };
+    let setup = Setup { workers: WORKERS, proxied: true, ..Setup::quick() };
     with_cluster(setup, |cluster| {
         let mut faults = schedule(seed).into_iter().peekable();
         while faults.peek().is_some() {
             cluster.wait_attached(WORKERS)?;
-            job(cluster, truth, &mut faults)?;
+            job(cluster, &mut faults)?;
         }
         cluster.wait_attached(WORKERS)?;
         cluster.wait_empty()
@@ -115,11 +112,10 @@ fn check(seed: u64, truth: &Truth) -> Result<()> {
 #[test]
 fn random_faults() -> Result<()> {
     let seeds = std::env::var("TALLY_CHAOS_SEEDS").unwrap_or_else(|_| "1".into());
-    let truth = Truth::new(&["--clients", "300000", "--narrow"])?;
     for seed in seeds.split(',') {
         let seed =
             seed.trim().parse().with_context(|| format!("TALLY_CHAOS_SEEDS: {seed:?} is no number"))?;
-        check(seed, &truth).with_context(|| format!("run it again with TALLY_CHAOS_SEEDS={seed}"))?;
+        check(seed).with_context(|| format!("run it again with TALLY_CHAOS_SEEDS={seed}"))?;
     }
     Ok(())
 }

@@ -1,9 +1,11 @@
 //! Jobs on a cluster of real processes, nobody disturbed: golden cases, several jobs at once, submits that meet a
 //! running job, cancels. What happens when something breaks is in `chaos`; wrong usage in `cluster_errors`.
 
+use std::sync::LazyLock;
+
 use anyhow::{Context, Result, ensure};
 use tally_tests::cluster::faults::Moment;
-use tally_tests::cluster::truth::Truth;
+use tally_tests::cluster::truth::{DAY, MANY_TASKS, Truth};
 use tally_tests::cluster::{Cluster, Setup, with_cluster};
 use tally_tests::golden::{CASES, Case, DATE};
 use tally_tests::output::{Place, check_unchanged, snapshot};
@@ -12,6 +14,9 @@ use tally_tests::table;
 
 /// Many small tasks, so that all workers take part in even a small day.
 const SMALL_TASKS: &[&str] = &["--shard-bytes", "512", "--partitions", "7"];
+
+static LARGE: LazyLock<Truth> =
+    LazyLock::new(|| Truth::new(&["--clients", "1500000", "--narrow"]).expect("a day that succeeds"));
 
 fn check_case(case: &Case, place: &Place, summary: &Summary) -> Result<()> {
     let rows = place.read_output(DATE)?;
@@ -67,19 +72,18 @@ fn golden_cases_all_at_once() -> Result<()> {
 /// A job that comes later and is small does not wait for one that is large.
 #[test]
 fn a_small_job_passes_a_large_one() -> Result<()> {
-    let large = Truth::new(&["--clients", "1500000", "--narrow"])?;
     with_cluster(Setup::default(), |cluster| {
         let client = cluster.client();
         let (place, small_place) = (Place::new()?, Place::new()?);
         let map = Moment::Stage("map", 0.01);
-        let (first, _) = cluster.submit_held(&large.root, &place, &["--shard-bytes", "200KB"], map)?;
+        let (first, _) = cluster.submit_held(&LARGE.root, &place, &["--shard-bytes", "200KB"], map)?;
         cluster.release()?;
         let case = Case::new("case-05");
         let summary = client.submit_command(&case.dir, &small_place, &[]).run()?.summary()?;
         let meanwhile = client.job(&first.id)?;
         ensure!(!meanwhile.is_over(), "the small job waited for the large one: {meanwhile:?}");
         check_case(&case, &small_place, &summary)?;
-        large.check_summary(&place, &first.done()?)
+        LARGE.check_summary(&place, &first.done()?)
     })
 }
 
@@ -113,23 +117,39 @@ fn the_same_submit_finds_the_running_job_and_another_is_refused() -> Result<()> 
 /// Cancels in the long stages: the old day stays, the staged files, outputs and spilled files go, others finish.
 #[test]
 fn cancel_frees_everything_and_disturbs_nobody() -> Result<()> {
-    let truth = Truth::new(&["--clients", "300000", "--narrow"])?;
-    let flags = ["--shard-bytes", "100KB", "--partitions", "24", "--target-file-size", "1MB"];
     with_cluster(Setup::default(), |cluster| {
         let client = cluster.client();
         for stage in ["map", "reduce", "write"] {
             let (place, other_place) = (Place::new()?, Place::new()?);
             place.put_old_output(DATE)?;
             let before = snapshot(&place.published())?;
-            let (job, _) = cluster.submit_held(&truth.root, &place, &flags, Moment::Stage(stage, 0.2))?;
-            let other = client.submit(&truth.root, &other_place, &flags)?;
+            let (job, _) = cluster.submit_held(&DAY.root, &place, MANY_TASKS, Moment::Stage(stage, 0.2))?;
+            let other = client.submit(&DAY.root, &other_place, MANY_TASKS)?;
             client.tally("cancel").args([&job.id]).run()?.expect_code(0)?;
             cluster.release()?;
             job.ended()?.expect_failure(3, &["cancelled"]).context(stage)?;
             check_unchanged(&before, &snapshot(&place.published())?).context(stage)?;
-            truth.check_summary(&other_place, &other.done()?).context(stage)?;
+            DAY.check_summary(&other_place, &other.done()?).context(stage)?;
             cluster.wait_empty().context(stage)?;
         }
+        Ok(())
+    })
+}
+
+/// The same where memory had no room for all outputs: files and memory of every worker are given back.
+#[test]
+fn cancel_gives_back_what_was_spilled() -> Result<()> {
+    let setup = Setup { workers: 2, worker_memory: "100MiB", ..Setup::default() };
+    with_cluster(setup, |cluster| {
+        let place = Place::new()?;
+        let flags = ["--shard-bytes", "200KB", "--partitions", "40"];
+        let (job, _) = cluster.submit_held(&LARGE.root, &place, &flags, Moment::Stage("map", 0.9))?;
+        ensure!(!cluster.spilled()?.is_empty(), "nothing was spilled");
+        cluster.release()?;
+        cluster.client().tally("cancel").args([&job.id]).run()?.expect_code(0)?;
+        job.ended()?.expect_failure(3, &["cancelled"])?;
+        cluster.wait_empty()?;
+        ensure!(!place.output().exists(), "something was published");
         Ok(())
     })
 }

@@ -49,7 +49,7 @@ fn metrics_add_up_to_what_a_job_did() -> Result<()> {
             ensure!(page["tally_worker_memory_limit_bytes"] == (256u64 << 20) as f64, "{page:?}");
         }
         // A second attempt that lost may still run.
-        let outcomes = ["done", "cancelled", "fetch_lost", "retryable", "fatal"];
+        let outcomes = ["done", "cancelled", "fetch_lost", "retryable", "refused", "fatal"];
         wait_for("the same count here and there", DEADLINE, || {
             let here = cluster.metrics()?;
             for outcome in outcomes {

@@ -4,32 +4,20 @@
 //! Not here: other faults, and drains among them (`chaos`, `chaos_random`); what is said on the wire (the crates' own
 //! tests).
 
-use std::sync::LazyLock;
-
 use anyhow::{Context, Result, ensure};
 use tally_tests::cluster::client::DEADLINE;
 use tally_tests::cluster::faults::{Drain, Fault, Moment};
-use tally_tests::cluster::nodes::QUICK;
-use tally_tests::cluster::truth::Truth;
+use tally_tests::cluster::truth::{DAY, MANY_TASKS};
 use tally_tests::cluster::view::JobView;
 use tally_tests::cluster::{Cluster, Setup, with_cluster};
 use tally_tests::output::Place;
 
-/// A job of many small tasks in all stages.
-const FLAGS: &[&str] = &["--shard-bytes", "100KB", "--partitions", "24", "--target-file-size", "1MB"];
 /// What a worker logs once an output of another one is its own.
 const TAKEN: &str = "took an output over";
 /// What a worker logs that leaves nothing behind.
 const DRAINED: &str = "drained: nothing that is needed was lost";
 /// How a worker ends that took something needed with it.
 const LOST: i32 = 3;
-
-static DAY: LazyLock<Truth> =
-    LazyLock::new(|| Truth::new(&["--clients", "300000", "--narrow"]).expect("a day that succeeds"));
-
-fn setup() -> Setup {
-    Setup { coordinator_flags: QUICK.to_vec(), ..Setup::default() }
-}
 
 /// How many outputs were handed over so far.
 fn taken(cluster: &Cluster) -> usize {
@@ -54,7 +42,7 @@ fn check_nothing_again(over: &JobView) -> Result<()> {
 /// Drains a worker while a job is at `at`; whether outputs were handed over then.
 fn check(cluster: &mut Cluster, at: Moment, drain: Drain) -> Result<usize> {
     let place = Place::new()?;
-    let (job, _) = cluster.submit_held(&DAY.root, &place, FLAGS, at)?;
+    let (job, _) = cluster.submit_held(&DAY.root, &place, MANY_TASKS, at)?;
     let id = job.id.clone();
     let held = cluster.worker_view(0)?.outputs;
     ensure!(held > 0, "worker 0 holds nothing at {at}");
@@ -75,7 +63,7 @@ fn check(cluster: &mut Cluster, at: Moment, drain: Drain) -> Result<usize> {
 
 #[test]
 fn a_drain_during_map_and_reduce_loses_nothing() -> Result<()> {
-    with_cluster(setup(), |cluster| {
+    with_cluster(Setup::quick(), |cluster| {
         for (name, share) in [("map", 0.5), ("reduce", 0.5)] {
             for drain in [Drain::Signal, Drain::Command] {
                 let at = Moment::Stage(name, share);
@@ -91,9 +79,9 @@ fn a_drain_during_map_and_reduce_loses_nothing() -> Result<()> {
 
 #[test]
 fn all_workers_are_replaced_during_a_job() -> Result<()> {
-    with_cluster(setup(), |cluster| {
+    with_cluster(Setup::quick(), |cluster| {
         let place = Place::new()?;
-        let (job, _) = cluster.submit_held(&DAY.root, &place, FLAGS, Moment::Stage("map", 0.3))?;
+        let (job, _) = cluster.submit_held(&DAY.root, &place, MANY_TASKS, Moment::Stage("map", 0.3))?;
         let id = job.id.clone();
         cluster.release_but(Fault::DrainWorker(0, Drain::Signal))?;
         for at in 0..3 {
@@ -109,11 +97,33 @@ fn all_workers_are_replaced_during_a_job() -> Result<()> {
     })
 }
 
+/// Maintenance in Consul, of the service that the worker's agent knows: the third way to ask it to go.
+#[test]
+fn consul_s_maintenance_drains_a_worker_that_holds_outputs() -> Result<()> {
+    with_cluster(Setup { consul: true, ..Setup::quick() }, |cluster| {
+        let place = Place::new()?;
+        let (job, _) = cluster.submit_held(&DAY.root, &place, MANY_TASKS, Moment::Stage("map", 0.5))?;
+        let id = job.id.clone();
+        let worker = cluster.worker_view(0)?;
+        ensure!(worker.outputs > 0, "it holds nothing: {worker:?}");
+        let consul = cluster.consul.as_ref().context("no Consul")?;
+        let service = format!("tally-worker-{}", worker.worker_id);
+        consul.put(&format!("/v1/agent/service/maintenance/{service}?enable=true&reason=upgrade"))?;
+        cluster.release()?;
+        gone(cluster, 0)?;
+        DAY.check_summary(&place, &job.done()?)?;
+        check_nothing_again(&cluster.client().job(&id)?)?;
+        cluster.workers[0].restart()?;
+        cluster.wait_attached(3)?;
+        cluster.wait_empty()
+    })
+}
+
 #[test]
 fn a_worker_that_nobody_can_relieve_waits_for_another() -> Result<()> {
-    with_cluster(Setup { workers: 1, ..setup() }, |cluster| {
+    with_cluster(Setup { workers: 1, ..Setup::quick() }, |cluster| {
         let place = Place::new()?;
-        let (job, _) = cluster.submit_held(&DAY.root, &place, FLAGS, Moment::Stage("map", 0.5))?;
+        let (job, _) = cluster.submit_held(&DAY.root, &place, MANY_TASKS, Moment::Stage("map", 0.5))?;
         let id = job.id.clone();
         let fault = Fault::DrainWorker(0, Drain::Signal);
         cluster.strike(fault)?;
@@ -133,10 +143,10 @@ fn a_worker_that_nobody_can_relieve_waits_for_another() -> Result<()> {
 
 #[test]
 fn a_drain_that_takes_too_long_is_told_and_what_was_lost_is_made_again() -> Result<()> {
-    let setup = Setup { workers: 1, worker_flags: vec!["--drain-timeout", "1s"], ..setup() };
+    let setup = Setup { workers: 1, worker_flags: vec!["--drain-timeout", "1s"], ..Setup::quick() };
     with_cluster(setup, |cluster| {
         let place = Place::new()?;
-        let (job, _) = cluster.submit_held(&DAY.root, &place, FLAGS, Moment::Stage("map", 0.5))?;
+        let (job, _) = cluster.submit_held(&DAY.root, &place, MANY_TASKS, Moment::Stage("map", 0.5))?;
         let id = job.id.clone();
         let held = cluster.worker_view(0)?.outputs;
         let fault = Fault::DrainWorker(0, Drain::Signal);

@@ -61,7 +61,7 @@ async fn work(endpoint: Endpoint, number: usize, over: Arc<AtomicBool>) -> Resul
     let mut client = ControlClient::new(endpoint.connect().await?);
     let (sender, receiver) = mpsc::channel(16);
     let hello = v1::Hello {
-        protocol: 1,
+        protocol: tally_proto::PROTOCOL,
         version: env!("CARGO_PKG_VERSION").into(),
         worker: format!("simulated-{number}-{}", std::process::id()),
         slots: 1,

@@ -12,7 +12,7 @@ use super::proxy::Proxy;
 use super::server::Server;
 use super::view::{JobView, WorkerView};
 use crate::output::Place;
-use crate::wait::{wait_every, wait_for};
+use crate::wait::{PATIENT, wait_every, wait_for};
 
 /// A moment of a job.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -194,8 +194,10 @@ impl Cluster {
     /// None did, or one that the test does not know.
     pub fn leader(&self) -> Result<usize> {
         let epochs = numbered(&self.state().join("log"))?;
-        let (_, folder) = epochs.last().context("no coordinator ever led")?;
-        let claim = std::fs::read(folder.join("0"))?;
+        // The folder of an epoch that is being claimed is there before its claim.
+        let claim =
+            |(_, folder): &(u64, PathBuf)| Some((folder.clone(), std::fs::read(folder.join("0")).ok()?));
+        let (folder, claim) = epochs.iter().rev().find_map(claim).context("no coordinator ever led")?;
         let is_in = |address: &str| claim.windows(address.len()).any(|bytes| bytes == address.as_bytes());
         let found = self.coordinators.iter().position(|node| is_in(&node.address().to_string()));
         found.with_context(|| format!("{} was claimed by a stranger", folder.display()))
@@ -241,6 +243,8 @@ pub enum Fault {
     CutControl(usize),
     /// The connection of a worker and the coordinator breaks, and can be made anew.
     BreakControl(usize),
+    /// A coordinator and Consul do not reach each other any more.
+    CutConsul(usize),
     /// kill -9 of a coordinator.
     KillCoordinator(usize),
     /// SIGTERM of a coordinator.
@@ -259,14 +263,12 @@ impl Cluster {
             Fault::KillWorker(at) => self.workers[at].kill(),
             Fault::KillAllWorkers => self.workers.iter_mut().try_for_each(|worker| worker.kill()),
             Fault::DrainWorker(at, Drain::Signal) => self.workers[at].process.terminate(),
-            Fault::DrainWorker(at, Drain::Command) => {
-                let id = self.worker_id(at)?;
-                self.client().drain_command(&id).run()?.expect_code(0).map(drop)
-            }
+            Fault::DrainWorker(at, Drain::Command) => self.drain_by_command(at),
             Fault::FreezeWorker(at) => self.workers[at].process.freeze(),
             Fault::CutData(at) => self.ways(at).map(|(_, data)| data.cut()),
             Fault::CutControl(at) => self.ways(at).map(|(control, _)| control.cut()),
             Fault::BreakControl(at) => self.ways(at).map(|(control, _)| control.break_connections()),
+            Fault::CutConsul(at) => self.to_consul(at).map(Proxy::cut),
             Fault::KillCoordinator(at) => self.coordinators[at].process.kill(),
             Fault::EndCoordinator(at) => self.coordinators[at].process.terminate(),
             Fault::FreezeCoordinator(at) => self.coordinators[at].process.freeze(),
@@ -290,6 +292,7 @@ impl Cluster {
             Fault::CutData(at) => self.ways(at).map(|(_, data)| data.heal()),
             Fault::CutControl(at) => self.ways(at).map(|(control, _)| control.heal()),
             Fault::BreakControl(_) => Ok(()),
+            Fault::CutConsul(at) => self.to_consul(at).map(Proxy::heal),
             Fault::KillCoordinator(at) => self.coordinators[at].restart(),
             Fault::EndCoordinator(at) => {
                 self.coordinators[at].process.wait_done(DEADLINE)?;
@@ -299,12 +302,21 @@ impl Cluster {
         }
     }
 
-    /// The id under which the coordinator knows a worker.
-    ///
-    /// # Errors
-    /// It knows none at that address.
-    pub fn worker_id(&self, at: usize) -> Result<String> {
-        Ok(self.worker_view(at)?.worker_id)
+    /// `tally worker drain`, as soon as the worker is attached: one that was struck before may be given up just
+    /// now, and about to come back under another id.
+    fn drain_by_command(&self, at: usize) -> Result<()> {
+        let mut last = None;
+        let drained = wait_every(PATIENT, "a worker that is asked to go", DEADLINE, || {
+            let Ok(view) = self.worker_view(at) else { return Ok(None) };
+            if view.state != "attached" {
+                return Ok(None);
+            }
+            let asked = self.client().drain_command(&view.worker_id).run()?;
+            let done = asked.code() == Some(0);
+            last = Some(asked.to_string());
+            Ok(done.then_some(()))
+        });
+        drained.with_context(|| format!("the last answer was {last:?}"))
     }
 
     /// What the coordinator knows of a worker.
@@ -316,6 +328,10 @@ impl Cluster {
         let workers = self.client().workers()?;
         let found = workers.iter().find(|worker| worker.flight_address == address).cloned();
         found.with_context(|| format!("worker {at} at {address} is not among {workers:?}"))
+    }
+
+    fn to_consul(&self, at: usize) -> Result<&Proxy> {
+        self.coordinators[at].consul.as_ref().context("the cluster has no proxies or no Consul")
     }
 
     /// The ways to the coordinator and to the outputs of a worker.

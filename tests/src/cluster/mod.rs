@@ -22,10 +22,12 @@ use tempfile::TempDir;
 use crate::consul::ConsulAgent;
 use crate::output::snapshot;
 use client::{Client, DEADLINE};
-use nodes::{Coordinator, Worker};
+use nodes::{Coordinator, QUICK, Worker};
 use proxy::Network;
 use server::tail;
 
+/// Bytes that a worker without any job may have in use.
+const IDLE_BYTES: u64 = 32 << 20;
 /// Lines of each log that a failure shows.
 const SHOWN: usize = 60;
 
@@ -37,12 +39,24 @@ pub struct Setup {
     pub workers: usize,
     /// Whether everybody meets through a real Consul.
     pub consul: bool,
-    /// Whether there is a proxy on each worker's way to the coordinator, and before each worker's outputs.
+    /// Whether there is a proxy on each worker's way to the coordinator, before each worker's outputs, and on each
+    /// coordinator's way to Consul.
     pub proxied: bool,
+    /// The memory limit of each worker.
+    pub worker_memory: &'static str,
+    /// The folder of the binaries that first lives run, where these are not those under test.
+    pub before: Option<PathBuf>,
     /// Flags that every coordinator gets beside the usual.
     pub coordinator_flags: Vec<&'static str>,
     /// Flags that every worker gets beside the usual.
     pub worker_flags: Vec<&'static str>,
+}
+
+impl Setup {
+    /// The default, with a coordinator that gives up on its workers sooner; see [`QUICK`].
+    pub fn quick() -> Self {
+        Self { coordinator_flags: QUICK.to_vec(), ..Self::default() }
+    }
 }
 
 impl Default for Setup {
@@ -53,6 +67,8 @@ impl Default for Setup {
             workers: 3,
             consul: false,
             proxied: false,
+            worker_memory: "256MiB",
+            before: None,
             coordinator_flags: Vec::new(),
             worker_flags: Vec::new(),
         }
@@ -122,7 +138,7 @@ impl Cluster {
     /// It does not start.
     pub fn add_coordinator(&mut self) -> Result<&mut Coordinator> {
         let at = self.coordinators.len();
-        let node = Coordinator::start(at, self.dir.path(), &self.setup, self.consul.as_ref())?;
+        let node = Coordinator::start(at, self.dir.path(), &self.setup, self.consul.as_ref(), &self.network)?;
         self.coordinators.push(node);
         Ok(&mut self.coordinators[at])
     }
@@ -196,7 +212,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until no worker keeps anything: no output, no file.
+    /// Waits until no worker keeps anything: no output, no file, and of its memory's limit no more than what slots keep
+    /// for their next task.
     ///
     /// # Errors
     /// Something is left.
@@ -205,6 +222,9 @@ impl Cluster {
         client.wait_for_workers("workers without outputs", |workers| {
             workers.iter().all(|worker| worker.outputs == 0 && worker.running == 0)
         })?;
+        client.wait_for_workers("workers that gave their memory back", |workers| {
+            workers.iter().all(|worker| worker.memory_used <= IDLE_BYTES)
+        })?;
         crate::wait::wait_for("empty spill folders", DEADLINE, || {
             Ok(self.spilled()?.is_empty().then_some(()))
         })
@@ -212,7 +232,10 @@ impl Cluster {
     }
 
     /// The files in the spill folders of workers that were not killed.
-    fn spilled(&self) -> Result<Vec<PathBuf>> {
+    ///
+    /// # Errors
+    /// A folder cannot be listed.
+    pub fn spilled(&self) -> Result<Vec<PathBuf>> {
         let mut found = Vec::new();
         for worker in self.workers.iter().filter(|worker| !worker.killed) {
             let files = snapshot(&worker.spill)?.into_iter();

@@ -32,6 +32,8 @@ pub const QUICK: &[&str] = &["--worker-timeout", "4000", "--worker-grace", "1000
 struct Program {
     name: String,
     bin: PathBuf,
+    /// What the first life runs instead.
+    before: Option<PathBuf>,
     flags: Vec<OsString>,
     port_file: PathBuf,
     http_file: PathBuf,
@@ -40,10 +42,11 @@ struct Program {
 }
 
 impl Program {
-    fn new(name: String, bin: PathBuf, flags: Vec<OsString>, dir: &Path) -> Self {
+    fn new(name: String, bin: PathBuf, flags: Vec<OsString>, dir: &Path, setup: &Setup) -> Self {
+        let before = setup.before.as_ref().zip(bin.file_name()).map(|(folder, name)| folder.join(name));
         let port_file = dir.join(format!("{name}.port"));
         let http_file = dir.join(format!("{name}.http"));
-        Self { bin, flags, port_file, http_file, logs: dir.join("logs"), lives: 0, name }
+        Self { bin, before, flags, port_file, http_file, logs: dir.join("logs"), lives: 0, name }
     }
 
     /// Starts it listening at `listen`; gives the process and the address that it got.
@@ -54,7 +57,8 @@ impl Program {
                 std::fs::remove_file(file)?;
             }
         }
-        let mut command = Command::new(&self.bin);
+        let bin = self.before.take().unwrap_or_else(|| self.bin.clone());
+        let mut command = Command::new(bin);
         clean(&mut command);
         command
             .env("TALLY_LOG", LOG)
@@ -90,6 +94,8 @@ impl Program {
 /// A `tally coordinator`.
 pub struct Coordinator {
     pub process: Server,
+    /// The way to Consul, where the cluster is proxied.
+    pub consul: Option<Proxy>,
     address: SocketAddr,
     program: Program,
 }
@@ -103,14 +109,30 @@ impl Coordinator {
     ///
     /// # Errors
     /// It does not start.
-    pub fn start(at: usize, dir: &Path, setup: &Setup, consul: Option<&ConsulAgent>) -> Result<Self> {
+    pub fn start(
+        at: usize,
+        dir: &Path,
+        setup: &Setup,
+        consul: Option<&ConsulAgent>,
+        network: &Network,
+    ) -> Result<Self> {
         let mut flags = words(["coordinator", "--state-dir"]);
         flags.push(dir.join("state").into());
-        flags.extend(consul.into_iter().flat_map(consul_flags));
+        let mut way = None;
+        if let Some(consul) = consul {
+            let mut address = consul.address();
+            if setup.proxied {
+                let to_consul = network.proxy()?;
+                to_consul.lead_to(address.parse()?);
+                address = to_consul.address().to_string();
+                way = Some(to_consul);
+            }
+            flags.extend(consul_flags(&address));
+        }
         flags.extend(setup.coordinator_flags.iter().map(OsString::from));
-        let mut program = Program::new(format!("coordinator-{at}"), tally_bin(), flags, dir);
+        let mut program = Program::new(format!("coordinator-{at}"), tally_bin(), flags, dir, setup);
         let (process, address) = program.start("127.0.0.1:0", &[])?;
-        Ok(Self { process, address, program })
+        Ok(Self { process, consul: way, address, program })
     }
 
     /// Where it listens, in all of its lives.
@@ -136,8 +158,8 @@ impl Coordinator {
     }
 }
 
-fn consul_flags(consul: &ConsulAgent) -> Vec<OsString> {
-    words(["--consul", &format!("http://{}", consul.address())])
+fn consul_flags(address: &str) -> Vec<OsString> {
+    words(["--consul", &format!("http://{address}")])
 }
 
 /// A `tally-worker` with one slot.
@@ -177,10 +199,10 @@ impl Worker {
             to_leader.lead_to(leader);
             (control, data) = (Some(to_leader), Some(network.proxy()?));
         }
-        let mut flags = words(["--slots", "1", "--memory-limit", "256MiB", "--spill-dir"]);
+        let mut flags = words(["--slots", "1", "--memory-limit", setup.worker_memory, "--spill-dir"]);
         flags.push(spill.clone().into());
         match consul {
-            Some(consul) => flags.extend(consul_flags(consul)),
+            Some(consul) => flags.extend(consul_flags(&consul.address())),
             None => {
                 let leader = control.as_ref().map_or(leader, Proxy::address);
                 flags.extend(words(["--coordinator", &leader.to_string()]));
@@ -190,7 +212,7 @@ impl Worker {
             flags.extend(words(["--advertise", &data.address().to_string()]));
         }
         flags.extend(setup.worker_flags.iter().map(OsString::from));
-        let mut program = Program::new(format!("worker-{at}"), worker_bin(), flags, dir);
+        let mut program = Program::new(format!("worker-{at}"), worker_bin(), flags, dir, setup);
         let (process, address) = program.start("127.0.0.1:0", &[])?;
         let mut worker = Self { process, spill, killed: false, control, data, address, program };
         worker.lead_data();

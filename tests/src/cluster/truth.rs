@@ -2,6 +2,7 @@
 //! checked against Spark and a naive reference. Not here: who else computes them.
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
@@ -12,6 +13,14 @@ use crate::output::Place;
 use crate::process::{Summary, Tally};
 use crate::rows::Row;
 use crate::table;
+
+/// Makes a job over [`DAY`] one of many small tasks in all stages.
+pub const MANY_TASKS: &[&str] =
+    &["--shard-bytes", "100KB", "--partitions", "24", "--target-file-size", "1MB"];
+
+/// The day of most tests.
+pub static DAY: LazyLock<Truth> =
+    LazyLock::new(|| Truth::new(&["--clients", "300000", "--narrow"]).expect("a day that succeeds"));
 
 /// A day and its right output.
 pub struct Truth {
