@@ -66,7 +66,8 @@ struct Local {
 impl Fleet for Local {
     fn start(&mut self, worker: &WorkerId, _: &AttemptId, order: Order) -> Result<(), String> {
         let found = self.workers.get(worker).ok_or_else(|| format!("there is no worker {worker}"))?;
-        match found.run(order.whole()) {
+        let inputs = order.inputs.map(|shared| shared.list().clone());
+        match found.run(tally_worker::order::Order { head: order.head, inputs }) {
             Ok(true) => Ok(()),
             Ok(false) => Err(format!("worker {worker} has no free slot")),
             Err(error) => Err(error.to_string()),

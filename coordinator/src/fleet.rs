@@ -3,55 +3,68 @@
 //! Not here: which worker gets which order (`tally-scheduler`); workers in other processes
 //! (`cluster`).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use prost::Message;
+use tally_proto::packed::pack;
 use tally_proto::{AttemptId, JobId, WorkerId, v1};
+use tally_worker::order::ReduceInputs;
 
 use crate::cluster::RemoteFleet;
 
-/// The inputs of a reduce order, the same for all partitions: built and encoded once, shared by all
-/// orders.
+/// The inputs of a job's reduce orders, the same for all partitions: built once, and encoded once for
+/// all workers.
 #[derive(Debug)]
-pub struct ReduceInputs {
-    inputs: Vec<v1::TableOutputs>,
-    holders: Vec<v1::Holder>,
-    encoded: Vec<u8>,
+pub struct SharedInputs {
+    version: u64,
+    list: Arc<ReduceInputs>,
+    packed: OnceLock<Vec<u8>>,
+    whole: OnceLock<Vec<u8>>,
 }
 
-impl ReduceInputs {
-    /// Outputs of all map tasks, by input table, and who holds them.
-    pub fn new(inputs: Vec<v1::TableOutputs>, holders: Vec<v1::Holder>) -> Self {
-        let work = v1::ReduceWork { inputs, holders, ..v1::ReduceWork::default() };
-        let encoded = work.encode_to_vec();
-        ReduceInputs { inputs: work.inputs, holders: work.holders, encoded }
+impl SharedInputs {
+    /// Inputs that orders know as that version.
+    pub fn new(version: u64, list: ReduceInputs) -> Self {
+        SharedInputs { version, list: Arc::new(list), packed: OnceLock::new(), whole: OnceLock::new() }
     }
 
-    /// The fields `inputs` and `holders` of a [`v1::ReduceWork`].
-    pub fn encoded(&self) -> &[u8] {
-        &self.encoded
+    /// Which of the job's inputs these are.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// As slots take them.
+    pub fn list(&self) -> &Arc<ReduceInputs> {
+        &self.list
+    }
+
+    /// A [`v1::ReduceInputs`], encoded.
+    pub fn packed(&self, job: &JobId) -> &[u8] {
+        self.packed.get_or_init(|| {
+            let tables = self.list.tables.iter().map(pack).collect();
+            let stage = self.list.tables.iter().find_map(|table| table.outputs.first());
+            let (job, stage) = (job.to_string(), stage.map_or(0, |output| output.stage));
+            let holders = self.list.holders.clone();
+            v1::ReduceInputs { job, version: self.version, stage, tables, holders }.encode_to_vec()
+        })
+    }
+
+    /// The fields `inputs` and `holders` of a [`v1::ReduceWork`], for workers of protocol 1.
+    pub fn whole(&self) -> &[u8] {
+        self.whole.get_or_init(|| {
+            let (inputs, holders) = (self.list.tables.clone(), self.list.holders.clone());
+            v1::ReduceWork { inputs, holders, ..v1::ReduceWork::default() }.encode_to_vec()
+        })
     }
 }
 
 /// A task order; what many orders have in common is beside it.
 #[derive(Debug, Clone)]
 pub struct Order {
-    /// The order, without the inputs of a reduce.
+    /// The order.
     pub head: v1::TaskOrder,
-    /// The inputs of a reduce.
-    pub inputs: Option<Arc<ReduceInputs>>,
-}
-
-impl Order {
-    /// The order as one message.
-    pub fn whole(self) -> v1::TaskOrder {
-        let mut order = self.head;
-        if let (Some(v1::task_order::Work::Reduce(work)), Some(shared)) = (&mut order.work, &self.inputs) {
-            work.inputs.clone_from(&shared.inputs);
-            work.holders.clone_from(&shared.holders);
-        }
-        order
-    }
+    /// What a reduce reads.
+    pub inputs: Option<Arc<SharedInputs>>,
 }
 
 /// What a fleet can do at once, for planning.

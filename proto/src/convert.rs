@@ -12,6 +12,9 @@ pub enum BadMessage {
     /// A field is absent.
     #[error("the message lacks its field {0}")]
     Missing(&'static str),
+    /// Fields that do not fit each other.
+    #[error("the message contradicts itself: {0}")]
+    Contradiction(&'static str),
     /// An id is none.
     #[error(transparent)]
     Id(#[from] InvalidId),
@@ -63,6 +66,7 @@ impl From<&Failure> for v1::Failure {
             }),
             Failure::Retryable { reason } => Kind::Retryable(reason.clone()),
             Failure::Fatal { reason } => Kind::Fatal(reason.clone()),
+            Failure::Refused { reason } => Kind::Refused(reason.clone()),
             Failure::Cancelled => Kind::Cancelled(v1::Cancelled {}),
         };
         v1::Failure { kind: Some(kind) }
@@ -82,6 +86,7 @@ impl TryFrom<&v1::Failure> for Failure {
             },
             Kind::Retryable(reason) => Failure::Retryable { reason: reason.clone() },
             Kind::Fatal(reason) => Failure::Fatal { reason: reason.clone() },
+            Kind::Refused(reason) => Failure::Refused { reason: reason.clone() },
             Kind::Cancelled(_) => Failure::Cancelled,
         })
     }
@@ -109,6 +114,7 @@ mod tests {
             Failure::FetchLost { worker: WorkerId::parse("w").unwrap(), task, reason: reason() },
             Failure::Retryable { reason: reason() },
             Failure::Fatal { reason: reason() },
+            Failure::Refused { reason: reason() },
             Failure::Cancelled,
         ];
         for failure in all {

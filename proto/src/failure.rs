@@ -23,6 +23,12 @@ pub enum Failure {
         /// What happened.
         reason: String,
     },
+    /// The worker did not begin: it has no room for more work now. Says nothing about the task.
+    #[error("{reason}")]
+    Refused {
+        /// What it has no room for.
+        reason: String,
+    },
     /// The same input will fail the same way everywhere: the job fails with this reason.
     #[error("{reason}")]
     Fatal {

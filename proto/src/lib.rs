@@ -5,6 +5,7 @@
 
 pub mod failure;
 pub mod ids;
+pub mod packed;
 
 pub use failure::Failure;
 pub use ids::{AttemptId, Epoch, JobId, StageId, TaskId, WorkerId};
@@ -24,8 +25,14 @@ pub mod externalscaler {
 /// The descriptors of all messages and services, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-/// The version of the protocol between coordinators and workers that this program speaks.
-pub const PROTOCOL: u32 = 1;
+/// The version of the protocol between coordinators and workers that this program speaks. Fields are
+/// added without a new version where a peer that ignores them does what is right. 2: the inputs of
+/// reduce orders are sent once a stream.
+pub const PROTOCOL: u32 = 2;
+
+/// The oldest version that a coordinator understands: workers of the release before stay attached
+/// while a cluster is upgraded, coordinators first.
+pub const OLDEST_PROTOCOL: u32 = 1;
 
 /// Metadata of a refusal: the address (`host:port`) of the coordinator that leads.
 pub const LEADER_METADATA: &str = "tally-leader";

@@ -1,6 +1,6 @@
 //! The worker: runs a job's tasks.
 //!
-//! `runner` has the slots that run task orders, `context` what a task has at hand; `map` makes
+//! `runner` has the slots that run task orders (`order`), `context` what a task has at hand; `map` makes
 //! partials of a shard (reading Parquet through `scan`), `reduce` makes rows of a partition, `write`
 //! makes part files of rows; `store` keeps task outputs readable, in memory and then on disk
 //! (`spill`); `peers` is how tasks read them, in process or through `flight`; `texts` numbers a job's
@@ -25,6 +25,7 @@ pub mod logging;
 pub mod map;
 pub mod membership;
 pub mod memory;
+pub mod order;
 pub mod peers;
 pub mod port_file;
 pub mod reduce;

@@ -17,6 +17,7 @@ use tally_proto::{AttemptId, JobId, v1};
 
 use crate::context::TaskContext;
 use crate::error::TaskError;
+use crate::order::ReduceInputs;
 use crate::peers::{MapReader, Wanted};
 use crate::store::{FileOutput, FileWriter, Output};
 use crate::texts::JobTexts;
@@ -47,9 +48,10 @@ pub fn run(
     attempt: &AttemptId,
     dataset: &dyn Dataset,
     work: &v1::ReduceWork,
+    inputs: &ReduceInputs,
 ) -> Result<(v1::ReduceResult, Output), TaskError> {
     let texts = context.texts(&attempt.task.job);
-    let mut inputs = Inputs::open(context, &attempt.task.job, work)?;
+    let mut inputs = Inputs::open(context, &attempt.task.job, work.partition, inputs)?;
     let passes = passes(dataset.reducer_bytes(&inputs.sizes), work, context.shares.reduce as u64)?;
     let mut encoder = Encoder::new(context.store.file_writer(), dataset, work.row_group_rows)?;
     let mut totals = Totals::default();
@@ -82,9 +84,14 @@ fn passes(needed: u64, work: &v1::ReduceWork, share: u64) -> Result<u32, TaskErr
 }
 
 impl Inputs {
-    fn open(context: &TaskContext, job: &JobId, work: &v1::ReduceWork) -> Result<Self, TaskError> {
+    fn open(
+        context: &TaskContext,
+        job: &JobId,
+        partition: u32,
+        inputs: &ReduceInputs,
+    ) -> Result<Self, TaskError> {
         let mut order = vec![];
-        for (table, outputs) in work.inputs.iter().enumerate() {
+        for (table, outputs) in inputs.tables.iter().enumerate() {
             for reference in &outputs.outputs {
                 let (reader, attempt) = (reference.holder as usize, referred(job, reference));
                 order.push(Input { table, attempt, reader, place: 0 });
@@ -93,20 +100,20 @@ impl Inputs {
         // Reducers that run side by side begin with different inputs, so that the first of them to
         // need a dictionary translated is not waited for by the rest.
         if !order.is_empty() {
-            let start = work.partition as usize * 7 % order.len();
+            let start = partition as usize * 7 % order.len();
             order.rotate_left(start);
         }
-        let mut wanted: Vec<Vec<Wanted>> = vec![vec![]; work.holders.len()];
+        let mut wanted: Vec<Vec<Wanted>> = vec![vec![]; inputs.holders.len()];
         for input in &mut order {
             let mine = required(wanted.get_mut(input.reader), "holder")?;
             input.place = mine.len();
             mine.push(Wanted { attempt: input.attempt.clone(), table: input.table });
         }
         let mut readers = vec![];
-        for (holder, wanted) in work.holders.iter().zip(wanted) {
-            readers.push(context.maps(holder, wanted, work.partition)?);
+        for (holder, wanted) in inputs.holders.iter().zip(wanted) {
+            readers.push(context.maps(holder, wanted, partition)?);
         }
-        let mut inputs = Inputs { order, readers, sizes: vec![Size::default(); work.inputs.len()] };
+        let mut inputs = Inputs { order, readers, sizes: vec![Size::default(); inputs.tables.len()] };
         for input in &inputs.order {
             for size in &inputs.readers[input.reader].sizes()?[input.place] {
                 inputs.sizes[input.table].rows += size.rows;

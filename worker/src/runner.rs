@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use crate::budget::Budget;
 use crate::context::{TaskContext, Texts};
 use crate::error::TaskError;
+use crate::order::Order;
 use crate::peers::{Peers, Reading};
 use crate::scan::ScanCounters;
 use crate::scan::footer::Footers;
@@ -90,16 +91,17 @@ pub struct Report {
 }
 
 /// What the ends of attempts are called in metrics.
-pub const OUTCOMES: [&str; 5] = ["done", "cancelled", "fetch_lost", "retryable", "fatal"];
+pub const OUTCOMES: [&str; 6] = ["done", "cancelled", "fetch_lost", "retryable", "refused", "fatal"];
 
 /// What the end of an attempt is called there.
 pub fn outcome_name<T>(outcome: &Result<T, Failure>) -> &'static str {
-    let [done, cancelled, fetch_lost, retryable, fatal] = OUTCOMES;
+    let [done, cancelled, fetch_lost, retryable, refused, fatal] = OUTCOMES;
     match outcome {
         Ok(_) => done,
         Err(Failure::Cancelled) => cancelled,
         Err(Failure::FetchLost { .. }) => fetch_lost,
         Err(Failure::Retryable { .. }) => retryable,
+        Err(Failure::Refused { .. }) => refused,
         Err(Failure::Fatal { .. }) => fatal,
     }
 }
@@ -110,7 +112,7 @@ pub type ReportSink = dyn Fn(Report) + Send + Sync;
 /// A worker: its store, and the threads of its slots.
 pub struct Worker {
     shared: Arc<Shared>,
-    orders: Option<mpsc::SyncSender<v1::TaskOrder>>,
+    orders: Option<mpsc::SyncSender<Order>>,
     threads: Vec<std::thread::JoinHandle<()>>,
 }
 
@@ -256,9 +258,9 @@ impl Worker {
     /// # Errors
     /// [`BadMessage`] where the order names no attempt; `Ok(false)` where more orders wait than
     /// twice the slots: the sender lost count.
-    pub fn run(&self, order: v1::TaskOrder) -> Result<bool, BadMessage> {
-        let attempt = AttemptId::try_from(required(order.attempt.as_ref(), "attempt")?)?;
-        self.shared.store.admit(&attempt.task.job, &order.key);
+    pub fn run(&self, order: Order) -> Result<bool, BadMessage> {
+        let attempt = AttemptId::try_from(required(order.head.attempt.as_ref(), "attempt")?)?;
+        self.shared.store.admit(&attempt.task.job, &order.head.key);
         self.shared.running.lock().insert(attempt.clone(), Arc::default());
         let sent = self.orders.as_ref().is_some_and(|orders| orders.try_send(order).is_ok());
         if !sent {
@@ -320,16 +322,16 @@ impl Drop for Worker {
     }
 }
 
-fn work(shared: &Arc<Shared>, inbox: &Mutex<mpsc::Receiver<v1::TaskOrder>>) {
+fn work(shared: &Arc<Shared>, inbox: &Mutex<mpsc::Receiver<Order>>) {
     let mut scratch = map::Scratch::default();
     loop {
         let order = inbox.lock().recv();
         let Ok(order) = order else { return };
-        let Some(Ok(attempt)) = order.attempt.as_ref().map(AttemptId::try_from) else { continue };
+        let Some(Ok(attempt)) = order.head.attempt.as_ref().map(AttemptId::try_from) else { continue };
         let cancelled = shared.running.lock().get(&attempt).cloned().unwrap_or_default();
         let reading = Reading {
             job: attempt.task.job.clone(),
-            key: order.key.clone().into(),
+            key: order.head.key.clone().into(),
             budget: shared.budget.clone(),
             cancelled,
             io: shared.io.clone(),
@@ -346,7 +348,7 @@ fn work(shared: &Arc<Shared>, inbox: &Mutex<mpsc::Receiver<v1::TaskOrder>>) {
             counters: shared.counters.clone(),
             io: shared.io.clone(),
         };
-        if !matches!(order.work, Some(v1::task_order::Work::Map(_))) {
+        if !matches!(order.head.work, Some(v1::task_order::Work::Map(_))) {
             scratch = map::Scratch::default();
         }
         let outcome = catch_unwind(AssertUnwindSafe(|| execute(&context, &attempt, &order, &mut scratch)));
@@ -369,22 +371,23 @@ fn text(panic: &(dyn std::any::Any + Send)) -> String {
 fn execute(
     context: &TaskContext,
     attempt: &AttemptId,
-    order: &v1::TaskOrder,
+    order: &Order,
     scratch: &mut map::Scratch,
 ) -> Result<v1::TaskResult, TaskError> {
     use v1::task_order::Work;
     use v1::task_result::Result as Done;
-    let dataset = tally_dataset::dataset(&order.dataset);
+    let dataset = tally_dataset::dataset(&order.head.dataset);
     let dataset =
-        dataset.ok_or_else(|| TaskError::Order(format!("there is no dataset {:?}", order.dataset)))?;
+        dataset.ok_or_else(|| TaskError::Order(format!("there is no dataset {:?}", order.head.dataset)))?;
     context.check_cancelled()?;
-    let (result, output) = match required(order.work.as_ref(), "work")? {
+    let (result, output) = match required(order.head.work.as_ref(), "work")? {
         Work::Map(work) => {
             let (result, output) = map::run(context, &*dataset, work, scratch)?;
             (Done::Map(result), Some(output))
         }
         Work::Reduce(work) => {
-            let (result, output) = reduce::run(context, attempt, &*dataset, work)?;
+            let inputs = required(order.inputs.as_deref(), "inputs")?;
+            let (result, output) = reduce::run(context, attempt, &*dataset, work, inputs)?;
             (Done::Reduce(result), Some(output))
         }
         Work::Write(work) => (Done::Write(write::run(context, attempt, &*dataset, work)?), None),

@@ -30,8 +30,9 @@ pub enum Command {
         /// Which.
         attempt: AttemptId,
     },
-    /// All stages are done: publish, and answer with [`crate::Event::Published`] or
-    /// [`crate::Event::PublishFailed`]. Sent once a job.
+    /// All stages are done: publish, and answer with [`crate::Event::Published`],
+    /// [`crate::Event::PublishFailed`], or [`crate::Event::Unfit`], after which it is sent again. Else
+    /// sent once a job.
     Publish {
         /// The job.
         job: JobId,
@@ -106,6 +107,18 @@ pub enum JobFailure {
         /// Who held it last.
         worker: WorkerId,
         /// What its reader saw.
+        reason: String,
+    },
+    /// No worker had room for a task.
+    #[error("no worker had room for task {task} for {} s, the last one was {worker}: {reason}", waited.as_secs())]
+    Refused {
+        /// The task.
+        task: TaskId,
+        /// How long it waited.
+        waited: Duration,
+        /// Who refused last.
+        worker: WorkerId,
+        /// Its reason.
         reason: String,
     },
     /// A stage could not be cut into tasks.

@@ -19,7 +19,7 @@ pub struct Config {
     /// Ends without a result that speak against nobody (an unasked stop, a read from where the
     /// output no longer was) before each further one is a strike, so that no retry is endless.
     pub max_excused: u32,
-    /// How often the output of one task may turn out unreadable and be made again. One time
+    /// How often the output of one task may turn out unreadable, or unfit, and be made again. One time
     /// more fails the job. Outputs lost with their worker are not counted.
     pub max_output_losses: u32,
     /// With how many outputs that could not be read from a holder all that it holds of the stage
@@ -27,7 +27,7 @@ pub struct Config {
     pub max_holder_losses: u32,
     /// Silence after which a worker is lost. `None` where workers cannot fall silent (embedded).
     pub worker_timeout: Option<Duration>,
-    /// How long a job with work to do waits while no worker takes tasks, before it fails.
+    /// How long a job with work to do waits while no worker takes tasks, or all refuse one, before it fails.
     pub no_workers_timeout: Duration,
     /// Second attempts for stragglers; `None` for none.
     pub speculation: Option<Speculation>,

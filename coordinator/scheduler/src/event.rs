@@ -80,6 +80,18 @@ pub enum Event {
         /// The job.
         job: JobId,
     },
+    /// Another answer to [`crate::Command::Publish`]: what these tasks made does not fit what the others
+    /// did, and is made again. Too often (see [`crate::Config::max_output_losses`]), and the job fails.
+    Unfit {
+        /// The job.
+        job: JobId,
+        /// The stage.
+        stage: StageId,
+        /// The tasks' numbers in their stage.
+        indices: Vec<u32>,
+        /// Why, for people.
+        reason: String,
+    },
     /// The other answer to [`crate::Command::Publish`]: the job fails.
     PublishFailed {
         /// The job.

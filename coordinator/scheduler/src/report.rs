@@ -19,6 +19,9 @@ pub(crate) enum Verdict {
     LostWorker,
     /// It speaks against nobody; a limited number is free.
     Excused { reason: String },
+    /// The worker had no room: it speaks against nobody, and the retry waits. The time that this goes on
+    /// without any attempt is bounded.
+    Refused { reason: String },
     /// It speaks against nobody, and something else bounds how often it happens.
     Free,
 }
@@ -62,6 +65,7 @@ impl Scheduler {
         let task = &attempt.task;
         let verdict = match failure {
             Failure::Retryable { reason } => Verdict::Strike { reason },
+            Failure::Refused { reason } => Verdict::Refused { reason },
             Failure::Cancelled => Verdict::Excused { reason: "stopped without having been told to".into() },
             Failure::Fatal { reason } => {
                 let (task, worker) = (task.clone(), failed.worker);
@@ -95,6 +99,22 @@ impl Scheduler {
         let Some(stage) = self.jobs.get_mut(&id.job).and_then(|job| job.stage_mut(id.stage)) else { return };
         let Some(task) = stage.task_mut(id.index) else { return };
         let at_once = matches!(verdict, Verdict::LostWorker);
+        let refusal = match verdict {
+            Verdict::Refused { .. } => task.refused(&over.worker, self.now),
+            _ => task.begun(),
+        };
+        let mut next = TaskState::Ready;
+        if let Some(refusal) = refusal {
+            if let Verdict::Refused { reason } = &verdict
+                && refusal.since.after(self.config.no_workers_timeout) <= self.now
+                && other.is_none()
+            {
+                let (task, worker, reason) = (id.clone(), over.worker, reason.clone());
+                let waited = self.config.no_workers_timeout;
+                return self.fail(&id.job, JobFailure::Refused { task, waited, worker, reason });
+            }
+            next = TaskState::Backoff { until: self.now.after(self.config.backoff(refusal.times)) };
+        }
         let strike = match verdict {
             Verdict::Strike { reason } => Some(reason),
             Verdict::LostWorker => Some("the worker was lost".to_owned()),
@@ -102,9 +122,8 @@ impl Scheduler {
                 task.excused += 1;
                 (task.excused > self.config.max_excused).then_some(reason)
             }
-            Verdict::Free => None,
+            Verdict::Free | Verdict::Refused { .. } => None,
         };
-        let mut next = TaskState::Ready;
         if let Some(reason) = strike {
             task.strikes += 1;
             task.avoid(&over.worker);

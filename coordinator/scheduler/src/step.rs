@@ -13,6 +13,7 @@ use crate::job::{Job, Phase};
 use crate::settle::order_stop;
 use crate::shape::JobShape;
 use crate::status::{JobState, JobStatus, StagePhase};
+use crate::task::TaskState;
 use crate::time::Millis;
 use crate::worker::Workers;
 
@@ -75,6 +76,7 @@ impl Scheduler {
             Event::PublishFailed { job, reason } => {
                 self.published(&job, Outcome::Failed { reason: JobFailure::Publish { reason } })
             }
+            Event::Unfit { job, stage, indices, reason } => self.unfit(&job, stage, &indices, reason),
             Event::WorkerJoined { worker, slots } => self.workers.join(&worker, slots, self.now),
             Event::WorkerLost { worker } => self.worker_lost(&worker),
             Event::WorkerDraining { worker } => {
@@ -143,6 +145,35 @@ impl Scheduler {
             return Err(Warning::UnaskedPublish { job: id.clone() });
         }
         self.finish(id, outcome);
+        Ok(())
+    }
+
+    /// Makes tasks ready again whose results cannot be published together with the others'.
+    fn unfit(&mut self, id: &JobId, at: StageId, indices: &[u32], reason: String) -> Result<(), Warning> {
+        let most = self.config.max_output_losses;
+        let job = self.live(id)?;
+        if job.phase != Phase::Publishing {
+            return Err(Warning::UnaskedPublish { job: id.clone() });
+        }
+        let mut again = 0;
+        if let Some(stage) = job.stage_mut(at) {
+            for &index in indices {
+                let Some(task) = stage.task_mut(index) else { continue };
+                task.losses += 1;
+                if task.losses > most {
+                    again = 0;
+                    break;
+                }
+                stage.set(index, TaskState::Ready);
+                stage.reruns += 1;
+                again += 1;
+            }
+        }
+        if again == 0 {
+            self.fail(id, JobFailure::Publish { reason });
+        } else {
+            job.phase = Phase::Running { waiting_since: None };
+        }
         Ok(())
     }
 

@@ -74,6 +74,15 @@ impl TaskState {
     }
 }
 
+/// Refusals of a task one after another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// The first.
+    pub since: Millis,
+    /// How many.
+    pub times: u32,
+}
+
 /// One unit of work of a stage.
 #[derive(Debug)]
 pub(crate) struct Task {
@@ -86,6 +95,8 @@ pub(crate) struct Task {
     pub excused: u32,
     /// How often its output could not be read.
     pub losses: u32,
+    /// Since workers began to refuse it, without one that took it.
+    refusal: Option<Refusal>,
     /// The number of the next attempt.
     pub next_attempt: u32,
     state: TaskState,
@@ -100,6 +111,7 @@ impl Task {
             strikes: 0,
             excused: 0,
             losses: 0,
+            refusal: None,
             next_attempt: first_attempt,
             state: TaskState::Ready,
         }
@@ -112,6 +124,20 @@ impl Task {
     /// For `Stage::set` alone, which keeps the queues in step.
     pub(crate) fn replace_state(&mut self, state: TaskState) {
         self.state = state;
+    }
+
+    /// Notes that a worker had no room for it.
+    pub(crate) fn refused(&mut self, worker: &WorkerId, now: Millis) -> Option<Refusal> {
+        self.avoid(worker);
+        let refusal = self.refusal.get_or_insert(Refusal { since: now, times: 0 });
+        refusal.times = refusal.times.saturating_add(1);
+        Some(*refusal)
+    }
+
+    /// Notes that a worker took it.
+    pub(crate) fn begun(&mut self) -> Option<Refusal> {
+        self.refusal = None;
+        None
     }
 
     pub(crate) fn avoid(&mut self, worker: &WorkerId) {

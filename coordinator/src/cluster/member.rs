@@ -2,21 +2,20 @@
 //!
 //! Not here: who is a member at all (`cluster`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tally_proto::convert::BadMessage;
-use tally_proto::{AttemptId, WorkerId, v1};
+use tally_proto::{AttemptId, JobId, OLDEST_PROTOCOL, PROTOCOL, WorkerId, v1};
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::message::{Outbound, Outgoing};
+use crate::fleet::Order;
 
-/// The version of the control protocol that is spoken here.
-pub const PROTOCOL: u32 = 1;
-/// The oldest that is understood.
-const OLDEST_PROTOCOL: u32 = 1;
+/// The first version in which the inputs of reduce orders come before them.
+const SHARED_INPUTS: u32 = 2;
 /// More slots than any machine has.
 const MOST_SLOTS: u32 = 4096;
 /// Longer texts are no address and no version.
@@ -25,6 +24,8 @@ const MOST_TEXT: usize = 256;
 /// A worker's first words, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
+    /// Version of the protocol that it speaks.
+    pub protocol: u32,
     /// This life of the worker.
     pub worker: WorkerId,
     /// Version of its program.
@@ -83,6 +84,7 @@ impl TryFrom<v1::Hello> for Hello {
             return Err(HelloError::Version);
         }
         Ok(Hello {
+            protocol: hello.protocol,
             worker,
             version: hello.version,
             slots: hello.slots,
@@ -125,6 +127,8 @@ pub struct Member {
     /// The driver's scheduler knows it.
     pub joined: bool,
     way: Option<Outgoing>,
+    /// The version of each job's reduce inputs that its stream has.
+    inputs: BTreeMap<JobId, u64>,
 }
 
 impl Member {
@@ -138,6 +142,7 @@ impl Member {
             beat: Arc::default(),
             joined: false,
             way: None,
+            inputs: BTreeMap::new(),
         }
     }
 
@@ -154,6 +159,7 @@ impl Member {
 
     pub(super) fn open(&mut self, way: Outgoing) {
         self.way = Some(way);
+        self.inputs.clear();
     }
 
     /// Bytes of its memory that are not in use, as far as it told.
@@ -186,6 +192,25 @@ impl Member {
     /// Whether it can be told something now.
     pub fn attached(&self) -> bool {
         self.way.is_some()
+    }
+
+    /// Sends it an order, and before that what it reads, unless its stream has that already.
+    pub(super) fn order(&mut self, epoch: u64, job: &JobId, mut order: Order) -> Result<(), String> {
+        if self.hello.protocol >= SHARED_INPUTS
+            && let Some(inputs) = order.inputs.take()
+            && self.attached()
+            && self.inputs.insert(job.clone(), inputs.version()) != Some(inputs.version())
+        {
+            self.say(Outbound::Inputs { epoch, job: job.clone(), inputs })?;
+        }
+        self.say(Outbound::Order { epoch, order: Box::new(order) })
+    }
+
+    /// Tells it to drop a job.
+    pub(super) fn release(&mut self, epoch: u64, job: &JobId) -> Result<(), String> {
+        self.inputs.remove(job);
+        let message = Some(v1::coordinator_message::Message::Release(job.to_string()));
+        self.say(Outbound::Message(Box::new(v1::CoordinatorMessage { epoch, message })))
     }
 
     /// Sends it something; while it is away that is dropped.

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tally_proto::{AttemptId, Failure, WorkerId, v1};
+use tally_proto::{AttemptId, Failure, JobId, WorkerId, v1};
 use tokio::sync::{mpsc, oneshot};
 
 use super::member::Hello;
-use crate::fleet::Order;
+use crate::fleet::{Order, SharedInputs};
 
 /// The way to a worker's stream.
 pub type Outgoing = mpsc::Sender<Outbound>;
@@ -17,12 +17,21 @@ pub type Outgoing = mpsc::Sender<Outbound>;
 pub enum Outbound {
     /// A message as it is.
     Message(Box<v1::CoordinatorMessage>),
-    /// A task order.
+    /// A task order; one with inputs is for a worker of protocol 1, which takes them in the order.
     Order {
         /// The sender's term.
         epoch: u64,
         /// The order.
         order: Box<Order>,
+    },
+    /// What reduce orders of a job that follow read.
+    Inputs {
+        /// The sender's term.
+        epoch: u64,
+        /// The job.
+        job: JobId,
+        /// What they read.
+        inputs: Arc<SharedInputs>,
     },
 }
 

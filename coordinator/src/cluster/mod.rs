@@ -13,7 +13,7 @@ use tally_proto::{AttemptId, JobId, WorkerId, v1};
 use v1::coordinator_message::Message;
 
 use crate::fleet::{Capacity, Fleet, Order};
-pub use member::{Hello, HelloError, Member, PROTOCOL};
+pub use member::{Hello, HelloError, Member};
 pub use message::{Attached, Inventory, Outbound, Outgoing, Refused, Said, WorkerInput};
 
 /// Messages that may wait for a worker, beside one order a slot. More means that it does not
@@ -127,7 +127,7 @@ impl Fleet for RemoteFleet {
         let member = self.members.get_mut(worker).ok_or_else(|| format!("there is no worker {worker}"))?;
         member.running.insert(attempt.clone());
         // While it is away the order waits for its return: what runs is compared then.
-        member.say(Outbound::Order { epoch, order: Box::new(order) })
+        member.order(epoch, &attempt.task.job, order)
     }
 
     fn address(&self, worker: &WorkerId) -> String {
@@ -142,10 +142,8 @@ impl Fleet for RemoteFleet {
 
     fn release(&mut self, job: &JobId) {
         for (worker, member) in &mut self.members {
-            let message = Some(Message::Release(job.to_string()));
-            let message = v1::CoordinatorMessage { epoch: self.epoch, message };
             // One that is away says what it holds when it comes back.
-            if let Err(reason) = member.say(Outbound::Message(Box::new(message))) {
+            if let Err(reason) = member.release(self.epoch, job) {
                 tracing::warn!(%worker, %job, reason, "it cannot be told to drop the job");
             }
         }

@@ -6,7 +6,7 @@ use super::*;
 
 fn hello(worker: &str) -> v1::Hello {
     v1::Hello {
-        protocol: PROTOCOL,
+        protocol: tally_proto::PROTOCOL,
         worker: worker.into(),
         slots: 2,
         flight_address: "127.0.0.1:4000".into(),
@@ -28,7 +28,7 @@ fn hellos_that_make_no_sense_are_refused_by_name() {
         assert!(error.contains(named), "{error}");
     };
     check(|hello| hello.protocol = 0, "version 0");
-    check(|hello| hello.protocol = PROTOCOL + 1, "upgrade");
+    check(|hello| hello.protocol = tally_proto::PROTOCOL + 1, "upgrade");
     check(|hello| hello.worker = "../w".into(), "../w");
     check(|hello| hello.slots = 0, "0 slots");
     check(|hello| hello.slots = 1 << 20, "slots");

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use tally_dataset::Totals;
 use tally_proto::{AttemptId, WorkerId, v1};
 use tally_scheduler::Scheduler;
+use tally_worker::order::ReduceInputs;
 
 use super::run::JobRun;
-use crate::fleet::{Order, ReduceInputs};
+use crate::fleet::{Order, SharedInputs};
 use crate::job::{MAP, REDUCE, WRITE};
 use crate::plan::files;
 use crate::results::{Holders, Winner, winners};
@@ -29,8 +30,10 @@ impl JobRun {
         let work = match attempt.task.stage.0 {
             MAP => Work::Map(self.plan.tasks.get(index).ok_or_else(unknown)?.work.clone()),
             REDUCE => {
-                inputs = Some(self.reduce_inputs(scheduler, attempt, address));
-                Work::Reduce(self.reduce_work(attempt.task.index))
+                let shared = self.reduce_inputs(scheduler, attempt, address);
+                let version = shared.version();
+                inputs = Some(shared);
+                Work::Reduce(self.reduce_work(attempt.task.index, version))
             }
             WRITE => {
                 let reduced = winners(scheduler, job, REDUCE);
@@ -43,14 +46,14 @@ impl JobRun {
         Ok(Order { head, inputs })
     }
 
-    fn reduce_work(&self, partition: u32) -> v1::ReduceWork {
+    fn reduce_work(&self, partition: u32, inputs_version: u64) -> v1::ReduceWork {
         let per_row = self.dataset.bytes_per_row();
         v1::ReduceWork {
             partition,
             row_group_rows: files::row_group_rows(self.spec.target_file_size, per_row),
             table_bytes: self.plan.reduce_table_bytes,
-            inputs: vec![],
-            holders: vec![],
+            inputs_version,
+            ..v1::ReduceWork::default()
         }
     }
 
@@ -61,19 +64,21 @@ impl JobRun {
         scheduler: &Scheduler,
         attempt: &AttemptId,
         address: impl Fn(&WorkerId) -> String,
-    ) -> Arc<ReduceInputs> {
+    ) -> Arc<SharedInputs> {
         if let Some(inputs) = &self.reduce_inputs {
             return inputs.clone();
         }
         let mut holders = Holders::default();
-        let mut inputs = vec![v1::TableOutputs::default(); self.dataset.tables().len()];
+        let mut tables = vec![v1::TableOutputs::default(); self.dataset.tables().len()];
         for winner in winners(scheduler, &attempt.task.job, MAP) {
             let task = self.plan.tasks.get(winner.attempt.task.index as usize);
-            if let Some(input) = task.and_then(|task| inputs.get_mut(task.work.table as usize)) {
+            if let Some(input) = task.and_then(|task| tables.get_mut(task.work.table as usize)) {
                 input.outputs.push(holders.reference(&winner, &address));
             }
         }
-        let inputs = Arc::new(ReduceInputs::new(inputs, holders.into_list()));
+        self.inputs_version += 1;
+        let list = ReduceInputs { tables, holders: holders.into_list() };
+        let inputs = Arc::new(SharedInputs::new(self.inputs_version, list));
         self.reduce_inputs.insert(inputs).clone()
     }
 

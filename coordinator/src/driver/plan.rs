@@ -1,6 +1,8 @@
 //! Stages become tasks: the map stage by a look at the inputs, which is put on record, or from
 //! the record of an earlier leader; the others from results.
 
+use std::sync::Arc;
+
 use tally_dataset::Dataset;
 use tally_proto::v1::journal_record::Record;
 use tally_proto::{JobId, StageId};
@@ -100,7 +102,7 @@ impl Driver {
 async fn plan_inputs(
     spec: &JobSpec,
     dataset: &dyn Dataset,
-    footers: &Footers,
+    footers: &Arc<Footers>,
     capacity: Capacity,
 ) -> Result<InputPlan, String> {
     let mut plan = plan::plan(spec, dataset, footers, capacity.slots).await.map_err(|e| e.to_string())?;

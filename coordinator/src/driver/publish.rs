@@ -2,9 +2,10 @@
 //! is put on record, then the day is exchanged.
 
 use tally_proto::v1::journal_record::Record;
-use tally_proto::{JobId, v1};
+use tally_proto::{JobId, StageId, v1};
 use tally_scheduler::Event;
 
+use super::run::Unready;
 use super::{Driver, Input, Then};
 use crate::job::{MAP, REDUCE, WRITE};
 use crate::publish::{Commit, Staging};
@@ -29,7 +30,12 @@ impl Driver {
         let outputs = [MAP, REDUCE, WRITE].map(|stage| winners(&self.scheduler, &job, stage));
         let staging = match run.ready_to_publish(&outputs) {
             Ok(staging) => staging,
-            Err(reason) => return Some(Event::PublishFailed { job, reason }),
+            Err(Unready::Failed(reason)) => return Some(Event::PublishFailed { job, reason }),
+            Err(Unready::Unfit { files, reason }) => {
+                tracing::warn!(%job, ?files, reason, "part files are written again");
+                run.write_again();
+                return Some(Event::Unfit { job, stage: StageId(WRITE), indices: files, reason });
+            }
         };
         run.committing = true;
         let [.., written] = outputs;

@@ -2,7 +2,7 @@
 //!
 //! Not here: when anything happens; task orders (`orders`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use tally_scheduler::{Found, TaskPlan};
 use tokio::sync::oneshot;
 
 use super::{Accepted, Ended, Refusal};
-use crate::fleet::ReduceInputs;
+use crate::fleet::SharedInputs;
 use crate::job::{JobSpec, MAP, REDUCE, STAGES, WRITE};
 use crate::memory::PeakMeter;
 use crate::plan::InputPlan;
@@ -46,7 +46,9 @@ pub(super) struct JobRun {
     pub(super) plan: InputPlan,
     pub(super) staging: Option<Staging>,
     /// Where the map outputs are, for all reduce orders until they change.
-    pub(super) reduce_inputs: Option<Arc<ReduceInputs>>,
+    pub(super) reduce_inputs: Option<Arc<SharedInputs>>,
+    /// How often they were made.
+    pub(super) inputs_version: u64,
     /// The row groups of each part file, once known, and the totals.
     pub(super) files: Vec<Vec<Encoded>>,
     pub(super) totals: Totals,
@@ -60,6 +62,19 @@ pub(super) struct JobRun {
     started: Instant,
     stage_started: Instant,
     timings: Vec<StageSummary>,
+}
+
+/// Why a day cannot be published.
+pub(super) enum Unready {
+    /// For good.
+    Failed(String),
+    /// These part files do not go together with the others.
+    Unfit {
+        /// Their numbers.
+        files: Vec<u32>,
+        /// Why, for people.
+        reason: String,
+    },
 }
 
 /// The stages as people see them.
@@ -82,6 +97,7 @@ impl JobRun {
             plan: InputPlan::default(),
             staging: None,
             reduce_inputs: None,
+            inputs_version: 0,
             files: vec![],
             totals: Totals::default(),
             read_by: HashMap::new(),
@@ -238,8 +254,8 @@ impl JobRun {
     }
 
     /// The staged day, if what was written is what was reduced; `outputs` are all stages'.
-    pub(super) fn ready_to_publish(&mut self, outputs: &[Vec<Winner>; 3]) -> Result<Staging, String> {
-        let [mapped, _, written] = outputs;
+    pub(super) fn ready_to_publish(&mut self, outputs: &[Vec<Winner>; 3]) -> Result<Staging, Unready> {
+        let [mapped, reduced, written] = outputs;
         self.shuffle_bytes = self.results.shuffle_bytes(mapped);
         for (stage, winners) in (0..).zip(outputs) {
             let amount = self.results.amount(stage, winners);
@@ -250,22 +266,48 @@ impl JobRun {
         }
         let rows = self.results.amount(WRITE, written).rows;
         if rows != self.totals.rows {
-            return Err(format!("the part files have {rows} rows instead of {}", self.totals.rows));
+            let reason = format!("the part files have {rows} rows instead of {}", self.totals.rows);
+            return Err(Unready::Failed(reason));
         }
-        // Attempts of a reduce task that took as many passes have the same order of rows; the row
-        // groups of others are no complement to theirs.
-        let mut read: BTreeMap<u32, u32> = BTreeMap::new();
+        let files = self.unfit(reduced, written);
+        if !files.is_empty() {
+            let reason = "part files were written from attempts of reduce tasks that differ in their order";
+            return Err(Unready::Unfit { files, reason: reason.into() });
+        }
+        self.staging.take().ok_or_else(|| Unready::Failed("there is no staged day".into()))
+    }
+
+    /// The part files to be written again, where several read a reduce task's rows in different orders:
+    /// row groups of one are no complement to those of the other. Attempts that took as many passes have
+    /// the same order.
+    fn unfit(&self, reduced: &[Winner], written: &[Winner]) -> Vec<u32> {
+        let mut read: BTreeMap<u32, Vec<(u32, u32)>> = BTreeMap::new();
         for winner in written {
             for (&task, &attempt) in self.read_by.get(&winner.attempt).into_iter().flatten() {
-                let first = *read.entry(task).or_insert(attempt);
-                if !self.results.same_order(&self.spec.id, task, first, attempt) {
-                    return Err(format!(
-                        "part files were written from two attempts of reduce task {task} that differ in their order: submit again"
-                    ));
-                }
+                read.entry(task).or_default().push((winner.attempt.task.index, attempt));
             }
         }
-        self.staging.take().ok_or_else(|| "there is no staged day".into())
+        let now: BTreeMap<u32, u32> =
+            reduced.iter().map(|winner| (winner.attempt.task.index, winner.attempt.attempt)).collect();
+        let mut unfit = BTreeSet::new();
+        for (task, readers) in read {
+            let differs = |a, b| !self.results.same_order(&self.spec.id, task, a, b);
+            let Some(&(_, first)) = readers.first() else { continue };
+            if readers.iter().any(|(_, attempt)| differs(first, *attempt)) {
+                // What is there now is what those that are written again will read.
+                let right = now.get(&task).copied().unwrap_or(first);
+                unfit.extend(readers.iter().filter(|(_, a)| differs(right, *a)).map(|(file, _)| *file));
+            }
+        }
+        unfit.into_iter().collect()
+    }
+
+    /// The write stage goes on.
+    pub(super) fn write_again(&mut self) {
+        if let Some(ended) = self.timings.pop() {
+            let spent = std::time::Duration::from_secs_f64(ended.seconds.max(0.0));
+            self.stage_started = self.stage_started.checked_sub(spent).unwrap_or(self.stage_started);
+        }
     }
 
     pub(super) fn summary(&self) -> Summary {

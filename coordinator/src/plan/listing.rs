@@ -111,12 +111,13 @@ fn check_complete(
         for entry in std::fs::read_dir(&folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let path = entry.path();
+            let kind = entry.file_type().map_err(failed)?;
             if entry.file_name().as_encoded_bytes().starts_with(b"_")
                 || entry.file_name().as_encoded_bytes().starts_with(b".")
             {
                 continue;
             }
-            if path.is_dir() {
+            if kind.is_dir() || (kind.is_symlink() && path.is_dir()) {
                 folders.push(path);
             } else if !listed.contains(path.display().to_string().as_str()) {
                 return Err(ListError::Unreadable { table, path: path.display().to_string() });

@@ -12,11 +12,12 @@ pub mod shards;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
-use tally_dataset::Dataset;
+use tally_dataset::{Dataset, TableSpec};
 use tally_proto::convert::{BadMessage, required};
 use tally_proto::{JobId, v1};
 use tally_worker::scan::footer::Footers;
 use tally_worker::scan::{InputFile, ScanError};
+use tally_worker::urls;
 
 use crate::job::JobSpec;
 use listing::ListError;
@@ -25,6 +26,8 @@ use shards::{FileWork, RowGroupWork};
 
 /// Footers read at a time.
 const CONCURRENT_FOOTERS: usize = 16;
+/// Threads that read footers of this machine's files.
+const LOCAL_THREADS: usize = 4;
 
 /// A job that cannot be planned; the output was not touched.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +41,9 @@ pub enum PlanError {
     /// The columns.
     #[error(transparent)]
     Schema(#[from] SchemaError),
+    /// A fault of the program itself.
+    #[error("reading the footers of the inputs panicked; the log says where")]
+    Panic,
 }
 
 /// A map task to be.
@@ -115,16 +121,14 @@ impl TryFrom<v1::JobPlanned> for InputPlan {
 pub async fn plan(
     job: &JobSpec,
     dataset: &dyn Dataset,
-    footers: &Footers,
+    footers: &Arc<Footers>,
     slots: usize,
 ) -> Result<InputPlan, PlanError> {
     let mut plan = InputPlan::default();
     let mut tables = vec![];
     for (table, url) in dataset.tables().iter().zip(&job.inputs) {
         let files = listing::day_files(table.name, url, &job.date).await?;
-        let read = files.into_iter().map(|file| look(file, footers, table));
-        let mut looked: Vec<_> =
-            futures::stream::iter(read).buffered(CONCURRENT_FOOTERS).try_collect().await?;
+        let mut looked = look_at_all(files, footers, table).await?;
         let schemas: Vec<FileSchema> = looked.iter_mut().map(|(schema, ..)| std::mem::take(schema)).collect();
         plan.warnings.extend(schema::merge(table, &schemas)?);
         let mut work = vec![];
@@ -150,12 +154,47 @@ pub async fn plan(
     Ok(plan)
 }
 
+/// A file as [`look`] found it.
+type Looked = (FileSchema, FileWork, u64);
+
+/// [`look`] at all files, in their order.
+async fn look_at_all(
+    files: Vec<InputFile>,
+    footers: &Arc<Footers>,
+    table: &TableSpec,
+) -> Result<Vec<Looked>, PlanError> {
+    if files.iter().all(|file| urls::is_local(&file.name)) {
+        return look_here(files, footers.clone(), table.clone()).await;
+    }
+    let read = files.into_iter().map(|file| look(file, footers, table));
+    futures::stream::iter(read).buffered(CONCURRENT_FOOTERS).try_collect().await
+}
+
+/// The same for files of this machine, on a few threads: a way to the runtime's threads for blocking
+/// calls and back costs more than the reading of a footer.
+async fn look_here(
+    files: Vec<InputFile>,
+    footers: Arc<Footers>,
+    table: TableSpec,
+) -> Result<Vec<Looked>, PlanError> {
+    let read = move || {
+        let look = |file: &InputFile| futures::executor::block_on(look(file.clone(), &footers, &table));
+        // Not threads of the runtime: there the store would hand each call to yet another thread.
+        std::thread::scope(|scope| {
+            let parts = files.chunks(files.len().div_ceil(LOCAL_THREADS).max(1));
+            let threads: Vec<_> = parts
+                .map(|part| scope.spawn(move || part.iter().map(look).collect::<Result<Vec<_>, _>>()))
+                .collect();
+            let parts = threads.into_iter().map(|thread| thread.join().unwrap_or(Err(PlanError::Panic)));
+            parts.collect::<Result<Vec<_>, _>>()
+        })
+    };
+    let parts = tokio::task::spawn_blocking(read).await.unwrap_or(Err(PlanError::Panic))?;
+    Ok(parts.into_iter().flatten().collect())
+}
+
 /// What a file has of the table's columns, and what reading it means.
-async fn look(
-    file: InputFile,
-    footers: &Footers,
-    table: &tally_dataset::TableSpec,
-) -> Result<(FileSchema, FileWork, u64), PlanError> {
+async fn look(file: InputFile, footers: &Footers, table: &TableSpec) -> Result<Looked, PlanError> {
     let (metadata, fetched) = footers.get(&file).await?;
     let schema = FileSchema::of(&file.name, &metadata, table);
     let leaves = schema.leaves();

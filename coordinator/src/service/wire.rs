@@ -1,6 +1,6 @@
 //! The control service as bytes: like the generated server, but what all reduce orders of a job
 //! have in common is encoded once and copied, where a message would be built and encoded anew for
-//! every order. On the wire there is no difference.
+//! every worker. On the wire there is no difference.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -25,6 +25,7 @@ use crate::fleet::Order;
 mod field {
     pub(super) const START: u32 = 3;
     pub(super) const REDUCE: u32 = 4;
+    pub(super) const INPUTS: u32 = 11;
 }
 
 /// The service's path in requests.
@@ -130,6 +131,12 @@ fn put(item: &Outbound, to: &mut impl BufMut) {
     match item {
         Outbound::Message(message) => put_message(&**message, to),
         Outbound::Order { epoch, order } => put_order(*epoch, order, to),
+        Outbound::Inputs { epoch, job, inputs } => {
+            put_epoch(*epoch, to);
+            let packed = inputs.packed(job);
+            put_head(field::INPUTS, packed.len(), to);
+            to.put_slice(packed);
+        }
     }
 }
 
@@ -138,10 +145,13 @@ fn put_message(message: &impl Message, to: &mut impl BufMut) {
     let _ = message.encode(to);
 }
 
+fn put_epoch(epoch: u64, to: &mut impl BufMut) {
+    put_message(&v1::CoordinatorMessage { epoch, message: None }, to);
+}
+
 fn put_order(epoch: u64, order: &Order, to: &mut impl BufMut) {
     use v1::task_order::Work;
-    let outer = v1::CoordinatorMessage { epoch, message: None };
-    put_message(&outer, to);
+    put_epoch(epoch, to);
     let (Some(Work::Reduce(work)), Some(shared)) = (&order.head.work, &order.inputs) else {
         put_head(field::START, order.head.encoded_len(), to);
         put_message(&order.head, to);
@@ -153,14 +163,14 @@ fn put_order(epoch: u64, order: &Order, to: &mut impl BufMut) {
         key: order.head.key.clone(),
         work: None,
     };
-    let work_len = work.encoded_len() + shared.encoded().len();
+    let work_len = work.encoded_len() + shared.whole().len();
     let order_len =
         head.encoded_len() + key_len(field::REDUCE) + encoded_len_varint(work_len as u64) + work_len;
     put_head(field::START, order_len, to);
     put_message(&head, to);
     put_head(field::REDUCE, work_len, to);
     put_message(work, to);
-    to.put_slice(shared.encoded());
+    to.put_slice(shared.whole());
 }
 
 fn put_head(tag: u32, length: usize, to: &mut impl BufMut) {
@@ -170,45 +180,76 @@ fn put_head(tag: u32, length: usize, to: &mut impl BufMut) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::fleet::ReduceInputs;
+    use tally_proto::JobId;
+    use tally_worker::order::ReduceInputs;
+    use v1::coordinator_message::Message as Down;
+    use v1::task_order::Work;
 
-    #[test]
-    fn an_order_in_pieces_is_the_order_as_one_message() {
+    use super::*;
+    use crate::fleet::SharedInputs;
+
+    fn inputs() -> ReduceInputs {
         let outputs = |count: u32| v1::TableOutputs {
             outputs: (0..count)
                 .map(|index| v1::OutputRef { holder: index % 3, stage: 0, index, attempt: 4096 + index })
                 .collect(),
         };
         let holder = |n: u32| v1::Holder { worker: format!("w{n}"), address: format!("host:{n}") };
-        let holders: Vec<_> = (0..3).map(holder).collect();
-        let inputs = Arc::new(ReduceInputs::new(vec![outputs(300), outputs(0), outputs(7)], holders));
-        let reduce = v1::ReduceWork {
-            partition: 9,
-            row_group_rows: 1 << 20,
-            table_bytes: 24 << 20,
-            ..v1::ReduceWork::default()
-        };
-        let work = |work| v1::TaskOrder {
+        ReduceInputs {
+            tables: vec![outputs(300), outputs(0), outputs(7)],
+            holders: (0..3).map(holder).collect(),
+        }
+    }
+
+    fn order(work: Work) -> v1::TaskOrder {
+        v1::TaskOrder {
             attempt: Some(v1::Attempt { job: "j".into(), stage: 1, index: 9, attempt: 4096 }),
             dataset: "addon_aggregates".into(),
             key: vec![7; 16],
             work: Some(work),
-        };
-        use v1::task_order::Work;
-        let orders = [
-            Order { head: work(Work::Reduce(reduce)), inputs: Some(inputs) },
-            Order {
-                head: work(Work::Map(v1::MapWork { partitions: 3, ..Default::default() })),
-                inputs: None,
-            },
-        ];
-        for order in orders {
-            let mut bytes = vec![];
-            put(&Outbound::Order { epoch: 5, order: Box::new(order.clone()) }, &mut bytes);
-            let message = v1::CoordinatorMessage::decode(bytes.as_slice()).unwrap();
-            let whole = v1::coordinator_message::Message::Start(order.whole());
-            assert_eq!(message, v1::CoordinatorMessage { epoch: 5, message: Some(whole) });
         }
+    }
+
+    fn reduce() -> v1::ReduceWork {
+        v1::ReduceWork {
+            partition: 9,
+            row_group_rows: 1 << 20,
+            table_bytes: 24 << 20,
+            inputs_version: 4,
+            ..v1::ReduceWork::default()
+        }
+    }
+
+    fn check(item: &Outbound, message: Down) {
+        let mut bytes = vec![];
+        put(item, &mut bytes);
+        let found = v1::CoordinatorMessage::decode(bytes.as_slice()).unwrap();
+        assert_eq!(found, v1::CoordinatorMessage { epoch: 5, message: Some(message) });
+    }
+
+    fn check_order(head: v1::TaskOrder, inputs: Option<SharedInputs>, whole: v1::TaskOrder) {
+        let order = Box::new(Order { head, inputs: inputs.map(Arc::new) });
+        check(&Outbound::Order { epoch: 5, order }, Down::Start(whole));
+    }
+
+    #[test]
+    fn an_order_in_pieces_is_the_order_as_one_message() {
+        let map = order(Work::Map(v1::MapWork { partitions: 3, ..Default::default() }));
+        check_order(map.clone(), None, map);
+        let short = order(Work::Reduce(reduce()));
+        check_order(short.clone(), None, short.clone());
+        let ReduceInputs { tables, holders } = inputs();
+        let whole = order(Work::Reduce(v1::ReduceWork { inputs: tables, holders, ..reduce() }));
+        check_order(short, Some(SharedInputs::new(4, inputs())), whole);
+    }
+
+    #[test]
+    fn inputs_arrive_as_they_were() {
+        let job = JobId::parse("j").unwrap();
+        let shared = Arc::new(SharedInputs::new(4, inputs()));
+        let packed = v1::ReduceInputs::decode(shared.packed(&job)).unwrap();
+        assert_eq!((packed.job.as_str(), packed.version), ("j", 4));
+        assert_eq!(ReduceInputs::try_from(packed.clone()), Ok(inputs()));
+        check(&Outbound::Inputs { epoch: 5, job, inputs: shared }, Down::Inputs(packed));
     }
 }

@@ -3,19 +3,18 @@
 use std::collections::BTreeMap;
 
 use tally_coordinator::service::serve::Exit;
-use tally_proto::v1;
+use tally_proto::packed::unpack;
 use tally_proto::v1::coordinator_message::Message as Down;
 use tally_proto::v1::worker_message::Message as Up;
+use tally_proto::{OLDEST_PROTOCOL, v1};
 use tonic::Code;
 
-use crate::rig::{Coordinator, Place, Player, becomes, eventually, hello, open, refused, submit};
+use crate::rig::{Player, Scene, becomes, eventually, hello, open, refused, submit};
 
 #[tokio::test]
 async fn a_job_runs_on_an_attached_worker_and_its_day_is_published() {
-    let place = Place::new();
-    let coordinator = Coordinator::start(&place).await;
-    let mut jobs = coordinator.jobs().await;
-    let mut worker = Player::attach(&coordinator, hello("w")).await.unwrap();
+    let Scene { place, coordinator, mut jobs } = Scene::new().await;
+    let mut worker = coordinator.worker("w").await;
     let reply = submit(&mut jobs, place.spec("out")).await.unwrap();
     let done = worker.work().await;
     assert!(done[0] > 2 && done[1..] == [2, 1], "{done:?}");
@@ -27,10 +26,30 @@ async fn a_job_runs_on_an_attached_worker_and_its_day_is_published() {
     assert_eq!(coordinator.stop().await, Exit::Asked);
 }
 
+/// The release before sent all that a reduce reads with each order; its workers stay attached while a
+/// cluster is upgraded.
+#[tokio::test]
+async fn a_worker_of_the_protocol_before_works_beside_one_of_this() {
+    let Scene { place, coordinator, mut jobs } = Scene::new().await;
+    let old = v1::Hello { protocol: OLDEST_PROTOCOL, ..hello("old") };
+    let mut old = Player::attach(&coordinator, old).await.unwrap();
+    let job = submit(&mut jobs, place.spec("out")).await.unwrap().job;
+    let order = old.order().await;
+    let mut new = coordinator.worker("new").await;
+    old.finish(&order).await;
+    let (told, short) = tokio::join!(old.until_reduce(), new.until_reduce());
+    assert!(old.inputs.is_none() && told.inputs.len() == 2 && !told.inputs[0].outputs.is_empty(), "{told:?}");
+    let inputs = new.inputs.clone().unwrap();
+    assert_eq!((short.inputs.len(), short.inputs_version), (0, inputs.version));
+    let unpacked = inputs.tables.iter().map(|table| unpack(table, inputs.stage).unwrap());
+    assert_eq!((unpacked.collect::<Vec<_>>(), inputs.holders), (told.inputs, told.holders));
+    tokio::join!(old.work(), new.work());
+    becomes(&mut jobs, &job, v1::JobState::Done).await;
+}
+
 #[tokio::test]
 async fn workers_that_do_not_fit_are_refused_with_a_reason() {
-    let place = Place::new();
-    let coordinator = Coordinator::start(&place).await;
+    let Scene { place: _place, coordinator, .. } = Scene::new().await;
     let attach = async |hello| Player::attach(&coordinator, hello).await;
     refused(attach(v1::Hello { protocol: 99, ..hello("w") }).await, Code::Unimplemented, "version 99");
     refused(attach(v1::Hello { worker: "a/b".into(), ..hello("w") }).await, Code::InvalidArgument, "a/b");
@@ -44,16 +63,14 @@ async fn workers_that_do_not_fit_are_refused_with_a_reason() {
 
 #[tokio::test]
 async fn a_worker_that_stays_away_is_given_up_and_its_work_goes_elsewhere() {
-    let place = Place::new();
-    let coordinator = Coordinator::start(&place).await;
-    let mut jobs = coordinator.jobs().await;
-    let mut first = Player::attach(&coordinator, hello("w1")).await.unwrap();
+    let Scene { place, coordinator, mut jobs } = Scene::new().await;
+    let mut first = coordinator.worker("w1").await;
     submit(&mut jobs, place.spec("out")).await.unwrap();
     let order = first.order().await;
     first.finish(&order).await;
     let lost = first.order().await;
     let held = first.leave();
-    let mut second = Player::attach(&coordinator, hello("w2")).await.unwrap();
+    let mut second = coordinator.worker("w2").await;
     let mut seen = vec![];
     eventually("what was lost is ordered again", async || {
         let order = second.order().await;
@@ -70,9 +87,7 @@ async fn a_worker_that_stays_away_is_given_up_and_its_work_goes_elsewhere() {
 
 #[tokio::test]
 async fn a_worker_that_comes_back_in_time_goes_on_with_what_it_has() {
-    let place = Place::new();
-    let coordinator = Coordinator::start(&place).await;
-    let mut jobs = coordinator.jobs().await;
+    let Scene { place, coordinator, mut jobs } = Scene::new().await;
     let mut worker = Player::attach(&coordinator, v1::Hello { slots: 3, ..hello("w") }).await.unwrap();
     let reply = submit(&mut jobs, place.spec("out")).await.unwrap();
     let [done, running, lost] = [worker.order().await, worker.order().await, worker.order().await];
@@ -104,10 +119,8 @@ async fn a_worker_that_comes_back_in_time_goes_on_with_what_it_has() {
 
 #[tokio::test]
 async fn nonsense_changes_nothing() {
-    let place = Place::new();
-    let coordinator = Coordinator::start(&place).await;
-    let mut jobs = coordinator.jobs().await;
-    let mut worker = Player::attach(&coordinator, hello("w")).await.unwrap();
+    let Scene { place, coordinator, mut jobs } = Scene::new().await;
+    let mut worker = coordinator.worker("w").await;
     let liar = Player::attach(&coordinator, v1::Hello { draining: true, ..hello("liar") }).await.unwrap();
     let reply = submit(&mut jobs, place.spec("out")).await.unwrap();
     let order = worker.order().await;
@@ -143,9 +156,8 @@ async fn nonsense_changes_nothing() {
 
 #[tokio::test]
 async fn a_worker_of_a_later_epoch_is_refused_and_believed_only_if_the_journal_says_so() {
-    let place = Place::new();
-    let coordinator = Coordinator::start(&place).await;
-    let mut other = Player::attach(&coordinator, hello("w1")).await.unwrap();
+    let Scene { place, coordinator, .. } = Scene::new().await;
+    let mut other = coordinator.worker("w1").await;
     let later = || v1::Hello { epoch: 1000, ..hello("w2") };
     refused(Player::attach(&coordinator, later()).await, Code::FailedPrecondition, "1000");
     // Work goes on.
@@ -162,8 +174,7 @@ async fn a_worker_of_a_later_epoch_is_refused_and_believed_only_if_the_journal_s
 
 #[tokio::test]
 async fn what_a_finished_job_left_on_a_worker_is_dropped() {
-    let place = Place::new();
-    let coordinator = Coordinator::start(&place).await;
+    let Scene { place: _place, coordinator, .. } = Scene::new().await;
     let attempt = v1::Attempt { job: "gone".into(), ..Default::default() };
     let result = v1::task_result::Result::Map(v1::MapResult::default());
     let held = v1::HeldOutput {

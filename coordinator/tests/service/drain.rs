@@ -4,19 +4,17 @@ use tally_proto::v1;
 use tally_proto::v1::coordinator_message::Message as Down;
 use tally_proto::v1::worker_message::Message as Up;
 
-use crate::rig::{Coordinator, Place, Player, becomes, hello, submit};
+use crate::rig::{Player, Scene, becomes, hello, submit};
 
 #[tokio::test]
 async fn a_draining_worker_hands_over_what_is_needed_and_is_told_when_it_may_go() {
-    let place = Place::new();
-    let coordinator = Coordinator::start(&place).await;
-    let mut jobs = coordinator.jobs().await;
-    let mut going = Player::attach(&coordinator, hello("going")).await.unwrap();
+    let Scene { place, coordinator, mut jobs } = Scene::new().await;
+    let mut going = coordinator.worker("going").await;
     let job = submit(&mut jobs, place.spec("out")).await.unwrap().job;
     let order = going.order().await;
     going.finish(&order).await;
     let last = going.order().await;
-    let mut staying = Player::attach(&coordinator, hello("staying")).await.unwrap();
+    let mut staying = coordinator.worker("staying").await;
     let status = jobs.drain_worker(v1::WorkerRequest { worker: "going".into() }).await.unwrap().into_inner();
     assert_eq!(status.state, "draining");
     let mut moved = vec![];
@@ -43,18 +41,12 @@ async fn a_draining_worker_hands_over_what_is_needed_and_is_told_when_it_may_go(
     assert_eq!(moved, made);
     going.say(Up::Goodbye(v1::Goodbye { clean: true })).await;
     // The reduce tasks read all outputs where they are now.
-    let mut reduced = None;
-    while reduced.is_none() {
-        let order = staying.order().await;
-        if let Some(v1::task_order::Work::Reduce(work)) = &order.work {
-            reduced = Some(work.clone());
-        }
-        staying.finish(&order).await;
-    }
-    let reduced = reduced.unwrap();
+    let reduced = staying.until_reduce().await;
+    let inputs = staying.inputs.clone().unwrap();
+    assert_eq!(reduced.inputs_version, inputs.version);
     // The taker was told of the job before, with the key that the job's orders carry.
     assert_eq!(staying.admitted[0], v1::Admit { job: job.clone(), key });
-    assert_eq!(reduced.holders.iter().map(|holder| holder.worker.as_str()).collect::<Vec<_>>(), ["staying"]);
+    assert_eq!(inputs.holders.iter().map(|holder| holder.worker.as_str()).collect::<Vec<_>>(), ["staying"]);
     staying.work().await;
     let status = becomes(&mut jobs, &job, v1::JobState::Done).await;
     assert!(status.stages.iter().all(|stage| stage.reruns == 0 && stage.failed_attempts == 0), "{status:?}");
@@ -62,16 +54,14 @@ async fn a_draining_worker_hands_over_what_is_needed_and_is_told_when_it_may_go(
 
 #[tokio::test]
 async fn what_one_does_not_take_is_given_to_another() {
-    let place = Place::new();
-    let coordinator = Coordinator::start(&place).await;
-    let mut jobs = coordinator.jobs().await;
-    let mut going = Player::attach(&coordinator, hello("going")).await.unwrap();
+    let Scene { place, coordinator, mut jobs } = Scene::new().await;
+    let mut going = coordinator.worker("going").await;
     submit(&mut jobs, place.spec("out")).await.unwrap();
     let order = going.order().await;
     // The one with most room comes first.
     let large = v1::Hello { memory_limit: 1 << 40, ..hello("large") };
     let _large = Player::attach(&coordinator, large).await.unwrap();
-    let _small = Player::attach(&coordinator, hello("small")).await.unwrap();
+    let _small = coordinator.worker("small").await;
     going.say(Up::Draining(v1::Draining {})).await;
     going.finish(&order).await;
     let mut asked = vec![];

@@ -7,13 +7,11 @@ use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::rig::{Coordinator, Place, Player, becomes, hello, refused, submit, timing};
+use crate::rig::{Coordinator, Place, Scene, becomes, refused, submit, timing};
 
 #[tokio::test]
 async fn a_submit_is_idempotent_while_the_job_runs() {
-    let place = Place::new();
-    let coordinator = Coordinator::start(&place).await;
-    let mut jobs = coordinator.jobs().await;
+    let Scene { place, coordinator: _coordinator, mut jobs } = Scene::new().await;
     let first = submit(&mut jobs, place.spec("out")).await.unwrap();
     let cut = v1::JobSpec {
         partitions: Some(5),
@@ -59,10 +57,8 @@ async fn submits_that_make_no_sense_are_refused_by_name() {
 
 #[tokio::test]
 async fn a_cancelled_job_leaves_nothing() {
-    let place = Place::new();
-    let coordinator = Coordinator::start(&place).await;
-    let mut jobs = coordinator.jobs().await;
-    let mut worker = Player::attach(&coordinator, hello("w")).await.unwrap();
+    let Scene { place, coordinator, mut jobs } = Scene::new().await;
+    let mut worker = coordinator.worker("w").await;
     let job = submit(&mut jobs, place.spec("out")).await.unwrap().job;
     let order = worker.order().await;
     assert!(!place.is_clean());
@@ -102,12 +98,10 @@ async fn a_job_without_workers_waits_visibly_and_then_fails() {
 
 #[tokio::test]
 async fn lists_come_in_pages() {
-    let place = Place::new();
-    let coordinator = Coordinator::start(&place).await;
-    let mut jobs = coordinator.jobs().await;
+    let Scene { place, coordinator, mut jobs } = Scene::new().await;
     let mut workers = vec![];
     for number in 0..5 {
-        workers.push(Player::attach(&coordinator, hello(&format!("w{number}"))).await.unwrap());
+        workers.push(coordinator.worker(&format!("w{number}")).await);
         submit(&mut jobs, place.spec(&format!("out{number}"))).await.unwrap();
     }
     let (mut token, mut seen) = (String::new(), vec![]);
@@ -140,11 +134,39 @@ async fn lists_come_in_pages() {
 
 #[tokio::test]
 async fn health_says_who_leads() {
-    let place = Place::new();
-    let coordinator = Coordinator::start(&place).await;
+    let Scene { place: _place, coordinator, .. } = Scene::new().await;
     let mut health = HealthClient::new(coordinator.channel().await);
     for service in ["", "tally.v1.Control", "tally.v1.Jobs"] {
         let status = health.check(HealthCheckRequest { service: service.into() }).await.unwrap();
         assert_eq!(status.into_inner().status, 1, "{service:?} serves");
     }
+}
+
+/// A reduce output is lost after one of two part files was written, and made again in another order: the first file is
+/// written again.
+#[tokio::test]
+async fn part_files_of_different_orders_are_written_again() {
+    let Scene { place, coordinator, mut jobs } = Scene::new().await;
+    let mut first = coordinator.worker("first").await;
+    // One reduce task of two rows, a file for each.
+    let spec = v1::JobSpec { target_file_size: 38, partitions: Some(1), ..place.spec("out") };
+    first.rows = 2;
+    let job = submit(&mut jobs, spec).await.unwrap().job;
+    let is_write = |order: &v1::TaskOrder| order.attempt.as_ref().unwrap().stage == 2;
+    let mut order = first.order().await;
+    while !is_write(&order) {
+        first.finish(&order).await;
+        order = first.order().await;
+    }
+    first.finish(&order).await;
+    assert!(is_write(&first.order().await), "two part files");
+    let mut second = coordinator.worker("second").await;
+    drop(first);
+    // All that the first held is made again; its part file stays, until it turns out not to fit.
+    (second.rows, second.passes) = (2, 2);
+    let done = second.work().await;
+    assert_eq!(done[1..], [1, 2], "{done:?}");
+    let status = becomes(&mut jobs, &job, v1::JobState::Done).await;
+    assert_eq!(status.stages[2].reruns, 1, "{status:?}");
+    assert!(place.day("out").len() == 2 && place.is_clean());
 }

@@ -1,19 +1,18 @@
 //! Coordinators that follow each other over one state directory.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use tally_coordinator::service::serve::Exit;
 use tally_proto::v1;
 use tally_proto::v1::coordinator_message::Message as Down;
 
-use crate::rig::{Coordinator, Place, Player, becomes, hello, submit};
+use crate::rig::{Coordinator, DATE, Place, Player, Scene, becomes, hello, submit};
 
 #[tokio::test]
 async fn a_successor_goes_on_where_the_workers_stand() {
-    let place = Place::new();
-    let coordinator = Coordinator::start(&place).await;
-    let mut jobs = coordinator.jobs().await;
-    let mut worker = Player::attach(&coordinator, hello("w")).await.unwrap();
+    let Scene { place, coordinator, mut jobs } = Scene::new().await;
+    let mut worker = coordinator.worker("w").await;
     let job = submit(&mut jobs, place.spec("out")).await.unwrap().job;
     let mut done = BTreeSet::new();
     let mut key = vec![];
@@ -72,7 +71,7 @@ async fn a_coordinator_that_is_succeeded_stops() {
     let second = Coordinator::start(&place).await;
     assert!(matches!(first.exit().await, Exit::Deposed(_)));
     let mut jobs = second.jobs().await;
-    let mut worker = Player::attach(&second, hello("w")).await.unwrap();
+    let mut worker = second.worker("w").await;
     worker.work().await;
     becomes(&mut jobs, &job, v1::JobState::Done).await;
     assert!(place.day("out").len() == 1 && place.is_clean());
@@ -80,10 +79,8 @@ async fn a_coordinator_that_is_succeeded_stops() {
 
 #[tokio::test]
 async fn history_survives_and_a_cancel_is_not_forgotten() {
-    let place = Place::new();
-    let coordinator = Coordinator::start(&place).await;
-    let mut jobs = coordinator.jobs().await;
-    let mut worker = Player::attach(&coordinator, hello("w")).await.unwrap();
+    let Scene { place, coordinator, mut jobs } = Scene::new().await;
+    let mut worker = coordinator.worker("w").await;
     let done = submit(&mut jobs, place.spec("out")).await.unwrap().job;
     worker.work().await;
     let before = becomes(&mut jobs, &done, v1::JobState::Done).await;
@@ -96,4 +93,57 @@ async fn history_survives_and_a_cancel_is_not_forgotten() {
     let mut jobs = coordinator.jobs().await;
     assert_eq!(becomes(&mut jobs, &done, v1::JobState::Done).await, before);
     becomes(&mut jobs, &cancelled, v1::JobState::Cancelled).await;
+}
+
+/// The place that the recorded journal was made in.
+const MADE_IN: usize = 100;
+
+/// Puts a journal that an earlier version wrote into the state directory; gives the root of its paths.
+fn put_journal(place: &Place, recorded: &str) -> PathBuf {
+    let made_in = format!("/journal-fixture/{}", "x".repeat(MADE_IN - 17));
+    let short = place.path("");
+    let short = short.to_str().unwrap().trim_end_matches('/');
+    let pad = MADE_IN.checked_sub(short.len() + 1).filter(|&pad| pad > 0).expect("a shorter TMPDIR");
+    let root = format!("{short}/{}", "x".repeat(pad));
+    std::fs::create_dir_all(place.path("state/log/1")).unwrap();
+    for line in recorded.lines().filter(|line| !line.starts_with('#')) {
+        let (number, hex) = line.split_once(' ').unwrap();
+        let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        let mut record: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
+        // Magic, writer and length, checksum; then the body.
+        let (head, body) = record.split_at_mut(36);
+        for at in 0..(body.len() + 1).saturating_sub(MADE_IN) {
+            if body[at..].starts_with(made_in.as_bytes()) {
+                body[at..at + MADE_IN].copy_from_slice(root.as_bytes());
+            }
+        }
+        head[32..].copy_from_slice(&crc32fast::hash(body).to_le_bytes());
+        std::fs::write(place.path("state/log/1").join(number), record).unwrap();
+    }
+    root.into()
+}
+
+/// What earlier versions wrote stays readable: a line more here with each format that was released.
+#[tokio::test]
+async fn a_journal_of_an_earlier_version_is_resumed() {
+    let place = Place::new();
+    let root = put_journal(&place, include_str!("journal-0.1.0.hex"));
+    std::fs::create_dir(&root).unwrap();
+    let coordinator = Coordinator::start(&place).await;
+    let mut jobs = coordinator.jobs().await;
+    let list = jobs.list(v1::ListRequest::default()).await.unwrap().into_inner();
+    let states = list.jobs.iter().map(|job| (job.state(), job.job.clone()));
+    let [(live, job), (cancelled, _), (done, _)] = states.collect::<Vec<_>>().try_into().unwrap();
+    assert_eq!((cancelled, done), (v1::JobState::Cancelled, v1::JobState::Done));
+    assert!(list.jobs[2].summary.contains("\"rows\":152"), "{:?}", list.jobs[2]);
+    assert!(!matches!(live, v1::JobState::Done | v1::JobState::Failed | v1::JobState::Cancelled));
+    let mut worker = coordinator.worker("w").await;
+    let first = worker.order().await;
+    // The plan is the recorded one: nobody looked at inputs that are not there any more.
+    assert!(matches!(&first.work, Some(v1::task_order::Work::Map(map)) if map.partitions == 2));
+    assert_eq!(first.attempt.as_ref().unwrap().attempt >> 12, 2, "attempts of the second epoch");
+    worker.finish(&first).await;
+    assert_eq!(worker.work().await, [3, 2, 1]);
+    becomes(&mut jobs, &job, v1::JobState::Done).await;
+    assert!(root.join(format!("live/submission_date_s3={DATE}")).is_dir());
 }

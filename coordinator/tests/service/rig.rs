@@ -90,6 +90,23 @@ pub struct Coordinator {
     running: JoinHandle<Exit>,
 }
 
+/// What most tests begin with.
+pub struct Scene {
+    pub place: Place,
+    pub coordinator: Coordinator,
+    pub jobs: JobsClient<Channel>,
+}
+
+impl Scene {
+    /// A day, and a coordinator that leads.
+    pub async fn new() -> Self {
+        let place = Place::new();
+        let coordinator = Coordinator::start(&place).await;
+        let jobs = coordinator.jobs().await;
+        Scene { place, coordinator, jobs }
+    }
+}
+
 pub fn timing() -> Timing {
     Timing {
         heartbeat: Duration::from_millis(200),
@@ -135,6 +152,11 @@ impl Coordinator {
         JobsClient::new(self.channel().await)
     }
 
+    /// A worker of one slot that attached.
+    pub async fn worker(&self, id: &str) -> Player {
+        Player::attach(self, hello(id)).await.unwrap()
+    }
+
     /// Steps down, as after SIGTERM.
     pub async fn stop(mut self) -> Exit {
         let _ = self.stop.take().unwrap().send(());
@@ -177,6 +199,12 @@ pub struct Player {
     pub held: BTreeMap<(String, u32, u32, u32), v1::HeldOutput>,
     /// Jobs that it was told of, while it waited for orders.
     pub admitted: Vec<v1::Admit>,
+    /// What its reduce orders read, as told last.
+    pub inputs: Option<v1::ReduceInputs>,
+    /// Rows of its reduce tasks, each in a row group of its own.
+    pub rows: u64,
+    /// Passes that its reduce tasks take.
+    pub passes: u32,
     sender: mpsc::Sender<v1::WorkerMessage>,
     orders: Streaming<v1::CoordinatorMessage>,
     pub epoch: u64,
@@ -184,7 +212,7 @@ pub struct Player {
 
 pub fn hello(id: &str) -> v1::Hello {
     v1::Hello {
-        protocol: 1,
+        protocol: tally_proto::PROTOCOL,
         version: "test".into(),
         worker: id.into(),
         slots: 1,
@@ -229,7 +257,8 @@ impl Player {
         }
         first.push(Up::Inventory(v1::Inventory { running, last: true, ..v1::Inventory::default() }));
         let (sender, orders) = open(coordinator, first).await?;
-        let mut player = Player { held, admitted: vec![], sender, orders, epoch: 0 };
+        let mut player =
+            Player { held, admitted: vec![], inputs: None, rows: 1, passes: 1, sender, orders, epoch: 0 };
         assert!(matches!(player.next().await, Some(Down::Welcome(_))));
         Ok(player)
     }
@@ -238,7 +267,7 @@ impl Player {
         self.sender.send(v1::WorkerMessage { message: Some(message) }).await.unwrap();
     }
 
-    /// The next message that is no beat; `None` at the end of the stream.
+    /// The next message that is no beat and no inputs; `None` at the end of the stream.
     pub async fn next(&mut self) -> Option<Down> {
         loop {
             let message = timeout(DEADLINE, self.orders.message()).await.expect("a message in time");
@@ -246,6 +275,7 @@ impl Player {
             self.epoch = message.epoch;
             match message.message {
                 Some(Down::Beat(_)) => {}
+                Some(Down::Inputs(inputs)) => self.inputs = Some(inputs),
                 message => return message,
             }
         }
@@ -270,10 +300,10 @@ impl Player {
         let done = match order.work.as_ref().unwrap() {
             Work::Map(_) => Done::Map(v1::MapResult { rows: 1, ..Default::default() }),
             Work::Reduce(_) => Done::Reduce(v1::ReduceResult {
-                totals: Some(v1::Totals { rows: 1, clients: 1, custom_theme_clients: 0 }),
-                row_group_rows: vec![1],
+                totals: Some(v1::Totals { rows: self.rows, clients: 1, custom_theme_clients: 0 }),
+                row_group_rows: vec![1; self.rows as usize],
                 bytes: 1,
-                passes: 1,
+                passes: self.passes,
             }),
             Work::Write(work) => {
                 std::fs::write(&work.path, "part").unwrap();
@@ -287,6 +317,17 @@ impl Player {
         self.held.insert((attempt.job, attempt.stage, attempt.index, attempt.attempt), held);
         let outcome = Some(v1::ended::Outcome::Done(result));
         self.say(Up::Ended(v1::Ended { attempt: order.attempt.clone(), outcome })).await;
+    }
+
+    /// Does all that it is told up to the first reduce task, and gives that one's order.
+    pub async fn until_reduce(&mut self) -> v1::ReduceWork {
+        loop {
+            let order = self.order().await;
+            self.finish(&order).await;
+            if let Some(v1::task_order::Work::Reduce(work)) = order.work {
+                return work;
+            }
+        }
     }
 
     /// Does all that it is told, until it is told to drop a job; how many orders of each stage.

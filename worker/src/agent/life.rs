@@ -3,12 +3,15 @@
 //!
 //! Not here: the stream to the coordinator (`session`).
 
+use std::collections::HashMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use tally_proto::convert::BadMessage;
 use tally_proto::ids::InvalidId;
 use tally_proto::{AttemptId, Failure, JobId, PROTOCOL, WorkerId, v1};
 use tokio::runtime::Handle;
@@ -20,6 +23,7 @@ use super::seen::Seen;
 use crate::consul::Consul;
 use crate::flight::{self, ServeConfig, ServeError, Server, Traffic};
 use crate::membership::{Kind, Member, Membership, Registration};
+use crate::order::{Order, ReduceInputs};
 use crate::runner::{Report, StartError, Worker, WorkerConfig};
 use crate::scan::footer::Footers;
 
@@ -81,6 +85,8 @@ pub struct Life {
     pub outbox: Arc<Outbox>,
     /// How it is seen from outside.
     pub seen: Arc<Seen>,
+    /// What reduce orders of each job read, by version: the latest that was told on this stream.
+    inputs: Mutex<HashMap<JobId, (u64, Arc<ReduceInputs>)>>,
     hand_overs: HandOvers,
     traffic: Arc<Traffic>,
     server: Server,
@@ -125,7 +131,16 @@ impl Life {
         let hand_overs = HandOvers::start(client, worker.store().clone(), outbox.clone());
         let seen = options.seen.clone();
         seen.begin(options.slots, options.memory_limit, worker.gauges(), traffic.clone());
-        Ok(Life { worker, outbox, seen, hand_overs, traffic, server, membership: None })
+        Ok(Life {
+            worker,
+            outbox,
+            seen,
+            inputs: Mutex::default(),
+            hand_overs,
+            traffic,
+            server,
+            membership: None,
+        })
     }
 
     /// Shows the worker in Consul, where there is one; `maintenance` is called when somebody there
@@ -213,31 +228,57 @@ impl Life {
             self.outbox.push(Fact::Ended(attempt, Ok(result)));
             return;
         }
-        if let Some(reason) = self.refusal(order) {
-            tracing::warn!(%attempt, reason, "an order was refused");
-            self.outbox.push(Fact::Ended(attempt, Err(Failure::Retryable { reason })));
+        if let Err(failure) = self.give(order, &attempt.task.job) {
+            tracing::warn!(%attempt, %failure, "an order was refused");
+            self.outbox.push(Fact::Ended(attempt, Err(failure)));
+        }
+    }
+
+    /// A new stream begins: what the one before told is told again.
+    pub fn forget_inputs(&self) {
+        self.inputs.lock().clear();
+    }
+
+    /// Keeps what reduce orders that follow read.
+    pub fn take_inputs(&self, message: v1::ReduceInputs) {
+        let version = message.version;
+        match JobId::parse(&message.job).map_err(Into::into).and_then(|job| Ok((job, message.try_into()?))) {
+            Ok((job, inputs)) => drop(self.inputs.lock().insert(job, (version, Arc::new(inputs)))),
+            // Orders that read them are refused.
+            Err::<_, BadMessage>(error) => tracing::warn!(%error, "told inputs that are none"),
+        }
+    }
+
+    /// What an order reads beside what it says.
+    fn inputs(&self, order: &v1::TaskOrder, job: &JobId) -> Result<Option<Arc<ReduceInputs>>, String> {
+        let Some(v1::task_order::Work::Reduce(work)) = &order.work else { return Ok(None) };
+        match self.inputs.lock().get(job) {
+            Some((version, inputs)) if *version == work.inputs_version => Ok(Some(inputs.clone())),
+            _ => Err(format!("it reads version {} of inputs that were not told", work.inputs_version)),
         }
     }
 
     /// Gives the order to a slot; why that is not possible.
-    fn refusal(&self, order: v1::TaskOrder) -> Option<String> {
+    fn give(&self, order: v1::TaskOrder, job: &JobId) -> Result<(), Failure> {
         let spill = self.worker.store().spill();
+        let id = self.worker.id();
         if spill.is_full() {
             let limit = spill.limit();
-            return Some(format!(
-                "worker {} takes no work: its --spill-limit of {limit} bytes is reached",
-                self.worker.id()
-            ));
+            let reason = format!("worker {id} takes no work: its --spill-limit of {limit} bytes is reached");
+            return Err(Failure::Refused { reason });
         }
-        match self.worker.run(order) {
-            Ok(true) => None,
-            Ok(false) => Some(format!("worker {} has no free slot", self.worker.id())),
-            Err(error) => Some(error.to_string()),
+        let failed = |reason| Failure::Retryable { reason };
+        let inputs = self.inputs(&order, job).map_err(failed)?;
+        match self.worker.run(Order { head: order, inputs }) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(failed(format!("worker {id} has no free slot"))),
+            Err(error) => Err(failed(error.to_string())),
         }
     }
 
     /// Drops all that is kept of a job.
     pub fn release(&self, job: &JobId) {
+        self.inputs.lock().remove(job);
         self.worker.release(job);
         self.outbox.release(job);
     }

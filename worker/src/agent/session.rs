@@ -123,6 +123,7 @@ pub async fn stay(
     let interval = Duration::from_millis(welcome.heartbeat_millis).max(LEAST_INTERVAL);
     let patience = Duration::from_millis(welcome.timeout_millis).max(2 * interval);
     tracing::info!(worker = %life.worker.id(), epoch, "attached");
+    life.forget_inputs();
     let pages = inventory::take(&life.worker, &life.outbox);
     // Said on every stream: what was told before may not have got through.
     let outgoing = Outgoing { pages, beat: false, draining: course.drains() };
@@ -205,6 +206,7 @@ impl Session<'_> {
                 Ok(job) => life.release(&job),
                 Err(error) => tracing::warn!(%error, "told to release what is no job"),
             },
+            Some(Down::Inputs(inputs)) => life.take_inputs(inputs),
             Some(Down::HandOver(order)) => life.hand_over(order),
             Some(Down::Admit(admit)) => match JobId::parse(&admit.job) {
                 Ok(job) => life.admit(&job, &admit.key),

@@ -73,6 +73,46 @@ fn an_unasked_stop_is_no_strike_but_not_for_ever() {
     );
 }
 
+fn full() -> Failure {
+    Failure::Refused { reason: "its spill directory is full".into() }
+}
+
+#[test]
+fn a_refusal_is_no_strike_and_goes_to_another_worker_after_a_wait() {
+    let wait = Config { retry_backoff: millis(100), retry_backoff_max: millis(400), ..config() };
+    let retry = Config { no_workers_timeout: millis(10_000), ..wait };
+    let (mut rig, _) = Rig::started(retry, &[1, 1], 1, &[1]);
+    assert!(rig.err("w0", "s0-t0-a0", full()).is_empty());
+    assert_eq!(rig.tick(rig.now + 100), ["start w1 j-s0-t0-a1"]);
+    for (number, wait) in [(1, 200), (2, 400), (3, 400), (4, 400)] {
+        let refuses = if number == 1 { "w1" } else { "w0" };
+        assert!(rig.err(refuses, &format!("s0-t0-a{number}"), full()).is_empty());
+        assert_eq!(rig.tick(rig.now + wait), [format!("start w0 j-s0-t0-a{}", number + 1)]);
+    }
+    // More often than it may fail: it is as good as new.
+    rig.ok("w0", "s0-t0-a5");
+    assert_eq!(rig.stage(0).done, 1);
+}
+
+#[test]
+fn a_task_that_nobody_has_room_for_fails_its_job_in_the_end() {
+    let retry = Config { retry_backoff: millis(100), retry_backoff_max: millis(400), ..config() };
+    let (mut rig, _) = Rig::started(retry, &[1], 1, &[1]);
+    for number in 0.. {
+        let said = rig.err("w0", &format!("s0-t0-a{number}"), full());
+        if let Some(end) = said.first() {
+            assert!(rig.now >= 1000, "at {}", rig.now);
+            assert_eq!(
+                end,
+                "finish j no worker had room for task j-s0-t0 for 1 s, the last one was w0: its spill directory is full"
+            );
+            break;
+        }
+        let next = rig.wakeup().unwrap();
+        rig.tick(next);
+    }
+}
+
 #[test]
 fn failed_attempts_are_counted() {
     let (mut rig, _) = Rig::started(config(), &[1], 1, &[1]);

@@ -1,7 +1,7 @@
 //! From submit to publish, and the other ways in which a job ends.
 
 use tally_proto::ids::StageId;
-use tally_scheduler::{Event, JobShape, JobState, Outcome, StagePhase, StageShape};
+use tally_scheduler::{Config, Event, JobShape, JobState, Outcome, StagePhase, StageShape};
 
 use crate::rig::{Rig, config, fatal, job};
 
@@ -146,4 +146,19 @@ fn the_status_counts_every_task_once() {
     let map = rig.stage(0);
     assert_eq!((map.tasks, map.pending, map.waiting, map.running, map.done), (4, 1, 0, 2, 1));
     assert_eq!((map.phase, rig.stage(1).phase), (StagePhase::Planned, StagePhase::Waiting));
+}
+
+#[test]
+fn what_cannot_be_published_together_is_made_again_but_not_for_ever() {
+    let retry = Config { max_output_losses: 1, ..config() };
+    let (mut rig, _) = Rig::started(retry, &[2], 1, &[2, 1]);
+    let unfit =
+        || Event::Unfit { job: job("j"), stage: StageId(0), indices: vec![1], reason: "order".into() };
+    assert_eq!(rig.tell(unfit()), ["warn job j is not being published"]);
+    rig.ok("w0", "s0-t0-a0");
+    assert_eq!(rig.ok("w0", "s0-t1-a0"), ["publish j"]);
+    assert_eq!(rig.tell(unfit()), ["start w0 j-s0-t1-a1"]);
+    assert_eq!(rig.stage(0).reruns, 1);
+    assert_eq!(rig.ok("w0", "s0-t1-a1"), ["publish j"]);
+    assert_eq!(rig.tell(unfit()), ["finish j the output could not be published: order", "release j"]);
 }

@@ -27,7 +27,8 @@ impl World {
             0..=19 => Ok(()),
             20..=23 => Err(Failure::Retryable { reason: "i/o".into() }),
             24..=26 => Err(self.lost_input(&attempt.task)),
-            27..=28 => Err(Failure::Cancelled),
+            27 => Err(Failure::Cancelled),
+            28 => Err(Failure::Refused { reason: "no room".into() }),
             29..=30 => Err(Failure::FetchLost {
                 worker: self.workers[at].id.clone(),
                 task: TaskId { index: u32::from(how), ..attempt.task.clone() },

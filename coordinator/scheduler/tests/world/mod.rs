@@ -355,7 +355,9 @@ impl World {
             }
             Command::Publish { job } => {
                 let job = job.clone();
+                let last = StageId(self.jobs[&job].reads.len() as u32 - 1);
                 let answer = match self.roll(10) {
+                    1 => Event::Unfit { job, stage: last, indices: vec![0, 2], reason: "order".into() },
                     0 => Event::PublishFailed { job, reason: "a newer epoch".into() },
                     _ => Event::Published { job },
                 };
@@ -374,6 +376,11 @@ impl World {
         // holds at that moment, not what held when the plan was asked for.
         if let Event::StagePlanned { job, stage, found, .. } = &mut event {
             *found = self.inventory(job, *stage);
+        }
+        if let Event::Unfit { job, .. } = &event
+            && let Some(known) = self.jobs.get_mut(job)
+        {
+            known.publishing = false;
         }
         self.tally.steps += 1;
         let commands = self.scheduler.step(Millis(self.now), event.clone());
