@@ -169,6 +169,23 @@ impl Consul {
     }
 }
 
+impl Consul {
+    /// Waits until somebody leads whose address is not `old`; gives that address.
+    pub async fn leader_but(&self, old: impl Fn(&str) -> bool) -> String {
+        let mut view = self.leader();
+        loop {
+            let address = view.borrow_and_update().leader.as_ref().map(|leader| leader.address.clone());
+            if let Some(address) = address.filter(|address| !old(address)) {
+                return address;
+            }
+            if view.changed().await.is_err() {
+                // The watch ends with the runtime only.
+                return std::future::pending().await;
+            }
+        }
+    }
+}
+
 async fn pass_on(mut changes: consul_api_client::Changes<Option<KvPair>>, sender: watch::Sender<LeaderView>) {
     loop {
         let change = tokio::select! {

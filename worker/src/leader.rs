@@ -115,8 +115,10 @@ fn list(tried: &[(String, String)]) -> String {
 #[derive(Debug)]
 pub struct Leader {
     source: Source,
-    /// Who led last: asked first in the next round.
+    /// Who led last: asked in the next round, whoever else is known.
     last: Option<Address>,
+    /// Whom Consul named when the round began.
+    named: Option<Address>,
     /// The round that runs: who is still to be tried, and who was.
     round: Option<VecDeque<Address>>,
     tried: Vec<(String, String)>,
@@ -126,7 +128,7 @@ pub struct Leader {
 impl Leader {
     /// A finder that has looked nowhere yet.
     pub fn new(source: Source) -> Self {
-        Leader { source, last: None, round: None, tried: vec![], pause: PAUSES[0] }
+        Leader { source, last: None, named: None, round: None, tried: vec![], pause: PAUSES[0] }
     }
 
     /// The next coordinator of this round that can be reached. Whoever asks it says what came of it.
@@ -149,12 +151,17 @@ impl Leader {
     }
 
     async fn begin(&mut self) {
-        let mut round: VecDeque<Address> = self.last.iter().cloned().collect();
-        match self.source.coordinators().await {
-            Ok(known) => {
-                round.extend(known.into_iter().filter(|address| Some(address) != self.last.as_ref()))
-            }
-            Err(why) => self.tried.push((self.source.name(), why)),
+        let known = self.source.coordinators().await.unwrap_or_else(|why| {
+            self.tried.push((self.source.name(), why));
+            vec![]
+        });
+        let mut round: VecDeque<Address> = known.into();
+        self.named = round.front().filter(|_| matches!(self.source, Source::Consul(_))).cloned();
+        if let Some(last) = &self.last {
+            // Who leads is Consul's to say; of a list, whoever led last is the likeliest.
+            let place = usize::from(self.named.as_ref().is_some_and(|named| named != last));
+            round.retain(|address| address != last);
+            round.insert(place, last.clone());
         }
         self.round = Some(round);
     }
@@ -189,6 +196,36 @@ impl Leader {
         true
     }
 
+    /// What `found` answers, unless Consul names another leader meanwhile: one that hangs need not be waited for. Then
+    /// the status is a refusal that names the other.
+    pub fn unless_succeeded<T>(
+        &self,
+        found: &Found,
+        answer: impl Future<Output = Result<T, Status>>,
+    ) -> impl Future<Output = Result<T, Status>> {
+        let consul = match &self.source {
+            Source::Consul(consul) => Some(consul.clone()),
+            Source::Listed(_) => None,
+        };
+        // What the watch says may be older than what a coordinator said, which sent us here.
+        let old = [Some(found.address.to_string()), self.named.as_ref().map(Address::to_string)];
+        async move {
+            let other = async {
+                match consul {
+                    Some(consul) => {
+                        consul.leader_but(|address| old.iter().flatten().any(|it| it == address)).await
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                answer = answer => answer,
+                other = other => Err(succeeded_by(&other)),
+            }
+        }
+    }
+
     /// Waits between two rounds: longer each time, and never quite as long as others wait.
     pub async fn pause(&mut self) {
         let most = self.pause.as_millis() as u64;
@@ -196,6 +233,15 @@ impl Leader {
         self.pause = (self.pause * 2).min(PAUSES[1]);
         tokio::time::sleep(Duration::from_millis(millis)).await;
     }
+}
+
+/// What a leader would say that knew who succeeded it.
+fn succeeded_by(other: &str) -> Status {
+    let mut status = Status::unavailable(format!("Consul names {other} as the leader by now"));
+    if let Ok(other) = other.parse() {
+        status.metadata_mut().insert(LEADER_METADATA, other);
+    }
+    status
 }
 
 /// Whether another coordinator, or the same one later, may answer the same request otherwise.

@@ -222,7 +222,7 @@ impl Client {
             let mut stream =
                 self.ask_until(until, &what, async |mut jobs| jobs.watch(request.clone()).await).await?;
             let lost = loop {
-                match stream.message().await {
+                match self.hear(stream.message()).await {
                     Ok(Some(status)) => {
                         if self.trouble_over() {
                             self.tell(&format!("following job {job} at {}", self.address()));

@@ -104,7 +104,8 @@ impl Client {
                 .max_decoding_message_size(MESSAGE_BYTES)
                 .max_encoding_message_size(MESSAGE_BYTES);
             let late = |_| Status::deadline_exceeded(format!("no answer within {} s", ANSWER.as_secs()));
-            match timeout(ANSWER, question(jobs)).await.map_err(late).flatten() {
+            let answer = self.leader.unless_succeeded(&found, question(jobs));
+            match timeout(ANSWER, answer).await.map_err(late).flatten() {
                 Ok(answer) => {
                     self.leader.leads(&found);
                     self.connected = Some(found);
@@ -124,6 +125,14 @@ impl Client {
         match self.leader.refused(found, status) {
             true => Ok(()),
             false => Err(ClientError::refused(&found.address.to_string(), what, status)),
+        }
+    }
+
+    /// What the one that answered last says further, unless another leads meanwhile.
+    pub(super) async fn hear<T>(&self, said: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        match &self.connected {
+            Some(found) => self.leader.unless_succeeded(found, said).await,
+            None => said.await,
         }
     }
 

@@ -23,8 +23,8 @@ fn elect(runtime: &Runtime, agent: &ConsulAgent, name: &str, fake: &Fake) -> Res
     })
 }
 
-#[test]
-fn a_submit_follows_the_leader_that_consul_names() -> Result<()> {
+/// `tally submit` waits for a job; then another leads, and whoever led is left as `loses` says.
+fn check_follow(loses: impl FnOnce(&mut Fake)) -> Result<()> {
     let Some(agent) = ConsulAgent::start(Setup::default())? else { return Ok(()) };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let (mut first, second) = (Fake::new(), Fake::new());
@@ -37,7 +37,7 @@ fn a_submit_follows_the_leader_that_consul_names() -> Result<()> {
     let child = command.spawn()?;
     wait_for("the watch", || first.state().watched > 0);
 
-    first.kill();
+    loses(&mut first);
     runtime.block_on(election.resign());
     let _second = elect(&runtime, &agent, "b", &second)?;
     wait_for("the second watch", || second.state().watched > 0);
@@ -48,6 +48,17 @@ fn a_submit_follows_the_leader_that_consul_names() -> Result<()> {
     assert!(ended.stderr.contains(&format!("following job {JOB} at {}", second.address)), "{}", ended.stderr);
     assert!(second.state().submitted.is_empty());
     Ok(())
+}
+
+#[test]
+fn a_submit_follows_the_leader_that_consul_names() -> Result<()> {
+    check_follow(Fake::kill)
+}
+
+/// Whoever led before still answers, and tells nothing more of the job.
+#[test]
+fn a_submit_leaves_a_leader_that_was_succeeded() -> Result<()> {
+    check_follow(|_| ())
 }
 
 #[test]

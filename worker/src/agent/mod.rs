@@ -144,6 +144,7 @@ impl Agent {
             let (epoch, draining) = (self.highest.epoch(), self.course.drains());
             let hello = life.hello(&self.options, epoch, draining);
             let open = session::open(hello, found.channel.clone());
+            let open = self.leader.unless_succeeded(&found, open);
             match unless_gone(life, &mut self.course, &mut self.wishes, open).await {
                 Err(left) => return Ok(Some(left)),
                 Ok(Err(status)) => match self.refused(life, &found, &status).await? {

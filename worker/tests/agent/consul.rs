@@ -2,7 +2,7 @@
 //! puts it into maintenance.
 
 use anyhow::{Context, Result, ensure};
-use consul_api_client::{CheckStatus, Client, Config, NewSession, ServiceHealth, Which};
+use consul_api_client::{CheckStatus, Client, Config, NewSession, ServiceHealth, SessionId, Which};
 use tally_tests::consul::{ConsulAgent, Setup};
 use tokio::time::{Instant, sleep};
 use tonic::Status;
@@ -23,6 +23,13 @@ async fn service(consul: &Client, status: Option<CheckStatus>) -> Result<Option<
     }
 }
 
+/// Has Consul name a coordinator as the leader.
+async fn lead(consul: &Client, session: &SessionId, fake: &Fake) -> Result<()> {
+    let record = serde_json::json!({ "id": "c", "address": fake.address, "epoch": 1 }).to_string();
+    ensure!(consul.kv().acquire("tally/leader", record, session).await?);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn consul_names_the_leader_and_its_maintenance_drains() -> Result<()> {
     let Some(agent) = ConsulAgent::start(Setup::default())? else { return Ok(()) };
@@ -34,8 +41,7 @@ async fn consul_names_the_leader_and_its_maintenance_drains() -> Result<()> {
 
     // Now somebody leads.
     let session = consul.sessions().create(&NewSession::default()).await?;
-    let record = serde_json::json!({ "id": "c", "address": fake.address, "epoch": 1 }).to_string();
-    ensure!(consul.kv().acquire("tally/leader", record, &session).await?);
+    lead(&consul, &session, &fake).await?;
     let knock = fake.knock().await?;
     assert_eq!(knock.hello.worker, found.service.meta["id"]);
     assert_eq!(knock.hello.flight_address, found.address());
@@ -45,6 +51,27 @@ async fn consul_names_the_leader_and_its_maintenance_drains() -> Result<()> {
     let (code, said) = tokio::task::spawn_blocking(|| process.ended()).await??;
     assert_eq!(code, Some(0), "it holds nothing, so it goes: {said}");
     service(&consul, None).await?;
+    Ok(())
+}
+
+/// One that hangs takes a connection and says nothing: the worker does not wait for its welcome once Consul names another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_hangs_is_left_when_consul_names_another() -> Result<()> {
+    let Some(agent) = ConsulAgent::start(Setup::default())? else { return Ok(()) };
+    let consul = Client::new(&Config::new(agent.address()))?;
+    let session = consul.sessions().create(&NewSession::default()).await?;
+    let (mut hangs, mut next) = (Fake::start().await?, Fake::start().await?);
+    lead(&consul, &session, &hangs).await?;
+    let url = format!("http://{}", agent.address());
+    let log = "tally_worker=debug";
+    let flags = ["--consul", &url, "--memory-limit", "1GiB", "--slots", "1", "--log", log];
+    let process = Process::start(&flags)?;
+    let unanswered = hangs.knock().await?;
+    lead(&consul, &session, &next).await?;
+    next.knock().await?.refuse(Status::invalid_argument("the test is over"));
+    let (_, said) = tokio::task::spawn_blocking(|| process.ended()).await??;
+    assert!(said.contains(&format!("Consul names {} as the leader", next.address)), "{said}");
+    drop(unanswered);
     Ok(())
 }
 
