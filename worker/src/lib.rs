@@ -29,6 +29,7 @@ pub mod order;
 pub mod peers;
 pub mod port_file;
 pub mod reduce;
+pub mod refusals;
 pub mod runner;
 pub mod scan;
 pub mod size;

@@ -58,12 +58,9 @@ impl ControlService {
         let Some(Up::Hello(hello)) = first.and_then(|message| message.message) else {
             return Err(Status::invalid_argument("the first message of a worker is its hello"));
         };
-        let hello = Hello::try_from(hello).map_err(|error| {
-            tracing::warn!(%error, "a worker's hello was refused");
-            match error {
-                HelloError::Protocol(_) => Status::unimplemented(error.to_string()),
-                error => Status::invalid_argument(error.to_string()),
-            }
+        let hello = Hello::try_from(hello).map_err(|error| match error {
+            HelloError::Protocol(_) => Status::unimplemented(error.to_string()),
+            error => Status::invalid_argument(error.to_string()),
         })?;
         let (worker, slots) = (hello.worker.clone(), hello.slots as usize);
         let attached = ask(&leading, |reply| WorkerInput::Hello(hello, reply)).await?;

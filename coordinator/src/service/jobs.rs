@@ -75,10 +75,7 @@ impl Jobs for JobsService {
         let asked = request.into_inner().spec.ok_or_else(|| Status::invalid_argument("there is no spec"))?;
         // Looks at the disk.
         let spec = tokio::task::spawn_blocking(move || JobSpec::asked(asked)).await;
-        let spec = spec.map_err(|e| Status::internal(e.to_string()))?.map_err(|reason| {
-            tracing::warn!(reason, "a submit was refused");
-            Status::invalid_argument(reason)
-        })?;
+        let spec = spec.map_err(|e| Status::internal(e.to_string()))?.map_err(Status::invalid_argument)?;
         let (accepted, answer) = oneshot::channel();
         send(&leading, Input::Submit(Box::new(Submit { spec, accepted, ended: None }))).await?;
         match answer.await.map_err(|_| stepping_down())? {
@@ -87,7 +84,6 @@ impl Jobs for JobsService {
                 existing: accepted.existing,
             })),
             Err(refusal) => {
-                tracing::warn!(%refusal, "a submit was refused");
                 let what = refusal.to_string();
                 Err(match refusal {
                     Refusal::Dataset(_) => Status::invalid_argument(what),

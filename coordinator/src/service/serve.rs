@@ -7,6 +7,7 @@ use std::time::Duration;
 use tally_proto::externalscaler::external_scaler_server::ExternalScalerServer;
 use tally_proto::v1::jobs_server::JobsServer;
 use tally_proto::{DESCRIPTORS, Epoch};
+use tally_worker::refusals::Refusals;
 use tally_worker::urls::UrlError;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -189,6 +190,7 @@ async fn start(
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);
     let server = Server::builder()
+        .layer(Refusals)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .add_service(health_service)

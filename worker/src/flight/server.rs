@@ -1,6 +1,6 @@
 //! The Flight service of one worker: each method as it is asked for from outside.
 //!
-//! Every refusal is a status with a sentence, and a line in the log. Not here: what a stream holds
+//! Every refusal is a status with a sentence, and a line in the log (`refusals`). Not here: what a stream holds
 //! (`produce`), what is listed (`listing`).
 
 use std::net::SocketAddr;
@@ -26,6 +26,7 @@ use super::produce::{self, Gate, Served};
 use super::put;
 use super::ticket::{self, Found};
 use super::{CONNECTION_WINDOW, FRAME, KEEPALIVE, MESSAGE_LIMIT, STREAM_WINDOW, Traffic, listing};
+use crate::refusals::Refusals;
 use crate::store::Store;
 
 /// The action that answers a ticket's sizes.
@@ -112,6 +113,7 @@ pub fn serve(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
         .max_concurrent_streams(1024)
+        .layer(Refusals)
         .add_service(health)
         .add_service(service);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -129,18 +131,6 @@ struct Service {
     gate: Gate,
     puts: Semaphore,
     traffic: Arc<Traffic>,
-}
-
-/// Logs a refusal on its way out.
-fn refused<T>(method: &'static str) -> impl Fn(Status) -> Result<T, Status> {
-    move |status| {
-        tracing::warn!(method, code = ?status.code(), reason = status.message(), "a Flight request was refused");
-        Err(status)
-    }
-}
-
-fn no<T>(method: &'static str, what: &str) -> Result<T, Status> {
-    refused(method)(Status::unimplemented(what))
 }
 
 impl Service {
@@ -189,15 +179,14 @@ impl FlightService for Service {
         &self,
         _: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Self::HandshakeStream>, Status> {
-        no("handshake", "there is no handshake: tickets carry the key of their job")
+        Err(Status::unimplemented("there is no handshake: tickets carry the key of their job"))
     }
 
     async fn list_flights(
         &self,
         request: Request<Criteria>,
     ) -> Result<Response<Self::ListFlightsStream>, Status> {
-        let listed = listing::listed(&self.store, &request.get_ref().expression);
-        let listed = listed.or_else(refused("list_flights"))?;
+        let listed = listing::listed(&self.store, &request.get_ref().expression)?;
         let store = self.store.clone();
         // What went since the list was made is left out.
         let infos = stream::iter(listed).filter_map(move |attempt| {
@@ -211,18 +200,16 @@ impl FlightService for Service {
         &self,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        let described = listing::described(&self.store, request.get_ref());
-        let (attempt, output) = described.or_else(refused("get_flight_info"))?;
+        let (attempt, output) = listing::described(&self.store, request.get_ref())?;
         listing::info(&attempt, &output).map(Response::new)
     }
 
     async fn poll_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
-        no("poll_flight_info", "flights here are ready when they are listed: use get_flight_info")
+        Err(Status::unimplemented("flights here are ready when they are listed: use get_flight_info"))
     }
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
-        let described = listing::described(&self.store, request.get_ref());
-        let (_, output) = described.or_else(refused("get_schema"))?;
+        let (_, output) = listing::described(&self.store, request.get_ref())?;
         let (schema, options) = (listing::schema(&output), Default::default());
         let message: IpcMessage = SchemaAsIpc::new(&schema, &options)
             .try_into()
@@ -231,7 +218,7 @@ impl FlightService for Service {
     }
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        self.get(&request.get_ref().ticket).await.map(Response::new).or_else(refused("do_get"))
+        self.get(&request.get_ref().ticket).await.map(Response::new)
     }
 
     async fn do_put(
@@ -239,8 +226,7 @@ impl FlightService for Service {
         request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoPutStream>, Status> {
         let messages = request.into_inner();
-        let taken = put::take(self.store.clone(), &self.puts, self.traffic.clone(), messages).await;
-        taken.or_else(refused("do_put"))?;
+        put::take(self.store.clone(), &self.puts, self.traffic.clone(), messages).await?;
         Ok(Response::new(stream::iter([Ok(PutResult::default())]).boxed()))
     }
 
@@ -248,15 +234,15 @@ impl FlightService for Service {
         &self,
         _: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoExchangeStream>, Status> {
-        no("do_exchange", "outputs are read with do_get and handed over with do_put")
+        Err(Status::unimplemented("outputs are read with do_get and handed over with do_put"))
     }
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
         let action = request.into_inner();
         if action.r#type != SIZES {
-            return no("do_action", "the only action is \"sizes\"");
+            return Err(Status::unimplemented("the only action is \"sizes\""));
         }
-        let sizes = self.sizes(&action.body).or_else(refused("do_action"))?;
+        let sizes = self.sizes(&action.body)?;
         let answer = arrow_flight::Result::new(sizes.encode_to_vec());
         Ok(Response::new(stream::iter([Ok(answer)]).boxed()))
     }

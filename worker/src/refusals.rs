@@ -1,0 +1,72 @@
+//! A line in the log for every request that is refused: who asked for what, and what was answered. One place for all
+//! services.
+//!
+//! Not here: why anything is refused, and streams that end later.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tonic::codegen::http::{Request, Response};
+use tonic::transport::server::TcpConnectInfo;
+use tonic::{Code, Status};
+use tower::{Layer, Service};
+
+/// Logs the refusals of the services below it.
+#[derive(Debug, Clone, Copy)]
+pub struct Refusals;
+
+impl<S> Layer<S> for Refusals {
+    type Service = Noted<S>;
+
+    fn layer(&self, inner: S) -> Noted<S> {
+        Noted { inner }
+    }
+}
+
+/// Services whose refusals are logged.
+#[derive(Debug, Clone)]
+pub struct Noted<S> {
+    inner: S,
+}
+
+impl<S, B, R> Service<Request<B>> for Noted<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Future: Send + 'static,
+    S::Error: 'static,
+    R: 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let method = request.uri().path().to_string();
+        let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answer.await?;
+            // What is refused at once has its status among the headers.
+            if let Some(status) = Status::from_header_map(answer.headers()) {
+                note(&method, &peer.map_or_else(String::new, |peer| peer.to_string()), &status);
+            }
+            Ok(answer)
+        })
+    }
+}
+
+fn note(method: &str, peer: &str, status: &Status) {
+    let (code, reason) = (status.code(), status.message());
+    match code {
+        Code::Ok => {}
+        // Whoever looks for the leader asks all, again and again.
+        Code::FailedPrecondition | Code::Unavailable => {
+            tracing::debug!(method, peer, ?code, reason, "a request was refused");
+        }
+        _ => tracing::warn!(method, peer, ?code, reason, "a request was refused"),
+    }
+}
