@@ -20,6 +20,7 @@ pub mod python;
 pub mod random;
 pub mod rows;
 pub mod scene;
+pub mod scratch;
 mod shred;
 mod split;
 pub mod table;

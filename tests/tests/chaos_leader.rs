@@ -15,11 +15,11 @@ use tally_tests::golden::{Case, DATE};
 use tally_tests::output::{Place, check_unchanged, snapshot};
 use tally_tests::wait::{PATIENT, wait_every};
 
-/// A session of Consul's lives twice its TTL of 10 s, at most; then the standby claims an epoch. (25 s and 3 s are what a
-/// quiet machine keeps, and what the README says; here a busy one must do.)
-const AFTER_A_KILL: Duration = Duration::from_secs(45);
-/// Less than what it takes where nobody gives the key back.
-const AFTER_AN_END: Duration = Duration::from_secs(12);
+/// A session of Consul's ends 20 s after its last renewal, twice its TTL, and the standby claims an epoch at once: measured
+/// are 17 to 20 s, also on a busy machine; the rest is for one that stands still meanwhile.
+const AFTER_A_KILL: Duration = Duration::from_secs(30);
+/// Measured are 0.1 s. Far less than the 17 s that it takes at least where nobody gives the key back.
+const AFTER_AN_END: Duration = Duration::from_secs(8);
 
 fn setup() -> Setup {
     Setup { coordinators: 2, consul: true, ..Setup::quick() }
@@ -83,7 +83,12 @@ fn a_leader_that_is_asked_to_go() -> Result<()> {
 
 #[test]
 fn a_leader_that_is_killed() -> Result<()> {
-    check_stages(&[STAGES[0], STAGES[3]], Fault::KillCoordinator, AFTER_A_KILL)
+    check_stages(&STAGES[..1], Fault::KillCoordinator, AFTER_A_KILL)
+}
+
+#[test]
+fn at_the_commit_a_leader_is_killed() -> Result<()> {
+    check_stages(&STAGES[3..], Fault::KillCoordinator, AFTER_A_KILL)
 }
 
 /// It hangs until another has finished its job, wakes up, and must not do anything any more: also between its decision

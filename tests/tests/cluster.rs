@@ -4,6 +4,7 @@
 use std::sync::LazyLock;
 
 use anyhow::{Context, Result, ensure};
+use tally_tests::cluster::client::DEADLINE;
 use tally_tests::cluster::faults::Moment;
 use tally_tests::cluster::truth::{DAY, MANY_TASKS, Truth};
 use tally_tests::cluster::{Cluster, Setup, with_cluster};
@@ -11,6 +12,7 @@ use tally_tests::golden::{CASES, Case, DATE};
 use tally_tests::output::{Place, check_unchanged, snapshot};
 use tally_tests::process::{Summary, Tally};
 use tally_tests::table;
+use tally_tests::wait::wait_for;
 
 /// Many small tasks, so that all workers take part in even a small day.
 const SMALL_TASKS: &[&str] = &["--shard-bytes", "512", "--partitions", "7"];
@@ -142,8 +144,7 @@ fn cancel_gives_back_what_was_spilled() -> Result<()> {
     let setup = Setup { workers: 2, worker_memory: "100MiB", ..Setup::default() };
     with_cluster(setup, |cluster| {
         let place = Place::new()?;
-        let flags = ["--shard-bytes", "200KB", "--partitions", "40"];
-        let (job, _) = cluster.submit_held(&LARGE.root, &place, &flags, Moment::Stage("map", 0.9))?;
+        let (job, _) = cluster.submit_held(&LARGE.root, &place, NARROW, Moment::Stage("map", 0.9))?;
         ensure!(!cluster.spilled()?.is_empty(), "nothing was spilled");
         cluster.release()?;
         cluster.client().tally("cancel").args([&job.id]).run()?.expect_code(0)?;
@@ -151,6 +152,58 @@ fn cancel_gives_back_what_was_spilled() -> Result<()> {
         cluster.wait_empty()?;
         ensure!(!place.output().exists(), "something was published");
         Ok(())
+    })
+}
+
+/// Bytes that a worker of the next tests may spill: far less than the day's outputs beyond its memory.
+const SPILL_LIMIT: u64 = 8_000_000;
+const NARROW: &[&str] = &["--shard-bytes", "200KB", "--partitions", "40"];
+
+fn narrow_worker() -> Setup {
+    let worker_flags = vec!["--spill-limit", "8MB"];
+    Setup { workers: 1, worker_memory: "100MiB", worker_flags, ..Setup::default() }
+}
+
+/// A worker whose spill folder is at its limit takes no more work; the job waits for one that has room, and goes on.
+#[test]
+fn a_worker_refuses_work_before_its_spill_folder_overflows() -> Result<()> {
+    with_cluster(narrow_worker(), |cluster| {
+        let place = Place::new()?;
+        let job = cluster.client().submit(&LARGE.root, &place, NARROW)?;
+        let refusal = "its --spill-limit of 8000000 bytes is reached";
+        wait_for("a refusal", DEADLINE, || {
+            ensure!(
+                cluster.spilled_bytes()? <= SPILL_LIMIT,
+                "{} bytes are spilled",
+                cluster.spilled_bytes()?
+            );
+            Ok(cluster.workers[0].process.said().contains(refusal).then_some(()))
+        })?;
+        cluster.setup().worker_flags.clear();
+        cluster.add_worker()?;
+        let summary = job.done()?;
+        ensure!(cluster.spilled_bytes()? <= SPILL_LIMIT);
+        LARGE.check_summary(&place, &summary)?;
+        cluster.wait_attached(2)
+    })
+}
+
+/// Where nobody has room the job fails in time, naming the worker's limit; everything is given back.
+#[test]
+fn a_job_for_which_no_spill_folder_has_room_fails() -> Result<()> {
+    let coordinator_flags = vec!["--no-workers-timeout", "3s"];
+    with_cluster(Setup { coordinator_flags, ..narrow_worker() }, |cluster| {
+        let client = cluster.client();
+        let place = Place::new()?;
+        place.put_old_output(DATE)?;
+        let before = snapshot(&place.published())?;
+        let failed = client.submit_command(&LARGE.root, &place, NARROW).run()?;
+        failed.expect_failure(1, &["--spill-limit", "8000000"])?;
+        check_unchanged(&before, &snapshot(&place.published())?)?;
+        cluster.wait_empty()?;
+        let case = Case::new("case-05");
+        let summary = client.submit_command(&case.dir, &place, &[]).run()?.summary()?;
+        check_case(&case, &place, &summary)
     })
 }
 

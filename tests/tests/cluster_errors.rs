@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tally_tests::cluster::client::{Client, DEADLINE, DEPOSED, NO_LEADER};
+use tally_tests::cluster::faults::Fault;
 use tally_tests::cluster::{Setup, with_cluster};
 use tally_tests::golden::{Case, DATE};
 use tally_tests::output::{Place, check_unchanged, snapshot};
@@ -148,6 +149,34 @@ fn a_port_in_use() -> Result<()> {
     })
 }
 
+/// Everybody is started before Consul is: they say what they tried, wait, and come together once it is there.
+#[test]
+fn consul_that_comes_last() -> Result<()> {
+    with_cluster(Setup { workers: 1, consul: true, ..Setup::default() }, |cluster| {
+        let address = cluster.consul.as_ref().context("no Consul")?.address();
+        for process in [&mut cluster.workers[0].process, &mut cluster.coordinators[0].process] {
+            process.terminate()?;
+            process.wait_done(DEADLINE)?;
+        }
+        cluster.consul.as_mut().context("no Consul")?.kill();
+        cluster.coordinators[0].restart()?;
+        cluster.workers[0].restart()?;
+        for process in [&cluster.coordinators[0].process, &cluster.workers[0].process] {
+            wait_for("a word on Consul", DEADLINE, || {
+                let said = process.said();
+                let tells = |line: &str| line.contains(&address) && line.contains("trying again");
+                Ok(said.lines().any(tells).then_some(()))
+            })
+            .context(process.name().to_string())?;
+        }
+        let asked = cluster.client().tally("jobs").args(["--connect-timeout", "500ms"]).run()?;
+        asked.expect_failure(NO_LEADER, &[&address])?;
+        cluster.consul.as_mut().context("no Consul")?.restart()?;
+        cluster.wait_attached(1)?;
+        check_works(&cluster.client())
+    })
+}
+
 /// A second coordinator with the same state takes the lead; the first stops, says why, and the workers' job goes on.
 #[test]
 fn a_second_coordinator_on_the_same_state() -> Result<()> {
@@ -239,8 +268,8 @@ fn history_is_bounded() -> Result<()> {
         let records = snapshot(&cluster.state())?.len();
         ensure!(records < 25, "{records} files in the journal");
         // Another life remembers the same.
-        cluster.strike(tally_tests::cluster::faults::Fault::KillCoordinator(0))?;
-        cluster.mend(tally_tests::cluster::faults::Fault::KillCoordinator(0))?;
+        cluster.strike(Fault::KillCoordinator(0))?;
+        cluster.mend(Fault::KillCoordinator(0))?;
         ensure!(known(&client)? == newest, "{:?} after a restart", known(&client)?);
         check_works(&client)
     })

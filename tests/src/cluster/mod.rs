@@ -155,6 +155,11 @@ impl Cluster {
         Ok(&mut self.workers[at])
     }
 
+    /// What processes are given that are started from now on.
+    pub fn setup(&mut self) -> &mut Setup {
+        &mut self.setup
+    }
+
     /// The cluster as its users see it.
     pub fn client(&self) -> Client {
         match &self.consul {
@@ -246,6 +251,14 @@ impl Cluster {
             found.extend(files.map(|(path, _)| worker.spill.join(path)));
         }
         Ok(found)
+    }
+
+    /// Bytes in these files. One that goes meanwhile counts nothing.
+    ///
+    /// # Errors
+    /// A folder cannot be listed.
+    pub fn spilled_bytes(&self) -> Result<u64> {
+        Ok(self.spilled()?.iter().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum())
     }
 
     /// Ends all processes as their users would, and checks that they go well and that nothing is left.

@@ -57,8 +57,9 @@ impl Program {
                 std::fs::remove_file(file)?;
             }
         }
-        let bin = self.before.take().unwrap_or_else(|| self.bin.clone());
-        let mut command = Command::new(bin);
+        let before = self.before.take();
+        let tells_health = before.is_none();
+        let mut command = Command::new(before.unwrap_or_else(|| self.bin.clone()));
         clean(&mut command);
         command
             .env("TALLY_LOG", LOG)
@@ -67,7 +68,10 @@ impl Program {
             .args(more)
             .args(["--listen", listen]);
         command.arg("--port-file").arg(&self.port_file);
-        command.args(["--http-listen", "127.0.0.1:0", "--http-port-file"]).arg(&self.http_file);
+        // Early releases do not know these flags.
+        if tells_health {
+            command.args(["--http-listen", "127.0.0.1:0", "--http-port-file"]).arg(&self.http_file);
+        }
         self.lives += 1;
         let log = self.logs.join(format!("{}.{}.log", self.name, self.lives));
         let mut server = Server::start(&self.name, command, &log)?;

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use anyhow::{Context, Result, ensure};
-use tempfile::TempDir;
 
 use crate::generated::Generated;
 use crate::golden::DATE;
 use crate::output::Place;
 use crate::process::{Summary, Tally};
 use crate::rows::Row;
+use crate::scratch::Scratch;
 use crate::table;
 
 /// Makes a job over [`DAY`] one of many small tasks in all stages.
@@ -28,7 +28,7 @@ pub struct Truth {
     pub root: PathBuf,
     rows: Vec<Row>,
     n_clients: u64,
-    _dir: TempDir,
+    _dir: Scratch,
 }
 
 impl Truth {
@@ -37,7 +37,7 @@ impl Truth {
     /// # Errors
     /// One of the two fails, or the output is not what the generator promised.
     pub fn new(flags: &[&str]) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("tally day ").tempdir()?;
+        let dir = Scratch::new("tally day ")?;
         let day = Generated::new(dir.path(), flags)?;
         let place = Place::new()?;
         let summary = Tally::job(&day.root, &place).date(DATE).run()?.summary()?;
