@@ -17,6 +17,7 @@ pub mod config;
 pub mod consul;
 pub mod context;
 pub mod duration;
+mod encode;
 pub mod error;
 pub mod flight;
 pub mod http;

@@ -4,22 +4,17 @@
 //! Memory: the partials' sizes bound the tables before anything is read; where they would not
 //! fit, the clients are taken in several passes.
 
-use std::sync::Arc;
-
 use arrow::array::RecordBatch;
-use parquet::arrow::ArrowWriter;
-use parquet::basic::Compression;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::schema::types::ColumnPath;
 use tally_dataset::{Dataset, Pass, Reducer, Size, Totals};
 use tally_proto::convert::{referred, required};
 use tally_proto::{AttemptId, JobId, v1};
 
 use crate::context::TaskContext;
+use crate::encode::Encoder;
 use crate::error::TaskError;
 use crate::order::ReduceInputs;
 use crate::peers::{MapReader, Wanted};
-use crate::store::{FileOutput, FileWriter, Output};
+use crate::store::Output;
 use crate::texts::JobTexts;
 
 /// One map output among a reduce task's inputs.
@@ -53,7 +48,8 @@ pub fn run(
     let texts = context.texts(&attempt.task.job);
     let mut inputs = Inputs::open(context, &attempt.task.job, work.partition, inputs)?;
     let passes = passes(dataset.reducer_bytes(&inputs.sizes), work, context.shares.reduce as u64)?;
-    let mut encoder = Encoder::new(context.store.file_writer(), dataset, work.row_group_rows)?;
+    let mut encoder =
+        Encoder::new(context.store.file_writer(), dataset.reduced_schema(), work.row_group_rows)?;
     let mut totals = Totals::default();
     for index in 0..passes {
         let mut reducer = dataset.reducer(Pass { index, of: passes }, &inputs.sizes);
@@ -61,7 +57,8 @@ pub fn run(
         let mut sink = |batch: RecordBatch| Ok(encoder.write(&batch).map_err(Box::new)?);
         totals += reducer.finish(&*texts, &mut sink)?;
     }
-    let (row_group_rows, output, bytes) = encoder.finish()?;
+    let (row_group_rows, file) = encoder.finish()?;
+    let (output, bytes) = file.finish();
     let totals = v1::Totals {
         rows: totals.rows,
         clients: totals.clients,
@@ -143,39 +140,5 @@ impl Inputs {
             }
         }
         Ok(())
-    }
-}
-
-/// Encodes rows as row groups of a Parquet file in the store.
-struct Encoder<'a> {
-    writer: ArrowWriter<FileWriter<'a>>,
-}
-
-impl<'a> Encoder<'a> {
-    fn new(file: FileWriter<'a>, dataset: &dyn Dataset, row_group_rows: u64) -> Result<Self, TaskError> {
-        let rows = usize::try_from(row_group_rows).unwrap_or(usize::MAX).max(1);
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::SNAPPY)
-            .set_statistics_enabled(EnabledStatistics::Chunk)
-            .set_offset_index_disabled(true)
-            .set_max_row_group_row_count(Some(rows))
-            // Ids hardly repeat: a dictionary of them would only be thrown away.
-            .set_column_dictionary_enabled(ColumnPath::from("client_id"), false)
-            .set_column_statistics_enabled(ColumnPath::from("client_id"), EnabledStatistics::None)
-            .build();
-        let writer = ArrowWriter::try_new(file, dataset.reduced_schema(), Some(properties))?;
-        Ok(Encoder { writer })
-    }
-
-    fn write(&mut self, batch: &RecordBatch) -> Result<(), TaskError> {
-        Ok(self.writer.write(batch)?)
-    }
-
-    /// Rows of each row group, the encoded file, and its bytes.
-    fn finish(mut self) -> Result<(Vec<u64>, Arc<FileOutput>, u64), TaskError> {
-        self.writer.flush()?;
-        let rows = self.writer.flushed_row_groups().iter().map(|group| group.num_rows() as u64).collect();
-        let (output, bytes) = self.writer.into_inner()?.finish();
-        Ok((rows, output, bytes))
     }
 }

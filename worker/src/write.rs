@@ -13,17 +13,18 @@ use bytes::Bytes;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::basic::Compression;
 use parquet::column::writer::ColumnCloseResult;
-use parquet::data_type::Int32Type;
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::metadata::{KeyValue, ParquetMetaDataReader, RowGroupMetaData};
 use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
+use parquet::schema::types::ColumnDescPtr;
 use tally_dataset::{Dataset, Totals};
 use tally_proto::convert::{referred, required};
 use tally_proto::{AttemptId, v1};
 
 use crate::context::TaskContext;
+use crate::encode::constant;
 use crate::error::TaskError;
 use crate::peers::FileReader;
 
@@ -72,7 +73,7 @@ pub fn run(
             let Some(group) = groups.get(row_group as usize) else {
                 return Err(TaskError::Order(format!("{attempt} has no row group {row_group}")));
             };
-            copy_row_group(&encoded, group, &constants, writer.next_row_group()?)
+            copy_row_group(&encoded, group, &constants, schema.columns(), writer.next_row_group()?)
                 .map_err(|e| cause(e, &work.path))?;
             rows += group.num_rows() as u64;
         }
@@ -116,8 +117,15 @@ fn copy_row_group<W: std::io::Write + Send>(
     encoded: &Encoded,
     group: &RowGroupMetaData,
     constants: &[i32],
+    columns: &[ColumnDescPtr],
     mut writer: SerializedRowGroupWriter<'_, W>,
 ) -> ParquetResult<()> {
+    let Some(descriptors) = columns.get(group.num_columns()..).filter(|left| left.len() == constants.len())
+    else {
+        return Err(ParquetError::General(
+            "the schema does not have the reduced columns and the constants".into(),
+        ));
+    };
     for chunk in group.columns() {
         let close = ColumnCloseResult {
             bytes_written: chunk.compressed_size() as u64,
@@ -129,13 +137,9 @@ fn copy_row_group<W: std::io::Write + Send>(
         };
         writer.append_column(encoded, close)?;
     }
-    let rows = usize::try_from(group.num_rows()).unwrap_or(0);
-    for &constant in constants {
-        let Some(mut column) = writer.next_column()? else {
-            return Err(ParquetError::General("the schema lacks a constant's column".into()));
-        };
-        column.typed::<Int32Type>().write_batch(&vec![constant; rows], None, None)?;
-        column.close()?;
+    for (&constant, descriptor) in constants.iter().zip(descriptors) {
+        let rows = group.num_rows() as u64;
+        constant::chunk(descriptor.clone(), constant, rows)?.append(&mut writer)?;
     }
     writer.close()?;
     Ok(())
