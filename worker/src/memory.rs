@@ -18,9 +18,24 @@ pub fn keep_freed_memory() {
     }
 }
 
+/// Gives freed memory back to the system: takes about as long as the kernel needs to take it back from a process that
+/// ends, so it is for a thread that has nothing else to do.
+#[cfg(target_env = "gnu")]
+#[allow(unsafe_code)]
+pub fn give_back_freed_memory() {
+    // SAFETY: malloc_trim may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Only the allocator of glibc needs it.
 #[cfg(not(target_env = "gnu"))]
 pub fn keep_freed_memory() {}
+
+/// Only the allocator of glibc needs it.
+#[cfg(not(target_env = "gnu"))]
+pub fn give_back_freed_memory() {}
 
 /// Bytes that this process may have: the lowest limit of its cgroups (v1 or v2) and of the machine.
 /// `None` where the system does not tell.

@@ -24,7 +24,7 @@ use crate::scan::ScanCounters;
 use crate::scan::footer::Footers;
 use crate::spill::{SpillDir, SpillError};
 use crate::store::Store;
-use crate::{map, reduce, write};
+use crate::{map, memory, reduce, write};
 
 /// What a worker is given to work with.
 #[derive(Debug, Clone)]
@@ -359,7 +359,17 @@ fn work(shared: &Arc<Shared>, inbox: &Mutex<mpsc::Receiver<Order>>) {
         drop(context);
         // In this order nobody ever finds an attempt that neither runs nor is reported.
         (shared.report)(Report { worker: shared.config.id.clone(), attempt: attempt.clone(), outcome });
-        shared.running.lock().remove(&attempt);
+        let others = {
+            let mut running = shared.running.lock();
+            running.remove(&attempt);
+            running.len()
+        };
+        // The end of a reduce is in sight, and this slot has no part in it. The memory of the tables is not needed
+        // again soon, and is given back while others still work. (The last one takes what comes next.)
+        let reduced = matches!(order.head.work, Some(v1::task_order::Work::Reduce(_)));
+        if reduced && (1..shared.config.slots).contains(&others) {
+            memory::give_back_freed_memory();
+        }
     }
 }
 
