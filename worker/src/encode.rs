@@ -43,7 +43,7 @@ struct Group {
 
 enum Column {
     /// Ids hardly repeat but for rows of the same one, which stand together.
-    Ids(TextChunk),
+    Ids(Box<TextChunk>),
     Any(Box<ArrowColumnWriter>),
 }
 
@@ -107,7 +107,7 @@ impl<W: Write + Send> Encoder<W> {
         let columns = writers.into_iter().zip(self.writer.schema_descr().columns());
         let columns = columns.map(|(writer, descriptor)| {
             if descriptor.name() == "client_id" {
-                Column::Ids(TextChunk::new(descriptor.clone()))
+                Column::Ids(Box::new(TextChunk::new(descriptor.clone())))
             } else {
                 Column::Any(Box::new(writer))
             }
