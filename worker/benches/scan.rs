@@ -172,11 +172,12 @@ impl Scene {
         let path = Path::from("part-0.parquet");
         must(runtime.block_on(store.put(&path, bytes.into())));
         let file = must(runtime.block_on(InputFile::head(store, path, "part-0.parquet".into())));
-        let (metadata, _) = must(runtime.block_on(Footers::new(1 << 20).get(&file)));
+        let metadata = must(runtime.block_on(Footers::new(1 << 20).get(&file))).metadata;
         assert_eq!(metadata.num_row_groups(), 1);
         let context = ScanContext {
             io: runtime.handle().clone(),
             window: 1 << 20,
+            whole: 0,
             budget: Budget::new(256 << 20),
             cancelled: Arc::default(),
             counters: Arc::default(),

@@ -38,12 +38,13 @@ fn read(bytes: Vec<u8>, budget: u64) -> Result<Result<usize, ScanError>, Box<dyn
     let path = Path::from("part-7.parquet");
     runtime.block_on(store.put(&path, bytes.into()))?;
     let file = runtime.block_on(InputFile::head(store, path, "mem://part-7.parquet".into()))?;
-    let (metadata, _) = runtime.block_on(Footers::new(1 << 20).get(&file))?;
+    let metadata = runtime.block_on(Footers::new(1 << 20).get(&file))?.metadata;
     assert_eq!(metadata.num_row_groups(), 1);
     let file = Arc::new(OpenFile::open(file)?);
     let context = ScanContext {
         io: runtime.handle().clone(),
         window: 1 << 20,
+        whole: 0,
         budget: Budget::new(budget).with_patience(Duration::ZERO),
         cancelled: Arc::default(),
         counters: Arc::default(),

@@ -15,7 +15,7 @@ use futures::{StreamExt, TryStreamExt};
 use tally_dataset::{Dataset, TableSpec};
 use tally_proto::convert::{BadMessage, required};
 use tally_proto::{JobId, v1};
-use tally_worker::scan::footer::Footers;
+use tally_worker::scan::footer::{Footer, Footers};
 use tally_worker::scan::{InputFile, ScanError};
 use tally_worker::urls;
 
@@ -194,8 +194,9 @@ async fn look_here(
 }
 
 /// What a file has of the table's columns, and what reading it means.
-async fn look(file: InputFile, footers: &Footers, table: &TableSpec) -> Result<Looked, PlanError> {
-    let (metadata, fetched) = footers.get(&file).await?;
+async fn look(mut file: InputFile, footers: &Footers, table: &TableSpec) -> Result<Looked, PlanError> {
+    let Footer { metadata, bytes, fetched } = footers.get(&file).await?;
+    file.footer = Some(bytes);
     let schema = FileSchema::of(&file.name, &metadata, table);
     let leaves = schema.leaves();
     let row_groups = (0..metadata.num_row_groups())

@@ -39,6 +39,7 @@ impl FileWork {
             size: self.file.size,
             etag: self.file.etag.clone(),
             row_groups: self.row_groups.iter().map(|group| group.number).collect(),
+            footer_bytes: self.file.footer.unwrap_or(0),
         }
     }
 }
@@ -115,6 +116,7 @@ mod tests {
             name: "x".into(),
             size: 0,
             etag: None,
+            footer: None,
         };
         let row_groups = (0..).zip(sizes).map(|(number, &bytes)| RowGroupWork { number, bytes }).collect();
         FileWork { file: Arc::new(file), row_groups }
