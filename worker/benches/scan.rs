@@ -167,7 +167,8 @@ impl Scene {
         let mut writer = must(ArrowWriter::try_new(&mut bytes, table.schema(), Some(properties)));
         must(writer.write(table));
         must(writer.close());
-        let runtime = must(tokio::runtime::Builder::new_multi_thread().worker_threads(1).build());
+        let runtime =
+            must(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build());
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let path = Path::from("part-0.parquet");
         must(runtime.block_on(store.put(&path, bytes.into())));

@@ -33,7 +33,7 @@ fn file(ids: &[String], properties: WriterPropertiesBuilder) -> Result<Vec<u8>, 
 
 /// Reads it with so many bytes for what is large: partials that come of it, or the scan's own error.
 fn read(bytes: Vec<u8>, budget: u64) -> Result<Result<usize, ScanError>, Box<dyn Error>> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build()?;
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let path = Path::from("part-7.parquet");
     runtime.block_on(store.put(&path, bytes.into()))?;
