@@ -7,6 +7,7 @@
 mod explain;
 mod open_uploads;
 mod profile;
+mod requests;
 mod settings;
 
 use std::collections::HashMap;
@@ -19,6 +20,7 @@ use parking_lot::Mutex;
 
 pub use explain::explain;
 pub use open_uploads::OpenUpload;
+pub use requests::metrics;
 
 /// Whose stores there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

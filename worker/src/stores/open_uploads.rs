@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use object_store::aws::AmazonS3;
-use object_store::client::{HttpClient, HttpConnector, HttpRequest, HttpRequestBody, ReqwestConnector};
+use object_store::client::{HttpClient, HttpConnector, HttpRequest, HttpRequestBody};
 use object_store::gcp::GoogleCloudStorage;
 use object_store::path::Path;
 use object_store::signer::{SignedUrlOptions, Signer};
 use serde::Deserialize;
 
-use super::explain;
+use super::requests::Counted;
 use super::settings::client_options;
+use super::{Service, explain};
 
 /// How long a signed request may take until it is sent.
 const SIGNED: Duration = Duration::from_secs(300);
@@ -55,19 +56,19 @@ enum Who {
     Gcs(Arc<GoogleCloudStorage>, String),
 }
 
-fn client() -> Result<HttpClient, String> {
+fn client(service: Service) -> Result<HttpClient, String> {
     // Plain HTTP goes only where the signed URL says so.
     let options = client_options(None)?.with_allow_http(true);
-    ReqwestConnector::default().connect(&options).map_err(|e| explain(&e))
+    Counted(service).connect(&options).map_err(|e| explain(&e))
 }
 
 impl Lister {
     pub(super) fn s3(store: Arc<AmazonS3>) -> Result<Self, String> {
-        Ok(Lister(Some((Who::S3(store), client()?))))
+        Ok(Lister(Some((Who::S3(store), client(Service::S3)?))))
     }
 
     pub(super) fn gcs(store: Arc<GoogleCloudStorage>, bucket: &str) -> Result<Self, String> {
-        Ok(Lister(Some((Who::Gcs(store, bucket.into()), client()?))))
+        Ok(Lister(Some((Who::Gcs(store, bucket.into()), client(Service::Gcs)?))))
     }
 
     pub(super) fn none() -> Self {

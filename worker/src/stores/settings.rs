@@ -12,7 +12,8 @@ use object_store::azure::{AzureConfigKey, MicrosoftAzure, MicrosoftAzureBuilder}
 use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder};
 use object_store::{BackoffConfig, Certificate, ClientOptions, HeaderValue, RetryConfig};
 
-use super::profile;
+use super::requests::Counted;
+use super::{Service, profile};
 
 /// How long a connection may take to stand.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -87,6 +88,7 @@ pub(super) fn s3(bucket: &str) -> Result<AmazonS3, String> {
     let builder = builder
         .with_bucket_name(bucket)
         .with_retry(retry())
+        .with_http_connector(Counted(Service::S3))
         .with_client_options(client_options(endpoint.as_deref())?);
     builder.build().map_err(|e| e.to_string())
 }
@@ -99,6 +101,7 @@ pub(super) fn gcs(bucket: &str) -> Result<GoogleCloudStorage, String> {
     let builder = GoogleCloudStorageBuilder::from_env()
         .with_bucket_name(bucket)
         .with_retry(retry())
+        .with_http_connector(Counted(Service::Gcs))
         .with_client_options(client_options(None)?);
     builder.build().map_err(|e| e.to_string())
 }
@@ -114,6 +117,10 @@ pub(super) fn azure(container: &str) -> Result<MicrosoftAzure, String> {
     let endpoint = builder.get_config_value(&AzureConfigKey::Endpoint);
     let endpoint = if emulator { Some("http://") } else { endpoint.as_deref() };
     let options = client_options(endpoint)?;
-    let builder = builder.with_container_name(container).with_retry(retry()).with_client_options(options);
+    let builder = builder
+        .with_container_name(container)
+        .with_retry(retry())
+        .with_http_connector(Counted(Service::Azure))
+        .with_client_options(options);
     builder.build().map_err(|e| e.to_string())
 }
