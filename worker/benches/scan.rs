@@ -192,7 +192,7 @@ impl Scene {
     fn scan(&self, table: &TableSpec, mapper: &mut dyn Mapper) {
         let _inside = self.runtime.enter();
         let (file, metadata) = (self.file.clone(), self.metadata.clone());
-        let group = must(RowGroup::open(&self.context, file, metadata, 0, table));
+        let group = must(RowGroup::open(&self.context, file, metadata, 0, 0, table));
         must(group.read(mapper, &mut |_| Ok(false)));
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use crate::context::TaskContext;
 use crate::error::TaskError;
 use crate::scan::footer::Footer;
-use crate::scan::{InputFile, OpenFile, Place, RowGroup, ScanContext, ScanError, Task};
+use crate::scan::{InputFile, OpenFile, Place, RowGroup, ScanContext, ScanError, Task, excerpt};
 use crate::store::{MapWriter, Output};
 use crate::urls;
 
@@ -112,13 +112,30 @@ struct Groups<'a> {
     /// Files to come, and their footers.
     files: VecDeque<(&'a v1::InputPiece, InputFile, Coming)>,
     /// The file in hand, and its row groups to come.
-    current: Option<(Arc<OpenFile>, Arc<ParquetMetaData>, std::slice::Iter<'a, u32>)>,
+    current: Option<Current<'a>>,
     /// Row groups whose bytes are on their way.
     open: VecDeque<RowGroup<'a>>,
 }
 
-/// A footer that was asked for; of files on this machine it is read where it is needed.
-type Coming = Option<(oneshot::Receiver<Result<Footer, ScanError>>, Task)>;
+/// The file in hand.
+struct Current<'a> {
+    file: Arc<OpenFile>,
+    metadata: Arc<ParquetMetaData>,
+    /// `metadata` tells only of the row groups of the order.
+    excerpt: bool,
+    /// Row groups to come, with their places in the order.
+    row_groups: std::iter::Enumerate<std::slice::Iter<'a, u32>>,
+}
+
+/// Where a file's footer comes from.
+enum Coming {
+    /// It came with the order.
+    Ordered,
+    /// It was asked for.
+    Asked(oneshot::Receiver<Result<Footer, ScanError>>, Task),
+    /// A file on this machine: it is read where it is needed.
+    Here,
+}
 
 impl<'a> Groups<'a> {
     fn new(
@@ -148,14 +165,16 @@ impl<'a> Groups<'a> {
 
     fn open_next(&mut self) -> Result<Option<RowGroup<'a>>, TaskError> {
         loop {
-            if let Some((file, metadata, numbers)) = &mut self.current
-                && let Some(&number) = numbers.next()
+            if let Some(current) = &mut self.current
+                && let Some((at, &number)) = current.row_groups.next()
             {
-                let number = number as usize;
-                if number >= metadata.num_row_groups() {
+                let (file, metadata, number) = (&current.file, &current.metadata, number as usize);
+                let at = if current.excerpt { at } else { number };
+                if at >= metadata.num_row_groups() {
                     return Err(TaskError::Order(format!("{} has no row group {number}", file.input.name)));
                 }
-                let group = RowGroup::open(self.scan, file.clone(), metadata.clone(), number, self.table)?;
+                let group =
+                    RowGroup::open(self.scan, file.clone(), metadata.clone(), at, number, self.table)?;
                 return Ok(Some(group));
             }
             if !self.next_file()? {
@@ -169,36 +188,51 @@ impl<'a> Groups<'a> {
             && let Some(piece) = self.pieces.next()
         {
             let file = input(piece)?;
-            let coming = (!urls::is_local(&file.name)).then(|| ask(self.context, file.clone()));
-            let asked = coming.is_some();
+            let coming = if !piece.footer.is_empty() {
+                Coming::Ordered
+            } else if urls::is_local(&file.name) {
+                Coming::Here
+            } else {
+                ask(self.context, file.clone())
+            };
+            let asked = matches!(coming, Coming::Asked(..));
             self.files.push_back((piece, file, coming));
             if !asked {
                 break;
             }
         }
         let Some((piece, file, coming)) = self.files.pop_front() else { return Ok(false) };
+        let excerpt = matches!(coming, Coming::Ordered);
         let footer = match coming {
-            None => self.context.io.block_on(self.context.footers.get(&file))?,
-            Some((footer, _task)) => {
+            Coming::Ordered => None,
+            Coming::Here => Some(self.context.io.block_on(self.context.footers.get(&file))?),
+            Coming::Asked(footer, _task) => {
                 let ended = || TaskError::Order("the task that fetches a footer ended before it".into());
-                self.context.wait(footer)?.map_err(|_| ended())??
+                Some(self.context.wait(footer)?.map_err(|_| ended())??)
             }
         };
-        self.context.counters.bytes.fetch_add(footer.fetched, Ordering::Relaxed);
+        let metadata = match footer {
+            None => excerpt::decode(piece.footer.clone(), &file.name, piece.row_groups.len())?,
+            Some(footer) => {
+                self.context.counters.bytes.fetch_add(footer.fetched, Ordering::Relaxed);
+                footer.metadata
+            }
+        };
         let file = Arc::new(OpenFile::open(file)?);
-        self.current = Some((file, footer.metadata, piece.row_groups.iter()));
+        let row_groups = piece.row_groups.iter().enumerate();
+        self.current = Some(Current { file, metadata, excerpt, row_groups });
         Ok(true)
     }
 }
 
-fn ask(context: &TaskContext, file: InputFile) -> (oneshot::Receiver<Result<Footer, ScanError>>, Task) {
+fn ask(context: &TaskContext, file: InputFile) -> Coming {
     let (sender, footer) = oneshot::channel();
     let footers = context.footers.clone();
     let task = Task::spawn(&context.io, async move {
         // The task gone means that nobody needs it.
         let _ = sender.send(footers.get(&file).await);
     });
-    (footer, task)
+    Coming::Asked(footer, task)
 }
 
 fn input(piece: &v1::InputPiece) -> Result<InputFile, TaskError> {

@@ -53,7 +53,7 @@ fn read(bytes: Vec<u8>, budget: u64) -> Result<Result<usize, ScanError>, Box<dyn
     };
     let dataset = AddonAggregates::new();
     let mut mapper = dataset.mapper(MAIN_SUMMARY, 4);
-    let group = RowGroup::open(&context, file, metadata, 0, &dataset.tables()[MAIN_SUMMARY])?;
+    let group = RowGroup::open(&context, file, metadata, 0, 0, &dataset.tables()[MAIN_SUMMARY])?;
     let done = group.read(&mut *mapper, &mut |_| Ok(false));
     assert_eq!(context.budget.used(), 0, "what was held is given back");
     Ok(match done {

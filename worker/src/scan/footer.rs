@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use parquet::file::FOOTER_SIZE;
 use parquet::file::metadata::{FooterTail, ParquetMetaData, ParquetMetaDataReader};
@@ -111,11 +112,16 @@ async fn read(file: &InputFile, first: u64) -> Result<Footer, Fault> {
         let there = end.slice(..end.len() - FOOTER_SIZE);
         ([missing, there].concat().into(), start - body_start)
     };
-    // The Thrift parser may panic on hostile bytes; a footer is foreign input.
-    let decoded = std::panic::catch_unwind(|| ParquetMetaDataReader::decode_metadata(&body));
-    let metadata = decoded
-        .map_err(|_| Fault::Corrupt("its footer cannot be decoded".into()))?
-        .map_err(|e| Fault::Corrupt(format!("its footer cannot be decoded: {e}")))?;
+    let metadata = decode(&body)?;
     let fetched = end.len() as u64 + more;
     Ok(Footer { metadata: Arc::new(metadata), bytes: length + tail_size, fetched })
+}
+
+/// Decodes a footer.
+pub(super) fn decode(body: &Bytes) -> Result<ParquetMetaData, Fault> {
+    // The Thrift parser may panic on hostile bytes; a footer is foreign input.
+    let decoded = std::panic::catch_unwind(|| ParquetMetaDataReader::decode_metadata(body));
+    decoded
+        .map_err(|_| Fault::Corrupt("its footer cannot be decoded".into()))?
+        .map_err(|e| Fault::Corrupt(format!("its footer cannot be decoded: {e}")))
 }

@@ -13,6 +13,7 @@ mod columns;
 mod delta;
 mod dictionary;
 mod error;
+pub mod excerpt;
 mod feed;
 mod fetch;
 pub mod footer;
@@ -91,6 +92,9 @@ pub struct RowGroup<'a> {
     context: &'a ScanContext,
     file: Arc<OpenFile>,
     metadata: Arc<ParquetMetaData>,
+    /// Its place in `metadata`.
+    at: usize,
+    /// Its number in the file.
     number: usize,
     table: &'a TableSpec,
     readers: Vec<Reader>,
@@ -104,7 +108,7 @@ pub struct RowGroup<'a> {
 pub type AfterBatch<'a> = dyn FnMut(&mut dyn Mapper) -> Result<bool, ScanError> + 'a;
 
 impl<'a> RowGroup<'a> {
-    /// Opens row group `number` of a file.
+    /// Opens row group `number` of a file, which is the one at `at` in `metadata`.
     ///
     /// # Errors
     /// [`ScanError`], naming file, row group and column.
@@ -112,11 +116,12 @@ impl<'a> RowGroup<'a> {
         context: &'a ScanContext,
         file: Arc<OpenFile>,
         metadata: Arc<ParquetMetaData>,
+        at: usize,
         number: usize,
         table: &'a TableSpec,
     ) -> Result<Self, ScanError> {
         let mut group =
-            RowGroup { context, file, metadata, number, table, readers: vec![], reading: None, ahead: 0 };
+            RowGroup { context, file, metadata, at, number, table, readers: vec![], reading: None, ahead: 0 };
         let mut chunks = vec![];
         for (at, spec) in table.columns.iter().enumerate() {
             chunks.push(group.chunk(spec).map_err(|fault| fault.at(group.place(Some(at))))?);
@@ -162,7 +167,7 @@ impl<'a> RowGroup<'a> {
         let columns = specs.iter().map(|spec| Column::new(spec.kind)).collect();
         let mut batch = Batch { rows: 0, columns };
         let mut selected = Bits::default();
-        let mut left = usize::try_from(self.metadata.row_group(self.number).num_rows()).unwrap_or(0);
+        let mut left = usize::try_from(self.metadata.row_group(self.at).num_rows()).unwrap_or(0);
         while left > 0 {
             if self.context.cancelled.load(Ordering::Relaxed) {
                 return Err(ScanError::Cancelled);
@@ -209,7 +214,7 @@ impl<'a> RowGroup<'a> {
             Lookup::Found(leaf) => leaf,
             Lookup::WrongType(found) => return Fault::corrupt(format!("it is of type {found}")),
         };
-        let row_group = self.metadata.row_group(self.number);
+        let row_group = self.metadata.row_group(self.at);
         let Some(chunk) = row_group.columns().get(leaf.index) else {
             return Fault::corrupt("its row group lacks the column");
         };
@@ -241,7 +246,7 @@ impl<'a> RowGroup<'a> {
     }
 
     fn over(&self, feed: Feed, chunk: &Chunk, kind: ColumnKind) -> Result<Reader, Fault> {
-        let column = self.metadata.row_group(self.number).column(chunk.leaf.index);
+        let column = self.metadata.row_group(self.at).column(chunk.leaf.index);
         let descriptor = column.column_descr_ptr();
         let pages = Pages::new(feed, column, self.context.budget.clone())?;
         Ok(match kind {
