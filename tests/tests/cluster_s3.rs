@@ -1,14 +1,18 @@
 //! A cluster of real processes between two buckets: results, and a leader that is killed before and after each step of
 //! the publish. Its successor finds the journal in a folder or in the store itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use tally_tests::cluster::client::DEADLINE;
 use tally_tests::cluster::nodes::QUICK;
 use tally_tests::cluster::{Cluster, Setup, with_cluster};
+use tally_tests::generated::Generated;
+use tally_tests::http::metrics;
+use tally_tests::output::Place;
 use tally_tests::s3::client::Client;
+use tally_tests::s3::fetched::Needed;
 use tally_tests::s3::proxy::{Fault, Proxy};
 use tally_tests::s3::server::{ADMIN, DATA, Kind, OUT, Server};
 use tally_tests::s3::{check_nothing_left, day_folder, put_case, put_old_output, read_output, submit};
@@ -43,6 +47,31 @@ fn golden_cases_go_from_s3_to_s3_with_the_journal_there() -> Result<()> {
     })
 }
 
+#[test]
+fn workers_fetch_no_footer_that_the_coordinator_fetched() -> Result<()> {
+    let Some(server) = Server::start(Kind::Seaweed)? else { return Ok(()) };
+    let folder = Place::new()?;
+    let day = Generated::new(folder.path(), &["--clients", "30000"])?;
+    server.client(DATA)?.put_tree(&day.root, "day")?;
+    let needed = Needed::of(&day.root)?;
+    let proxy = Proxy::before(server.address())?;
+    with_cluster(setup(proxy.address(), None), |cluster| {
+        let summary = submit(&cluster.client(), "day").run()?.summary()?;
+        assert_eq!((summary.rows, summary.n_clients), (day.totals.rows, day.totals.n_clients));
+        println!("{:?} for {needed:?}", needed.check_ends(&proxy.take())?);
+        // Both sides tell how often they asked.
+        let ok = "tally_object_store_requests_total{service=\"s3\",method=\"GET\",outcome=\"ok\"}";
+        let asked = |page: &BTreeMap<String, f64>| page.get(ok).copied().unwrap_or_default();
+        let mut workers = 0.0;
+        for worker in &cluster.workers {
+            workers += asked(&metrics(worker.http()?)?);
+        }
+        let coordinator = asked(&cluster.metrics()?);
+        ensure!(coordinator > 0.0 && workers > 0.0, "coordinator {coordinator}, workers {workers}");
+        Ok(())
+    })
+}
+
 /// Where the leader is killed, how many such requests go before, and what of the request reaches the store.
 const STEPS: [(&str, &str, usize, Fault); 7] = [
     ("POST", "?uploads", 1, Fault::HoldAnswer),
@@ -50,7 +79,7 @@ const STEPS: [(&str, &str, usize, Fault); 7] = [
     ("PUT", "/commits/", 0, Fault::Hold),
     ("PUT", "/commits/", 0, Fault::HoldAnswer),
     ("POST", "uploadId", 1, Fault::HoldAnswer),
-    ("POST", "?delete", 0, Fault::Hold),
+    ("POST", "?delete", 1, Fault::Hold),
     ("PUT", ".done", 0, Fault::HoldAnswer),
 ];
 

@@ -1,18 +1,17 @@
 //! Days that lie in S3 and go to S3, through a real server: results, bytes, and what befalls requests on their way.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use parquet::file::reader::{FileReader, SerializedFileReader};
 use tally_tests::generated::Generated;
 use tally_tests::golden::{CASES, DATE};
 use tally_tests::output::Place;
 use tally_tests::process::Outcome;
 use tally_tests::process::Tally;
-use tally_tests::s3::proxy::{Exchange, Fault, Proxy};
+use tally_tests::s3::fetched::Needed;
+use tally_tests::s3::proxy::{Fault, Proxy};
 use tally_tests::s3::server::{ADMIN, DATA, Kind, OUT, READER, STRANGER, Server};
-use tally_tests::s3::{check_nothing_left, job, put_case, put_old_output, reach, read_output};
+use tally_tests::s3::{check_nothing_left, day_folder, job, put_case, put_old_output, reach, read_output};
 use tally_tests::table;
 
 #[test]
@@ -38,37 +37,6 @@ fn golden_cases_go_from_s3_to_s3() -> Result<()> {
     Ok(())
 }
 
-/// Bytes of the needed columns and of the footers, going by the files themselves.
-fn needed_bytes(root: &Path) -> Result<(u64, u64)> {
-    let (mut chunks, mut footers) = (0, 0);
-    for (folder, needed) in [
-        (
-            "addons/v2",
-            &["client_id", "addon_id", "foreign_install", "is_system", "user_disabled", "app_disabled"][..],
-        ),
-        (
-            "main_summary/v3",
-            &["client_id", "profile_creation_date", "active_theme.addon_id", "install_day"][..],
-        ),
-    ] {
-        for file in table::data_files(&root.join(folder).join(format!("submission_date_s3={DATE}")))? {
-            let bytes = std::fs::read(&file)?;
-            let length = bytes[bytes.len() - 8..][..4].try_into()?;
-            footers += u64::from(u32::from_le_bytes(length)) + 8;
-            let reader = SerializedFileReader::new(bytes::Bytes::from(bytes))?;
-            for group in reader.metadata().row_groups() {
-                for column in group.columns() {
-                    let path = column.column_path().string();
-                    if needed.iter().any(|name| path == *name || path.ends_with(&format!(".{name}"))) {
-                        chunks += u64::try_from(column.compressed_size())?;
-                    }
-                }
-            }
-        }
-    }
-    Ok((chunks, footers))
-}
-
 #[test]
 fn only_needed_bytes_are_fetched_and_each_once() -> Result<()> {
     let Some(server) = Server::start(Kind::Seaweed)? else { return Ok(()) };
@@ -76,7 +44,7 @@ fn only_needed_bytes_are_fetched_and_each_once() -> Result<()> {
     let place = Place::new()?;
     let day = Generated::new(place.path(), &["--clients", "60000"])?;
     data.put_tree(&day.root, "day")?;
-    let (chunks, footers) = needed_bytes(&day.root)?;
+    let needed = Needed::of(&day.root)?;
     let proxy = Proxy::before(server.address())?;
     for flags in [["--memory-limit", "2GiB"], ["--memory-limit", "256MiB"]] {
         proxy.take();
@@ -84,28 +52,82 @@ fn only_needed_bytes_are_fetched_and_each_once() -> Result<()> {
             job(proxy.address(), ADMIN, "day", &place.spill()).args(flags).args(["--threads", "2"]).run()?;
         let summary = run.summary()?;
         assert_eq!((summary.rows, summary.n_clients), (day.totals.rows, day.totals.n_clients));
-        let of_files =
-            |exchange: &&Exchange| exchange.method == "GET" && exchange.target.contains(".parquet");
         let exchanges = proxy.take();
-        let gets: Vec<&Exchange> = exchanges.iter().filter(of_files).collect();
-        let fetched: u64 = gets.iter().map(|exchange| exchange.received).sum();
-        let most = (chunks + footers) * 103 / 100;
+        let fetched = needed.check(&exchanges)?;
         println!(
-            "{flags:?}: {fetched} bytes in {} GETs ({} requests in all), {chunks} of chunks and {footers} of footers: {:.4}; {:.0} GETs per GiB",
-            gets.len(),
+            "{flags:?}: {fetched:?} ({} requests in all), {} bytes of chunks and {} of footers: {:.4}; {:.0} GETs per GiB",
             exchanges.len(),
-            fetched as f64 / (chunks + footers) as f64,
-            gets.len() as f64 / (fetched as f64 / f64::from(1 << 30)),
+            needed.chunks,
+            needed.footers,
+            fetched.bytes as f64 / (needed.chunks + needed.footers) as f64,
+            fetched.gets as f64 / (fetched.bytes as f64 / f64::from(1 << 30)),
         );
-        assert!(gets.iter().all(|exchange| exchange.range.is_some()), "a whole file was asked for");
-        assert!(
-            fetched >= chunks,
-            "{fetched} bytes are too few for {chunks} of chunks: the proxy did not see all"
-        );
-        assert!(fetched <= most, "{fetched} bytes were fetched, {most} at most may be");
-        assert!(summary.bytes_read <= fetched, "{} bytes are said to be read", summary.bytes_read);
+        assert!(summary.bytes_read <= fetched.bytes, "{} bytes are said to be read", summary.bytes_read);
     }
     assert_eq!(read_output(&out)?.len() as u64, day.totals.rows);
+    Ok(())
+}
+
+/// How many files the day of many files has: `TALLY_MANY_FILES`, else so few that CI has time for them.
+const MANY: usize = 2_000;
+/// Partitions that they lie in.
+const PARTITIONS: usize = 100;
+/// What a process with a limit of 256 MiB may take with them.
+const MANY_FILES_PEAK: u64 = 384 << 20;
+
+#[test]
+fn a_day_of_many_files_is_listed_and_read_in_bounded_memory() -> Result<()> {
+    let Some(server) = Server::start(Kind::Seaweed)? else { return Ok(()) };
+    let many = std::env::var("TALLY_MANY_FILES").ok().map(|files| files.parse()).transpose()?.unwrap_or(MANY);
+    let (data, out) = (server.client(DATA)?, server.client(OUT)?);
+    let case = put_case(&data, "case-05")?;
+    // The same rows again and again change nothing.
+    let day = format!("case-05/addons/v2/submission_date_s3={DATE}");
+    let whole = data.list(&day)?;
+    let file =
+        whole.iter().find(|key| key.ends_with(".parquet") && !key.contains("/.")).context("no file")?;
+    let bytes = data.get(file)?;
+    let copies = (0..many).map(|n| format!("{day}/sample_id={}/copy-{n}.parquet", n % PARTITIONS));
+    data.put_all(copies.collect(), &bytes)?;
+    let place = Place::new()?;
+    let summary = job(server.address(), ADMIN, "case-05", &place.spill())
+        .args(["--memory-limit", "256MiB", "--threads", "2"])
+        .run()?
+        .summary()?;
+    table::compare(&read_output(&out)?, &case.expected_rows()?)?;
+    let plan = summary.stages.first().context("no stage")?;
+    println!(
+        "{many} files: planned in {:.2} s, {:.2} s in all, {} MiB at most",
+        plan.seconds,
+        summary.seconds,
+        summary.peak_memory_bytes >> 20
+    );
+    ensure!(summary.peak_memory_bytes <= MANY_FILES_PEAK, "{} bytes", summary.peak_memory_bytes);
+    Ok(())
+}
+
+#[test]
+fn the_order_of_a_listing_changes_nothing() -> Result<()> {
+    let Some(server) = Server::start(Kind::Seaweed)? else { return Ok(()) };
+    let (data, out) = (server.client(DATA)?, server.client(OUT)?);
+    let (place, folder) = (Place::new()?, Place::new()?);
+    let day = Generated::new(folder.path(), &["--clients", "3000"])?;
+    data.put_tree(&day.root, "day")?;
+    let proxy = Proxy::before(server.address())?;
+    let mut made = vec![];
+    for reversed in [false, true] {
+        if reversed {
+            proxy.break_next("GET", "list-type", 0, 1000, Fault::Reverse);
+        }
+        let run = job(proxy.address(), ADMIN, "day", &place.spill()).args(["--target-file-size", "100KB"]);
+        let summary = run.run()?.summary()?;
+        assert_eq!(summary.rows, day.totals.rows);
+        let files = out.list(&day_folder())?;
+        ensure!(files.len() as u64 == summary.files, "{files:?}");
+        made.push(files.iter().map(|key| out.get(key)).collect::<Result<Vec<_>>>()?);
+    }
+    ensure!(made[0].len() > 1, "there is one file only");
+    ensure!(made[0] == made[1], "the files differ");
     Ok(())
 }
 

@@ -98,7 +98,7 @@ fn log_of(places: &Places) -> CommitLog {
 
 impl Objects {
     /// Makes a job's staging: carries out what was decided before, gives up what an earlier leader
-    /// began for the job, and finds out whether records can be written there at all.
+    /// began for the job, and finds out whether objects can be written and removed there at all.
     ///
     /// # Errors
     /// [`PublishError`].
@@ -125,7 +125,12 @@ impl Objects {
         };
         give_up_all(&objects.bucket, &objects.records, epoch).await?;
         let mark = objects.record("job");
-        objects.put(&mark, &serde_json::json!({ "job": job.as_str(), "epoch": epoch })).await?;
+        let record = serde_json::json!({ "job": job.as_str(), "epoch": epoch });
+        objects.put(&mark, &record).await?;
+        // Found out now, a right that lacks leaves the old day alone.
+        let removed = objects.bucket.objects.delete(&mark).await;
+        removed.map_err(objects.failed(&mark, "the output's objects cannot be removed"))?;
+        objects.put(&mark, &record).await?;
         Ok(objects)
     }
 

@@ -18,6 +18,9 @@ use tokio::runtime::Runtime;
 /// The region that all tests sign for.
 pub const REGION: &str = "us-east-1";
 
+/// Objects put at a time.
+const CONCURRENT: usize = 8;
+
 /// An access key and its secret.
 #[derive(Clone, Copy, Debug)]
 pub struct Keys {
@@ -95,6 +98,16 @@ impl Client {
     pub fn put(&self, key: &str, bytes: Vec<u8>) -> Result<()> {
         self.runtime.block_on(self.store.put(&Key::parse(key)?, bytes.into()))?;
         Ok(())
+    }
+
+    /// Puts the same bytes under all keys.
+    pub fn put_all(&self, keys: Vec<String>, bytes: &[u8]) -> Result<()> {
+        let bytes = bytes::Bytes::copy_from_slice(bytes);
+        let put = keys.into_iter().map(|key| {
+            let (store, bytes) = (Arc::clone(&self.store), bytes.clone());
+            async move { Ok::<_, anyhow::Error>(store.put(&Key::parse(&key)?, bytes.into()).await.map(drop)?) }
+        });
+        self.runtime.block_on(futures::stream::iter(put).buffer_unordered(CONCURRENT).try_collect())
     }
 
     /// Gets an object.

@@ -2,6 +2,7 @@
 //! and looks at what lies there, a proxy that counts, delays and breaks requests, and jobs from a bucket to a bucket.
 
 pub mod client;
+pub mod fetched;
 mod http;
 pub mod proxy;
 pub mod server;
@@ -29,11 +30,16 @@ pub fn day_folder() -> String {
 
 /// `tally run` over the day under `folder` of the bucket [`DATA`] into the bucket [`OUT`], both reached at `endpoint`.
 pub fn job(endpoint: SocketAddr, keys: Keys, folder: &str, spill: &Path) -> Tally {
+    reach(bare_job(folder, spill), endpoint, keys)
+}
+
+/// The same, which is told neither where the store is nor with which keys it is reached.
+pub fn bare_job(folder: &str, spill: &Path) -> Tally {
     let url = |table: &str| format!("s3://{DATA}/{folder}/{table}");
     let job =
         Tally::new("run").args(["--addons", &url("addons/v2"), "--main-summary", &url("main_summary/v3")]);
     let job = job.args(["--output", &output_url(), "--date", DATE, "--output-format", "json"]);
-    reach(job.args(["--spill-dir"]).args([spill]), endpoint, keys)
+    job.args(["--spill-dir"]).args([spill])
 }
 
 /// `tally submit` of the same job to a cluster.

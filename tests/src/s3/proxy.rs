@@ -54,6 +54,8 @@ pub enum Fault {
     CutAnswer(usize),
     /// The store does it, and its answer is lost.
     LoseAnswer,
+    /// What a listing names comes in the opposite order.
+    Reverse,
     /// The request goes on after a pause, and its answer comes in small pieces, with as long a pause before each.
     Slow(Duration),
     /// The request waits here until the proxy lets it go.
@@ -271,7 +273,10 @@ async fn forward(
         }
     };
     let empty = exchange.method == "HEAD" || matches!(answer.status(), 204 | 304);
-    let body = answer.body(server, empty).await?;
+    let mut body = answer.body(server, empty).await?;
+    if let Some(Fault::Reverse) = fault {
+        body = reversed(&body);
+    }
     (exchange.status, exchange.received) = (answer.status(), body.len() as u64);
     let ends =
         |head: &Head| head.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
@@ -297,6 +302,17 @@ async fn forward(
     }
     client.flush().await?;
     Ok(!ends(head) && !ends(&answer))
+}
+
+/// A page of a listing with its objects in the opposite order; as many bytes as before.
+fn reversed(body: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(body);
+    let (start, end) = ("<Contents>", "</Contents>");
+    let (Some(from), Some(to)) = (text.find(start), text.rfind(end)) else { return body.to_vec() };
+    let to = to + end.len();
+    let mut objects: Vec<&str> = text[from..to].split_inclusive(end).collect();
+    objects.reverse();
+    format!("{}{}{}", &text[..from], objects.concat(), &text[to..]).into_bytes()
 }
 
 async fn refuse(

@@ -12,6 +12,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::client::{Client, Keys};
+use crate::certs::Signed;
 use crate::process::strict;
 use crate::python::beside_python;
 use crate::wait::wait_for;
@@ -31,6 +32,8 @@ pub const OUT: &str = "out";
 pub const ADMIN: Keys = Keys { id: "tally-admin", secret: "tally-admin-secret" };
 /// May list and read [`DATA`], and nothing else.
 pub const READER: Keys = Keys { id: "tally-reader", secret: "tally-reader-secret" };
+/// May read [`DATA`], and not list it.
+pub const LISTLESS: Keys = Keys { id: "tally-listless", secret: "tally-listless-secret" };
 /// Whom the server does not know.
 pub const STRANGER: Keys = Keys { id: "tally-stranger", secret: "tally-stranger-secret" };
 
@@ -50,6 +53,8 @@ pub struct Server {
     bin: PathBuf,
     dir: TempDir,
     port: u16,
+    /// What it shows over TLS, and on which port.
+    tls: Option<(Signed, u16)>,
     child: Option<Child>,
 }
 
@@ -62,6 +67,21 @@ impl Server {
     /// # Panics
     /// When it is not there and `TALLY_TESTS_STRICT` is 1.
     pub fn start(kind: Kind) -> Result<Option<Self>> {
+        Self::start_with(kind, None)
+    }
+
+    /// Starts SeaweedFS, which listens for TLS, too.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    ///
+    /// # Panics
+    /// As [`Server::start`].
+    pub fn start_tls(signed: &Signed) -> Result<Option<Self>> {
+        Self::start_with(Kind::Seaweed, Some((signed.clone(), 0)))
+    }
+
+    fn start_with(kind: Kind, tls: Option<(Signed, u16)>) -> Result<Option<Self>> {
         let name = match kind {
             Kind::Seaweed => "weed",
             Kind::Moto => "moto_server",
@@ -72,7 +92,7 @@ impl Server {
             eprintln!("skipped: {reason}");
             return Ok(None);
         };
-        let mut server = Self { kind, bin, dir: TempDir::with_prefix("s3-")?, port: 0, child: None };
+        let mut server = Self { kind, bin, dir: TempDir::with_prefix("s3-")?, port: 0, tls, child: None };
         for _ in 1..TRIES {
             match server.run() {
                 Err(_) if server.log().to_lowercase().contains("address already in use") => {}
@@ -85,6 +105,15 @@ impl Server {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// Where it listens for TLS.
+    ///
+    /// # Panics
+    /// It was not started so.
+    pub fn tls_address(&self) -> SocketAddr {
+        let (_, port) = self.tls.as_ref().expect("a server with TLS");
+        (Ipv4Addr::LOCALHOST, *port).into()
     }
 
     /// A client with all rights.
@@ -114,7 +143,7 @@ impl Server {
     fn spawn(&mut self) -> Result<()> {
         let log = File::create(self.dir.path().join("log"))?;
         let mut command = Command::new(&self.bin);
-        let ports = free_ports::<4>()?;
+        let ports = free_ports::<5>()?;
         self.port = ports[0];
         match self.kind {
             Kind::Moto => {
@@ -123,7 +152,14 @@ impl Server {
             Kind::Seaweed => {
                 let config = self.dir.path().join("s3.json");
                 std::fs::write(&config, identities())?;
-                seaweed(&mut command, self.dir.path(), &config, ports);
+                let [plain @ .., sealed] = ports;
+                seaweed(&mut command, self.dir.path(), &config, plain);
+                if let Some((signed, port)) = &mut self.tls {
+                    *port = sealed;
+                    command.arg(format!("-s3.port.https={sealed}"));
+                    command.arg(format!("-s3.cert.file={}", signed.cert.display()));
+                    command.arg(format!("-s3.key.file={}", signed.key.display()));
+                }
             }
         }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -177,8 +213,12 @@ fn identities() -> String {
     };
     let reads = [format!("Read:{DATA}"), format!("List:{DATA}")];
     let reads: Vec<&str> = reads.iter().map(String::as_str).collect();
-    json!({ "identities": [identity(ADMIN, &["Admin", "Read", "Write", "List", "Tagging"]), identity(READER, &reads)] })
-        .to_string()
+    json!({ "identities": [
+        identity(ADMIN, &["Admin", "Read", "Write", "List", "Tagging"]),
+        identity(READER, &reads),
+        identity(LISTLESS, &reads[..1]),
+    ] })
+    .to_string()
 }
 
 fn seaweed(command: &mut Command, dir: &Path, config: &Path, [s3, master, volume, filer]: [u16; 4]) {
