@@ -43,6 +43,16 @@ fn golden_cases_go_from_s3_to_s3_with_the_journal_there() -> Result<()> {
             table::compare(&read_output(&out)?, &case.expected_rows()?).context(name)?;
             check_nothing_left(&out).context(name)?;
         }
+        let journal = out.list("state")?;
+        ensure!(!journal.is_empty(), "there is no journal");
+        for key in journal {
+            let record = String::from_utf8_lossy(&out.get(&key)?).into_owned();
+            ensure!(!record.contains(ADMIN.secret), "a secret in {key}");
+        }
+        let nodes = cluster.coordinators.iter().map(|node| &node.process);
+        for process in nodes.chain(cluster.workers.iter().map(|node| &node.process)) {
+            ensure!(!process.said().contains(ADMIN.secret), "a secret is logged: {}", process.said());
+        }
         Ok(())
     })
 }

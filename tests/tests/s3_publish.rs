@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use tally_tests::golden::{Case, DATE};
 use tally_tests::output::Place;
 use tally_tests::process::Tally;
@@ -203,4 +204,35 @@ fn a_job_that_fails_or_is_interrupted_leaves_nothing() -> Result<()> {
     scene.proxy.heal();
     assert_eq!(scene.out.list(&day_folder())?, old);
     check_nothing_left(&scene.out).context(DATE)
+}
+
+#[test]
+fn the_record_of_a_publish_is_the_days_manifest() -> Result<()> {
+    let Some(scene) = Scene::new()? else { return Ok(()) };
+    let summary = scene.job().run()?.summary()?;
+    let commits = scene.out.list(&format!("agg/.v1.tally-staging/submission_date_s3={DATE}/commits"))?;
+    let record: Value = serde_json::from_slice(&scene.out.get(commits.first().context("no record")?)?)?;
+    let manifest = &record["manifest"];
+    assert_eq!(manifest["job"], summary.job_id.as_str());
+    assert_eq!(manifest["rows"], summary.rows);
+    assert!(manifest["version"].is_string(), "{manifest}");
+    let list = |name: &str| manifest[name].as_array().cloned().context("no list");
+    let data = scene.server.client(DATA)?;
+    let inputs = list("inputs")?;
+    assert!(!inputs.is_empty());
+    for input in inputs {
+        let url = input["url"].as_str().context("no URL")?;
+        let key = url.strip_prefix(&format!("s3://{DATA}/")).context("another bucket")?;
+        assert_eq!(input["bytes"], data.get(key)?.len());
+        assert!(input["etag"].as_str().is_some_and(|etag| !etag.is_empty()), "{input}");
+    }
+    let files = list("files")?;
+    assert_eq!(files.len() as u64, summary.files);
+    assert_eq!(files.iter().filter_map(|file| file["rows"].as_u64()).sum::<u64>(), summary.rows);
+    for file in files {
+        let bytes = scene.out.get(file["key"].as_str().context("no key")?)?;
+        assert_eq!(file["bytes"], bytes.len());
+        assert_eq!(file["crc32"], crc32fast::hash(&bytes));
+    }
+    Ok(())
 }
