@@ -68,7 +68,12 @@ fn workers_fetch_no_footer_that_the_coordinator_fetched() -> Result<()> {
     with_cluster(setup(proxy.address(), None), |cluster| {
         let summary = submit(&cluster.client(), "day").run()?.summary()?;
         assert_eq!((summary.rows, summary.n_clients), (day.totals.rows, day.totals.n_clients));
-        println!("{:?} for {needed:?}", needed.check_ends(&proxy.take())?);
+        println!(
+            "{:?} for {} of chunks and {} of footers",
+            needed.check_ends(&proxy.take())?,
+            needed.chunks,
+            needed.footers
+        );
         // Both sides tell how often they asked.
         let ok = "tally_object_store_requests_total{service=\"s3\",method=\"GET\",outcome=\"ok\"}";
         let asked = |page: &BTreeMap<String, f64>| page.get(ok).copied().unwrap_or_default();

@@ -90,20 +90,22 @@ async fn hand_out(
     chunks: Vec<(Range<u64>, Departures)>,
 ) {
     while let Some((request, bytes)) = got.next().await {
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            Err(fault) => {
+                // Chunks are not decoded in the order of the file: all must hear of it. One that is whole has
+                // no room for it, and needs none.
+                for (_, sender) in &chunks {
+                    let _ = sender.try_send(Err(fault.again()));
+                }
+                return;
+            }
+        };
         for (chunk, sender) in &chunks {
             let Some(part) = overlap(&request, chunk) else { continue };
-            let part = match &bytes {
-                Ok(bytes) => {
-                    let (from, to) = (part.start - request.start, part.end - request.start);
-                    Ok(bytes.slice(from as usize..to as usize))
-                }
-                Err(fault) => Err(fault.again()),
-            };
+            let (from, to) = (part.start - request.start, part.end - request.start);
             // A chunk whose reader is gone needs nothing.
-            let _ = sender.send(part).await;
-        }
-        if bytes.is_err() {
-            return;
+            let _ = sender.send(Ok(bytes.slice(from as usize..to as usize))).await;
         }
     }
 }
@@ -204,5 +206,22 @@ mod tests {
         drop(fetch);
         assert_eq!(budget.used(), 0);
         assert!(start(runtime.handle(), &file, &chunks, &Budget::new(1000)).is_none());
+    }
+
+    #[test]
+    fn a_request_that_fails_is_told_to_all_chunks() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let path = Path::from("x");
+        runtime.block_on(store.put(&path, vec![0; 1000].into())).unwrap();
+        let mut file = runtime.block_on(InputFile::head(store, path, "mem://x".into())).unwrap();
+        file.etag = Some("another".into());
+        let budget = Budget::new(10_000);
+        let (_fetch, arrivals) =
+            start(runtime.handle(), &file, &[0..10, 500..510, 990..1000], &budget).unwrap();
+        for mut arrivals in arrivals {
+            let fault = arrivals.blocking_recv().unwrap().unwrap_err();
+            assert!(matches!(fault, Fault::Changed(_)), "{fault:?}");
+        }
     }
 }
