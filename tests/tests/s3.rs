@@ -119,7 +119,7 @@ fn the_order_of_a_listing_changes_nothing() -> Result<()> {
         if reversed {
             proxy.break_next("GET", "list-type", 0, 1000, Fault::Reverse);
         }
-        let run = job(proxy.address(), ADMIN, "day", &place.spill()).args(["--target-file-size", "100KB"]);
+        let run = job(proxy.address(), ADMIN, "day", &place.spill()).args(["--target-file-size", "20KB"]);
         let summary = run.run()?.summary()?;
         assert_eq!(summary.rows, day.totals.rows);
         let files = out.list(&day_folder())?;

@@ -69,10 +69,11 @@ pub(super) fn s3(bucket: &str) -> Result<AmazonS3, String> {
         Key::WebIdentityTokenFile,
         Key::ContainerCredentialsRelativeUri,
         Key::ContainerCredentialsFullUri,
-        Key::SkipSignature,
     ];
+    // This one always has a value.
+    let unsigned = builder.get_config_value(&Key::SkipSignature).is_some_and(|value| value == "true");
     let profile = profile::read()?;
-    if let (Some((id, secret)), false) = (&profile.keys, given(&builder, &elsewhere)) {
+    if let (Some((id, secret)), false) = (&profile.keys, unsigned || given(&builder, &elsewhere)) {
         builder = builder.with_access_key_id(id).with_secret_access_key(secret);
         if let Some(token) = &profile.token {
             builder = builder.with_token(token);
