@@ -98,7 +98,7 @@ impl JobSpec {
             if !url.contains("://") && !Path::new(url).is_absolute() {
                 return Err(format!("{url:?} is no absolute path and no URL"));
             }
-            Ok(urls::local_path(url).map_err(|e| e.to_string())?.display().to_string())
+            urls::place(url).map_err(|e| e.to_string())
         };
         let mut spec = JobSpec {
             id: new_id(&asked.date).map_err(|e| e.to_string())?,
@@ -137,8 +137,8 @@ impl JobSpec {
     /// A sentence that names both places.
     pub fn check_places(&self) -> Result<(), String> {
         let day = |url: &str| {
-            let root = urls::local_path(url).map_err(|e| e.to_string())?;
-            Ok::<_, String>(root.join(date_folder(&self.date)))
+            let root = urls::place(url).map_err(|e| e.to_string())?;
+            Ok::<_, String>(Path::new(&root).join(date_folder(&self.date)))
         };
         let output = day(&self.output)?;
         for input in &self.inputs {

@@ -14,8 +14,14 @@
 //!
 //! Tasks write under one name each attempt; only the winners' files are taken into the day that is
 //! exchanged, so that a late loser writes nowhere that counts.
+//!
+//! In object stores (`objects`) tasks fill uploads in parts, which only the publish completes, by one
+//! record (`commit_log`). `stage` is either of the two, as the driver sees it.
 
+pub mod commit_log;
 mod folder;
+pub mod objects;
+pub mod stage;
 
 use std::fs::{self, File};
 use std::io;
@@ -49,6 +55,16 @@ pub enum PublishError {
         what: &'static str,
         /// What the system said.
         source: io::Error,
+    },
+    /// An object store.
+    #[error("{url}: {what}: {reason}")]
+    Store {
+        /// Where.
+        url: String,
+        /// What was tried.
+        what: &'static str,
+        /// What the store said.
+        reason: String,
     },
 }
 

@@ -134,6 +134,11 @@ impl Results {
         groups
     }
 
+    /// What a write attempt reported.
+    pub fn written(&self, attempt: &AttemptId) -> Option<&v1::WriteResult> {
+        self.write.get(attempt)
+    }
+
     /// What a stage's winners reported.
     pub fn amount(&self, stage: u32, winners: &[Winner]) -> Amount {
         let mut sum = Amount::default();

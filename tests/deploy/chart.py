@@ -57,6 +57,13 @@ TOGGLES = {
     "claim": {"storage": {"existingClaim": "", "claim": {"create": True, "storageClass": "nfs"}}},
     "hostPath": {"storage": {"existingClaim": "", "volume": {"hostPath": {"path": "/srv"}}, "mountPath": "/mnt/t"}},
     "csi": {"storage": {"existingClaim": "", "volume": {"csi": {"driver": "d", "volumeAttributes": {"a": "b"}}}}},
+    "object store": {
+        "storage": {"existingClaim": ""},
+        "coordinator": {"stateDir": "gs://bucket/tally"},
+        "objectStore": {"credentialsSecret": "keys", "region": "us-east-1", "endpoint": "https://s3.example.org",
+                        "caSecret": {"name": "ca"}},
+    },
+    "both": {"objectStore": {"endpoint": "http://s3:8333"}},
     "consul": CONSUL,
     "two coordinators": merged(CONSUL, {"coordinator": {"replicas": 2}}),
     "consul by tls": {

@@ -11,11 +11,13 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import urllib.request
 
 import yaml
 
 from chart import BIN, TOP
 from listening import processes
+from processes import wait_for
 from test_objects import flags
 
 LOCAL = TOP / "deploy" / "local"
@@ -23,11 +25,11 @@ COMPOSE = yaml.safe_load((TOP / "deploy" / "compose" / "compose.yaml").read_text
 SERVICES = COMPOSE["services"]
 
 
-def free():
+def free(low=20000, high=25000):
     """A port that nobody has, out of those that the system gives to no connection by itself."""
     while True:
         with socket.socket() as found, contextlib.suppress(OSError):
-            found.bind(("127.0.0.1", random.randrange(15000, 30000)))
+            found.bind(("127.0.0.1", random.randrange(low, high)))
             return found.getsockname()[1]
 
 
@@ -103,39 +105,101 @@ class Compose(unittest.TestCase):
 
     def test_its_commands_make_a_cluster(self):
         """Each service's command as a process, with this machine's ports and folders for those of containers."""
-        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as ends:
-            ports = {}
-
-            def here(found):
-                key = found[0]
-                if key not in ports:
-                    ports[key] = free()
-                return f"127.0.0.1:{ports[key]}"
-
-            def translate(name, text):
-                # A container's own port is known to others by its name.
-                text = text.replace("0.0.0.0:9090", "127.0.0.1:0").replace("0.0.0.0:", f"{name}:")
-                text = re.sub(r"(consul|coordinator-\d|worker-\d):\d+", here, text)
-                return text.replace("=/data", f"={folder}").replace("=/spill", f"={folder}/{name}")
-
-            def start(name, command):
-                log = ends.enter_context(open(f"{folder}/{name}.log", "w"))
-                process = subprocess.Popen(command, stdout=log, stderr=log, env={"PATH": os.environ["PATH"]})
-                ends.callback(process.wait)
-                ends.callback(process.terminate)
-
-            http = here(re.match("consul:8500", "consul:8500")).split(":")[1]
-            start("consul", [os.environ["CONSUL_BIN"], "agent", "-dev", "-bind=127.0.0.1", "-client=127.0.0.1",
-                             f"-http-port={http}", "-dns-port=-1", "-grpc-port=-1", f"-server-port={free()}",
-                             f"-serf-lan-port={free()}", f"-serf-wan-port={free()}"])
+        with tempfile.TemporaryDirectory() as folder, Processes(folder) as running:
+            running.start_consul()
+            running.start_store()
             for name, service in self.own().items():
                 program = service.get("entrypoint", ["/usr/bin/tally"])[0].replace("/usr/bin", str(BIN))
-                start(name, [program, *(translate(name, arg) for arg in service["command"])])
-            coordinators = SERVICES["tally"]["environment"]["TALLY_COORDINATOR"]
-            done = subprocess.run(
-                [BIN / "tally", "demo", "--cluster", f"--dir={folder}/demo", "--clients=2000", "--connect-timeout=60s"],
-                capture_output=True, text=True, timeout=240,
-                env={"PATH": os.environ["PATH"], "TALLY_COORDINATOR": translate("tally", coordinators)})
-            said = "".join(f"--- {log}\n{log.read_text()}" for log in pathlib.Path(folder).glob("*.log"))
-            self.assertEqual(done.returncode, 0, done.stdout + done.stderr + said)
+                running.start(name, [program, *service["command"]], service["environment"])
+            service = SERVICES["tally"]
+            done = running.run([BIN / "tally", "demo", "--cluster", "--dir=/data/demo", "--clients=2000",
+                                "--connect-timeout=60s"], service["environment"])
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr + running.said())
             self.assertIn("As the generator's totals say it must be", done.stdout)
+            # The journal is where the commands say, and nowhere else.
+            self.assertEqual([path.name for path in (pathlib.Path(folder) / "data").iterdir()], ["demo"])
+
+
+class Processes:
+    """The services as processes, until the end of a `with`."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.ports = {}
+        self.ends = contextlib.ExitStack()
+        os.mkdir(f"{folder}/data")
+        os.mkdir(f"{folder}/store")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.ends.close()
+
+    def port(self, name, number):
+        if (name, number) not in self.ports:
+            # Beside each of its ports a SeaweedFS opens one that is 10,000 higher.
+            self.ports[name, number] = free(15000, 20000) if name == "s3" else free()
+        return self.ports[name, number]
+
+    def translate(self, name, text):
+        """A service's words here: everybody's own port is known to others by its name."""
+        text = str(text).replace("0.0.0.0:9090", "127.0.0.1:0").replace("0.0.0.0:", f"{name}:")
+        text = re.sub(r"\b(consul|s3|coordinator-\d|worker-\d):(\d+)",
+                      lambda found: f"127.0.0.1:{self.port(found[1], found[2])}", text)
+        text = re.sub(r"^(-[\w.]+\.port)=(\d+)$", lambda found: f"{found[1]}={self.port(name, found[2])}", text)
+        text = text.replace("-ip=s3", "-ip=127.0.0.1").replace("=0.0.0.0", "=127.0.0.1")
+        return re.sub(r"=/(data|store)\b", f"={self.folder}/\\1", text).replace("=/spill", f"={self.folder}/{name}")
+
+    def environment(self, variables):
+        # SeaweedFS is where Python's packages put it.
+        path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
+        return {"PATH": path, "HOME": self.folder} | {key: self.translate("", value) for key, value in variables.items()}
+
+    def start(self, name, command, variables):
+        log = self.ends.enter_context(open(f"{self.folder}/{name}.log", "w"))
+        words = [self.translate(name, word) for word in command]
+        process = subprocess.Popen(words, stdout=log, stderr=log, env=self.environment(variables))
+
+        def end():
+            process.terminate()
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+        self.ends.callback(end)
+
+    def run(self, command, variables):
+        words = [self.translate("", word) for word in command]
+        return subprocess.run(words, capture_output=True, text=True, timeout=240, env=self.environment(variables))
+
+    def said(self):
+        return "".join(f"--- {log}\n{log.read_text()[-3000:]}" for log in pathlib.Path(self.folder).glob("*.log"))
+
+    def start_consul(self):
+        self.start("consul", [
+            os.environ["CONSUL_BIN"], "agent", "-dev", "-bind=127.0.0.1", "-client=127.0.0.1",
+            f"-http-port={self.port('consul', '8500')}", "-dns-port=-1", "-grpc-port=-1", f"-server-port={free()}",
+            f"-serf-lan-port={free()}", f"-serf-wan-port={free()}"], {})
+
+    def start_store(self):
+        service, bucket = SERVICES["s3"], SERVICES["bucket"]
+        # Two ports of newer versions that nobody needs.
+        more = ["-s3.port.iceberg=0", "-s3.port.lance=0"]
+        self.start("s3", ["weed", *service["command"], *more], service["environment"])
+        [status] = [word for word in service["healthcheck"]["test"] if word.startswith("http://")]
+
+        def healthy():
+            with contextlib.suppress(OSError):
+                with urllib.request.urlopen(self.translate("", status), timeout=5):
+                    return True
+
+        def made():
+            done = self.run([*bucket["entrypoint"], *bucket["command"]], service["environment"])
+            listed = self.run(["sh", "-c", "echo s3.bucket.list | weed shell -master=s3:9333"], service["environment"])
+            return True if done.returncode == 0 and "telemetry" in listed.stdout else None
+
+        wait_for("the S3 server", healthy)
+        wait_for("the bucket", made)

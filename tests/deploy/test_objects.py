@@ -209,6 +209,19 @@ class Rendered(unittest.TestCase):
             for key in ("consul-token-file", "consul-ca-file", "consul-cert", "consul-key"):
                 self.assertIn(str(pathlib.PurePosixPath(told[key]).parent), mounts, key)
 
+    def test_everything_in_an_object_store_needs_no_volume(self):
+        found = objects(TOGGLES["object store"])
+        self.assertEqual(of_kind(found, "PersistentVolumeClaim"), [])
+        for component in ("coordinator", "worker"):
+            spec = one(found, "Deployment", f"-{component}")["spec"]["template"]["spec"]
+            [container] = spec["containers"]
+            self.assertNotIn("data", [volume["name"] for volume in spec["volumes"]])
+            self.assertEqual(container["envFrom"], [{"secretRef": {"name": "keys"}}])
+            env = {each["name"]: each.get("value") for each in container["env"]}
+            self.assertEqual((env["AWS_REGION"], env["AWS_ENDPOINT_URL"]), ("us-east-1", "https://s3.example.org"))
+            mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
+            self.assertIn(str(pathlib.PurePosixPath(env["AWS_CA_BUNDLE"]).parent), mounts)
+
     def test_tls_is_told_to_all_who_speak_it(self):
         secrets = {"coordinator": "c-tls", "worker": "w-tls", "operator": "o-tls"}
         made = {role: f"{FULL}-{role}-tls" for role in (*secrets, "reader")}
@@ -275,7 +288,7 @@ class Rendered(unittest.TestCase):
             state = settings(found, "coordinator.toml")["state-dir"]
             mounts = {mount["name"]: mount["mountPath"]
                       for mount in deployment["template"]["spec"]["containers"][0]["volumeMounts"]}
-            self.assertTrue(state.startswith(mounts["data"] + "/"), state)
+            self.assertTrue("://" in state or state.startswith(mounts["data"] + "/"), state)
             consul = bool(values.get("consul", {}).get("url"))
             self.assertEqual(deployment["strategy"]["type"], "RollingUpdate" if consul else "Recreate")
 
@@ -310,6 +323,7 @@ class Rendered(unittest.TestCase):
                 (merged(MINIMAL, {"schedule": SCHEDULE, "networkPolicy": {"enabled": False}}),
                  ["helm test day", "day-tally-daily", "--addons /data/addons/v2", "WARNING: networkPolicy.enabled"]),
                 (merged(MINIMAL, {"autoscaling": {"mode": "keda"}}), ["and 0 to 10 workers", "WARNING: this cluster does not"]),
+                ({"coordinator": {"stateDir": "s3://b/t"}}, ["--addons s3://BUCKET/addons/v2"]),
             ):
                 for program in HELMS:
                     code, out, err = helm(program, "template", "day", str(chart), "--show-only", "templates/notes.yaml",

@@ -5,6 +5,7 @@
 //! hide in its own check.
 
 pub mod autoscaler;
+pub mod azurite;
 pub mod certs;
 pub mod cluster;
 pub mod columns;
@@ -20,6 +21,7 @@ pub mod process;
 pub mod python;
 pub mod random;
 pub mod rows;
+pub mod s3;
 pub mod scene;
 pub mod scratch;
 mod shred;

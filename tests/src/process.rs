@@ -135,8 +135,12 @@ impl Tally {
 
 /// Takes from a command's environment what would change the defaults of the programs under test.
 pub fn clean(command: &mut Command) {
-    let ours =
-        |name: &OsStr| name.to_string_lossy().starts_with("TALLY_") || name == "date" || name == "bucket";
+    let ours = |name: &OsStr| {
+        let name = name.to_string_lossy();
+        ["TALLY_", "AWS_", "AZURE_", "AZURITE_", "GOOGLE_"].iter().any(|ours| name.starts_with(ours))
+            || name == "date"
+            || name == "bucket"
+    };
     for (name, _) in std::env::vars_os().filter(|(name, _)| ours(name)) {
         command.env_remove(name);
     }

@@ -167,16 +167,18 @@ impl Scene {
         let mut writer = must(ArrowWriter::try_new(&mut bytes, table.schema(), Some(properties)));
         must(writer.write(table));
         must(writer.close());
-        let runtime = must(tokio::runtime::Builder::new_multi_thread().worker_threads(1).build());
+        let runtime =
+            must(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build());
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let path = Path::from("part-0.parquet");
         must(runtime.block_on(store.put(&path, bytes.into())));
         let file = must(runtime.block_on(InputFile::head(store, path, "part-0.parquet".into())));
-        let (metadata, _) = must(runtime.block_on(Footers::new(1 << 20).get(&file)));
+        let metadata = must(runtime.block_on(Footers::new(1 << 20).get(&file))).metadata;
         assert_eq!(metadata.num_row_groups(), 1);
         let context = ScanContext {
             io: runtime.handle().clone(),
             window: 1 << 20,
+            whole: 0,
             budget: Budget::new(256 << 20),
             cancelled: Arc::default(),
             counters: Arc::default(),
@@ -190,7 +192,7 @@ impl Scene {
     fn scan(&self, table: &TableSpec, mapper: &mut dyn Mapper) {
         let _inside = self.runtime.enter();
         let (file, metadata) = (self.file.clone(), self.metadata.clone());
-        let group = must(RowGroup::open(&self.context, file, metadata, 0, table));
+        let group = must(RowGroup::open(&self.context, file, metadata, 0, 0, table));
         must(group.read(mapper, &mut |_| Ok(false)));
     }
 }

@@ -5,11 +5,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tally_proto::convert::required;
 use tally_proto::{AttemptId, JobId, WorkerId, v1};
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 
 use crate::budget::Budget;
 use crate::error::TaskError;
@@ -19,6 +21,9 @@ use crate::scan::footer::Footers;
 use crate::scan::{ScanContext, ScanCounters};
 use crate::store::Store;
 use crate::texts::JobTexts;
+
+/// How often a wait looks whether the task was told to stop.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The numbering of strings of each job that a worker knows.
 pub(crate) type Texts = Mutex<HashMap<JobId, Arc<JobTexts>>>;
@@ -53,6 +58,7 @@ impl TaskContext {
         ScanContext {
             io: self.io.clone(),
             window: self.shares.window,
+            whole: self.shares.whole,
             budget: self.budget.clone(),
             cancelled: self.reading.cancelled.clone(),
             counters: self.counters.clone(),
@@ -65,6 +71,22 @@ impl TaskContext {
     /// [`TaskError::Cancelled`] once the task is told to stop.
     pub fn check_cancelled(&self) -> Result<(), TaskError> {
         self.reading.check_cancelled()
+    }
+
+    /// Waits for something to arrive, unless the task is told to stop.
+    ///
+    /// # Errors
+    /// [`TaskError::Cancelled`].
+    pub(crate) fn wait<T>(&self, work: impl Future<Output = T>) -> Result<T, TaskError> {
+        self.io.block_on(async {
+            tokio::pin!(work);
+            loop {
+                if let Ok(done) = timeout(LOOK, &mut work).await {
+                    return Ok(done);
+                }
+                self.check_cancelled()?;
+            }
+        })
     }
 
     /// The strings of a job in this process.

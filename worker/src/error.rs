@@ -35,6 +35,14 @@ pub enum TaskError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Uploading a part file.
+    #[error("{url}: a part cannot be uploaded: {what}")]
+    Upload {
+        /// The object.
+        url: String,
+        /// What the store said.
+        what: String,
+    },
     /// The budget has no room for what cannot be made smaller.
     #[error("{what} need {bytes} bytes more than --memory-limit leaves; raise it")]
     Memory {
@@ -106,6 +114,7 @@ impl From<TaskError> for Failure {
             | TaskError::Encode(_)
             | TaskError::Share { .. }
             | TaskError::Busy { .. }
+            | TaskError::Upload { .. }
             | TaskError::Write { .. } => Failure::Retryable { reason },
             TaskError::Scan(_) | TaskError::Dataset(_) | TaskError::Order(_) | TaskError::Memory { .. } => {
                 Failure::Fatal { reason }

@@ -2,8 +2,8 @@
 //!
 //! `runner` has the slots that run task orders (`order`), `context` what a task has at hand; `map` makes
 //! partials of a shard (reading Parquet through `scan`), `reduce` makes rows of a partition, `write`
-//! makes part files of rows; `store` keeps task outputs readable, in memory and then on disk
-//! (`spill`); `peers` is how tasks read them, in process or through `flight`; `texts` numbers a job's
+//! makes part files of rows (`part_file`); `store` keeps task outputs readable, in memory and then on disk
+//! (`spill`); `stores` are the buckets that `urls` names; `peers` is how tasks read them, in process or through `flight`; `texts` numbers a job's
 //! strings; `budget` bounds memory. `agent` is the process in a cluster: it attaches to the
 //! coordinator that `leader` finds; `consul` and `membership` are the cluster as Consul sees it;
 //! `security` says who may connect, `http` shows health and metrics, `logging` is the log, `traces` are sent to collectors, `config` reads settings of files;
@@ -27,6 +27,7 @@ pub mod map;
 pub mod membership;
 pub mod memory;
 pub mod order;
+mod part_file;
 pub mod peers;
 pub mod port_file;
 pub mod reduce;
@@ -37,6 +38,7 @@ pub mod security;
 pub mod size;
 pub mod spill;
 pub mod store;
+pub mod stores;
 pub mod texts;
 pub mod traces;
 pub mod urls;

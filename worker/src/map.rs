@@ -3,16 +3,19 @@
 //! Memory: one mapper a slot, flushed to the store whenever it outgrows its share, so that a
 //! shard may be larger than any table.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parquet::file::metadata::ParquetMetaData;
 use tally_dataset::{Dataset, Mapper, TableSpec};
 use tally_proto::v1;
+use tokio::sync::oneshot;
 
 use crate::context::TaskContext;
 use crate::error::TaskError;
-use crate::scan::{InputFile, OpenFile, Place, RowGroup, ScanContext, ScanError};
+use crate::scan::footer::Footer;
+use crate::scan::{InputFile, OpenFile, Place, RowGroup, ScanContext, ScanError, Task, excerpt};
 use crate::store::{MapWriter, Output};
 use crate::urls;
 
@@ -51,11 +54,8 @@ pub fn run(
     let mut writer = context.store.map_writer();
     let mut result = v1::MapResult::default();
     let scan = context.scan();
-    let mut groups = Groups { context, scan: &scan, table, pieces: work.pieces.iter(), open: None };
-    let mut next = groups.next()?;
-    while let Some(group) = next.take() {
-        // While a row group is decoded the first bytes of the one after it are fetched.
-        next = groups.next()?;
+    let mut groups = Groups::new(context, &scan, table, &work.pieces);
+    while let Some(group) = groups.next()? {
         let place = Place { file: group.file().name.clone(), ..Place::default() };
         let mut stored = None;
         let mut after = |mapper: &mut dyn Mapper| {
@@ -98,43 +98,145 @@ fn finish(
     Ok(Output::Map(output))
 }
 
-/// The row groups of a shard, opened one after another.
+/// Row groups open at a time, beside the one being decoded, and footers on their way.
+const AHEAD: usize = 8;
+
+/// The row groups of a shard, opened one after another, the next ones before they are needed: while
+/// one is decoded the first bytes of the one after it come from the disk, or as much as memory has
+/// room for from a store.
 struct Groups<'a> {
     context: &'a TaskContext,
     scan: &'a ScanContext,
     table: &'a TableSpec,
     pieces: std::slice::Iter<'a, v1::InputPiece>,
+    /// Files to come, and their footers.
+    files: VecDeque<(&'a v1::InputPiece, InputFile, Coming)>,
     /// The file in hand, and its row groups to come.
-    open: Option<(Arc<OpenFile>, Arc<ParquetMetaData>, std::slice::Iter<'a, u32>)>,
+    current: Option<Current<'a>>,
+    /// Row groups whose bytes are on their way.
+    open: VecDeque<RowGroup<'a>>,
+}
+
+/// The file in hand.
+struct Current<'a> {
+    file: Arc<OpenFile>,
+    metadata: Arc<ParquetMetaData>,
+    /// `metadata` tells only of the row groups of the order.
+    excerpt: bool,
+    /// Row groups to come, with their places in the order.
+    row_groups: std::iter::Enumerate<std::slice::Iter<'a, u32>>,
+}
+
+/// Where a file's footer comes from.
+enum Coming {
+    /// It came with the order.
+    Ordered,
+    /// It was asked for.
+    Asked(oneshot::Receiver<Result<Footer, ScanError>>, Task),
+    /// A file on this machine: it is read where it is needed.
+    Here,
 }
 
 impl<'a> Groups<'a> {
+    fn new(
+        context: &'a TaskContext,
+        scan: &'a ScanContext,
+        table: &'a TableSpec,
+        pieces: &'a [v1::InputPiece],
+    ) -> Self {
+        let (files, open) = (VecDeque::new(), VecDeque::new());
+        Groups { context, scan, table, pieces: pieces.iter(), files, current: None, open }
+    }
+
+    /// The next row group, after those behind it were opened.
     fn next(&mut self) -> Result<Option<RowGroup<'a>>, TaskError> {
         loop {
-            if let Some((file, metadata, numbers)) = &mut self.open
-                && let Some(&number) = numbers.next()
+            let ahead: u64 = self.open.iter().map(RowGroup::ahead).sum();
+            // Of a file on this machine nothing is held: one beyond the next is enough.
+            let enough = if ahead == 0 { self.open.len() > 1 } else { self.open.len() > AHEAD };
+            if enough || ahead > 2 * self.scan.whole {
+                break;
+            }
+            let Some(group) = self.open_next()? else { break };
+            self.open.push_back(group);
+        }
+        Ok(self.open.pop_front())
+    }
+
+    fn open_next(&mut self) -> Result<Option<RowGroup<'a>>, TaskError> {
+        loop {
+            if let Some(current) = &mut self.current
+                && let Some((at, &number)) = current.row_groups.next()
             {
-                let number = number as usize;
-                if number >= metadata.num_row_groups() {
+                let (file, metadata, number) = (&current.file, &current.metadata, number as usize);
+                let at = if current.excerpt { at } else { number };
+                if at >= metadata.num_row_groups() {
                     return Err(TaskError::Order(format!("{} has no row group {number}", file.input.name)));
                 }
-                let group = RowGroup::open(self.scan, file.clone(), metadata.clone(), number, self.table)?;
+                let group =
+                    RowGroup::open(self.scan, file.clone(), metadata.clone(), at, number, self.table)?;
                 return Ok(Some(group));
             }
-            let Some(piece) = self.pieces.next() else { return Ok(None) };
-            let (file, metadata) = open(self.context, piece)?;
-            self.open = Some((file, metadata, piece.row_groups.iter()));
+            if !self.next_file()? {
+                return Ok(None);
+            }
         }
+    }
+
+    fn next_file(&mut self) -> Result<bool, TaskError> {
+        while self.files.len() < AHEAD
+            && let Some(piece) = self.pieces.next()
+        {
+            let file = input(piece)?;
+            let coming = if !piece.footer.is_empty() {
+                Coming::Ordered
+            } else if urls::is_local(&file.name) {
+                Coming::Here
+            } else {
+                ask(self.context, file.clone())
+            };
+            let asked = matches!(coming, Coming::Asked(..));
+            self.files.push_back((piece, file, coming));
+            if !asked {
+                break;
+            }
+        }
+        let Some((piece, file, coming)) = self.files.pop_front() else { return Ok(false) };
+        let excerpt = matches!(coming, Coming::Ordered);
+        let footer = match coming {
+            Coming::Ordered => None,
+            Coming::Here => Some(self.context.io.block_on(self.context.footers.get(&file))?),
+            Coming::Asked(footer, _task) => {
+                let ended = || TaskError::Order("the task that fetches a footer ended before it".into());
+                Some(self.context.wait(footer)?.map_err(|_| ended())??)
+            }
+        };
+        let metadata = match footer {
+            None => excerpt::decode(piece.footer.clone(), &file.name, piece.row_groups.len())?,
+            Some(footer) => {
+                self.context.counters.bytes.fetch_add(footer.fetched, Ordering::Relaxed);
+                footer.metadata
+            }
+        };
+        let file = Arc::new(OpenFile::open(file)?);
+        let row_groups = piece.row_groups.iter().enumerate();
+        self.current = Some(Current { file, metadata, excerpt, row_groups });
+        Ok(true)
     }
 }
 
-fn open(
-    context: &TaskContext,
-    piece: &v1::InputPiece,
-) -> Result<(Arc<OpenFile>, Arc<ParquetMetaData>), TaskError> {
+fn ask(context: &TaskContext, file: InputFile) -> Coming {
+    let (sender, footer) = oneshot::channel();
+    let footers = context.footers.clone();
+    let task = Task::spawn(&context.io, async move {
+        // The task gone means that nobody needs it.
+        let _ = sender.send(footers.get(&file).await);
+    });
+    Coming::Asked(footer, task)
+}
+
+fn input(piece: &v1::InputPiece) -> Result<InputFile, TaskError> {
     let (store, path) = urls::open(&piece.url).map_err(|e| TaskError::Order(e.to_string()))?;
-    let file = InputFile { store, path, name: piece.url.clone(), size: piece.size, etag: piece.etag.clone() };
-    let (metadata, fetched) = context.io.block_on(context.footers.get(&file))?;
-    context.counters.bytes.fetch_add(fetched, Ordering::Relaxed);
-    Ok((Arc::new(OpenFile::open(file)?), metadata))
+    let footer = Some(piece.footer_bytes).filter(|&bytes| bytes > 0);
+    Ok(InputFile { store, path, name: piece.url.clone(), size: piece.size, etag: piece.etag.clone(), footer })
 }

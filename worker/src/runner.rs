@@ -64,6 +64,8 @@ pub struct Shares {
     pub rest: u64,
     /// What is fetched at a time of one column chunk.
     pub window: u64,
+    /// Row groups of an object store up to this size are fetched whole, and as much ahead of them.
+    pub whole: u64,
 }
 
 impl Shares {
@@ -76,6 +78,8 @@ impl Shares {
             store: memory_limit / 2,
             rest: memory_limit / 4,
             window: (memory_limit / slots / 512).clamp(64 << 10, 1 << 20),
+            // With what is ahead half of `rest`, so that pages find room.
+            whole: memory_limit / 24 / slots,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! URLs of inputs and outputs to stores and paths. A plain path is a file URL.
 //!
-//! Not here: which schemes need which credentials.
+//! The key of an object is taken as it is written: nothing in it is escaped. Not here: how a store
+//! is reached, and by whose leave (`stores`).
 
 use std::path::{Component, Path as FsPath, PathBuf};
 use std::sync::Arc;
@@ -9,6 +10,8 @@ use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use url::Url;
+
+use crate::stores::{self, Bucket, Service};
 
 /// A URL that names nothing usable.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +23,31 @@ pub struct UrlError {
 
 fn error(url: &str, what: impl Into<String>) -> UrlError {
     UrlError { url: url.into(), what: what.into() }
+}
+
+/// A place in a bucket.
+struct Remote<'a> {
+    service: Service,
+    bucket: &'a str,
+    key: Path,
+}
+
+fn remote(url: &str) -> Result<Option<Remote<'_>>, UrlError> {
+    let Some((scheme, rest)) = url.split_once("://") else { return Ok(None) };
+    if scheme == "file" {
+        return Ok(None);
+    }
+    let Some(service) = Service::of_scheme(scheme) else {
+        let what =
+            format!("the scheme {scheme} is not supported: give a path, file://, s3://, gs:// or az://");
+        return Err(error(url, what));
+    };
+    let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+    if bucket.is_empty() || bucket.contains(['@', ':', '?', '#', ' ']) {
+        return Err(error(url, format!("{bucket:?} is no name of a bucket: write {scheme}://BUCKET/FOLDER")));
+    }
+    let key = Path::parse(key).map_err(|e| error(url, e.to_string()))?;
+    Ok(Some(Remote { service, bucket, key }))
 }
 
 /// Whether a URL, or the name that [`name_of`] gives, is of a file of this machine.
@@ -37,8 +65,7 @@ pub fn local_path(url: &str) -> Result<PathBuf, UrlError> {
             parsed.to_file_path().map_err(|()| error(url, "not a file URL of this machine"))?
         }
         Ok(parsed) if url.contains("://") => {
-            let what = format!("the scheme {} is not supported: give a path or file://", parsed.scheme());
-            return Err(error(url, what));
+            return Err(error(url, format!("{}:// is no path on this machine", parsed.scheme())));
         }
         _ => PathBuf::from(url),
     };
@@ -65,14 +92,38 @@ fn real_path(path: &FsPath) -> std::io::Result<PathBuf> {
     Ok(absolute)
 }
 
-/// The store of a URL, and the path in it.
+/// The one name of a place: an absolute path, or `scheme://bucket/key` without a slash at its end.
 ///
 /// # Errors
 /// [`UrlError`] for schemes that are not supported, and paths that are none.
+pub fn place(url: &str) -> Result<String, UrlError> {
+    match remote(url)? {
+        Some(Remote { service, bucket, key }) => Ok(service.name(bucket, &key)),
+        None => Ok(local_path(url)?.display().to_string()),
+    }
+}
+
+/// The store of a URL, and the path in it.
+///
+/// # Errors
+/// [`UrlError`] for schemes that are not supported, paths that are none, and stores whose settings make no sense.
 pub fn open(url: &str) -> Result<(Arc<dyn ObjectStore>, Path), UrlError> {
+    if let Some((bucket, path)) = open_bucket(url)? {
+        return Ok((bucket.objects.clone(), path));
+    }
     let local = local_path(url)?;
     let path = Path::from_absolute_path(&local).map_err(|e| error(url, e.to_string()))?;
     Ok((Arc::new(LocalFileSystem::new()), path))
+}
+
+/// The bucket of a URL, and the path in it; `None` for files of this machine.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_bucket(url: &str) -> Result<Option<(Arc<Bucket>, Path)>, UrlError> {
+    let Some(Remote { service, bucket, key }) = remote(url)? else { return Ok(None) };
+    let bucket = stores::bucket(service, bucket).map_err(|what| error(url, what))?;
+    Ok(Some((bucket, key)))
 }
 
 /// What [`open`] opens again for a path in the store of `url`, as people read it.
@@ -80,6 +131,9 @@ pub fn open(url: &str) -> Result<(Arc<dyn ObjectStore>, Path), UrlError> {
 /// # Errors
 /// [`UrlError`] where the path has no name on this machine.
 pub fn name_of(url: &str, path: &Path) -> Result<String, UrlError> {
+    if let Some(Remote { service, bucket, .. }) = remote(url)? {
+        return Ok(service.name(bucket, path));
+    }
     let local = LocalFileSystem::new().path_to_filesystem(path).map_err(|e| error(url, e.to_string()))?;
     Ok(local.display().to_string())
 }
@@ -92,11 +146,32 @@ mod tests {
     fn paths_and_file_urls_are_one_thing() {
         assert_eq!(local_path("/a/b").unwrap(), local_path("file:///a/b").unwrap());
         assert_eq!(open("/a/sub date=1/x").unwrap().1.as_ref(), "a/sub date=1/x");
-        assert!(local_path("ftp://host/x").unwrap_err().to_string().contains("ftp"));
+        assert!(place("ftp://host/x").unwrap_err().to_string().contains("ftp"));
+        assert!(local_path("s3://b/x").is_err());
         assert!(local_path("").is_err());
         let here = std::env::current_dir().unwrap().canonicalize().unwrap();
         assert_eq!(local_path("relative").unwrap(), here.join("relative"));
         assert_eq!(local_path("./no/such/../x").unwrap(), here.join("no/x"));
         assert_eq!(local_path("../x").unwrap(), here.parent().unwrap().join("x"));
+    }
+
+    #[test]
+    fn a_place_in_a_bucket_has_one_name_and_any_key_comes_back() {
+        for (given, name) in [
+            ("s3://b/a/b/", "s3://b/a/b"),
+            ("s3a://b/a", "s3://b/a"),
+            ("gs://b", "gs://b"),
+            ("az://c/x y#1?%41=ü", "az://c/x y#1?%41=ü"),
+        ] {
+            assert_eq!(place(given).unwrap(), name);
+            assert_eq!(place(name).unwrap(), name);
+            assert!(!is_local(name));
+        }
+        let key = Path::parse("t/day=1/a#1 %41.parquet").unwrap();
+        let name = name_of("s3://b/t", &key).unwrap();
+        assert_eq!(remote(&name).unwrap().unwrap().key, key);
+        for bad in ["s3://", "s3:///x", "s3://user:secret@b/x", "s3://b/a//b", "s3://b/../x"] {
+            assert!(place(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -1,12 +1,8 @@
 //! Write task: one part file out of row groups that reduce tasks encoded, plus the columns that
 //! waited for the job's totals.
 //!
-//! Encoded column chunks are copied, not decoded. The file is written into the job's staging
-//! folder and synced; making it visible is the coordinator's decision alone.
+//! Encoded column chunks are copied, not decoded. Not here: where the bytes go (`part_file`).
 
-use std::fs::File;
-use std::io::BufWriter;
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,15 +17,14 @@ use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::ColumnDescPtr;
 use tally_dataset::{Dataset, Totals};
 use tally_proto::convert::{referred, required};
+use tally_proto::v1::write_work::Target;
 use tally_proto::{AttemptId, v1};
 
 use crate::context::TaskContext;
 use crate::encode::constant;
 use crate::error::TaskError;
+use crate::part_file::{self, Written};
 use crate::peers::FileReader;
-
-/// Bytes copied at a time.
-const COPY: usize = 1 << 20;
 
 /// Runs a write task.
 ///
@@ -48,15 +43,14 @@ pub fn run(
         custom_theme_clients: totals.custom_theme_clients,
     };
     let constants = dataset.constants(&totals).map_err(TaskError::Order)?;
-    let io = |what| {
-        let path = work.path.clone();
-        move |source| TaskError::Write { path: path.clone(), what, source }
+    let target = required(work.target.as_ref(), "target")?;
+    let place = match target {
+        Target::Path(path) => path,
+        Target::Upload(upload) => &upload.url,
     };
-    let file = File::create(Path::new(&work.path)).map_err(io("the part file cannot be made"))?;
-    let copy = file.try_clone().map_err(io("the part file cannot be made"))?;
     let schema = ArrowSchemaConverter::new().convert(&dataset.output_schema())?;
     let mut writer = SerializedFileWriter::new(
-        BufWriter::with_capacity(COPY, copy),
+        part_file::create(context, target)?,
         schema.root_schema_ptr(),
         Arc::new(properties(work)),
     )?;
@@ -66,7 +60,7 @@ pub fn run(
         let attempt = referred(&order.task.job, reference);
         let encoded = Encoded(context.file(&work.holders, reference, &attempt)?);
         let metadata = ParquetMetaDataReader::new().parse_and_finish(&encoded);
-        let metadata = metadata.map_err(|e| cause(e, &work.path))?;
+        let metadata = metadata.map_err(|e| cause(e, place))?;
         for &row_group in &piece.row_groups {
             context.check_cancelled()?;
             let groups = metadata.row_groups();
@@ -74,15 +68,13 @@ pub fn run(
                 return Err(TaskError::Order(format!("{attempt} has no row group {row_group}")));
             };
             copy_row_group(&encoded, group, &constants, schema.columns(), writer.next_row_group()?)
-                .map_err(|e| cause(e, &work.path))?;
+                .map_err(|e| cause(e, place))?;
             rows += group.num_rows() as u64;
         }
     }
-    let buffer = writer.into_inner().map_err(|e| cause(e, &work.path))?;
-    buffer.into_inner().map_err(|e| io("writing failed")(e.into_error()))?;
-    file.sync_all().map_err(io("the part file cannot be synced"))?;
-    let bytes = file.metadata().map_err(io("the part file cannot be looked at"))?.len();
-    Ok(v1::WriteResult { rows, bytes })
+    let part = writer.into_inner().map_err(|e| cause(e, place))?;
+    let Written { bytes, crc32, parts } = part.finish()?;
+    Ok(v1::WriteResult { rows, bytes, crc32, parts })
 }
 
 fn properties(work: &v1::WriteWork) -> WriterProperties {

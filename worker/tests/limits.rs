@@ -33,17 +33,18 @@ fn file(ids: &[String], properties: WriterPropertiesBuilder) -> Result<Vec<u8>, 
 
 /// Reads it with so many bytes for what is large: partials that come of it, or the scan's own error.
 fn read(bytes: Vec<u8>, budget: u64) -> Result<Result<usize, ScanError>, Box<dyn Error>> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build()?;
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let path = Path::from("part-7.parquet");
     runtime.block_on(store.put(&path, bytes.into()))?;
     let file = runtime.block_on(InputFile::head(store, path, "mem://part-7.parquet".into()))?;
-    let (metadata, _) = runtime.block_on(Footers::new(1 << 20).get(&file))?;
+    let metadata = runtime.block_on(Footers::new(1 << 20).get(&file))?.metadata;
     assert_eq!(metadata.num_row_groups(), 1);
     let file = Arc::new(OpenFile::open(file)?);
     let context = ScanContext {
         io: runtime.handle().clone(),
         window: 1 << 20,
+        whole: 0,
         budget: Budget::new(budget).with_patience(Duration::ZERO),
         cancelled: Arc::default(),
         counters: Arc::default(),
@@ -52,7 +53,7 @@ fn read(bytes: Vec<u8>, budget: u64) -> Result<Result<usize, ScanError>, Box<dyn
     };
     let dataset = AddonAggregates::new();
     let mut mapper = dataset.mapper(MAIN_SUMMARY, 4);
-    let group = RowGroup::open(&context, file, metadata, 0, &dataset.tables()[MAIN_SUMMARY])?;
+    let group = RowGroup::open(&context, file, metadata, 0, 0, &dataset.tables()[MAIN_SUMMARY])?;
     let done = group.read(&mut *mapper, &mut |_| Ok(false));
     assert_eq!(context.budget.used(), 0, "what was held is given back");
     Ok(match done {

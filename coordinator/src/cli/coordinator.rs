@@ -33,8 +33,8 @@ pub struct CoordinatorArgs {
         default_value = "127.0.0.1:7070"
     )]
     listen: String,
-    /// Where its journal lies: a path or file:// URL that coordinators which may succeed each
-    /// other share
+    /// Where its journal lies: a path, or an s3://, gs://, az:// or file:// URL, that coordinators
+    /// which may succeed each other share
     #[arg(long, value_name = "URL", env = "TALLY_COORDINATOR_STATE_DIR")]
     state_dir: String,
     /// Where workers and clients reach it [default: the address that it listens on]

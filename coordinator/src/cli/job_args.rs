@@ -15,10 +15,10 @@ use crate::job::{Cut, JobSpec, new_id};
 /// What to compute, from what, and where to.
 #[derive(Debug, Args)]
 pub struct JobArgs {
-    /// Root of the table addons: a path or file:// URL
+    /// Root of the table addons: a path, or an s3://, gs://, az:// or file:// URL
     #[arg(long, value_name = "URL", default_value = "s3://telemetry-parquet/addons/v2")]
     addons: String,
-    /// Root of the table main_summary: a path or file:// URL
+    /// Root of the table main_summary, like it
     #[arg(long, value_name = "URL", default_value = "s3://telemetry-parquet/main_summary/v3")]
     main_summary: String,
     /// Root of the output; the day becomes the folder submission_date_s3=YYYYMMDD below it

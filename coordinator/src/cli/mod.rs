@@ -7,6 +7,7 @@ mod connect;
 mod coordinator;
 mod demo;
 mod follow;
+mod gc;
 mod generate;
 mod job;
 mod job_args;
@@ -85,6 +86,8 @@ enum Command {
     Job(job::JobIdArgs),
     /// Cancel a job
     Cancel(job::JobIdArgs),
+    /// Remove what jobs that died left of an output in an object store
+    Gc(gc::GcArgs),
     /// List a cluster's workers
     Workers(workers::WorkersArgs),
     /// Act on one worker
@@ -156,6 +159,7 @@ pub fn main() -> ExitCode {
         Command::Jobs(args) => jobs::main(&args),
         Command::Job(args) => job::main(&args),
         Command::Cancel(args) => cancel::main(&args),
+        Command::Gc(args) => gc::main(&args),
         Command::Workers(args) => workers::main(&args),
         Command::Worker(command) => workers::worker(&command),
     };

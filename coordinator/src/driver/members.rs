@@ -231,6 +231,7 @@ impl Driver {
         let joined = fleet.members().get(worker).is_some_and(|member| member.joined);
         fleet.give_up(worker);
         self.drains.lost(worker);
+        self.beginning.retain(|_, at| at != worker);
         self.jobs.values_mut().for_each(|run| run.worker_lost(worker));
         joined
     }

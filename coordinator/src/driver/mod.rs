@@ -3,7 +3,8 @@
 //!
 //! Long work (planning, journal, publishing) is spawned and comes back as an event. `submit` has
 //! what begins and ends jobs, `plan` and `publish` the work between, `members` what workers say,
-//! `drain` those that want to go, `load` shows how much there is to do, `resume` what an earlier leader left. Not here: what a command
+//! `uploads` what a write attempt in a store needs first, `drain` those that want to go, `load`
+//! shows how much there is to do, `resume` what an earlier leader left. Not here: what a command
 //! means for a job's data (`run`, `orders`), which task runs where (`tally-scheduler`).
 
 mod drain;
@@ -15,6 +16,7 @@ mod publish;
 mod resume;
 mod run;
 mod submit;
+mod uploads;
 mod view;
 mod writer;
 
@@ -68,6 +70,10 @@ pub enum Input {
     Staged(JobId, Result<Box<Staged>, String>),
     /// A job's day was published, or not.
     Published(JobId, Result<(), String>),
+    /// The upload of a write attempt began, or not.
+    Begun(AttemptId, Result<v1::Upload, String>),
+    /// What an ended job staged is gone.
+    Discarded(JobId),
     /// A record is durable: what waited for it may follow.
     Written(Then),
     /// Workers had time to say what they hold: jobs of earlier epochs go on.
@@ -127,6 +133,8 @@ pub struct Driver {
     ending: BTreeMap<JobId, submit::Ending>,
     /// Jobs that the scheduler is to forget as soon as it can.
     forgettable: Vec<JobId>,
+    /// Write attempts that wait for their upload to begin, and who is to run them.
+    beginning: BTreeMap<AttemptId, WorkerId>,
     drains: Drains,
     inbox: mpsc::Receiver<Input>,
     sender: mpsc::Sender<Input>,
@@ -180,6 +188,7 @@ impl Driver {
             jobs: BTreeMap::new(),
             ending: BTreeMap::new(),
             forgettable: vec![],
+            beginning: BTreeMap::new(),
             drains: Drains::default(),
             inbox: inbox.receiver,
             sender,
@@ -249,6 +258,8 @@ impl Driver {
             Input::Staged(job, staged) => self.staged(job, staged),
             Input::Published(job, result) => self.published(job, result),
             Input::Written(then) => self.written(then),
+            Input::Begun(attempt, upload) => self.begun(attempt, upload),
+            Input::Discarded(job) => self.discarded(&job),
             Input::Settled => self.settled(),
             Input::Recovered(job, result) => self.recovered(&job, result),
             Input::Stop(end) => self.end = Some(end),
@@ -295,6 +306,9 @@ impl Driver {
             Command::PlanStage { job, stage } => self.plan_stage(job, stage),
             Command::Start { worker, attempt } => self.start(worker, attempt),
             Command::Stop { worker, attempt } => {
+                if self.beginning.remove(&attempt).is_some() {
+                    return Some(Event::AttemptEnded { worker, attempt, outcome: Err(Failure::Cancelled) });
+                }
                 self.fleet.stop(&worker, &attempt);
                 None
             }
@@ -305,6 +319,7 @@ impl Driver {
             }
             Command::ReleaseJob { job } => {
                 self.fleet.release(&job);
+                self.beginning.retain(|attempt, _| attempt.task.job != job);
                 self.jobs.remove(&job);
                 None
             }
@@ -316,6 +331,10 @@ impl Driver {
     }
 
     fn start(&mut self, worker: WorkerId, attempt: AttemptId) -> Option<Event> {
+        if self.needs_upload(&attempt) {
+            self.begin_upload(worker, attempt);
+            return None;
+        }
         let run = self.jobs.get_mut(&attempt.task.job)?;
         let order = run.order(&self.scheduler, &attempt, |worker| self.fleet.address(worker));
         let order = match order {

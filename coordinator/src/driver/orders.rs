@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tally_dataset::Totals;
+use tally_proto::v1::write_work::Target;
 use tally_proto::{AttemptId, WorkerId, v1};
 use tally_scheduler::Scheduler;
 use tally_worker::order::ReduceInputs;
@@ -105,11 +106,12 @@ impl JobRun {
             pieces.last_mut()?.row_groups.push(group.row_group);
         }
         self.read_by.insert(attempt.clone(), read);
-        let path = self.staging.as_ref()?.part(index, attempt.attempt).display().to_string();
+        let upload = || self.uploads.get(attempt).cloned().map(Target::Upload);
+        let target = self.staging.as_ref()?.target(index, attempt.attempt).or_else(upload);
         let Totals { rows, clients, custom_theme_clients } = self.totals;
         let totals = v1::Totals { rows, clients, custom_theme_clients };
         let (totals, holders) = (Some(totals), holders.into_list());
-        Some(v1::WriteWork { path, pieces, totals, metadata: self.footer(), holders })
+        Some(v1::WriteWork { target, pieces, totals, metadata: self.footer(), holders })
     }
 
     /// What each part file says of itself.

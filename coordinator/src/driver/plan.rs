@@ -14,7 +14,7 @@ use super::{Driver, Input, Then};
 use crate::fleet::Capacity;
 use crate::job::{JobSpec, MAP, REDUCE};
 use crate::plan::{self, InputPlan};
-use crate::publish::Staging;
+use crate::publish::stage::Stage;
 use crate::results::winners;
 
 /// A job whose inputs were looked at, and whose output can be staged.
@@ -23,7 +23,7 @@ pub struct Planned {
     /// The map tasks.
     pub plan: InputPlan,
     /// Where part files go.
-    pub staging: Staging,
+    pub staging: Stage,
     /// The plan is on record already.
     pub recorded: bool,
 }
@@ -67,7 +67,10 @@ impl Driver {
 
     pub(super) fn planned(&mut self, job: JobId, planned: Result<Box<Planned>, String>) {
         let Some(run) = self.jobs.get_mut(&job) else {
-            // The job ended meanwhile; what it staged goes with the plan.
+            // The job ended meanwhile.
+            if let Ok(planned) = planned {
+                tokio::spawn(planned.staging.discard());
+            }
             return;
         };
         match planned {
@@ -113,11 +116,9 @@ async fn plan_inputs(
     Ok(plan)
 }
 
-async fn stage_output(spec: &JobSpec, adopted: Option<Staging>, epoch: u64) -> Result<Staging, String> {
-    if let Some(staging) = adopted {
-        return Ok(staging);
+async fn stage_output(spec: &JobSpec, adopted: Option<Stage>, epoch: u64) -> Result<Stage, String> {
+    match adopted {
+        Some(staging) => Ok(staging),
+        None => Stage::prepare(spec, epoch).await,
     }
-    let (output, date, id) = (spec.output.clone(), spec.date.clone(), spec.id.clone());
-    let staging = tokio::task::spawn_blocking(move || Staging::prepare(&output, &date, &id, epoch));
-    staging.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
 }

@@ -1,6 +1,8 @@
 //! From the last written part file to the published day: part files are laid ready, the decision
 //! is put on record, then the day is exchanged.
 
+use std::time::Duration;
+
 use tally_proto::v1::journal_record::Record;
 use tally_proto::{JobId, StageId, v1};
 use tally_scheduler::Event;
@@ -8,17 +10,21 @@ use tally_scheduler::Event;
 use super::run::Unready;
 use super::{Driver, Input, Then};
 use crate::job::{MAP, REDUCE, WRITE};
-use crate::publish::{Commit, Staging};
+use crate::publish::stage::{Published, Ready, Stage};
 use crate::results::winners;
 
 /// A day that only needs to be exchanged.
 #[derive(Debug)]
 pub struct Staged {
     /// Where it lies.
-    pub staging: Staging,
+    pub staging: Stage,
     /// What identifies it.
-    pub commit: Commit,
+    pub ready: Ready,
 }
+
+/// How often a store that fails is asked again to publish what may be decided, and after how long.
+pub(super) const PUBLISH_TRIES: u32 = 10;
+pub(super) const PUBLISH_AGAIN: Duration = Duration::from_secs(5);
 
 impl Driver {
     pub(super) fn publish(&mut self, job: JobId) -> Option<Event> {
@@ -40,16 +46,11 @@ impl Driver {
         run.committing = true;
         let [.., written] = outputs;
         let parts = written.iter().map(|w| (w.attempt.task.index, w.attempt.attempt)).collect::<Vec<_>>();
+        let manifest = run.manifest(&written);
         let sender = self.sender.clone();
         tokio::spawn(async move {
-            let staged = tokio::task::spawn_blocking(move || {
-                let commit = staging.commit(&parts)?;
-                Ok(Box::new(Staged { staging, commit }))
-            });
-            let staged = match staged.await {
-                Ok(staged) => staged.map_err(|e: crate::publish::PublishError| e.to_string()),
-                Err(panic) => Err(panic.to_string()),
-            };
+            let staged = staging.ready(parts, manifest).await;
+            let staged = staged.map(|(staging, ready)| Box::new(Staged { staging, ready }));
             let _ = sender.send(Input::Staged(job, staged)).await;
         });
         None
@@ -60,8 +61,10 @@ impl Driver {
         match staged {
             Err(reason) => self.step(Event::PublishFailed { job, reason }),
             Ok(staged) => {
-                let Staged { staging, commit } = *staged;
+                let Staged { staging, ready } = *staged;
+                let commit = ready.record();
                 run.staging = Some(staging);
+                run.ready = Some(ready);
                 let record = v1::JobCommitted {
                     job: job.to_string(),
                     device: commit.device,
@@ -76,14 +79,10 @@ impl Driver {
 
     pub(super) fn committed(&mut self, job: &JobId) {
         let Some(run) = self.jobs.get_mut(job) else { return };
-        let Some(staging) = run.staging.take() else { return };
+        let Some((staging, ready)) = run.staging.take().zip(run.ready.take()) else { return };
         let (sender, job) = (self.sender.clone(), job.clone());
         tokio::spawn(async move {
-            let done = tokio::task::spawn_blocking(move || staging.publish()).await;
-            let done = match done {
-                Ok(done) => done.map_err(|e| e.to_string()),
-                Err(panic) => Err(panic.to_string()),
-            };
+            let done = publish(staging, ready).await;
             let _ = sender.send(Input::Published(job, done)).await;
         });
     }
@@ -97,4 +96,22 @@ impl Driver {
             Err(reason) => Event::PublishFailed { job, reason },
         });
     }
+}
+
+async fn publish(mut staging: Stage, mut ready: Ready) -> Result<(), String> {
+    for tried in 1.. {
+        let (objects, manifest, reason) = match staging.publish(ready).await {
+            Published::Done => return Ok(()),
+            Published::Failed(reason) => return Err(reason),
+            Published::Again(objects, manifest, reason) => (objects, manifest, reason),
+        };
+        if tried == PUBLISH_TRIES {
+            let url = objects.url();
+            return Err(format!("{reason}; if {url} was decided, the next job or `tally gc` carries it out"));
+        }
+        tracing::warn!(reason, "the day cannot be published: tried again");
+        tokio::time::sleep(PUBLISH_AGAIN).await;
+        (staging, ready) = (Stage::Objects(objects), Ready::Objects(manifest));
+    }
+    Err("the day was not published".into())
 }

@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use tally_dataset::dataset;
 use tally_proto::{JobId, v1};
+use tally_worker::urls;
 
+use super::publish::{PUBLISH_AGAIN, PUBLISH_TRIES};
 use super::run::JobRun;
 use super::{Driver, Ended, Input};
 use crate::history::Registry;
 use crate::job::JobSpec;
 use crate::journal::state::State;
 use crate::plan::InputPlan;
-use crate::publish::{Commit, Finished, Staging};
+use crate::publish::stage::Stage;
+use crate::publish::{Commit, Finished};
 
 /// A job of the journal's, with what of it was found on disk.
 #[derive(Debug)]
@@ -22,7 +25,7 @@ pub struct Resumed {
     plan: Option<InputPlan>,
     committed: Option<v1::JobCommitted>,
     cancelled: bool,
-    staging: Option<Staging>,
+    staging: Option<Stage>,
 }
 
 impl Resumed {
@@ -49,7 +52,7 @@ impl Resumed {
         // What is committed is looked for when it is carried out.
         let staging = match &live.committed {
             Some(_) => None,
-            None => Staging::adopt(&spec.output, &spec.date, &spec.id, epoch),
+            None => Stage::adopt(&spec, epoch),
         };
         let (committed, cancelled) = (live.committed.clone(), live.cancelled);
         Some(Resumed { spec, submitted, plan, committed, cancelled, staging })
@@ -99,17 +102,21 @@ impl Driver {
         let (spec, sender, epoch) = (spec.clone(), self.sender.clone(), self.epoch);
         let commit = Commit { device: committed.device, inode: committed.inode, parts: committed.parts };
         tokio::spawn(async move {
-            let id = spec.id.clone();
-            let done = tokio::task::spawn_blocking(move || {
-                Staging::finish_commit(&spec.output, &spec.date, &spec.id, epoch, &commit)
-            });
-            let result = match done.await {
-                Ok(Ok(Finished::Done)) => Ok(None),
-                Ok(Ok(Finished::Gone)) => Ok(Some(())),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(panic) => Err(panic.to_string()),
+            let mut tries = 0;
+            let result = loop {
+                match Stage::finish_commit(&spec, epoch, commit.clone()).await {
+                    Ok(Finished::Done) => break Ok(None),
+                    Ok(Finished::Gone) => break Ok(Some(())),
+                    // A store that is away comes back; what was decided stands.
+                    Err(error) if !urls::is_local(&spec.output) && tries < PUBLISH_TRIES => {
+                        tracing::warn!(job = %spec.id, error, "the publish cannot be carried out: tried again");
+                        tries += 1;
+                        tokio::time::sleep(PUBLISH_AGAIN).await;
+                    }
+                    Err(error) => break Err(error),
+                }
             };
-            let _ = sender.send(Input::Recovered(id, result)).await;
+            let _ = sender.send(Input::Recovered(spec.id, result)).await;
         });
     }
 

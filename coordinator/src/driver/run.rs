@@ -17,7 +17,8 @@ use crate::job::{JobSpec, MAP, REDUCE, STAGES, WRITE};
 use crate::memory::PeakMeter;
 use crate::plan::InputPlan;
 use crate::plan::files::{self, Encoded};
-use crate::publish::Staging;
+use crate::publish::commit_log::{Input, Manifest, Part};
+use crate::publish::stage::{Ready, Stage, key_of};
 use crate::results::{Results, Winner};
 use crate::summary::{StageSummary, Summary};
 
@@ -44,7 +45,11 @@ pub(super) struct JobRun {
     pub(super) recorded_plan: Option<InputPlan>,
     pub(super) results: Results,
     pub(super) plan: InputPlan,
-    pub(super) staging: Option<Staging>,
+    pub(super) staging: Option<Stage>,
+    /// What is to be published, once decided.
+    pub(super) ready: Option<Ready>,
+    /// Uploads that began for write attempts.
+    pub(super) uploads: HashMap<AttemptId, v1::Upload>,
     /// Where the map outputs are, for all reduce orders until they change.
     pub(super) reduce_inputs: Option<Arc<SharedInputs>>,
     /// How often they were made.
@@ -98,6 +103,8 @@ impl JobRun {
             results: Results::default(),
             plan: InputPlan::default(),
             staging: None,
+            ready: None,
+            uploads: HashMap::new(),
             reduce_inputs: None,
             inputs_version: 0,
             files: vec![],
@@ -196,11 +203,6 @@ impl JobRun {
         self.reduce_inputs = None;
     }
 
-    /// Removes what is staged.
-    pub(super) fn discard(&mut self) {
-        self.staging = None;
-    }
-
     /// Lets go of the job, for another coordinator to go on with it. One that is deposed takes with
     /// it what it staged: the successor staged anew, as this one held the folder; unless the day
     /// may be decided on, which the successor then carries out.
@@ -236,7 +238,7 @@ impl JobRun {
         self.stage_started = Instant::now();
     }
 
-    pub(super) fn input_planned(&mut self, plan: InputPlan, staging: Staging, memory: &mut PeakMeter) {
+    pub(super) fn input_planned(&mut self, plan: InputPlan, staging: Stage, memory: &mut PeakMeter) {
         self.plan = plan;
         self.staging = Some(staging);
         self.stage_ended(memory);
@@ -257,7 +259,7 @@ impl JobRun {
     }
 
     /// The staged day, if what was written is what was reduced; `outputs` are all stages'.
-    pub(super) fn ready_to_publish(&mut self, outputs: &[Vec<Winner>; 3]) -> Result<Staging, Unready> {
+    pub(super) fn ready_to_publish(&mut self, outputs: &[Vec<Winner>; 3]) -> Result<Stage, Unready> {
         let [mapped, reduced, written] = outputs;
         self.shuffle_bytes = self.results.shuffle_bytes(mapped);
         for (stage, winners) in (0..).zip(outputs) {
@@ -310,6 +312,36 @@ impl JobRun {
         if let Some(ended) = self.timings.pop() {
             let spent = std::time::Duration::from_secs_f64(ended.seconds.max(0.0));
             self.stage_started = self.stage_started.checked_sub(spent).unwrap_or(self.stage_started);
+        }
+    }
+
+    /// What the day is made of and from; only a store's publish needs the files.
+    pub(super) fn manifest(&self, written: &[Winner]) -> Manifest {
+        let part = |winner: &Winner| {
+            let upload = self.uploads.get(&winner.attempt)?;
+            let result = self.results.written(&winner.attempt)?;
+            Some(Part {
+                key: key_of(upload)?,
+                upload: upload.id.clone(),
+                parts: result.parts.clone(),
+                bytes: result.bytes,
+                rows: result.rows,
+                crc32: result.crc32,
+            })
+        };
+        let pieces = self.plan.tasks.iter().flat_map(|task| &task.work.pieces);
+        let mut inputs: Vec<Input> = pieces
+            .map(|piece| Input { url: piece.url.clone(), bytes: piece.size, etag: piece.etag.clone() })
+            .collect();
+        // A large file is read by several tasks.
+        inputs.dedup();
+        Manifest {
+            job: self.spec.id.to_string(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            dataset: self.spec.dataset.clone(),
+            rows: self.totals.rows,
+            inputs,
+            files: written.iter().filter_map(part).collect(),
         }
     }
 

@@ -9,12 +9,16 @@ use tally_proto::{JobId, v1};
 use tally_scheduler::{Event, JobShape, Outcome};
 use tally_worker::traces;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::run::JobRun;
-use super::{Driver, Then};
+use super::{Driver, Input, Then};
 use crate::history::is_over;
 use crate::job::{JobSpec, STAGES};
 use crate::summary::Summary;
+
+/// How long it is tried to remove what an ended job staged.
+const DISCARD: Duration = Duration::from_secs(30);
 
 /// How a job ended.
 #[derive(Debug, Clone)]
@@ -185,7 +189,7 @@ impl Driver {
     pub(super) fn end_as(&mut self, job: &JobId, ended: Ended) {
         self.show_job(job);
         let Some(run) = self.jobs.get_mut(job) else { return };
-        run.discard();
+        let staged = run.staging.take();
         let mut status = self.registry.get(job).unwrap_or_else(|| run.first_status());
         status.ended_at = clock();
         status.phase = String::new();
@@ -205,8 +209,27 @@ impl Driver {
         };
         status.set_state(state);
         let waiting = std::mem::take(&mut run.waiting);
-        let record = Record::Ended(v1::JobEnded { status: Some(status.clone()) });
         self.ending.insert(job.clone(), Ending { status, ended, waiting });
+        // Nobody is told of the end before what was staged is gone, or was tried to be for long enough.
+        match staged {
+            Some(staged) => {
+                let (sender, job) = (self.sender.clone(), job.clone());
+                tokio::spawn(async move {
+                    if timeout(DISCARD, staged.discard()).await.is_err() {
+                        tracing::warn!(%job, "what was staged could not be removed in time: `tally gc` does it");
+                    }
+                    // The loop gone means that the process ends.
+                    let _ = sender.send(Input::Discarded(job)).await;
+                });
+            }
+            None => self.discarded(job),
+        }
+    }
+
+    /// What an ended job staged is gone: its end goes on record.
+    pub(super) fn discarded(&mut self, job: &JobId) {
+        let Some(ending) = self.ending.get(job) else { return };
+        let record = Record::Ended(v1::JobEnded { status: Some(ending.status.clone()) });
         self.write(record, Then::Ended(job.clone()));
     }
 

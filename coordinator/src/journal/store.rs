@@ -12,6 +12,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use tally_proto::v1::journal_record::Record;
+use tally_worker::stores::explain;
 use tally_worker::urls::{self, UrlError};
 
 use super::JournalError;
@@ -44,8 +45,11 @@ impl StateDir {
     /// # Errors
     /// [`UrlError`] for schemes that are not supported.
     pub fn open(url: &str) -> Result<Self, UrlError> {
-        let (_, path) = urls::open(url)?;
-        Ok(Self::of(Arc::new(LocalFileSystem::new().with_fsync(true)), &path))
+        let (store, path) = urls::open(url)?;
+        match urls::is_local(url) {
+            true => Ok(Self::of(Arc::new(LocalFileSystem::new().with_fsync(true)), &path)),
+            false => Ok(Self::of(store, &path)),
+        }
     }
 
     /// A state directory in a store.
@@ -172,7 +176,7 @@ where
             Err(error) => error,
         };
         let Some(&wait) = waits.next() else {
-            return Err(JournalError::Io { path: place.to_string(), reason: error.to_string() });
+            return Err(JournalError::Io { path: place.to_string(), reason: explain(&error) });
         };
         tracing::warn!(%place, %error, "the journal's store fails; tried again");
         tokio::time::sleep(Duration::from_millis(wait)).await;

@@ -1,7 +1,8 @@
 //! The data files of a table's day.
 //!
 //! Names that begin with `_` or `.`, on any level below the day, are no data (markers, checksums,
-//! metadata); the levels themselves may be any, or none.
+//! metadata); the levels themselves may be any, or none. Nor are the empty objects by which some
+//! programs keep folders in a store. Stores list in orders of their own, so it is sorted here.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 use tally_worker::scan::InputFile;
+use tally_worker::stores::explain;
 use tally_worker::urls::{self, UrlError};
 
 use crate::job::date_folder;
@@ -24,7 +26,7 @@ pub enum ListError {
     #[error(transparent)]
     Url(#[from] UrlError),
     /// The store.
-    #[error("{table}: {url} cannot be listed: {source}")]
+    #[error("{table}: {url} cannot be listed: {}", explain(source))]
     Store {
         /// The table.
         table: &'static str,
@@ -77,7 +79,10 @@ pub async fn day_files(table: &'static str, url: &str, date: &str) -> Result<Vec
     let failed = |source| ListError::Store { table, url: looked_at.clone(), source };
     let found: Vec<ObjectMeta> = store.list(Some(&day)).try_collect().await.map_err(failed)?;
     let mut files = vec![];
-    for meta in found.into_iter().filter(|meta| is_data(&day, &meta.location)) {
+    let local = urls::is_local(url);
+    let folders = if local { HashSet::new() } else { folders(&found) };
+    let data = |meta: &ObjectMeta| is_data(&day, &meta.location) && !folders.contains(&meta.location);
+    for meta in found.into_iter().filter(data) {
         let name = urls::name_of(url, &meta.location)?;
         files.push(InputFile {
             store: store.clone(),
@@ -85,6 +90,7 @@ pub async fn day_files(table: &'static str, url: &str, date: &str) -> Result<Vec
             name,
             size: meta.size,
             etag: meta.e_tag,
+            footer: None,
         });
     }
     if files.is_empty() {
@@ -92,8 +98,29 @@ pub async fn day_files(table: &'static str, url: &str, date: &str) -> Result<Vec
         return Err(ListError::Nothing { table, url: looked_at, days });
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
-    check_complete(table, url, &folder, &files)?;
+    if local {
+        check_complete(table, url, &folder, &files)?;
+    }
     Ok(files)
+}
+
+/// The empty objects that stand for folders: named like a partition, marked as one, or with others
+/// below them.
+fn folders(found: &[ObjectMeta]) -> HashSet<Path> {
+    let parents: HashSet<&str> = found
+        .iter()
+        .flat_map(|meta| {
+            let key = meta.location.as_ref();
+            key.match_indices('/').map(|(at, _)| &key[..at])
+        })
+        .collect();
+    let stands = |meta: &&ObjectMeta| {
+        let name = meta.location.filename().unwrap_or_default();
+        let partition = name.contains('=') && !name.contains('.');
+        meta.size == 0
+            && (partition || name.ends_with("_$folder$") || parents.contains(meta.location.as_ref()))
+    };
+    found.iter().filter(stands).map(|meta| meta.location.clone()).collect()
 }
 
 /// The store leaves out what it cannot name (`a#1`) or open (a link to nothing). A day read without
@@ -156,6 +183,30 @@ async fn days(store: &Arc<dyn ObjectStore>, root: &Path, url: &str) -> Result<St
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn empty_objects_that_stand_for_folders_are_no_data() {
+        let meta = |key: &str, size| ObjectMeta {
+            location: key.into(),
+            last_modified: chrono::DateTime::UNIX_EPOCH,
+            size,
+            e_tag: None,
+            version: None,
+        };
+        let found = [
+            meta("d/sample_id=1", 0),
+            meta("d/sample_id=1/part-0.parquet", 9),
+            meta("d/sample_id=2", 0),
+            meta("d/b_$folder$", 0),
+            meta("d/empty.parquet", 0),
+            meta("d/x", 0),
+            meta("d/x-y", 5),
+            meta("d/x/part-0.parquet", 5),
+        ];
+        let mut folders: Vec<String> = folders(&found).iter().map(ToString::to_string).collect();
+        folders.sort();
+        assert_eq!(folders, ["d/b_$folder$", "d/sample_id=1", "d/sample_id=2", "d/x"]);
+    }
 
     #[test]
     fn markers_on_any_level_are_no_data() {

@@ -15,8 +15,8 @@ use futures::{StreamExt, TryStreamExt};
 use tally_dataset::{Dataset, TableSpec};
 use tally_proto::convert::{BadMessage, required};
 use tally_proto::{JobId, v1};
-use tally_worker::scan::footer::Footers;
-use tally_worker::scan::{InputFile, ScanError};
+use tally_worker::scan::footer::{Footer, Footers};
+use tally_worker::scan::{InputFile, ScanError, excerpt};
 use tally_worker::urls;
 
 use crate::job::JobSpec;
@@ -80,7 +80,12 @@ pub struct InputPlan {
 impl InputPlan {
     /// The plan as the journal keeps it.
     pub fn record(&self, job: &JobId) -> v1::JobPlanned {
-        let task = |task: &MapTask| v1::PlannedTask { work: Some(task.work.clone()), bytes: task.bytes };
+        let task = |task: &MapTask| {
+            let mut work = task.work.clone();
+            // Long, and a later leader's workers can fetch it.
+            work.pieces.iter_mut().for_each(|piece| piece.footer.clear());
+            v1::PlannedTask { work: Some(work), bytes: task.bytes }
+        };
         v1::JobPlanned {
             job: job.to_string(),
             partitions: self.partitions,
@@ -146,8 +151,7 @@ pub async fn plan(
     for (table, files) in (0..).zip(tables) {
         for shard in shards::cut(files, most) {
             let bytes = shard.iter().map(FileWork::bytes).sum();
-            let pieces = shard.into_iter().map(FileWork::into_piece).collect();
-            let work = v1::MapWork { table, partitions: plan.partitions, pieces };
+            let work = v1::MapWork { table, partitions: plan.partitions, pieces: shards::pieces(shard) };
             plan.tasks.push(MapTask { work, bytes });
         }
     }
@@ -194,8 +198,9 @@ async fn look_here(
 }
 
 /// What a file has of the table's columns, and what reading it means.
-async fn look(file: InputFile, footers: &Footers, table: &TableSpec) -> Result<Looked, PlanError> {
-    let (metadata, fetched) = footers.get(&file).await?;
+async fn look(mut file: InputFile, footers: &Footers, table: &TableSpec) -> Result<Looked, PlanError> {
+    let Footer { metadata, bytes, fetched } = footers.get(&file).await?;
+    file.footer = Some(bytes);
     let schema = FileSchema::of(&file.name, &metadata, table);
     let leaves = schema.leaves();
     let row_groups = (0..metadata.num_row_groups())
@@ -206,6 +211,8 @@ async fn look(file: InputFile, footers: &Footers, table: &TableSpec) -> Result<L
             RowGroupWork { number: number as u32, bytes }
         })
         .collect();
-    let work = FileWork { file: Arc::new(file), row_groups };
+    // Of a file that contradicts itself nothing is sent on: whoever scans it says where.
+    let footer = (!urls::is_local(&file.name)).then(|| excerpt::columns(&metadata, &leaves).ok()).flatten();
+    let work = FileWork { file: Arc::new(file), row_groups, footer: footer.map(Arc::new) };
     Ok((schema, work, fetched))
 }

@@ -4,8 +4,9 @@
 
 use std::sync::Arc;
 
+use parquet::file::metadata::ParquetMetaData;
 use tally_proto::v1;
-use tally_worker::scan::InputFile;
+use tally_worker::scan::{InputFile, excerpt};
 
 const MIB: u64 = 1 << 20;
 
@@ -25,7 +26,12 @@ pub struct FileWork {
     pub file: Arc<InputFile>,
     /// What of it.
     pub row_groups: Vec<RowGroupWork>,
+    /// What its footer says of the needed columns; `None` of files that workers read themselves.
+    pub footer: Option<Arc<ParquetMetaData>>,
 }
+
+/// Bytes of footers in an order, at most; workers fetch the others.
+const FOOTER_BYTES: usize = 1 << 20;
 
 impl FileWork {
     /// Bytes of the needed columns.
@@ -33,14 +39,30 @@ impl FileWork {
         self.row_groups.iter().map(|group| group.bytes).sum()
     }
 
-    pub(super) fn into_piece(self) -> v1::InputPiece {
+    /// What an order says of it, with a footer of at most `room` bytes.
+    fn piece(&self, room: usize) -> v1::InputPiece {
+        let row_groups: Vec<u32> = self.row_groups.iter().map(|group| group.number).collect();
+        let footer = self.footer.as_ref().and_then(|footer| excerpt::encode(footer, &row_groups).ok());
         v1::InputPiece {
             url: self.file.name.clone(),
             size: self.file.size,
             etag: self.file.etag.clone(),
-            row_groups: self.row_groups.iter().map(|group| group.number).collect(),
+            row_groups,
+            footer_bytes: self.file.footer.unwrap_or(0),
+            footer: footer.filter(|bytes| bytes.len() <= room).unwrap_or_default(),
         }
     }
+}
+
+/// A shard as orders tell of it.
+pub(super) fn pieces(shard: Vec<FileWork>) -> Vec<v1::InputPiece> {
+    let mut room = FOOTER_BYTES;
+    let piece = |work: FileWork| {
+        let piece = work.piece(room);
+        room -= piece.footer.len();
+        piece
+    };
+    shard.into_iter().map(piece).collect()
 }
 
 /// Bytes in a shard, at most, for a day of `bytes` on `slots`: many shards a slot, so that the
@@ -99,8 +121,12 @@ fn cut_file(file: &FileWork, most: u64) -> impl Iterator<Item = FileWork> {
         }
         room = room.saturating_sub(group.bytes);
     }
-    let source = file.file.clone();
-    parts.into_iter().map(move |row_groups| FileWork { file: source.clone(), row_groups })
+    let (source, footer) = (file.file.clone(), file.footer.clone());
+    parts.into_iter().map(move |row_groups| FileWork {
+        file: source.clone(),
+        row_groups,
+        footer: footer.clone(),
+    })
 }
 
 #[cfg(test)]
@@ -115,9 +141,10 @@ mod tests {
             name: "x".into(),
             size: 0,
             etag: None,
+            footer: None,
         };
         let row_groups = (0..).zip(sizes).map(|(number, &bytes)| RowGroupWork { number, bytes }).collect();
-        FileWork { file: Arc::new(file), row_groups }
+        FileWork { file: Arc::new(file), row_groups, footer: None }
     }
 
     fn check(files: &[&[u64]], most: u64, expect: &[u64]) {

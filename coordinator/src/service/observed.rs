@@ -7,6 +7,7 @@ use std::time::Duration;
 use tally_scheduler::Demand;
 use tally_worker::http::{Observed, Page, Pulse, stuck};
 use tally_worker::security::Security;
+use tally_worker::stores;
 
 use super::Role;
 use crate::election::Standing;
@@ -63,6 +64,7 @@ impl Observed for Seen {
         page.gauge("tally_coordinator_leading", "1 while this coordinator leads", leads);
         let accepting = if self.role.accepting().is_ok() { 1.0 } else { 0.0 };
         page.gauge("tally_coordinator_accepting_jobs", "1 while it takes new jobs", accepting);
+        stores::metrics(page);
         self.security.describe(page);
         let Some(leading) = leading else { return };
         page.gauge("tally_coordinator_epoch", "The term", leading.epoch as f64);

@@ -16,6 +16,7 @@ use tally_proto::v1::control_client::ControlClient;
 use tally_proto::v1::coordinator_message::Message as Down;
 use tally_proto::v1::jobs_client::JobsClient;
 use tally_proto::v1::worker_message::Message as Up;
+use tally_proto::v1::write_work::Target;
 use tally_worker::security::Security;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -317,9 +318,10 @@ impl Player {
                 passes: self.passes,
             }),
             Work::Write(work) => {
-                std::fs::write(&work.path, "part").unwrap();
+                let Some(Target::Path(path)) = &work.target else { panic!("an upload instead of a file") };
+                std::fs::write(path, "part").unwrap();
                 let rows = work.pieces.iter().map(|piece| piece.row_groups.len() as u64).sum();
-                Done::Write(v1::WriteResult { rows, bytes: 4 })
+                Done::Write(v1::WriteResult { rows, bytes: 4, ..Default::default() })
             }
         };
         let attempt = order.attempt.clone().unwrap();

@@ -15,6 +15,7 @@ use tally_proto::v1;
 use tally_proto::v1::control_client::ControlClient;
 use tally_proto::v1::coordinator_message::Message as Order;
 use tally_proto::v1::worker_message::Message as Word;
+use tally_proto::v1::write_work::Target;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
@@ -117,10 +118,12 @@ fn result(order: &v1::TaskOrder) -> Result<v1::TaskResult> {
             passes: 1,
         }),
         Work::Write(work) => {
-            std::fs::write(&work.path, "not a part file").context("the staged part")?;
+            let Some(Target::Path(path)) = &work.target else { bail!("the fleet writes files only") };
+            std::fs::write(path, "not a part file").context("the staged part")?;
             Done::Write(v1::WriteResult {
                 rows: work.pieces.iter().map(|piece| piece.row_groups.len() as u64).sum(),
                 bytes: 1,
+                ..Default::default()
             })
         }
     };

@@ -54,6 +54,10 @@ pub struct Setup {
     pub coordinator_flags: Vec<&'static str>,
     /// Flags that every worker gets beside the usual.
     pub worker_flags: Vec<&'static str>,
+    /// What all processes find in their environment.
+    pub environment: Vec<(&'static str, String)>,
+    /// The coordinators' state directory, where it is not a folder of the cluster's.
+    pub state_dir: Option<String>,
 }
 
 impl Setup {
@@ -87,6 +91,8 @@ impl Default for Setup {
             tls: None,
             coordinator_flags: Vec::new(),
             worker_flags: Vec::new(),
+            environment: Vec::new(),
+            state_dir: None,
         }
     }
 }

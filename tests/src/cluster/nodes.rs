@@ -35,6 +35,7 @@ struct Program {
     /// What the first life runs instead.
     before: Option<PathBuf>,
     flags: Vec<OsString>,
+    environment: Vec<(&'static str, String)>,
     port_file: PathBuf,
     http_file: PathBuf,
     logs: PathBuf,
@@ -46,7 +47,8 @@ impl Program {
         let before = setup.before.as_ref().zip(bin.file_name()).map(|(folder, name)| folder.join(name));
         let port_file = dir.join(format!("{name}.port"));
         let http_file = dir.join(format!("{name}.http"));
-        Self { bin, before, flags, port_file, http_file, logs: dir.join("logs"), lives: 0, name }
+        let environment = setup.environment.clone();
+        Self { bin, before, flags, environment, port_file, http_file, logs: dir.join("logs"), lives: 0, name }
     }
 
     /// Starts it listening at `listen`; gives the process and the address that it got.
@@ -64,6 +66,7 @@ impl Program {
         command
             .env("TALLY_LOG", LOG)
             .env("TALLY_WORKER_LOG", LOG)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .args(&self.flags)
             .args(more)
             .args(["--listen", listen]);
@@ -121,7 +124,7 @@ impl Coordinator {
         network: &Network,
     ) -> Result<Self> {
         let mut flags = words(["coordinator", "--state-dir"]);
-        flags.push(dir.join("state").into());
+        flags.push(setup.state_dir.as_ref().map_or_else(|| dir.join("state").into(), OsString::from));
         let mut way = None;
         if let Some(consul) = consul {
             let mut address = consul.address();

@@ -14,6 +14,7 @@ use crate::flight::Traffic;
 use crate::http::{Observed, Page, Pulse};
 use crate::runner::{Gauges, OUTCOMES, outcome_name};
 use crate::security::Security;
+use crate::stores;
 
 /// What is known of a worker's process. Shared by the agent and those who look.
 #[derive(Debug)]
@@ -127,6 +128,7 @@ impl Observed for Seen {
         let by_outcome =
             attempts.into_iter().map(|(name, n)| (vec![("outcome", name.to_string())], n as f64));
         page.counters("tally_worker_attempts", "Task attempts that ended here, by outcome", by_outcome);
+        stores::metrics(page);
         if let Some(life) = &*self.life.read() {
             life.metrics(page);
         }

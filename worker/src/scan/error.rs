@@ -2,6 +2,8 @@
 
 use tally_dataset::DatasetError;
 
+use crate::stores::explain;
+
 /// A file of the input, or a place in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Place {
@@ -82,9 +84,21 @@ pub(crate) enum Fault {
     Io(String),
     Limit(String),
     Dataset(DatasetError),
+    Cancelled,
 }
 
 impl Fault {
+    /// The same fault of a fetch, for another reader of what it was to bring.
+    pub(crate) fn again(&self) -> Fault {
+        match self {
+            Fault::Changed(what) => Fault::Changed(what.clone()),
+            Fault::Corrupt(what) => Fault::Corrupt(what.clone()),
+            Fault::Limit(what) | Fault::Io(what) => Fault::Io(what.clone()),
+            Fault::Dataset(source) => Fault::Io(source.to_string()),
+            Fault::Cancelled => Fault::Cancelled,
+        }
+    }
+
     pub(crate) fn corrupt<T>(what: impl Into<String>) -> Result<T, Fault> {
         Err(Fault::Corrupt(what.into()))
     }
@@ -96,6 +110,7 @@ impl Fault {
             Fault::Io(what) => ScanError::Io { place, what },
             Fault::Limit(what) => ScanError::Limit { place, what },
             Fault::Dataset(source) => ScanError::Dataset { place, source },
+            Fault::Cancelled => ScanError::Cancelled,
         }
     }
 }
@@ -118,7 +133,7 @@ impl From<object_store::Error> for Fault {
         match error {
             NotFound { .. } => Fault::Changed("the file is gone".into()),
             Precondition { .. } => Fault::Changed("the file changed while the job ran".into()),
-            other => Fault::Io(other.to_string()),
+            other => Fault::Io(explain(&other)),
         }
     }
 }

@@ -8,12 +8,17 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
+use super::ScanContext;
 use super::error::Fault;
+use super::fetch::{Arrivals, Fetch, Task};
 use super::source::{Carrier, DiskFile, InputFile, OpenFile};
 
 /// A chunk's bytes in order.
@@ -23,13 +28,18 @@ pub(crate) enum Feed {
 }
 
 impl Feed {
-    /// Starts reading `range` of `file` in windows of `window` bytes.
-    pub(crate) fn start(io: &Handle, file: &Arc<OpenFile>, range: Range<u64>, window: u64) -> Feed {
-        let window = window.max(1);
+    /// Starts reading `range` of `file` in windows of the context's size.
+    pub(crate) fn start(context: &ScanContext, file: &Arc<OpenFile>, range: Range<u64>) -> Feed {
+        let window = context.window.max(1);
         match &file.carrier {
             Carrier::Disk(disk) => Feed::Disk(DiskFeed::start(disk.clone(), range, window)),
-            Carrier::Store => Feed::Store(StoreFeed::start(io, file.input.clone(), range, window)),
+            Carrier::Store => Feed::Store(StoreFeed::windows(context, file.input.clone(), range, window)),
         }
+    }
+
+    /// A chunk of `bytes` whose bytes are on their way.
+    pub(crate) fn fetched(context: &ScanContext, bytes: u64, arrivals: Arrivals, fetch: Fetch) -> Feed {
+        Feed::Store(StoreFeed::new(context, bytes, arrivals, Source::Fetch(fetch)))
     }
 
     /// Bytes not yet taken.
@@ -137,20 +147,44 @@ impl DiskFeed {
     }
 }
 
+/// How often a wait for bytes looks whether the task was told to stop.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// Of a file in an object store.
 pub(crate) struct StoreFeed {
-    windows: mpsc::Receiver<Result<Bytes, Fault>>,
+    io: Handle,
+    cancelled: Arc<AtomicBool>,
+    arrivals: Arrivals,
     current: Bytes,
     taken: Bytes,
     /// Bytes of the chunk not yet received.
     unreceived: u64,
+    _source: Source,
+}
+
+/// What brings the bytes; it ends with its readers.
+enum Source {
+    Windows(#[expect(dead_code)] Task),
+    Fetch(#[expect(dead_code)] Fetch),
 }
 
 impl StoreFeed {
-    fn start(io: &Handle, file: InputFile, range: Range<u64>, window: u64) -> Self {
-        let (sender, windows) = mpsc::channel(1);
-        let unreceived = range.end - range.start;
-        io.spawn(async move {
+    fn new(context: &ScanContext, bytes: u64, arrivals: Arrivals, source: Source) -> Self {
+        StoreFeed {
+            io: context.io.clone(),
+            cancelled: context.cancelled.clone(),
+            arrivals,
+            current: Bytes::new(),
+            taken: Bytes::new(),
+            unreceived: bytes,
+            _source: source,
+        }
+    }
+
+    fn windows(context: &ScanContext, file: InputFile, range: Range<u64>, window: u64) -> Self {
+        let (sender, arrivals) = mpsc::channel(1);
+        let bytes = range.end - range.start;
+        let task = Task::spawn(&context.io, async move {
             let mut at = range.start;
             while at < range.end {
                 let end = range.end.min(at + window);
@@ -163,14 +197,22 @@ impl StoreFeed {
                 at = end;
             }
         });
-        StoreFeed { windows, current: Bytes::new(), taken: Bytes::new(), unreceived }
+        StoreFeed::new(context, bytes, arrivals, Source::Windows(task))
     }
 
     fn receive(&mut self) -> Result<Bytes, Fault> {
-        let window = self
-            .windows
-            .blocking_recv()
-            .unwrap_or_else(|| Err(Fault::Io("the fetching task ended before its chunk".into())))?;
+        let arrived = loop {
+            if let Ok(arrived) = self.arrivals.try_recv() {
+                break Some(arrived);
+            }
+            match self.io.block_on(async { timeout(LOOK, self.arrivals.recv()).await }) {
+                Ok(arrived) => break arrived,
+                Err(_) if self.cancelled.load(Ordering::Relaxed) => return Err(Fault::Cancelled),
+                Err(_) => {}
+            }
+        };
+        let window =
+            arrived.unwrap_or_else(|| Err(Fault::Io("the fetching task ended before its chunk".into())))?;
         self.unreceived = self.unreceived.saturating_sub(window.len() as u64);
         Ok(window)
     }

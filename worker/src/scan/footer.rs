@@ -2,7 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use parquet::file::FOOTER_SIZE;
 use parquet::file::metadata::{FooterTail, ParquetMetaData, ParquetMetaDataReader};
@@ -11,9 +13,11 @@ use super::error::{Fault, Place, ScanError};
 use super::source::InputFile;
 use crate::urls;
 
-/// What is fetched of an object's end at first, in bytes: most footers are smaller, and a second request costs more than
-/// the bytes.
-const FIRST_FETCH: u64 = 64 << 10;
+/// What is fetched of the first object's end at first, in bytes; of the next ones what the footer before had and some
+/// more, as files of one table have footers of one size, and days of small files would be fetched in vain.
+const FIRST_FETCH: u64 = 4 << 10;
+/// The least that is fetched.
+const LEAST_FETCH: u64 = 2 << 10;
 /// The same of a file on this machine, where a second read costs next to nothing.
 const FIRST_READ: u64 = 8 << 10;
 
@@ -22,13 +26,26 @@ const FIRST_READ: u64 = 8 << 10;
 pub struct Footers {
     limit: usize,
     inner: Mutex<Inner>,
+    /// What to fetch of the next object's end.
+    guess: AtomicU64,
+}
+
+/// A file's footer.
+#[derive(Debug, Clone)]
+pub struct Footer {
+    /// What it says.
+    pub metadata: Arc<ParquetMetaData>,
+    /// Its bytes, with its length and the magic.
+    pub bytes: u64,
+    /// What was fetched for it; 0 where it was kept.
+    pub fetched: u64,
 }
 
 type Key = (String, Option<String>, u64);
 
 #[derive(Debug, Default)]
 struct Inner {
-    kept: HashMap<Key, Arc<ParquetMetaData>>,
+    kept: HashMap<Key, Footer>,
     order: VecDeque<Key>,
     bytes: usize,
 }
@@ -36,43 +53,49 @@ struct Inner {
 impl Footers {
     /// A cache of about `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Footers { limit, inner: Mutex::default() }
+        Footers { limit, inner: Mutex::default(), guess: AtomicU64::new(FIRST_FETCH) }
     }
 
-    /// The footer of a file; also how many bytes were fetched for it.
+    /// The footer of a file.
     ///
     /// # Errors
     /// [`ScanError`], naming the file.
-    pub async fn get(&self, file: &InputFile) -> Result<(Arc<ParquetMetaData>, u64), ScanError> {
+    pub async fn get(&self, file: &InputFile) -> Result<Footer, ScanError> {
         let key = (file.name.clone(), file.etag.clone(), file.size);
         if let Some(found) = self.inner.lock().kept.get(&key) {
-            return Ok((found.clone(), 0));
+            return Ok(Footer { fetched: 0, ..found.clone() });
         }
         let place = || Place { file: file.name.clone(), ..Place::default() };
-        let (metadata, fetched) = read(file).await.map_err(|fault| fault.at(place()))?;
-        let metadata = Arc::new(metadata);
+        let first = match file.footer {
+            _ if urls::is_local(&file.name) => FIRST_READ,
+            Some(bytes) => bytes,
+            None => self.guess.load(Ordering::Relaxed),
+        };
+        let footer = read(file, first).await.map_err(|fault| fault.at(place()))?;
+        let guess = (footer.bytes + footer.bytes / 8).next_multiple_of(512).max(LEAST_FETCH);
+        self.guess.store(guess, Ordering::Relaxed);
         let mut inner = self.inner.lock();
-        inner.bytes += metadata.memory_size();
+        inner.bytes += footer.metadata.memory_size();
         inner.order.push_back(key.clone());
-        inner.kept.insert(key, metadata.clone());
+        inner.kept.insert(key, footer.clone());
         while inner.bytes > self.limit {
             let Some(oldest) = inner.order.pop_front() else { break };
             if let Some(gone) = inner.kept.remove(&oldest) {
-                inner.bytes = inner.bytes.saturating_sub(gone.memory_size());
+                inner.bytes = inner.bytes.saturating_sub(gone.metadata.memory_size());
             }
         }
-        Ok((metadata, fetched))
+        Ok(footer)
     }
 }
 
-async fn read(file: &InputFile) -> Result<(ParquetMetaData, u64), Fault> {
+/// Reads a footer; `first` bytes of the file's end at first.
+async fn read(file: &InputFile, first: u64) -> Result<Footer, Fault> {
     let no_parquet = |what: &str| Fault::Corrupt(format!("this is no Parquet file: {what}"));
     let tail_size = FOOTER_SIZE as u64;
     if file.size < tail_size + 4 {
         return Err(no_parquet(&format!("it has {} bytes", file.size)));
     }
-    let first = if urls::is_local(&file.name) { FIRST_READ } else { FIRST_FETCH };
-    let start = file.size.saturating_sub(first);
+    let start = file.size.saturating_sub(first.max(tail_size));
     let end = file.get(start..file.size).await?;
     let tail = &end[end.len() - FOOTER_SIZE..];
     let tail = FooterTail::try_from(tail).map_err(|e| no_parquet(&e.to_string()))?;
@@ -85,12 +108,20 @@ async fn read(file: &InputFile) -> Result<(ParquetMetaData, u64), Fault> {
         let from = (body_start - start) as usize;
         (end.slice(from..from + length as usize), 0)
     } else {
-        (file.get(body_start..body_end).await?, length)
+        let missing = file.get(body_start..start).await?;
+        let there = end.slice(..end.len() - FOOTER_SIZE);
+        ([missing, there].concat().into(), start - body_start)
     };
+    let metadata = decode(&body)?;
+    let fetched = end.len() as u64 + more;
+    Ok(Footer { metadata: Arc::new(metadata), bytes: length + tail_size, fetched })
+}
+
+/// Decodes a footer.
+pub(super) fn decode(body: &Bytes) -> Result<ParquetMetaData, Fault> {
     // The Thrift parser may panic on hostile bytes; a footer is foreign input.
-    let decoded = std::panic::catch_unwind(|| ParquetMetaDataReader::decode_metadata(&body));
-    let metadata = decoded
+    let decoded = std::panic::catch_unwind(|| ParquetMetaDataReader::decode_metadata(body));
+    decoded
         .map_err(|_| Fault::Corrupt("its footer cannot be decoded".into()))?
-        .map_err(|e| Fault::Corrupt(format!("its footer cannot be decoded: {e}")))?;
-    Ok((metadata, end.len() as u64 + more))
+        .map_err(|e| Fault::Corrupt(format!("its footer cannot be decoded: {e}")))
 }

@@ -2,7 +2,8 @@
 //!
 //! Filter columns are decoded first; of the others only what the selected rows need is resolved.
 //! Strings become symbols once for each dictionary value or change of value. Memory: three
-//! windows and one page a column, whatever the size of a row group.
+//! windows and one page a column, whatever the size of a row group; of an object store row groups
+//! that are small enough are fetched whole, as far as the budget allows.
 //!
 //! Not here: what rows mean (the dataset), which shard to read (the planner), budgets of the
 //! mapper (the map task).
@@ -12,7 +13,9 @@ mod columns;
 mod delta;
 mod dictionary;
 mod error;
+pub mod excerpt;
 mod feed;
+mod fetch;
 pub mod footer;
 mod hybrid;
 mod list;
@@ -37,9 +40,11 @@ use columns::{BoolReader, Flat, Int64Reader};
 use error::Fault;
 pub use error::{Place, ScanError};
 use feed::Feed;
+pub(crate) use fetch::Task;
 use list::ListMinReader;
 use page::Pages;
 use resolve::{Leaf, Lookup};
+use source::Carrier;
 pub use source::{InputFile, OpenFile};
 use text::TextReader;
 
@@ -50,6 +55,8 @@ pub struct ScanContext {
     pub io: Handle,
     /// Bytes read at a time.
     pub window: u64,
+    /// Bytes of a row group of an object store that are fetched whole.
+    pub whole: u64,
     /// What large pages draw from.
     pub budget: Budget,
     /// Set when the task is to stop.
@@ -85,18 +92,23 @@ pub struct RowGroup<'a> {
     context: &'a ScanContext,
     file: Arc<OpenFile>,
     metadata: Arc<ParquetMetaData>,
+    /// Its place in `metadata`.
+    at: usize,
+    /// Its number in the file.
     number: usize,
     table: &'a TableSpec,
     readers: Vec<Reader>,
     /// The column being decoded.
     reading: Option<usize>,
+    /// Bytes that were asked for ahead of their decoding.
+    ahead: u64,
 }
 
 /// Called after each batch; may flush the mapper, and says whether it did.
 pub type AfterBatch<'a> = dyn FnMut(&mut dyn Mapper) -> Result<bool, ScanError> + 'a;
 
 impl<'a> RowGroup<'a> {
-    /// Opens row group `number` of a file.
+    /// Opens row group `number` of a file, which is the one at `at` in `metadata`.
     ///
     /// # Errors
     /// [`ScanError`], naming file, row group and column.
@@ -104,15 +116,33 @@ impl<'a> RowGroup<'a> {
         context: &'a ScanContext,
         file: Arc<OpenFile>,
         metadata: Arc<ParquetMetaData>,
+        at: usize,
         number: usize,
         table: &'a TableSpec,
     ) -> Result<Self, ScanError> {
-        let mut group = RowGroup { context, file, metadata, number, table, readers: vec![], reading: None };
+        let mut group =
+            RowGroup { context, file, metadata, at, number, table, readers: vec![], reading: None, ahead: 0 };
+        let mut chunks = vec![];
         for (at, spec) in table.columns.iter().enumerate() {
-            let reader = group.reader(spec).map_err(|fault| fault.at(group.place(Some(at))))?;
+            chunks.push(group.chunk(spec).map_err(|fault| fault.at(group.place(Some(at))))?);
+        }
+        let mut feeds = group.feeds(&chunks).into_iter();
+        for (at, (spec, chunk)) in table.columns.iter().zip(&chunks).enumerate() {
+            let reader = match chunk.as_ref().zip(chunk.is_some().then(|| feeds.next()).flatten()) {
+                None => Reader::Absent,
+                Some((chunk, feed)) => {
+                    let reader = group.over(feed, chunk, spec.kind);
+                    reader.map_err(|fault| fault.at(group.place(Some(at))))?
+                }
+            };
             group.readers.push(reader);
         }
         Ok(group)
+    }
+
+    /// Bytes of it that are held, or on their way, before any is decoded.
+    pub fn ahead(&self) -> u64 {
+        self.ahead
     }
 
     /// The file that it belongs to.
@@ -137,7 +167,7 @@ impl<'a> RowGroup<'a> {
         let columns = specs.iter().map(|spec| Column::new(spec.kind)).collect();
         let mut batch = Batch { rows: 0, columns };
         let mut selected = Bits::default();
-        let mut left = usize::try_from(self.metadata.row_group(self.number).num_rows()).unwrap_or(0);
+        let mut left = usize::try_from(self.metadata.row_group(self.at).num_rows()).unwrap_or(0);
         while left > 0 {
             if self.context.cancelled.load(Ordering::Relaxed) {
                 return Err(ScanError::Cancelled);
@@ -176,14 +206,15 @@ impl<'a> RowGroup<'a> {
         Place { file: self.file.input.name.clone(), row_group: Some(self.number), column }
     }
 
-    fn reader(&self, spec: &ColumnSpec) -> Result<Reader, Fault> {
+    /// Where a column's bytes lie; `None` where the file has no such column.
+    fn chunk(&self, spec: &ColumnSpec) -> Result<Option<Chunk>, Fault> {
         let descriptor = self.metadata.file_metadata().schema_descr();
         let leaf = match resolve::lookup(descriptor, spec) {
-            Lookup::Missing => return Ok(Reader::Absent),
+            Lookup::Missing => return Ok(None),
             Lookup::Found(leaf) => leaf,
             Lookup::WrongType(found) => return Fault::corrupt(format!("it is of type {found}")),
         };
-        let row_group = self.metadata.row_group(self.number);
+        let row_group = self.metadata.row_group(self.at);
         let Some(chunk) = row_group.columns().get(leaf.index) else {
             return Fault::corrupt("its row group lacks the column");
         };
@@ -195,22 +226,44 @@ impl<'a> RowGroup<'a> {
         for count in [&self.context.counters.bytes, &*self.context.fetched] {
             count.fetch_add(range.end - range.start, Ordering::Relaxed);
         }
-        let feed = Feed::start(&self.context.io, &self.file, range, self.context.window);
-        let pages = Pages::new(feed, chunk, self.context.budget.clone())?;
-        Ok(self.over(pages, chunk, spec.kind, leaf))
+        Ok(Some(Chunk { leaf, range }))
     }
 
-    fn over(&self, pages: Pages, chunk: &ColumnChunkMetaData, kind: ColumnKind, leaf: Leaf) -> Reader {
-        let descriptor = chunk.column_descr_ptr();
-        match kind {
+    /// A feed for each chunk that is there, all of them under way.
+    fn feeds(&mut self, chunks: &[Option<Chunk>]) -> Vec<Feed> {
+        let context = self.context;
+        let ranges: Vec<_> = chunks.iter().flatten().map(|chunk| chunk.range.clone()).collect();
+        let bytes = fetch::total(&ranges);
+        let whole = matches!(self.file.carrier, Carrier::Store) && bytes <= context.whole;
+        let started = whole.then(|| fetch::start(&context.io, &self.file.input, &ranges, &context.budget));
+        if let Some((fetch, arrivals)) = started.flatten() {
+            self.ahead = bytes;
+            let sizes = ranges.iter().map(|range| range.end - range.start);
+            let feed = |(bytes, arrivals)| Feed::fetched(context, bytes, arrivals, fetch.clone());
+            return sizes.zip(arrivals).map(feed).collect();
+        }
+        ranges.into_iter().map(|range| Feed::start(context, &self.file, range)).collect()
+    }
+
+    fn over(&self, feed: Feed, chunk: &Chunk, kind: ColumnKind) -> Result<Reader, Fault> {
+        let column = self.metadata.row_group(self.at).column(chunk.leaf.index);
+        let descriptor = column.column_descr_ptr();
+        let pages = Pages::new(feed, column, self.context.budget.clone())?;
+        Ok(match kind {
             ColumnKind::ListMinInt32 => {
-                Reader::ListMin(ListMinReader::new(pages, descriptor, leaf.element_def))
+                Reader::ListMin(ListMinReader::new(pages, descriptor, chunk.leaf.element_def))
             }
             ColumnKind::Bool => Reader::Bool(BoolReader::new(Flat::new(pages, &descriptor))),
             ColumnKind::Int64 => Reader::Int64(Int64Reader::new(Flat::new(pages, &descriptor), descriptor)),
             ColumnKind::Text => Reader::Text(TextReader::new(Flat::new(pages, &descriptor))),
-        }
+        })
     }
+}
+
+/// A needed column chunk.
+struct Chunk {
+    leaf: Leaf,
+    range: std::ops::Range<u64>,
 }
 
 /// Where a column chunk lies, checked: footers are foreign input too.

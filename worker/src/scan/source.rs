@@ -28,6 +28,8 @@ pub struct InputFile {
     pub size: u64,
     /// The version that the plan was made for, if the store has such.
     pub etag: Option<String>,
+    /// Bytes of its footer, where they are known.
+    pub footer: Option<u64>,
 }
 
 impl InputFile {
@@ -53,7 +55,7 @@ impl InputFile {
         name: String,
     ) -> Result<InputFile, object_store::Error> {
         let meta = store.head(&path).await?;
-        Ok(InputFile { store, path, name, size: meta.size, etag: meta.e_tag })
+        Ok(InputFile { store, path, name, size: meta.size, etag: meta.e_tag, footer: None })
     }
 }
 

@@ -95,7 +95,14 @@ pub fn long_over(index: u32, file: &Path) -> Result<v1::TaskOrder> {
     let file = file.canonicalize()?;
     let url = file.to_str().context("the path is no text")?.to_string();
     let size = file.metadata()?.len();
-    let piece = v1::InputPiece { url, size, etag: None, row_groups: vec![0; 200_000] };
+    let piece = v1::InputPiece {
+        url,
+        size,
+        etag: None,
+        row_groups: vec![0; 200_000],
+        footer_bytes: 0,
+        footer: vec![],
+    };
     Ok(order(index, v1::MapWork { table: 0, partitions: 4, pieces: vec![piece; 4] }))
 }
 

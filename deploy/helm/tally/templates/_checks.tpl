@@ -8,8 +8,8 @@
 {{- if $v.storage.existingClaim }}{{ $sources = add1 $sources }}{{ end -}}
 {{- if $v.storage.volume }}{{ $sources = add1 $sources }}{{ end -}}
 {{- if $v.storage.claim.create }}{{ $sources = add1 $sources }}{{ end -}}
-{{- if eq (int $sources) 0 -}}
-{{- fail "there is no storage: set storage.existingClaim to a ReadWriteMany claim with your tables, storage.volume to another source, or storage.claim.create to true" -}}
+{{- if and (eq (int $sources) 0) (not (contains "://" $v.coordinator.stateDir)) -}}
+{{- fail "there is no storage: set storage.existingClaim to a ReadWriteMany claim with your tables, storage.volume to another source, or storage.claim.create to true; or, with tables in an object store, coordinator.stateDir to a URL such as s3://bucket/tally" -}}
 {{- end -}}
 {{- if gt (int $sources) 1 -}}
 {{- fail "storage has more than one source: set only one of storage.existingClaim, storage.volume and storage.claim.create" -}}
@@ -32,8 +32,12 @@
 {{- end -}}
 {{- if $v.schedule.enabled -}}
 {{- range $key := list "addons" "mainSummary" "output" -}}
-{{- if not (get $v.schedule $key) -}}
-{{- fail (printf "schedule.enabled is true, and schedule.%s is empty: set it to a path below storage.mountPath" $key) -}}
+{{- $place := get $v.schedule $key -}}
+{{- if and (hasPrefix "/" $place) (eq (int $sources) 0) -}}
+{{- fail (printf "schedule.%s is a path, and there is no storage that holds it: set storage.existingClaim, or write a URL such as s3://bucket/folder" $key) -}}
+{{- end -}}
+{{- if not $place -}}
+{{- fail (printf "schedule.enabled is true, and schedule.%s is empty: set it to a path below storage.mountPath, or a URL" $key) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

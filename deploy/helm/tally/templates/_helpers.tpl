@@ -132,7 +132,13 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
-{{/* The volume that all see. */}}
+{{/* Not empty where there is a volume that all see. */}}
+{{- define "tally.hasStorage" -}}
+{{- with .Values.storage -}}
+{{- if or .existingClaim .volume .claim.create }}yes{{ end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "tally.storage" -}}
 name: data
 {{- if .Values.storage.volume }}
@@ -143,8 +149,37 @@ persistentVolumeClaim:
 {{- end }}
 {{- end -}}
 
-{{/* Secrets for Consul, as volumes and as mounts. */}}
-{{- define "tally.consulVolumes" -}}
+{{/* How stores are reached. */}}
+{{- define "tally.storeEnv" -}}
+{{- with .Values.objectStore }}
+{{- with .region }}
+- name: AWS_REGION
+  value: {{ . | quote }}
+{{- end }}
+{{- with .endpoint }}
+- name: AWS_ENDPOINT_URL
+  value: {{ . | quote }}
+{{- end }}
+{{- if .caSecret.name }}
+- name: AWS_CA_BUNDLE
+  value: /etc/tally/store/ca.pem
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Secrets, as volumes and as mounts. */}}
+{{- define "tally.secretVolumes" -}}
+{{- with .Values.objectStore.caSecret }}
+{{- if .name }}
+- name: store-ca
+  secret:
+    secretName: {{ .name }}
+    defaultMode: 0440
+    items:
+      - key: {{ .key }}
+        path: ca.pem
+{{- end }}
+{{- end }}
 {{- with .Values.consul }}
 {{- if .url }}
 {{- if .tokenSecret.name }}
@@ -175,7 +210,12 @@ persistentVolumeClaim:
 {{- end }}
 {{- end -}}
 
-{{- define "tally.consulMounts" -}}
+{{- define "tally.secretMounts" -}}
+{{- if .Values.objectStore.caSecret.name }}
+- name: store-ca
+  mountPath: /etc/tally/store
+  readOnly: true
+{{- end }}
 {{- with .Values.consul }}
 {{- if .url }}
 {{- if .tokenSecret.name }}

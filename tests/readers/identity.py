@@ -1,0 +1,76 @@
+#!/usr/bin/env python3
+"""Hands out credentials as clouds do, on loopback: an instance's metadata, a container's agent, a token service.
+
+    identity.py CERT KEY
+
+The first two are asked over HTTP, the token service over TLS with that certificate. Prints both ports on one line.
+Ends when standard input does. Each way has an access key of its own: `by-instance`, `by-container`, `by-web-identity`.
+"""
+
+import http.server
+import json
+import ssl
+import sys
+import threading
+import urllib.parse
+
+EXPIRES = "2099-01-01T00:00:00Z"
+ROLES = "/latest/meta-data/iam/security-credentials/"
+
+
+def credentials(key):
+    names = {"AccessKeyId": key, "SecretAccessKey": f"{key}-secret", "Expiration": EXPIRES}
+    return json.dumps(names | {"Token": f"{key}-session"})
+
+
+def session(key):
+    return f"""<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
+        <AssumeRoleWithWebIdentityResult><Credentials>
+        <SessionToken>{key}-session</SessionToken><SecretAccessKey>{key}-secret</SecretAccessKey>
+        <Expiration>{EXPIRES}</Expiration><AccessKeyId>{key}</AccessKeyId>
+        </Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"""
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def answer(self, text, status=200):
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_PUT(self):
+        right = self.path == "/latest/api/token" and "X-aws-ec2-metadata-token-ttl-seconds" in self.headers
+        self.answer("an-hour", 200 if right else 404)
+
+    def do_GET(self):
+        if self.path.startswith(ROLES) and self.headers.get("X-aws-ec2-metadata-token") == "an-hour":
+            role = self.path.removeprefix(ROLES)
+            self.answer(credentials("by-instance") if role == "telemetry" else "telemetry")
+        elif self.path == "/container" and self.headers.get("Authorization") == "pod-token":
+            self.answer(credentials("by-container"))
+        else:
+            self.answer("", 403)
+
+    def do_POST(self):
+        sent = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        query = urllib.parse.parse_qs(self.path.partition("?")[2] or sent)
+        wanted = {"Action": ["AssumeRoleWithWebIdentity"], "RoleArn": ["arn:aws:iam::1:role/t"]}
+        right = wanted.items() <= query.items() and query.get("WebIdentityToken") == ["web-token"]
+        self.answer(session("by-web-identity") if right else "", 200 if right else 403)
+
+    def log_message(self, *_):
+        pass
+
+
+plain = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+sealed = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[1], sys.argv[2])
+sealed.socket = context.wrap_socket(sealed.socket, server_side=True)
+for server in (plain, sealed):
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+print(plain.server_port, sealed.server_port, flush=True)
+sys.stdin.read()

@@ -1,0 +1,119 @@
+//! S3 on loopback, for tests: real servers (SeaweedFS, and moto as a second opinion), a client that puts days into them
+//! and looks at what lies there, a proxy that counts, delays and breaks requests, and jobs from a bucket to a bucket.
+
+pub mod client;
+pub mod fetched;
+mod http;
+pub mod proxy;
+pub mod server;
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::golden::{Case, DATE};
+use crate::output::{Place, is_part_name};
+use crate::process::Tally;
+use crate::rows::Row;
+use crate::table;
+use client::{Client, Keys};
+use server::{DATA, OUT};
+
+/// The root of outputs in the bucket [`OUT`].
+pub const OUTPUT: &str = "agg/v1";
+
+/// The day's folder in the bucket [`OUT`].
+pub fn day_folder() -> String {
+    format!("{OUTPUT}/submission_date_s3={DATE}")
+}
+
+/// `tally run` over the day under `folder` of the bucket [`DATA`] into the bucket [`OUT`], both reached at `endpoint`.
+pub fn job(endpoint: SocketAddr, keys: Keys, folder: &str, spill: &Path) -> Tally {
+    reach(bare_job(folder, spill), endpoint, keys)
+}
+
+/// The same, which is told neither where the store is nor with which keys it is reached.
+pub fn bare_job(folder: &str, spill: &Path) -> Tally {
+    let url = |table: &str| format!("s3://{DATA}/{folder}/{table}");
+    let job =
+        Tally::new("run").args(["--addons", &url("addons/v2"), "--main-summary", &url("main_summary/v3")]);
+    let job = job.args(["--output", &output_url(), "--date", DATE, "--output-format", "json"]);
+    job.args(["--spill-dir"]).args([spill])
+}
+
+/// `tally submit` of the same job to a cluster.
+pub fn submit(client: &crate::cluster::client::Client, folder: &str) -> Tally {
+    let url = |table: &str| format!("s3://{DATA}/{folder}/{table}");
+    let submit = client.tally("submit").args([
+        "--addons",
+        &url("addons/v2"),
+        "--main-summary",
+        &url("main_summary/v3"),
+    ]);
+    submit.args(["--output", &output_url(), "--date", DATE, "--output-format", "json"])
+}
+
+/// Sets a command's environment so that it reaches the store.
+pub fn reach(command: Tally, endpoint: SocketAddr, keys: Keys) -> Tally {
+    keys.environment(endpoint).into_iter().fold(command, |command, (name, value)| command.env(name, &value))
+}
+
+/// The URL of outputs.
+pub fn output_url() -> String {
+    format!("s3://{OUT}/{OUTPUT}")
+}
+
+/// Puts a golden case's day under a folder of its name in the bucket [`DATA`].
+pub fn put_case(client: &Client, name: &str) -> Result<Case> {
+    let case = Case::new(name);
+    for table in ["addons/v2", "main_summary/v3"] {
+        let day = format!("{table}/submission_date_s3={DATE}");
+        client.put_tree(&case.dir.join(&day), &format!("{name}/{day}"))?;
+    }
+    Ok(case)
+}
+
+/// Puts an output of another kind, as it may lie there before.
+pub fn put_old_output(client: &Client) -> Result<Vec<String>> {
+    let keys = ["part-00000-old.snappy.parquet", "_SUCCESS"].map(|name| format!("{}/{name}", day_folder()));
+    for key in &keys {
+        client.put(key, vec![0xA5; 7000])?;
+    }
+    client.list(&day_folder())
+}
+
+/// The rows that the output has now, once nothing but part files lies under it.
+///
+/// # Errors
+/// Something else lies there, or a file cannot be read.
+pub fn read_output(client: &Client) -> Result<Vec<Row>> {
+    let fetched = Place::new()?;
+    for key in client.list(OUTPUT)? {
+        let below =
+            key.strip_prefix(&format!("{}/", day_folder())).with_context(|| format!("{key} is there"))?;
+        ensure!(is_part_name(Path::new(below)), "{key} is no part file");
+    }
+    client.get_tree(&day_folder(), &fetched.partition(DATE))?;
+    table::read_aggregates(&fetched.partition(DATE))
+}
+
+/// Checks that nothing is left of any job but the last decision to publish.
+///
+/// # Errors
+/// What is there.
+pub fn check_nothing_left(client: &Client) -> Result<()> {
+    let open = client.open_uploads()?;
+    ensure!(open == 0, "{open} uploads are open");
+    let parent = OUTPUT.rsplit_once('/').map_or("", |(parent, _)| parent);
+    let others: Vec<String> =
+        client.list(parent)?.into_iter().filter(|key| !key.starts_with(&format!("{OUTPUT}/"))).collect();
+    let decisions = format!("{parent}/.v1.tally-staging/submission_date_s3={DATE}/commits/");
+    let decided: Vec<&str> = others.iter().filter_map(|key| key.strip_prefix(&decisions)).collect();
+    ensure!(decided.len() == others.len(), "beside the output lie {others:?}");
+    match &decided[..] {
+        [] => Ok(()),
+        [record, mark] if mark.strip_suffix(".done") == Some(record) => Ok(()),
+        other => anyhow::bail!("decisions {other:?} instead of one that is done"),
+    }
+}

@@ -1,0 +1,191 @@
+//! A cluster of real processes between two buckets: results, and a leader that is killed before and after each step of
+//! the publish. Its successor finds the journal in a folder or in the store itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, ensure};
+use tally_tests::cluster::client::DEADLINE;
+use tally_tests::cluster::nodes::QUICK;
+use tally_tests::cluster::{Cluster, Setup, with_cluster};
+use tally_tests::generated::Generated;
+use tally_tests::http::metrics;
+use tally_tests::output::Place;
+use tally_tests::s3::client::Client;
+use tally_tests::s3::fetched::Needed;
+use tally_tests::s3::proxy::{Fault, Proxy};
+use tally_tests::s3::server::{ADMIN, DATA, Kind, OUT, Server};
+use tally_tests::s3::{check_nothing_left, day_folder, put_case, put_old_output, read_output, submit};
+use tally_tests::table;
+use tally_tests::wait::{PATIENT, wait_every};
+
+/// Several part files.
+const FILES: [&str; 2] = ["--target-file-size", "2KB"];
+
+fn setup(endpoint: SocketAddr, state_dir: Option<&str>) -> Setup {
+    Setup {
+        workers: 2,
+        coordinator_flags: QUICK.to_vec(),
+        environment: ADMIN.environment(endpoint).to_vec(),
+        state_dir: state_dir.map(str::to_string),
+        ..Setup::default()
+    }
+}
+
+#[test]
+fn golden_cases_go_from_s3_to_s3_with_the_journal_there() -> Result<()> {
+    let Some(server) = Server::start(Kind::Seaweed)? else { return Ok(()) };
+    let (data, out) = (server.client(DATA)?, server.client(OUT)?);
+    with_cluster(setup(server.address(), Some("s3://out/state")), |cluster| {
+        for name in ["case-03", "case-05", "case-08", "case-13-legacy-lists"] {
+            let case = put_case(&data, name)?;
+            submit(&cluster.client(), name).args(FILES).run()?.summary().context(name)?;
+            table::compare(&read_output(&out)?, &case.expected_rows()?).context(name)?;
+            check_nothing_left(&out).context(name)?;
+        }
+        let journal = out.list("state")?;
+        ensure!(!journal.is_empty(), "there is no journal");
+        for key in journal {
+            let record = String::from_utf8_lossy(&out.get(&key)?).into_owned();
+            ensure!(!record.contains(ADMIN.secret), "a secret in {key}");
+        }
+        let nodes = cluster.coordinators.iter().map(|node| &node.process);
+        for process in nodes.chain(cluster.workers.iter().map(|node| &node.process)) {
+            ensure!(!process.said().contains(ADMIN.secret), "a secret is logged: {}", process.said());
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn workers_fetch_no_footer_that_the_coordinator_fetched() -> Result<()> {
+    let Some(server) = Server::start(Kind::Seaweed)? else { return Ok(()) };
+    let folder = Place::new()?;
+    let day = Generated::new(folder.path(), &["--clients", "30000"])?;
+    server.client(DATA)?.put_tree(&day.root, "day")?;
+    let needed = Needed::of(&day.root)?;
+    let proxy = Proxy::before(server.address())?;
+    with_cluster(setup(proxy.address(), None), |cluster| {
+        let summary = submit(&cluster.client(), "day").run()?.summary()?;
+        assert_eq!((summary.rows, summary.n_clients), (day.totals.rows, day.totals.n_clients));
+        println!(
+            "{:?} for {} of chunks and {} of footers",
+            needed.check_ends(&proxy.take())?,
+            needed.chunks,
+            needed.footers
+        );
+        // Both sides tell how often they asked.
+        let ok = "tally_object_store_requests_total{service=\"s3\",method=\"GET\",outcome=\"ok\"}";
+        let asked = |page: &BTreeMap<String, f64>| page.get(ok).copied().unwrap_or_default();
+        let mut workers = 0.0;
+        for worker in &cluster.workers {
+            workers += asked(&metrics(worker.http()?)?);
+        }
+        let coordinator = asked(&cluster.metrics()?);
+        ensure!(coordinator > 0.0 && workers > 0.0, "coordinator {coordinator}, workers {workers}");
+        Ok(())
+    })
+}
+
+/// Where the leader is killed, how many such requests go before, and what of the request reaches the store.
+const STEPS: [(&str, &str, usize, Fault); 7] = [
+    ("POST", "?uploads", 1, Fault::HoldAnswer),
+    ("PUT", "partNumber", 1, Fault::HoldAnswer),
+    ("PUT", "/commits/", 0, Fault::Hold),
+    ("PUT", "/commits/", 0, Fault::HoldAnswer),
+    ("POST", "uploadId", 1, Fault::HoldAnswer),
+    ("POST", "?delete", 1, Fault::Hold),
+    ("PUT", ".done", 0, Fault::HoldAnswer),
+];
+
+/// Files of one job alone, and nothing beside them.
+fn check_once(out: &Client) -> Result<Vec<String>> {
+    let files = out.list(&day_folder())?;
+    let jobs: BTreeSet<_> = files
+        .iter()
+        .filter_map(|key| key.rsplit_once("/part-")?.1.split_once('-')?.1.rsplit_once('-'))
+        .collect();
+    let jobs: BTreeSet<_> = jobs.into_iter().map(|(job, _)| job).collect();
+    ensure!(jobs.len() == 1, "files of {} jobs: {files:?}", jobs.len());
+    check_nothing_left(out)?;
+    Ok(files)
+}
+
+fn kill_at(
+    cluster: &mut Cluster,
+    proxy: &Proxy,
+    out: &Client,
+    step: (&str, &str, usize, Fault),
+) -> Result<()> {
+    for key in out.list("agg")? {
+        out.remove(&key)?;
+    }
+    put_old_output(out)?;
+    let (method, part, skip, fault) = step;
+    proxy.break_next(method, part, skip, 1, fault);
+    let running = submit(&cluster.client(), "case-05").args(FILES).spawn()?;
+    proxy.wait_held(1)?;
+    cluster.coordinators[0].process.kill()?;
+    proxy.heal();
+    cluster.coordinators[0].restart()?;
+    // The command follows the job to whoever leads.
+    running.wait()?.summary()?;
+    check_once(out).map(drop)
+}
+
+#[test]
+fn a_leader_that_is_killed_in_a_publish_is_succeeded_by_one_that_ends_it() -> Result<()> {
+    let Some(server) = Server::start(Kind::Seaweed)? else { return Ok(()) };
+    let (data, out) = (server.client(DATA)?, server.client(OUT)?);
+    let case = put_case(&data, "case-05")?;
+    for state_dir in [None, Some("s3://out/state")] {
+        let proxy = Proxy::before(server.address())?;
+        with_cluster(setup(proxy.address(), state_dir), |cluster| {
+            // A journal in the store doubles the requests, not the ways to die.
+            let steps = if state_dir.is_some() { &STEPS[2..4] } else { &STEPS[..] };
+            for step in steps {
+                kill_at(cluster, &proxy, &out, step.clone())
+                    .with_context(|| format!("{step:?}, {state_dir:?}"))?;
+                table::compare(&read_output(&out)?, &case.expected_rows()?)
+                    .with_context(|| format!("{step:?}"))?;
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// It is frozen with its decision on the way, so that the next leader finds none, and makes the day again; then both decisions
+/// arrive.
+#[test]
+fn a_leader_that_wakes_up_with_its_decision_on_the_way_publishes_nothing_twice() -> Result<()> {
+    let Some(server) = Server::start(Kind::Seaweed)? else { return Ok(()) };
+    let (data, out) = (server.client(DATA)?, server.client(OUT)?);
+    let case = put_case(&data, "case-05")?;
+    put_old_output(&out)?;
+    let proxy = Proxy::before(server.address())?;
+    let setup = Setup { coordinators: 2, consul: true, ..setup(proxy.address(), None) };
+    with_cluster(setup, |cluster| {
+        let old = cluster.leader()?;
+        proxy.break_next("PUT", "/commits/00000001", 0, 2, Fault::Hold);
+        let running = submit(&cluster.client(), "case-05").args(FILES).spawn()?;
+        proxy.wait_held(1)?;
+        cluster.coordinators[old].process.freeze()?;
+        // The successor's, of the same job.
+        proxy.wait_held(2)?;
+        ensure!(cluster.leader()? != old, "coordinator {old} still leads");
+        proxy.heal();
+        running.wait()?.summary()?;
+        let files = check_once(&out)?;
+        cluster.coordinators[old].process.thaw()?;
+        let process = &cluster.coordinators[old].process;
+        wait_every(PATIENT, "the end of the old term", DEADLINE, || {
+            // Whether Consul tells it first, or the journal.
+            let said = process.said();
+            let ends = ["this coordinator leads no more", "was elected: this one stands by"];
+            Ok(ends.iter().any(|end| said.contains(end)).then_some(()))
+        })?;
+        assert_eq!(check_once(&out)?, files, "published twice");
+        table::compare(&read_output(&out)?, &case.expected_rows()?)
+    })
+}

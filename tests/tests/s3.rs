@@ -1,0 +1,250 @@
+//! Days that lie in S3 and go to S3, through a real server: results, bytes, and what befalls requests on their way.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tally_tests::generated::Generated;
+use tally_tests::golden::{CASES, DATE};
+use tally_tests::output::Place;
+use tally_tests::process::Outcome;
+use tally_tests::process::Tally;
+use tally_tests::s3::fetched::Needed;
+use tally_tests::s3::proxy::{Fault, Proxy};
+use tally_tests::s3::server::{ADMIN, DATA, Kind, OUT, READER, STRANGER, Server};
+use tally_tests::s3::{check_nothing_left, job, put_case, put_old_output, reach, read_output};
+use tally_tests::table;
+
+#[test]
+fn golden_cases_go_from_s3_to_s3() -> Result<()> {
+    for (kind, cases) in [(Kind::Seaweed, &CASES[..]), (Kind::Moto, &CASES[2..5])] {
+        let Some(server) = Server::start(kind)? else { continue };
+        let (data, out) = (server.client(DATA)?, server.client(OUT)?);
+        put_old_output(&out)?;
+        let spill = Place::new()?;
+        for name in cases {
+            let case = put_case(&data, name)?;
+            // Several files, and the same again over them.
+            for flags in [["--target-file-size", "1KB"], ["--target-file-size", "280MB"]] {
+                let context = || format!("{kind:?} {name} {flags:?}");
+                let run = job(server.address(), ADMIN, name, &spill.spill()).args(flags).run()?;
+                let summary = run.summary().with_context(context)?;
+                table::compare(&read_output(&out)?, &case.expected_rows()?).with_context(context)?;
+                assert_eq!(summary.rows, case.totals()?.rows, "{}", context());
+                check_nothing_left(&out).with_context(context)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn only_needed_bytes_are_fetched_and_each_once() -> Result<()> {
+    let Some(server) = Server::start(Kind::Seaweed)? else { return Ok(()) };
+    let (data, out) = (server.client(DATA)?, server.client(OUT)?);
+    let place = Place::new()?;
+    let day = Generated::new(place.path(), &["--clients", "60000"])?;
+    data.put_tree(&day.root, "day")?;
+    let needed = Needed::of(&day.root)?;
+    let proxy = Proxy::before(server.address())?;
+    for flags in [["--memory-limit", "2GiB"], ["--memory-limit", "256MiB"]] {
+        proxy.take();
+        let run =
+            job(proxy.address(), ADMIN, "day", &place.spill()).args(flags).args(["--threads", "2"]).run()?;
+        let summary = run.summary()?;
+        assert_eq!((summary.rows, summary.n_clients), (day.totals.rows, day.totals.n_clients));
+        let exchanges = proxy.take();
+        let fetched = needed.check(&exchanges)?;
+        println!(
+            "{flags:?}: {fetched:?} ({} requests in all), {} bytes of chunks and {} of footers: {:.4}; {:.0} GETs per GiB",
+            exchanges.len(),
+            needed.chunks,
+            needed.footers,
+            fetched.bytes as f64 / (needed.chunks + needed.footers) as f64,
+            fetched.gets as f64 / (fetched.bytes as f64 / f64::from(1 << 30)),
+        );
+        assert!(summary.bytes_read <= fetched.bytes, "{} bytes are said to be read", summary.bytes_read);
+    }
+    assert_eq!(read_output(&out)?.len() as u64, day.totals.rows);
+    Ok(())
+}
+
+/// How many files the day of many files has: `TALLY_MANY_FILES`, else so few that CI has time for them.
+const MANY: usize = 2_000;
+/// Partitions that they lie in.
+const PARTITIONS: usize = 100;
+/// What a process with a limit of 256 MiB may take with them.
+const MANY_FILES_PEAK: u64 = 384 << 20;
+
+#[test]
+fn a_day_of_many_files_is_listed_and_read_in_bounded_memory() -> Result<()> {
+    let Some(server) = Server::start(Kind::Seaweed)? else { return Ok(()) };
+    let many = std::env::var("TALLY_MANY_FILES").ok().map(|files| files.parse()).transpose()?.unwrap_or(MANY);
+    let (data, out) = (server.client(DATA)?, server.client(OUT)?);
+    let case = put_case(&data, "case-05")?;
+    // The same rows again and again change nothing.
+    let day = format!("case-05/addons/v2/submission_date_s3={DATE}");
+    let whole = data.list(&day)?;
+    let file =
+        whole.iter().find(|key| key.ends_with(".parquet") && !key.contains("/.")).context("no file")?;
+    let bytes = data.get(file)?;
+    let copies = (0..many).map(|n| format!("{day}/sample_id={}/copy-{n}.parquet", n % PARTITIONS));
+    data.put_all(copies.collect(), &bytes)?;
+    let place = Place::new()?;
+    let summary = job(server.address(), ADMIN, "case-05", &place.spill())
+        .args(["--memory-limit", "256MiB", "--threads", "2"])
+        .run()?
+        .summary()?;
+    table::compare(&read_output(&out)?, &case.expected_rows()?)?;
+    let plan = summary.stages.first().context("no stage")?;
+    println!(
+        "{many} files: planned in {:.2} s, {:.2} s in all, {} MiB at most",
+        plan.seconds,
+        summary.seconds,
+        summary.peak_memory_bytes >> 20
+    );
+    ensure!(summary.peak_memory_bytes <= MANY_FILES_PEAK, "{} bytes", summary.peak_memory_bytes);
+    Ok(())
+}
+
+#[test]
+fn the_order_of_a_listing_changes_nothing() -> Result<()> {
+    let Some(server) = Server::start(Kind::Seaweed)? else { return Ok(()) };
+    let (data, out) = (server.client(DATA)?, server.client(OUT)?);
+    let (place, folder) = (Place::new()?, Place::new()?);
+    let day = Generated::new(folder.path(), &["--clients", "3000"])?;
+    data.put_tree(&day.root, "day")?;
+    let proxy = Proxy::before(server.address())?;
+    let mut made = vec![];
+    for reversed in [false, true] {
+        if reversed {
+            proxy.break_next("GET", "list-type", 0, 1000, Fault::Reverse);
+        }
+        let run = job(proxy.address(), ADMIN, "day", &place.spill()).args(["--target-file-size", "20KB"]);
+        let summary = run.run()?.summary()?;
+        assert_eq!(summary.rows, day.totals.rows);
+        made.push(read_output(&out)?);
+    }
+    table::compare(&made[1], &made[0])
+}
+
+#[test]
+fn requests_that_fail_for_a_moment_change_nothing() -> Result<()> {
+    let Some(server) = Server::start(Kind::Seaweed)? else { return Ok(()) };
+    let (data, out) = (server.client(DATA)?, server.client(OUT)?);
+    let case = put_case(&data, "case-05")?;
+    let place = Place::new()?;
+    let proxy = Proxy::before(server.address())?;
+    let faults = [
+        ("GET", "main_summary", Fault::Refuse(503, "SlowDown")),
+        ("GET", "addons", Fault::Refuse(500, "InternalError")),
+        ("GET", "list-type", Fault::Refuse(503, "SlowDown")),
+        ("GET", "part-", Fault::Cut),
+        ("GET", "part-", Fault::CutAnswer(100)),
+        ("GET", "part-", Fault::Slow(Duration::from_millis(20))),
+        ("PUT", "partNumber", Fault::Refuse(503, "SlowDown")),
+        ("PUT", "partNumber", Fault::LoseAnswer),
+        ("POST", "uploads", Fault::Refuse(500, "InternalError")),
+        ("POST", "uploadId", Fault::Refuse(503, "SlowDown")),
+        ("POST", "uploadId", Fault::LoseAnswer),
+        ("PUT", "commits", Fault::Refuse(503, "SlowDown")),
+        ("PUT", "commits", Fault::LoseAnswer),
+        ("POST", "delete", Fault::LoseAnswer),
+    ];
+    for (method, part, fault) in faults {
+        let context = format!("{method} {part} {fault:?}");
+        proxy.heal();
+        proxy.break_next(method, part, 1, 2, fault.clone());
+        proxy.break_next(method, part, 0, 1, fault);
+        proxy.take();
+        let flags = ["--target-file-size", "2KB"];
+        job(proxy.address(), ADMIN, "case-05", &place.spill())
+            .args(flags)
+            .run()?
+            .summary()
+            .context(context.clone())?;
+        table::compare(&read_output(&out)?, &case.expected_rows()?).context(context.clone())?;
+        let hit = proxy.exchanges().iter().any(|e| e.method == method && e.target.contains(part));
+        ensure!(hit, "{context}: no request was broken");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_file_that_changes_during_the_job_fails_it_and_the_old_day_stays() -> Result<()> {
+    let Some(server) = Server::start(Kind::Seaweed)? else { return Ok(()) };
+    let (data, out) = (server.client(DATA)?, server.client(OUT)?);
+    put_case(&data, "case-05")?;
+    let old = put_old_output(&out)?;
+    let place = Place::new()?;
+    let proxy = Proxy::before(server.address())?;
+    let listed = data.list("case-05/addons/v2")?;
+    let victim =
+        listed.iter().find(|key| key.ends_with(".parquet") && !key.contains("/.")).context("no file")?;
+    let name = victim.rsplit_once("submission_date_s3=").map_or("", |(_, name)| name);
+    // The first GET of it is its footer's; the second waits until it is another file.
+    let part = format!("addons/v2/submission_date_s3%3D{name}");
+    let sent = proxy_target(&part);
+    proxy.break_next("GET", &sent, 1, 1, Fault::Hold);
+    let running = job(proxy.address(), ADMIN, "case-05", &place.spill()).spawn()?;
+    proxy.wait_held(1)?;
+    let mut bytes = data.get(victim)?;
+    bytes.push(0);
+    data.put(victim, bytes)?;
+    proxy.heal();
+    let outcome = running.wait()?.expect_failure(1, &["changed while the job ran", "run the job again"])?;
+    ensure!(outcome.stderr.contains(victim), "{outcome}");
+    assert_eq!(out.list("agg")?, old, "the old day was touched");
+    check_nothing_left(&out)
+}
+
+/// A key as requests have it: `=` is escaped in the last place only by some clients.
+fn proxy_target(key: &str) -> String {
+    key.rsplit('/').next().unwrap_or(key).to_string()
+}
+
+/// Fails in time, says each word, and shows no secret.
+fn fails(run: Outcome, words: &[&str]) -> Result<()> {
+    let outcome = run.expect_failure(1, words)?;
+    for keys in [ADMIN, READER, STRANGER] {
+        ensure!(!outcome.stderr.contains(keys.secret) && !outcome.stdout.contains(keys.secret), "{outcome}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_refused_is_named_with_what_to_do() -> Result<()> {
+    let Some(server) = Server::start(Kind::Seaweed)? else { return Ok(()) };
+    let (data, out) = (server.client(DATA)?, server.client(OUT)?);
+    put_case(&data, "case-03")?;
+    let old = put_old_output(&out)?;
+    let (place, address) = (Place::new()?, server.address());
+    let spill = place.spill();
+    let check = |keys, folder: &str, words: &[&str]| {
+        fails(job(address, keys, folder, &spill).run()?, words).with_context(|| folder.to_string())?;
+        assert_eq!(out.list("agg")?, old, "the old day was touched");
+        Ok::<_, anyhow::Error>(())
+    };
+    let refused = ["s3://data/case-03/addons/v2", "InvalidAccessKeyId", "check the credentials"];
+    check(STRANGER, "case-03", &refused)?;
+    // The output may not be written by who may only read the input.
+    check(READER, "case-03", &["s3://out/agg", "AccessDenied", "no leave"])?;
+    check(ADMIN, "case-99", &["s3://data/case-99/addons/v2", "no data files"])?;
+    let run = |addons: &str, output: &str, date: &str| {
+        let run = Tally::new("run").args([
+            "--addons",
+            addons,
+            "--main-summary",
+            "s3://data/case-03/main_summary/v3",
+        ]);
+        let run = run.args(["--output", output, "--date", date, "--spill-dir"]).args([&spill]);
+        reach(run, address, ADMIN).run()
+    };
+    let (addons, output) = ("s3://data/case-03/addons/v2", "s3://out/agg/v1");
+    fails(run(addons, output, "20170301")?, &["the days there are: 20170227"])?;
+    fails(run("s3://nowhere/a", output, DATE)?, &["s3://nowhere/a", "NoSuchBucket", "create the bucket"])?;
+    fails(run(addons, "s3://nowhere/agg/v1", DATE)?, &["nowhere", "NoSuchBucket", "create the bucket"])?;
+    for wrong in ["s3://user:secret@b/x", "s3://", "s4://b/x"] {
+        run(addons, wrong, DATE)?.expect_code(2)?;
+    }
+    check_nothing_left(&out)
+}
