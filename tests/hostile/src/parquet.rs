@@ -33,6 +33,18 @@ pub struct Read {
     pub runs: Vec<(RecordBatch, Vec<Vec<u8>>)>,
 }
 
+impl Read {
+    /// The rows as text, in no order: a mapper's tables give them in one of their own.
+    pub fn rows(&self) -> Vec<String> {
+        let batches = self.runs.iter().map(|(batch, _)| batch);
+        let row = |batch: &RecordBatch, at| format!("{:?}", batch.slice(at, 1).columns());
+        let mut rows: Vec<_> =
+            batches.flat_map(|batch| (0..batch.num_rows()).map(move |at| row(batch, at))).collect();
+        rows.sort_unstable();
+        rows
+    }
+}
+
 /// A day on disk of which one file at a time is a stranger's.
 pub struct Reader {
     folder: Scratch,

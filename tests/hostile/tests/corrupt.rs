@@ -71,7 +71,7 @@ fn ranges(file: &[u8], part: Part) -> Vec<Range<usize>> {
     let length = FooterTail::try_from(tail).unwrap().metadata_length();
     let footer = file.len() - FOOTER_SIZE - length;
     if part == Part::Footer {
-        return vec![footer..file.len()];
+        return std::iter::once(footer..file.len()).collect();
     }
     let metadata = ParquetMetaDataReader::decode_metadata(&file[footer..file.len() - FOOTER_SIZE]).unwrap();
     let chunks = metadata.row_groups().iter().flat_map(|group| group.columns());
@@ -145,7 +145,8 @@ fn all(kind: &'static str, part: Part, check: fn(&Read, Result<Read, String>)) {
 fn pages_with_checksums_give_a_named_error_or_the_right_rows() {
     all("sums", Part::Bodies, |right, answer| {
         if let Ok(read) = answer {
-            assert!(read == *right, "wrong rows in spite of checksums");
+            assert_eq!(read.rows(), right.rows(), "wrong rows in spite of checksums");
+            assert_eq!(read.runs.len(), right.runs.len());
         }
     });
 }
