@@ -14,7 +14,7 @@ mod maps;
 mod produce;
 mod put;
 pub mod server;
-mod ticket;
+pub mod ticket;
 mod wire;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

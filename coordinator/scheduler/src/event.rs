@@ -106,6 +106,8 @@ pub enum Event {
         worker: WorkerId,
         /// How many attempts it runs at once.
         slots: u32,
+        /// It is about to go: it takes no new tasks from the start.
+        draining: bool,
     },
     /// A worker is gone, with its attempts and outputs. Also the end of a drain.
     WorkerLost {

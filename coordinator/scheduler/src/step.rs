@@ -77,7 +77,9 @@ impl Scheduler {
                 self.published(&job, Outcome::Failed { reason: JobFailure::Publish { reason } })
             }
             Event::Unfit { job, stage, indices, reason } => self.unfit(&job, stage, &indices, reason),
-            Event::WorkerJoined { worker, slots } => self.workers.join(&worker, slots, self.now),
+            Event::WorkerJoined { worker, slots, draining } => {
+                self.workers.join(&worker, slots, draining, self.now)
+            }
             Event::WorkerLost { worker } => self.worker_lost(&worker),
             Event::WorkerDraining { worker } => {
                 self.workers.seen(&worker, self.now)?;

@@ -65,7 +65,13 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    pub(crate) fn join(&mut self, id: &WorkerId, slots: u32, now: Millis) -> Result<(), Warning> {
+    pub(crate) fn join(
+        &mut self,
+        id: &WorkerId,
+        slots: u32,
+        draining: bool,
+        now: Millis,
+    ) -> Result<(), Warning> {
         if self.lost.contains(id) {
             return Err(Warning::LostWorker { worker: id.clone() });
         }
@@ -73,7 +79,7 @@ impl Workers {
             return Err(Warning::KnownWorker { worker: id.clone() });
         }
         let busy = BTreeMap::new();
-        let worker = Worker { slots, draining: false, last_seen: now, busy, wanted: 0, load: 0 };
+        let worker = Worker { slots, draining, last_seen: now, busy, wanted: 0, load: 0 };
         self.enter(id, &worker);
         self.here.insert(id.clone(), worker);
         Ok(())
@@ -223,10 +229,10 @@ mod tests {
         }
         assert_eq!((workers.lost.len(), workers.lost_order.len()), (LOST_REMEMBERED, LOST_REMEMBERED));
         assert_eq!(
-            workers.join(&id(10), 1, Millis(0)),
+            workers.join(&id(10), 1, false, Millis(0)),
             Err(Warning::LostWorker { worker: id(10) }),
             "a join that comes after the loss"
         );
-        assert_eq!(workers.join(&id(9), 1, Millis(0)), Ok(()));
+        assert_eq!(workers.join(&id(9), 1, false, Millis(0)), Ok(()));
     }
 }

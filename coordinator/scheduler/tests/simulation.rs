@@ -96,7 +96,7 @@ impl Plant {
         let running = VecDeque::new();
         let mut plant = Self { scheduler, running, now: 0, starts: 0, others: 0, outcome: None };
         for n in 0..workers {
-            plant.tell(Event::WorkerJoined { worker: worker(n), slots });
+            plant.tell(Event::WorkerJoined { worker: worker(n), slots, draining: false });
         }
         let job = JobId::parse("day").expect("a job id");
         plant.tell(Event::JobSubmitted { job, shape: JobShape::chain(3).expect("stages") });

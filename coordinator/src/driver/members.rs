@@ -73,9 +73,8 @@ impl Driver {
         if first {
             let address = &member.hello.flight_address;
             tracing::info!(%worker, slots, address, outputs = inventory.outputs.len(), "a worker attached");
-            self.step(Event::WorkerJoined { worker: worker.clone(), slots });
-        }
-        if draining {
+            self.step(Event::WorkerJoined { worker: worker.clone(), slots, draining });
+        } else if draining {
             self.step(Event::WorkerDraining { worker: worker.clone() });
         }
         let mut unknown = BTreeSet::new();

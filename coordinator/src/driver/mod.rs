@@ -248,7 +248,7 @@ impl Driver {
         match input {
             Input::Submit(submit) => self.submit(*submit),
             Input::Cancel(job) => self.cancel(&job),
-            Input::Joined(worker, slots) => self.step(Event::WorkerJoined { worker, slots }),
+            Input::Joined(worker, slots) => self.step(Event::WorkerJoined { worker, slots, draining: false }),
             Input::Report(report) => {
                 let Report { worker, attempt, outcome } = *report;
                 self.report(worker, attempt, outcome);

@@ -6,6 +6,10 @@ use tally_proto::v1;
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use crate::rig::{Coordinator, Place, Scene, becomes, refused, submit, timing};
 
@@ -139,6 +143,23 @@ async fn health_says_who_leads() {
     for service in ["", "tally.v1.Control", "tally.v1.Jobs"] {
         let status = health.check(HealthCheckRequest { service: service.into() }).await.unwrap();
         assert_eq!(status.into_inner().status, 1, "{service:?} serves");
+    }
+}
+
+#[tokio::test]
+async fn reflection_names_the_services() {
+    let Scene { place: _place, coordinator, .. } = Scene::new().await;
+    let mut reflection = ServerReflectionClient::new(coordinator.channel().await);
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let answers = reflection.server_reflection_info(tokio_stream::iter([request])).await.unwrap();
+    let answer = answers.into_inner().message().await.unwrap().unwrap().message_response;
+    let Some(MessageResponse::ListServicesResponse(list)) = answer else { panic!("{answer:?}") };
+    let names: BTreeSet<_> = list.service.iter().map(|service| service.name.as_str()).collect();
+    for name in ["tally.v1.Control", "tally.v1.Jobs"] {
+        assert!(names.contains(name), "{names:?}");
     }
 }
 

@@ -20,7 +20,7 @@ fn fleet(workers: &[(u32, &[u64])]) -> Workers {
     let mut fleet = Workers::default();
     let mut next = 0;
     for (n, (slots, busy)) in workers.iter().enumerate() {
-        fleet.join(&worker(n), *slots, Millis(0)).unwrap();
+        fleet.join(&worker(n), *slots, false, Millis(0)).unwrap();
         for weight in *busy {
             fleet.occupy(&worker(n), attempt(next), *weight);
             next += 1;

@@ -47,7 +47,7 @@ fn what_is_not_expected_is_named_and_changes_nothing() {
         (Event::Heartbeat { worker: worker("w7") }, "worker w7 is unknown"),
         (Event::WorkerDraining { worker: worker("w7") }, "worker w7 is unknown"),
         (Event::WorkerLost { worker: worker("w7") }, "worker w7 is unknown"),
-        (Event::WorkerJoined { worker: worker("w1"), slots: 9 }, "worker w1 joined again"),
+        (Event::WorkerJoined { worker: worker("w1"), slots: 9, draining: false }, "worker w1 joined again"),
         (plan(&j, 0), "stage 0 of job j is not being planned"),
         (plan(&j, 1), "stage 1 of job j is not being planned"),
         (plan(&j, 9), "stage 9 of job j is not being planned"),

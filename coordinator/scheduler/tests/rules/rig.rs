@@ -101,7 +101,7 @@ impl Rig {
     }
 
     pub fn join(&mut self, name: &str, slots: u32) -> Vec<String> {
-        self.tell(Event::WorkerJoined { worker: worker(name), slots })
+        self.tell(Event::WorkerJoined { worker: worker(name), slots, draining: false })
     }
 
     pub fn lose(&mut self, name: &str) -> Vec<String> {

@@ -66,6 +66,17 @@ fn a_draining_worker_ends_what_runs_and_gets_nothing_new() {
     assert_eq!(rig.join("w1", 1), ["start w1 j-s0-t2-a0"]);
 }
 
+/// One that reaches a new leader while it drains.
+#[test]
+fn a_worker_that_joins_while_it_drains_gets_nothing() {
+    let mut rig = Rig::new(config());
+    rig.submit("j", 1);
+    rig.plan("j", 0, &[1]);
+    let joined = Event::WorkerJoined { worker: worker("w0"), slots: 1, draining: true };
+    assert!(rig.tell(joined).is_empty());
+    assert_eq!(rig.join("w1", 1), ["start w1 j-s0-t0-a0"]);
+}
+
 #[test]
 fn the_loss_of_a_draining_worker_is_no_strike() {
     let mut rig = Rig::new(Config { max_attempts: 1, ..config() });

@@ -15,11 +15,11 @@ impl World {
             known.last_seen = self.now;
         }
         match event {
-            Event::WorkerJoined { worker, slots } => {
+            Event::WorkerJoined { worker, slots, draining } => {
                 let fresh = !self.believed.contains_key(worker) && !self.gone.contains(worker);
                 if fresh {
                     let busy = BTreeSet::new();
-                    let known = Believed { slots: *slots, draining: false, last_seen: self.now, busy };
+                    let known = Believed { slots: *slots, draining: *draining, last_seen: self.now, busy };
                     self.believed.insert(worker.clone(), known);
                 }
             }

@@ -123,7 +123,7 @@ impl World {
         for at in 0..self.workers.len() {
             let SimWorker { id, well, slots, .. } = &self.workers[at];
             if *well {
-                self.tell(Event::WorkerJoined { worker: id.clone(), slots: *slots })?;
+                self.tell(Event::WorkerJoined { worker: id.clone(), slots: *slots, draining: false })?;
             }
         }
         for (job, known) in live {

@@ -293,7 +293,7 @@ impl World {
         let worker = WorkerId::parse(&format!("w{}", self.workers.len())).expect("a worker id");
         let (running, held) = (BTreeSet::new(), BTreeSet::new());
         self.workers.push(SimWorker { id: worker.clone(), well: true, slots, running, held });
-        self.tell(Event::WorkerJoined { worker, slots })
+        self.tell(Event::WorkerJoined { worker, slots, draining: false })
     }
 
     fn choose_worker(&self, n: u8) -> Option<usize> {

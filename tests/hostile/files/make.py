@@ -1,0 +1,57 @@
+"""Writes the Parquet files of this folder: each table in several encodings, with page checksums and without.
+
+    python make.py       (needs PyArrow)
+"""
+import random
+import uuid
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROWS = 240
+random.seed(7)
+CLIENTS = [str(uuid.UUID(int=random.getrandbits(128), version=4)) for _ in range(60)] + ["no uuid", None]
+
+addons = pa.table({
+    "client_id": pa.array([CLIENTS[i // 4 % len(CLIENTS)] for i in range(ROWS)]),
+    "addon_id": pa.array([None if i % 31 == 0 else f"addon{i % 37}@example.org" for i in range(ROWS)]),
+    "foreign_install": pa.array([[True, False, None][i % 3] for i in range(ROWS)]),
+    "is_system": pa.array([i % 11 == 0 for i in range(ROWS)]),
+    "user_disabled": pa.array([None if i % 29 == 0 else i % 13 == 0 for i in range(ROWS)]),
+    "app_disabled": pa.array([i % 17 == 0 for i in range(ROWS)]),
+})
+addon = pa.struct([("install_day", pa.int32())])
+theme = pa.struct([("addon_id", pa.string())])
+main_summary = pa.table({
+    "client_id": pa.array([CLIENTS[i % len(CLIENTS)] for i in range(ROWS)]),
+    "profile_creation_date": pa.array([None if i % 19 == 0 else 16_000 + i % 900 for i in range(ROWS)], pa.int64()),
+    "active_theme": pa.array([None if i % 23 == 0 else {"addon_id": f"theme{i % 5}"} for i in range(ROWS)], theme),
+    "active_addons": pa.array(
+        [None if i % 7 == 0 else [None if j == 3 else {"install_day": 15_000 + i + j} for j in range(i % 5)]
+         for i in range(ROWS)], pa.list_(addon)),
+})
+
+DELTA = {"string": "DELTA_BYTE_ARRAY", "int": "DELTA_BINARY_PACKED", "bool": "RLE"}
+
+
+def delta(table):
+    """The delta encoding of each leaf."""
+    leaves = {"profile_creation_date": "int", "active_addons.list.element.install_day": "int",
+              "client_id": "string", "addon_id": "string", "active_theme.addon_id": "string"}
+    names = [c for c in leaves if c.split(".")[0] in table.column_names]
+    bools = [c for c in table.column_names if pa.types.is_boolean(table.schema.field(c).type)]
+    return {**{c: DELTA[leaves[c]] for c in names}, **{c: "RLE" for c in bools}}
+
+
+for name, table in [("addons", addons), ("main_summary", main_summary)]:
+    formats = {
+        "dictionary-snappy": dict(compression="snappy", use_dictionary=True),
+        "plain-gzip": dict(compression="gzip", use_dictionary=False),
+        "delta-zstd-v2": dict(compression="zstd", use_dictionary=False, data_page_version="2.0",
+                              column_encoding=delta(table)),
+    }
+    for kind, options in formats.items():
+        for checksums in [True, False]:
+            sums = "sums" if checksums else "bare"
+            pq.write_table(table, f"{name}-{kind}-{sums}.parquet", row_group_size=ROWS // 2, data_page_size=400,
+                           write_batch_size=16, write_page_checksum=checksums, store_schema=False, **options)

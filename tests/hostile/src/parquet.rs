@@ -1,0 +1,166 @@
+//! Files of a day as a job reads them: the planner looks at their footers, then every row group is read into a mapper.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use tally_coordinator::job::JobSpec;
+use tally_coordinator::plan;
+use tally_dataset::addon_aggregates::{ADDONS, MAIN_SUMMARY};
+use tally_dataset::{Dataset, dataset};
+use tally_proto::v1;
+use tally_tests::scratch::Scratch;
+use tally_worker::budget::Budget;
+use tally_worker::scan::footer::Footers;
+use tally_worker::scan::{InputFile, OpenFile, RowGroup, ScanContext};
+use tally_worker::urls;
+use tokio::runtime::Runtime;
+
+use crate::seeds;
+
+/// Bytes for pages and dictionaries.
+pub const BUDGET: u64 = 16 << 20;
+/// Bytes at a time.
+const WINDOW: u64 = 64 << 10;
+const DATE: &str = "20170227";
+const FOLDERS: [&str; 2] = ["addons", "main_summary"];
+
+/// What a file gave: the partials of its flushes, and the strings behind their codes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Read {
+    /// In the order of the file.
+    pub runs: Vec<(RecordBatch, Vec<Vec<u8>>)>,
+}
+
+impl Read {
+    /// The rows as text, in no order: a mapper's tables give them in one of their own.
+    pub fn rows(&self) -> Vec<String> {
+        let batches = self.runs.iter().map(|(batch, _)| batch);
+        let row = |batch: &RecordBatch, at| format!("{:?}", batch.slice(at, 1).columns());
+        let mut rows: Vec<_> =
+            batches.flat_map(|batch| (0..batch.num_rows()).map(move |at| row(batch, at))).collect();
+        rows.sort_unstable();
+        rows
+    }
+}
+
+/// A day on disk of which one file at a time is a stranger's.
+pub struct Reader {
+    folder: Scratch,
+    runtime: Runtime,
+    dataset: Arc<dyn Dataset>,
+    spec: JobSpec,
+}
+
+impl Reader {
+    /// A day of two good files.
+    ///
+    /// # Errors
+    /// The system has no room for it.
+    pub fn new() -> Result<Self, Box<dyn std::error::Error>> {
+        let folder = Scratch::new("tally hostile ")?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
+        let dataset = dataset("addon_aggregates").ok_or("no dataset")?;
+        let place = |name: &str| folder.path().join(name).display().to_string();
+        let asked = v1::JobSpec {
+            dataset: dataset.name().into(),
+            date: DATE.into(),
+            inputs: dataset.tables().iter().map(|table| place(table.name)).collect(),
+            output: place("out"),
+            target_file_size: 1 << 20,
+            shard_bytes: None,
+            partitions: Some(4),
+        };
+        let reader = Reader { spec: JobSpec::asked(asked)?, folder, runtime, dataset };
+        for table in [ADDONS, MAIN_SUMMARY] {
+            let good = seeds::files(FOLDERS[table]).into_iter().next().ok_or("no good file")?;
+            reader.put(table, &good)?;
+        }
+        Ok(reader)
+    }
+
+    fn put(&self, table: usize, bytes: &[u8]) -> std::io::Result<()> {
+        let name = self.dataset.tables()[table].name;
+        let day = self.folder.path().join(name).join(format!("submission_date_s3={DATE}"));
+        std::fs::create_dir_all(&day)?;
+        std::fs::write(day.join("part-0.parquet"), bytes)
+    }
+
+    /// Reads these bytes as the file of a table.
+    ///
+    /// # Errors
+    /// The planner's or the scan's own, which names the file.
+    pub fn read(&self, table: usize, bytes: &[u8]) -> Result<Read, String> {
+        self.put(table, bytes).map_err(|error| error.to_string())?;
+        let footers = Arc::new(Footers::new(1 << 20));
+        let plan = self.runtime.block_on(plan::plan(&self.spec, &*self.dataset, &footers, 1));
+        let plan = plan.map_err(|error| error.to_string())?;
+        let context = ScanContext {
+            io: self.runtime.handle().clone(),
+            window: WINDOW,
+            budget: Budget::new(BUDGET).with_patience(Duration::ZERO),
+            cancelled: Arc::default(),
+            counters: Arc::default(),
+            fetched: Arc::default(),
+            rows: Arc::default(),
+        };
+        let mut read = Read { runs: vec![] };
+        for task in plan.tasks.iter().filter(|task| task.work.table as usize == table) {
+            let done = self.map(&context, &footers, &task.work, &mut read);
+            assert_eq!(context.budget.used(), 0, "what was held is given back");
+            done?;
+        }
+        Ok(read)
+    }
+
+    fn map(
+        &self,
+        context: &ScanContext,
+        footers: &Footers,
+        work: &v1::MapWork,
+        read: &mut Read,
+    ) -> Result<(), String> {
+        let number = work.table as usize;
+        let table = &self.dataset.tables()[number];
+        let mut mapper = self.dataset.mapper(number, work.partitions);
+        for piece in &work.pieces {
+            let (store, path) = urls::open(&piece.url).map_err(|error| error.to_string())?;
+            let (name, etag) = (piece.url.clone(), piece.etag.clone());
+            let file = InputFile { store, path, name, size: piece.size, etag };
+            let metadata = self.runtime.block_on(footers.get(&file)).map_err(|error| error.to_string())?.0;
+            let file = Arc::new(OpenFile::open(file).map_err(|error| error.to_string())?);
+            for &group in &piece.row_groups {
+                let group = RowGroup::open(context, file.clone(), metadata.clone(), group as usize, table);
+                let group = group.map_err(|error| error.to_string())?;
+                group.read(&mut *mapper, &mut |_| Ok(false)).map_err(|error| error.to_string())?;
+            }
+        }
+        let run = mapper.flush().map_err(|error| error.to_string())?;
+        read.runs.push((run.batch, run.dictionary.iter().flatten().map(<[u8]>::to_vec).collect()));
+        Ok(())
+    }
+}
+
+thread_local! {
+    static READER: RefCell<Option<Reader>> = const { RefCell::new(None) };
+}
+
+fn check(table: usize, bytes: &[u8]) {
+    READER.with_borrow_mut(|reader| {
+        let reader = reader.get_or_insert_with(|| Reader::new().expect("a day"));
+        if let Err(error) = reader.read(table, bytes) {
+            assert!(error.contains("part-0.parquet"), "it does not name the file: {error}");
+        }
+    });
+}
+
+/// A file of `addons`.
+pub fn addons(bytes: &[u8]) {
+    check(ADDONS, bytes);
+}
+
+/// A file of `main_summary`.
+pub fn main_summary(bytes: &[u8]) {
+    check(MAIN_SUMMARY, bytes);
+}

@@ -1,0 +1,111 @@
+//! Every body over its good inputs, over what fuzzers kept, and over seeded spoilt copies. `PROPTEST_CASES` says how many
+//! copies of each, as for other random tests.
+//!
+//! Not here: files spoilt at known places, and what is right of them (`corrupt`).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use tally_hostile::spoil::{Numbers, copy};
+use tally_hostile::{TARGETS, Target};
+
+/// Spoilt copies of all good inputs together, of a target, unless somebody says otherwise.
+const COPIES: u64 = 1500;
+
+fn copies() -> u64 {
+    std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .map_or(COPIES, |cases: u64| cases * 10)
+}
+
+/// Runs a body; a panic is told with what brought it about.
+fn run(target: &Target, bytes: &[u8], what: &str) {
+    if catch_unwind(AssertUnwindSafe(|| (target.body)(bytes))).is_err() {
+        let file = std::env::temp_dir().join(format!("tally-finding-{}", target.name));
+        // Kept for whoever looks into it.
+        let kept = std::fs::write(&file, bytes).is_ok();
+        panic!("{} panics on {what}; the input is kept ({kept}) in {}", target.name, file.display());
+    }
+}
+
+fn corpus(target: &Target) -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target.name);
+    let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let read = |entry: std::fs::DirEntry| {
+        (entry.path().display().to_string(), std::fs::read(entry.path()).expect("an input"))
+    };
+    let mut inputs: Vec<_> = entries.map(|entry| read(entry.expect("an entry"))).collect();
+    inputs.sort();
+    inputs
+}
+
+fn replay(name: &str) {
+    let target = TARGETS.iter().find(|target| target.name == name).expect("a target");
+    let seeds = (target.seeds)();
+    assert!(!seeds.is_empty());
+    for (at, seed) in seeds.iter().enumerate() {
+        run(target, seed, &format!("good input {at}"));
+    }
+    let corpus = corpus(target);
+    assert!(!corpus.is_empty(), "there is no corpus of {name}");
+    for (file, input) in &corpus {
+        run(target, input, file);
+    }
+    for number in 0..copies() {
+        let mut numbers = Numbers::new(number);
+        let seed = numbers.below(seeds.len());
+        run(target, &copy(&mut numbers, &seeds[seed]), &format!("copy {number} of good input {seed}"));
+    }
+}
+
+#[test]
+fn tickets() {
+    replay("ticket");
+}
+
+#[test]
+fn what_workers_say() {
+    replay("worker_message");
+}
+
+#[test]
+fn what_coordinators_say() {
+    replay("coordinator_message");
+}
+
+#[test]
+fn records_of_a_journal() {
+    replay("journal");
+}
+
+#[test]
+fn answers_of_consul() {
+    replay("consul");
+}
+
+#[test]
+fn files_of_settings() {
+    replay("config");
+}
+
+#[test]
+fn files_of_addons() {
+    replay("addons");
+}
+
+#[test]
+fn files_of_main_summary() {
+    replay("main_summary");
+}
+
+/// A target that nobody replays, or that has no fuzzer, would be none.
+#[test]
+fn every_target_has_its_fuzzer() {
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
+    let manifest = std::fs::read_to_string(fuzz.join("Cargo.toml")).expect("the fuzzers' manifest");
+    for target in TARGETS {
+        assert!(manifest.contains(&format!("name = \"{}\"", target.name)), "{}", target.name);
+        assert!(fuzz.join(format!("fuzz_targets/{}.rs", target.name)).is_file(), "{}", target.name);
+    }
+}
