@@ -99,6 +99,7 @@ impl Reader {
         let context = ScanContext {
             io: self.runtime.handle().clone(),
             window: WINDOW,
+            whole: 0,
             budget: Budget::new(BUDGET).with_patience(Duration::ZERO),
             cancelled: Arc::default(),
             counters: Arc::default(),
@@ -127,11 +128,14 @@ impl Reader {
         for piece in &work.pieces {
             let (store, path) = urls::open(&piece.url).map_err(|error| error.to_string())?;
             let (name, etag) = (piece.url.clone(), piece.etag.clone());
-            let file = InputFile { store, path, name, size: piece.size, etag };
-            let metadata = self.runtime.block_on(footers.get(&file)).map_err(|error| error.to_string())?.0;
+            let footer = Some(piece.footer_bytes).filter(|&bytes| bytes > 0);
+            let file = InputFile { store, path, name, size: piece.size, etag, footer };
+            let metadata =
+                self.runtime.block_on(footers.get(&file)).map_err(|error| error.to_string())?.metadata;
             let file = Arc::new(OpenFile::open(file).map_err(|error| error.to_string())?);
             for &group in &piece.row_groups {
-                let group = RowGroup::open(context, file.clone(), metadata.clone(), group as usize, table);
+                let number = group as usize;
+                let group = RowGroup::open(context, file.clone(), metadata.clone(), number, number, table);
                 let group = group.map_err(|error| error.to_string())?;
                 group.read(&mut *mapper, &mut |_| Ok(false)).map_err(|error| error.to_string())?;
             }

@@ -82,7 +82,14 @@ pub fn worker_messages() -> Vec<Vec<u8>> {
 
 fn piece() -> v1::InputPiece {
     let url = "/data/addons/v2/submission_date_s3=20170227/part-0.parquet".into();
-    v1::InputPiece { url, size: 12_345, etag: Some("\"abc\"".into()), row_groups: vec![0, 1, 5] }
+    v1::InputPiece {
+        url,
+        size: 12_345,
+        etag: Some("\"abc\"".into()),
+        row_groups: vec![0, 1, 5],
+        footer_bytes: 678,
+        footer: vec![0x15, 2, 0x19, 0x4c, 0],
+    }
 }
 
 fn map() -> v1::MapWork {
