@@ -30,13 +30,15 @@ const LICENCES: [&str; 13] = [
 const BANNED: [&str; 6] = ["openssl", "openssl-sys", "native-tls", "aws-lc-rs", "aws-lc-sys", "boring-sys"];
 /// Crates that are there twice since others ask for different versions. A new one wants a look: often an update or
 /// another feature avoids it.
-const TWICE: [&str; 18] = [
+const TWICE: [&str; 20] = [
     "alloc-no-stdlib",
     "alloc-stdlib",
     "base64",
     "bit-vec",
     "brotli",
     "brotli-decompressor",
+    "crypto-common",
+    "digest",
     "foldhash",
     "getrandom",
     "hashbrown",
