@@ -15,6 +15,10 @@ use crate::load::Load;
 /// A page ends after so many bytes: it has to fit into a message.
 const PAGE_BYTES: usize = 2 << 20;
 
+/// So many jobs of a kind say what is usual, and so few say nothing.
+const USUAL: usize = 14;
+const LEAST_USUAL: usize = 3;
+
 /// All jobs that can be asked for.
 #[derive(Debug)]
 pub struct Registry {
@@ -89,6 +93,22 @@ impl Registry {
     /// A job's status.
     pub fn get(&self, job: &JobId) -> Option<v1::JobStatus> {
         self.jobs.read().get(job).map(|sender| sender.borrow().clone())
+    }
+
+    /// The longest that one of the last 14 jobs over the same tables to the same output took, in milliseconds; none
+    /// where fewer than 3 of them are known. History is kept in the journal, so another leader says the same.
+    pub fn usual(&self, spec: &v1::JobSpec) -> Option<u64> {
+        let jobs = self.jobs.read();
+        let done = jobs.by_place.values().rev().filter_map(|sender| {
+            let status = sender.borrow();
+            let same = status.spec.as_ref().is_some_and(|other| {
+                (&other.dataset, &other.inputs, &other.output) == (&spec.dataset, &spec.inputs, &spec.output)
+            });
+            let took = status.ended_at.saturating_sub(status.submitted_at);
+            (same && status.state() == v1::JobState::Done).then_some(took)
+        });
+        let last: Vec<u64> = done.take(USUAL).collect();
+        last.iter().max().copied().filter(|_| last.len() >= LEAST_USUAL)
     }
 
     /// A job's status as it changes.
@@ -173,6 +193,30 @@ mod tests {
         }
         assert_eq!(seen, ["j6", "j5", "j4", "j3", "j2", "j1", "j0"]);
         assert!(registry.page(3, "nonsense").is_none() && registry.page(3, "zz.j1").is_none());
+    }
+
+    #[test]
+    fn what_is_usual_is_said_by_the_last_jobs_of_the_kind() {
+        let registry = Registry::new(100);
+        let spec = |output: &str| v1::JobSpec { output: output.into(), ..v1::JobSpec::default() };
+        let done = |n: u64, took: u64, output: &str| {
+            let status = v1::JobStatus {
+                spec: Some(v1::JobSpec { date: n.to_string(), ..spec(output) }),
+                ended_at: n + took,
+                ..status(n, v1::JobState::Done)
+            };
+            registry.add(&id(n), status);
+        };
+        done(0, 9000, "a");
+        done(1, 10, "a");
+        assert_eq!(registry.usual(&spec("a")), None, "two are too few");
+        done(2, 20, "a");
+        assert_eq!(registry.usual(&spec("a")), Some(9000));
+        (3..14).for_each(|n| done(n, 30 + n, "a"));
+        done(14, 70_000, "b");
+        assert_eq!(registry.usual(&spec("a")), Some(9000), "it is the 14th");
+        done(15, 5, "a");
+        assert_eq!((registry.usual(&spec("a")), registry.usual(&spec("b"))), (Some(43), None));
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct Load {
     pub demand: Option<Demand>,
     /// Jobs that are not over. Outputs are needed only by these.
     pub live_jobs: usize,
+    /// Those that run for longer than each of the last of their kind did.
+    pub slow_jobs: usize,
     /// Those by state, as [`JOB_STATES`] has them.
     pub jobs: [usize; JOB_STATES.len()],
     /// Tasks of live jobs, by stage.

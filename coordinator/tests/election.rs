@@ -13,6 +13,7 @@ use tally_tests::consul::{ConsulAgent, Setup};
 use tally_tests::wait::eventually;
 use tally_worker::consul::{Consul, LeaderRecord};
 use tally_worker::leader::{Found, Leader, Source};
+use tally_worker::security::Dialer;
 use tokio::time::{Instant, timeout};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -221,7 +222,7 @@ async fn the_leader_is_found_through_consul_and_remembered_while_it_is_away() ->
     let Some(mut agent) = ConsulAgent::start(Setup::default())? else { return Ok(()) };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
-    let mut leader = Leader::new(Source::Consul(consul(&agent)?));
+    let mut leader = Leader::new(Source::Consul(consul(&agent)?), Dialer::plain());
     let nobody = leader.next().await.err().context("somebody was found")?.to_string();
     ensure!(nobody.contains(KEY) && nobody.contains(&agent.address()), "{nobody}");
 

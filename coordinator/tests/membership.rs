@@ -43,7 +43,7 @@ async fn process() -> Result<(String, JoinHandle<()>)> {
 
 fn member(address: &str) -> Member {
     let facts = BTreeMap::from([("version".to_string(), "0.1.0".to_string())]);
-    Member { kind: Kind::Worker, id: "w-1".into(), address: address.into(), facts }
+    Member { kind: Kind::Worker, id: "w-1".into(), address: address.into(), facts, tls: false }
 }
 
 /// The service, once it has this status; `None`: once it is gone.

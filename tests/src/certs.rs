@@ -1,9 +1,14 @@
 //! Certificates for tests of TLS: an authority of our own, and what it signs, as PEM files. Not here: who uses them.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    date_time_ymd,
+};
 
 /// An authority that lives as long as the test.
 #[derive(Debug)]
@@ -53,10 +58,47 @@ impl Authority {
         let mut params =
             CertificateParams::new(hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>())?;
         params.distinguished_name.push(DnType::CommonName, name);
-        let cert = params.signed_by(&key, &self.issuer)?;
+        self.finish(dir, name, &params, &key)
+    }
+
+    /// Signs a certificate for a URI, as names of roles are; one that `expired` is of the year 2000.
+    ///
+    /// # Errors
+    /// The folder can't be written.
+    pub fn sign_uri(&self, dir: &Path, name: &str, uri: &str, expired: bool) -> Result<Signed> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.subject_alt_names.push(SanType::URI(uri.try_into()?));
+        if expired {
+            params.not_before = date_time_ymd(2000, 1, 1);
+            params.not_after = date_time_ymd(2000, 12, 31);
+        }
+        self.finish(dir, name, &params, &key)
+    }
+
+    /// The authority's own certificate, as PEM.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    fn finish(&self, dir: &Path, name: &str, params: &CertificateParams, key: &KeyPair) -> Result<Signed> {
+        let cert = params.clone().signed_by(key, &self.issuer)?;
         let signed = Signed { cert: dir.join(format!("{name}.pem")), key: dir.join(format!("{name}.key")) };
-        std::fs::write(&signed.cert, cert.pem())?;
-        std::fs::write(&signed.key, key.serialize_pem())?;
+        replace(&signed.cert, &cert.pem(), 0o644)?;
+        replace(&signed.key, &key.serialize_pem(), 0o600)?;
         Ok(signed)
     }
+}
+
+/// Puts a file in place in one moment, whether or not there was one.
+///
+/// # Errors
+/// The folder can't be written.
+pub fn replace(path: &Path, text: &str, mode: u32) -> Result<()> {
+    let new = path.with_extension("new");
+    std::fs::write(&new, text)?;
+    std::fs::set_permissions(&new, Permissions::from_mode(mode))?;
+    std::fs::rename(&new, path)?;
+    Ok(())
 }

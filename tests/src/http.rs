@@ -1,4 +1,4 @@
-//! The little of HTTP that health and metrics need: one GET, and a page of metrics as numbers by name and labels.
+//! The little of HTTP that health and metrics need: one GET or PUT, and a page of metrics as numbers by name and labels.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -15,9 +15,25 @@ const ANSWER: Duration = Duration::from_secs(20);
 /// # Errors
 /// Nobody answers, or not in HTTP.
 pub fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
+    ask(address, "GET", path, "")
+}
+
+/// The same after a PUT of `body`.
+///
+/// # Errors
+/// Nobody answers, or not in HTTP.
+pub fn put(address: SocketAddr, path: &str, body: &str) -> Result<(u16, String)> {
+    ask(address, "PUT", path, body)
+}
+
+fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
+    let length = body.len();
     let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
     stream.set_read_timeout(Some(ANSWER))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    )?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     let (head, body) = text.split_once("\r\n\r\n").with_context(|| format!("no HTTP: {text:?}"))?;

@@ -15,6 +15,7 @@ pub mod golden;
 pub mod http;
 pub mod naive;
 pub mod output;
+pub mod pki;
 pub mod process;
 pub mod python;
 pub mod random;

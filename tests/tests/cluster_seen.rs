@@ -12,7 +12,7 @@ use tally_tests::cluster::client::DEADLINE;
 use tally_tests::cluster::faults::{Drain, Fault, Moment};
 use tally_tests::cluster::nodes::worker_bin;
 use tally_tests::cluster::truth::Truth;
-use tally_tests::cluster::{Setup, with_cluster};
+use tally_tests::cluster::{Cluster, Setup, with_cluster};
 use tally_tests::http::{get, metrics};
 use tally_tests::output::Place;
 use tally_tests::process::Tally;
@@ -71,6 +71,34 @@ fn metrics_add_up_to_what_a_job_did() -> Result<()> {
         })?;
         ensure!(read > 0.0, "no row was read");
         Ok(())
+    })
+}
+
+/// Waits until so many jobs are slower than usual.
+fn wait_slow(cluster: &Cluster, expected: f64) -> Result<()> {
+    wait_for("slow jobs", DEADLINE, || {
+        Ok((cluster.metrics()?.get("tally_jobs_slow") == Some(&expected)).then_some(()))
+    })
+}
+
+#[test]
+fn a_job_that_is_slower_than_the_last_of_its_kind_is_seen() -> Result<()> {
+    let day = Truth::new(&["--clients", "5000", "--narrow"])?;
+    // A frozen worker is not given up.
+    let coordinator_flags = vec!["--worker-timeout", "60000"];
+    with_cluster(Setup { workers: 1, coordinator_flags, ..Setup::default() }, |cluster| {
+        let place = Place::new()?;
+        for _ in 0..3 {
+            cluster.client().submit_command(&day.root, &place, FLAGS).run()?.summary()?;
+        }
+        ensure!(cluster.metrics()?["tally_jobs_slow"] == 0.0);
+        // Nothing is done until it is slower than any.
+        cluster.freeze_workers()?;
+        let job = cluster.client().submit(&day.root, &place, FLAGS)?;
+        wait_slow(cluster, 1.0)?;
+        cluster.release()?;
+        job.done()?;
+        wait_slow(cluster, 0.0)
     })
 }
 

@@ -30,7 +30,7 @@ const LICENCES: [&str; 13] = [
 const BANNED: [&str; 6] = ["openssl", "openssl-sys", "native-tls", "aws-lc-rs", "aws-lc-sys", "boring-sys"];
 /// Crates that are there twice since others ask for different versions. A new one wants a look: often an update or
 /// another feature avoids it.
-const TWICE: [&str; 16] = [
+const TWICE: [&str; 18] = [
     "alloc-no-stdlib",
     "alloc-stdlib",
     "base64",
@@ -43,6 +43,8 @@ const TWICE: [&str; 16] = [
     "itertools",
     "num-bigint",
     "r-efi",
+    "rand",
+    "rand_core",
     "syn",
     "synstructure",
     "unicode-width",

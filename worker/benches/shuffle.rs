@@ -14,6 +14,7 @@ use tally_proto::{AttemptId, JobId, StageId, TaskId, WorkerId, v1};
 use tally_worker::budget::Budget;
 use tally_worker::flight::{Client, ServeConfig, Server, Traffic, serve};
 use tally_worker::peers::{InProcess, Peers, Place, Reading, Wanted};
+use tally_worker::security::{Dialer, Security};
 use tally_worker::spill::SpillDir;
 use tally_worker::store::{Output, Store};
 use tokio::net::TcpListener;
@@ -70,7 +71,8 @@ impl Served {
         let config = ServeConfig { streams: 64, in_flight: 256 << 20 };
         let server = runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-            serve(store.clone(), listener, config, Arc::new(Traffic::default())).expect("a server")
+            serve(store.clone(), listener, config, Arc::new(Traffic::default()), Security::plain())
+                .expect("a server")
         });
         let address = server.address().to_string();
         let place = Place { worker: WorkerId::parse("w").expect("an id"), address };
@@ -109,7 +111,7 @@ fn bench(bencher: Bencher<'_, '_>, memory: u64, peers: impl Fn(&Served) -> Box<d
 
 fn flight(served: &Served) -> Box<dyn Peers> {
     let _runtime = served.runtime.enter();
-    Box::new(Client::new(Arc::new(Traffic::default())))
+    Box::new(Client::new(Arc::new(Traffic::default()), Dialer::plain()))
 }
 
 #[divan::bench(sample_count = 10, sample_size = 1)]

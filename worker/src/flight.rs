@@ -43,6 +43,9 @@ pub struct Traffic {
     sent: AtomicU64,
     received: AtomicU64,
     serving: AtomicU32,
+    repeats_busy: AtomicU64,
+    repeats_broken: AtomicU64,
+    given_up: AtomicU64,
 }
 
 impl Traffic {
@@ -54,6 +57,16 @@ impl Traffic {
     /// Bytes received from other workers.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
+    }
+
+    /// Askings of other workers that were repeated: as they were busy, and as the way broke.
+    pub fn repeats(&self) -> [u64; 2] {
+        [&self.repeats_busy, &self.repeats_broken].map(|count| count.load(Ordering::Relaxed))
+    }
+
+    /// Askings of other workers that were given up.
+    pub fn given_up(&self) -> u64 {
+        self.given_up.load(Ordering::Relaxed)
     }
 
     /// Output streams that are served just now.

@@ -1,5 +1,5 @@
 //! Health and metrics of a process over HTTP, for kubelets and Prometheus: `/healthz`, `/readyz`,
-//! `/metrics`. On a thread of its own, so that neither tasks nor streams hold an answer up.
+//! `/metrics`; and `/log`, what is logged, which who is on this machine may change. On a thread of its own, so that neither tasks nor streams hold an answer up.
 //!
 //! `page` is the text of the metrics, `pulse` the sign that a runtime turns. Not here: what the process has to say (its [`Observed`]).
 
@@ -7,13 +7,13 @@ mod page;
 mod pulse;
 
 use std::convert::Infallible;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -22,7 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::port_file;
+use crate::{logging, port_file};
 pub use page::Page;
 pub use pulse::{Pulse, stuck};
 
@@ -99,11 +99,11 @@ async fn accept(listener: TcpListener, observed: Arc<dyn Observed>) {
         // Never closed.
         let Ok(permit) = room.clone().acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 let observed = observed.clone();
                 tokio::spawn(async move {
                     // A peer that breaks off is nobody's concern.
-                    let _ = tokio::time::timeout(LONGEST, converse(stream, observed)).await;
+                    let _ = tokio::time::timeout(LONGEST, converse(stream, peer.ip(), observed)).await;
                     drop(permit);
                 });
             }
@@ -115,16 +115,40 @@ async fn accept(listener: TcpListener, observed: Arc<dyn Observed>) {
     }
 }
 
-async fn converse(stream: TcpStream, observed: Arc<dyn Observed>) -> Result<(), hyper::Error> {
+async fn converse(stream: TcpStream, peer: IpAddr, observed: Arc<dyn Observed>) -> Result<(), hyper::Error> {
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-        let response = answer(request.method(), request.uri().path(), observed.as_ref());
-        std::future::ready(Ok::<_, Infallible>(response))
+        let observed = observed.clone();
+        async move {
+            Ok::<_, Infallible>(match (request.method(), request.uri().path()) {
+                (&Method::PUT, "/log") => change_log(peer, request.into_body()).await,
+                (method, path) => answer(method, path, observed.as_ref()),
+            })
+        }
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS)
         .serve_connection(TokioIo::new(stream), service)
         .await
+}
+
+/// Sets the log's filter to the body. Only for those on this machine: in Kubernetes, those who may forward a port.
+async fn change_log(peer: IpAddr, body: hyper::body::Incoming) -> Response<Full<Bytes>> {
+    if !peer.to_canonical().is_loopback() {
+        tracing::warn!(%peer, "a change of the log's filter was refused: it does not come from this machine");
+        return text(StatusCode::FORBIDDEN, "only from this machine\n".into());
+    }
+    let body = Limited::new(body, logging::MOST_FILTER).collect().await.map(|body| body.to_bytes());
+    let filter = body.ok().and_then(|body| String::from_utf8(body.to_vec()).ok());
+    let changed = filter
+        .ok_or_else(|| "that is no filter".to_string())
+        .and_then(|filter| logging::set_filter(filter.trim()));
+    match changed {
+        Ok(()) => text(StatusCode::OK, "ok\n".into()),
+        Err(why) => {
+            text(StatusCode::BAD_REQUEST, format!("{why}: write for example info,tally_worker=debug\n"))
+        }
+    }
 }
 
 fn answer(method: &Method, path: &str, observed: &dyn Observed) -> Response<Full<Bytes>> {
@@ -136,6 +160,7 @@ fn answer(method: &Method, path: &str, observed: &dyn Observed) -> Response<Full
     match path {
         "/healthz" => verdict(observed.alive()),
         "/readyz" => verdict(observed.ready()),
+        "/log" => text(StatusCode::OK, format!("{}\n", logging::filter().unwrap_or_default())),
         "/metrics" => {
             let mut page = Page::new();
             observed.metrics(&mut page);
@@ -143,7 +168,7 @@ fn answer(method: &Method, path: &str, observed: &dyn Observed) -> Response<Full
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(page::CONTENT_TYPE));
             response
         }
-        _ => text(StatusCode::NOT_FOUND, "there are /healthz, /readyz and /metrics\n".into()),
+        _ => text(StatusCode::NOT_FOUND, "there are /healthz, /readyz, /metrics and /log\n".into()),
     }
 }
 

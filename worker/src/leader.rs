@@ -14,6 +14,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use crate::consul::Consul;
+use crate::security::{Dialer, Role};
 
 /// The longest that a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -115,6 +116,7 @@ fn list(tried: &[(String, String)]) -> String {
 #[derive(Debug)]
 pub struct Leader {
     source: Source,
+    dialer: Dialer,
     /// Who led last: asked in the next round, whoever else is known.
     last: Option<Address>,
     /// Whom Consul named when the round began.
@@ -127,8 +129,8 @@ pub struct Leader {
 
 impl Leader {
     /// A finder that has looked nowhere yet.
-    pub fn new(source: Source) -> Self {
-        Leader { source, last: None, named: None, round: None, tried: vec![], pause: PAUSES[0] }
+    pub fn new(source: Source, dialer: Dialer) -> Self {
+        Leader { source, dialer, last: None, named: None, round: None, tried: vec![], pause: PAUSES[0] }
     }
 
     /// The next coordinator of this round that can be reached. Whoever asks it says what came of it.
@@ -141,7 +143,7 @@ impl Leader {
             self.begin().await;
         }
         while let Some(address) = self.round.as_mut().and_then(VecDeque::pop_front) {
-            match connect(&address).await {
+            match connect(&self.dialer, &address).await {
                 Ok(channel) => return Ok(Found { address, channel }),
                 Err(why) => self.tried.push((address.to_string(), why)),
             }
@@ -265,7 +267,7 @@ fn leader_named(status: &Status) -> Option<Address> {
     status.metadata().get(LEADER_METADATA)?.to_str().ok()?.parse().ok()
 }
 
-async fn connect(address: &Address) -> Result<Channel, String> {
+async fn connect(dialer: &Dialer, address: &Address) -> Result<Channel, String> {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|e| reason(&e))?;
     let endpoint = endpoint
         .connect_timeout(CONNECT_TIMEOUT)
@@ -273,7 +275,7 @@ async fn connect(address: &Address) -> Result<Channel, String> {
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true);
     // The name's look-up counts as well.
-    match tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect()).await {
+    match tokio::time::timeout(CONNECT_TIMEOUT, dialer.connect(&endpoint, Role::Coordinator)).await {
         Ok(connected) => connected.map_err(|e| reason(&e)),
         Err(_) => Err(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())),
     }
@@ -325,7 +327,7 @@ mod tests {
         let (gone, nobody) = listen();
         drop(gone);
         let listed = vec![nobody.clone(), first.clone(), second.clone(), third.clone()];
-        let mut leader = Leader::new(Source::Listed(listed));
+        let mut leader = Leader::new(Source::Listed(listed), Dialer::plain());
         let found = leader.next().await.unwrap();
         assert_eq!(found.address, first);
         assert!(leader.refused(&found, &stands_by(Some(&third))));
@@ -345,7 +347,7 @@ mod tests {
     #[tokio::test]
     async fn who_led_is_asked_first_until_it_refuses() {
         let ((_a, first), (_b, second)) = (listen(), listen());
-        let mut leader = Leader::new(Source::Listed(vec![first.clone(), second.clone()]));
+        let mut leader = Leader::new(Source::Listed(vec![first.clone(), second.clone()]), Dialer::plain());
         let found = leader.next().await.unwrap();
         assert!(leader.refused(&found, &stands_by(None)));
         let found = leader.next().await.unwrap();

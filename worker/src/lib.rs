@@ -6,7 +6,7 @@
 //! (`spill`); `peers` is how tasks read them, in process or through `flight`; `texts` numbers a job's
 //! strings; `budget` bounds memory. `agent` is the process in a cluster: it attaches to the
 //! coordinator that `leader` finds; `consul` and `membership` are the cluster as Consul sees it;
-//! `http` shows health and metrics, `config` reads settings of files;
+//! `security` says who may connect, `http` shows health and metrics, `logging` is the log, `traces` are sent to collectors, `config` reads settings of files;
 //! `cli` is the command `tally-worker`. Not here: what a dataset means (`tally-dataset`), which task
 //! runs where (`tally-scheduler`), planning and publishing (`tally-coordinator`).
 
@@ -33,9 +33,11 @@ pub mod reduce;
 pub mod refusals;
 pub mod runner;
 pub mod scan;
+pub mod security;
 pub mod size;
 pub mod spill;
 pub mod store;
 pub mod texts;
+pub mod traces;
 pub mod urls;
 pub mod write;

@@ -78,6 +78,8 @@ pub struct Member {
     pub address: String,
     /// More about it; keys of `a-z` and `_`, short values.
     pub facts: BTreeMap<String, String>,
+    /// It speaks TLS to those it knows, of whom Consul is none: that it listens is checked, no more.
+    pub tls: bool,
 }
 
 /// A process that is visible, until it leaves.
@@ -181,12 +183,17 @@ impl Keeper {
         let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
         let mut facts = self.member.facts.clone();
         facts.insert("id".into(), self.member.id.clone());
+        let target = address.clone();
+        let probe = match self.member.tls {
+            true => Probe::Tcp { target },
+            false => Probe::Grpc { target, tls: false },
+        };
         let check = Check {
             interval: PROBE,
             timeout: PROBE,
             deregister_after: Some(REMOVE),
             initial: CheckStatus::Critical,
-            ..Check::new(Probe::Grpc { target: address.clone(), tls: false })
+            ..Check::new(probe)
         };
         Service {
             id: self.service_id(),

@@ -1,15 +1,16 @@
 //! A line in the log for every request that is refused: who asked for what, and what was answered. One place for all
 //! services.
 //!
-//! Not here: why anything is refused, and streams that end later.
+//! Not here: why anything is refused, who is turned away before any service (`security::guard`), and streams that end later.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tonic::codegen::http::{Request, Response};
-use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
+
+use crate::security::Peer;
 
 /// Logs the refusals of the services below it.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +47,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let method = request.uri().path().to_string();
-        let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.address);
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await?;

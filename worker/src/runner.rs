@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use tally_proto::convert::{BadMessage, required};
@@ -24,7 +25,7 @@ use crate::scan::ScanCounters;
 use crate::scan::footer::Footers;
 use crate::spill::{SpillDir, SpillError};
 use crate::store::Store;
-use crate::{map, memory, reduce, write};
+use crate::{map, memory, reduce, traces, write};
 
 /// What a worker is given to work with.
 #[derive(Debug, Clone)]
@@ -328,6 +329,10 @@ fn work(shared: &Arc<Shared>, inbox: &Mutex<mpsc::Receiver<Order>>) {
         let order = inbox.lock().recv();
         let Ok(order) = order else { return };
         let Some(Ok(attempt)) = order.head.attempt.as_ref().map(AttemptId::try_from) else { continue };
+        // At the highest level, so that lines of every level have it.
+        let task = &attempt.task;
+        let _span = tracing::error_span!("attempt", job = %task.job, stage = task.stage.0, task = task.index, attempt = attempt.attempt)
+            .entered();
         let cancelled = shared.running.lock().get(&attempt).cloned().unwrap_or_default();
         let reading = Reading {
             job: attempt.task.job.clone(),
@@ -351,12 +356,16 @@ fn work(shared: &Arc<Shared>, inbox: &Mutex<mpsc::Receiver<Order>>) {
         if !matches!(order.head.work, Some(v1::task_order::Work::Map(_))) {
             scratch = map::Scratch::default();
         }
+        tracing::debug!("an attempt begins");
+        let began = SystemTime::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| execute(&context, &attempt, &order, &mut scratch)));
         let outcome = match outcome {
             Ok(outcome) => outcome.map_err(Failure::from),
             Err(panic) => Err(Failure::Retryable { reason: format!("the task panicked: {}", text(&*panic)) }),
         };
         drop(context);
+        tracing::debug!(outcome = outcome_name(&outcome), "an attempt is over");
+        traces::attempt(&shared.config.id, &attempt, stage_name(&order), began, &outcome);
         // In this order nobody ever finds an attempt that neither runs nor is reported.
         (shared.report)(Report { worker: shared.config.id.clone(), attempt: attempt.clone(), outcome });
         let others = {
@@ -370,6 +379,16 @@ fn work(shared: &Arc<Shared>, inbox: &Mutex<mpsc::Receiver<Order>>) {
         if reduced && (1..shared.config.slots).contains(&others) {
             memory::give_back_freed_memory();
         }
+    }
+}
+
+/// What the stage of an order is called.
+fn stage_name(order: &Order) -> &'static str {
+    match order.head.work {
+        Some(v1::task_order::Work::Map(_)) => "map",
+        Some(v1::task_order::Work::Reduce(_)) => "reduce",
+        Some(v1::task_order::Work::Write(_)) => "write",
+        None => "unknown",
     }
 }
 

@@ -321,6 +321,8 @@ mod tests {
         assert_eq!(file.read(first).unwrap(), b"hello");
         assert_eq!(dir.written(), 11);
         let path = file.path.clone();
+        let mode = |path: &Path| path.metadata().unwrap().mode() & 0o777;
+        assert_eq!((mode(&dir.path), mode(&path)), (0o700, 0o600), "nobody else reads what is spilled");
         drop(file);
         assert!(!path.exists());
     }

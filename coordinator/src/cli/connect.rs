@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use tally_worker::consul::ConsulArgs;
+use tally_worker::security::ClientArgs;
 use tokio::runtime::Runtime;
 
 use super::{Stop, duration};
@@ -25,6 +26,8 @@ pub struct ConnectArgs {
     coordinator: Vec<Address>,
     #[command(flatten)]
     consul: ConsulArgs,
+    #[command(flatten)]
+    security: ClientArgs,
     /// How long to look for a coordinator that leads [default: 10s, with Consul 30s]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     connect_timeout: Option<Duration>,
@@ -65,7 +68,8 @@ impl ConnectArgs {
     pub(super) fn client(&self, notice: impl Fn(&str) + 'static) -> Result<Client, Stop> {
         let source = self.source()?;
         let ask = self.connect_timeout.unwrap_or(ASK[usize::from(matches!(source, Source::Consul(_)))]);
-        Ok(Client::new(source, Patience { ask, follow: ask.max(FOLLOW) }, notice))
+        let dialer = self.security.dialer().map_err(|e| Stop::Usage(e.to_string()))?;
+        Ok(Client::new(source, dialer, Patience { ask, follow: ask.max(FOLLOW) }, notice))
     }
 }
 

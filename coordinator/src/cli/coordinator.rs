@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use clap::Args;
 use tally_worker::membership::{Kind, Member, MemberArgs, Membership};
+use tally_worker::security::{Security, ServerArgs};
+use tally_worker::traces::{self, TraceArgs};
 use tally_worker::{duration, http, port_file};
 use tokio::net::TcpListener;
 
@@ -62,6 +64,17 @@ pub struct CoordinatorArgs {
     #[command(flatten)]
     member: MemberArgs,
     #[command(flatten)]
+    security: ServerArgs,
+    /// Bearer tokens that are accepted instead of certificates: a line `ROLE NAME TOKEN` each, with
+    /// the role operator or reader, and the token or sha256:DIGEST; read anew when it changes
+    #[arg(long, help_heading = "Security", value_name = "FILE", env = "TALLY_COORDINATOR_TOKENS_FILE")]
+    tokens_file: Option<PathBuf>,
+    /// Requests a second that each address may make, twice as many at once; not those of workers
+    #[arg(long, help_heading = "Security", value_name = "N", env = "TALLY_COORDINATOR_MAX_REQUEST_RATE", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    max_request_rate: u32,
+    #[command(flatten)]
+    traces: TraceArgs,
+    #[command(flatten)]
     timing: TimingArgs,
 }
 
@@ -86,7 +99,7 @@ struct TimingArgs {
 }
 
 impl CoordinatorArgs {
-    fn options(&self, address: String, role: Arc<Role>) -> ServeOptions {
+    fn options(&self, address: String, role: Arc<Role>, security: Arc<Security>) -> ServeOptions {
         let millis = Duration::from_millis;
         let timing = Timing {
             heartbeat: millis(self.timing.heartbeat),
@@ -102,14 +115,21 @@ impl CoordinatorArgs {
             compact_after: self.timing.compact_after,
             timing,
         };
-        ServeOptions { state_dir: self.state_dir.clone(), lead, role }
+        ServeOptions { state_dir: self.state_dir.clone(), lead, role, security }
     }
 
-    async fn bind(&self) -> Result<TcpListener, Stop> {
+    fn security(&self) -> Result<Arc<Security>, Stop> {
+        let security =
+            Security::open(&self.security, self.tokens_file.as_deref(), Some(self.max_request_rate));
+        security.map_err(|e| Stop::Usage(e.to_string()))
+    }
+
+    async fn bind(&self, security: &Security) -> Result<TcpListener, Stop> {
         let failed =
             |e| Stop::Failed(format!("--listen {}: {e}; give an address that is free here", self.listen));
         let listener = TcpListener::bind(&self.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
+        security.check(&self.listen, address).map_err(Stop::Usage)?;
         eprintln!("listening on {address}");
         if let Some(file) = &self.port_file {
             port_file::write(file, address).map_err(Stop::Failed)?;
@@ -130,9 +150,9 @@ impl CoordinatorArgs {
         Ok(address.to_string())
     }
 
-    fn observe(&self, role: &Arc<Role>) -> Result<Option<http::Server>, Stop> {
+    fn observe(&self, role: &Arc<Role>, security: &Arc<Security>) -> Result<Option<http::Server>, Stop> {
         let Some(listen) = &self.http_listen else { return Ok(None) };
-        let seen = Arc::new(Seen::new(role.clone()));
+        let seen = Arc::new(Seen::new(role.clone(), security.clone()));
         let server = http::serve(listen, self.http_port_file.as_deref(), seen.clone());
         let server = server.map_err(Stop::Failed)?;
         tokio::spawn(async move { seen.beat().await });
@@ -141,11 +161,13 @@ impl CoordinatorArgs {
 
     async fn serve(&self, stop: impl Future<Output = ()>) -> Result<Exit, Stop> {
         let consul = self.member.consul.open().map_err(|e| Stop::Usage(e.to_string()))?;
-        let listener = self.bind().await?;
+        traces::start(&self.traces, "tally-coordinator").map_err(Stop::Usage)?;
+        let security = self.security()?;
+        let listener = self.bind(&security).await?;
         let address = self.address(&listener, consul.is_some())?;
         let role = Arc::new(Role::default());
         // Before the election, which waits for Consul.
-        let _http = self.observe(&role)?;
+        let _http = self.observe(&role, &security)?;
         let id = format!("{:016x}", rand::random::<u64>());
         let (election, membership) = match consul {
             None => (Election::alone(), None),
@@ -153,11 +175,12 @@ impl CoordinatorArgs {
                 let election = Election::consul(consul.clone(), &id, &address).await;
                 let election = election.map_err(|e| Stop::Failed(e.to_string()))?;
                 let facts = BTreeMap::from([("version".into(), env!("CARGO_PKG_VERSION").into())]);
-                let member = Member { kind: Kind::Coordinator, id, address: address.clone(), facts };
+                let (kind, tls) = (Kind::Coordinator, security.is_tls());
+                let member = Member { kind, id, address: address.clone(), facts, tls };
                 (election, Some(Membership::join(consul, member, self.member.consul_register)))
             }
         };
-        let exit = serve(listener, self.options(address, role), election, stop).await;
+        let exit = serve(listener, self.options(address, role, security), election, stop).await;
         if let Some(membership) = membership {
             membership.leave().await;
         }
@@ -173,6 +196,7 @@ pub(super) fn main(args: &CoordinatorArgs) -> Result<(), Stop> {
         let stop = terminated().map_err(|e| Stop::Failed(format!("signals cannot be waited for: {e}")))?;
         args.serve(stop).await
     });
+    traces::stop();
     // What is being made on a disk may be finished; a disk that hangs is not waited for.
     runtime.shutdown_timeout(LAST_WRITES);
     match exit? {

@@ -61,7 +61,7 @@ struct Cli {
     #[arg(long, global = true, env = "TALLY_LOG", default_value = "warn")]
     log: String,
     /// How log lines look
-    #[arg(long, global = true, value_enum, env = "TALLY_LOG_FORMAT", default_value_t = LogFormat::Text)]
+    #[arg(long, global = true, value_enum, env = "TALLY_LOG_FORMAT", default_value_t = LogFormat::Auto)]
     log_format: LogFormat,
     #[command(subcommand)]
     command: Command,

@@ -8,7 +8,9 @@ use std::time::Duration;
 use tally_proto::MESSAGE_BYTES;
 use tally_proto::v1::jobs_client::JobsClient;
 use tally_worker::leader::{Found, Leader, Source};
+use tally_worker::security::{Bearer, Dialer};
 use tokio::time::{Instant, timeout};
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
@@ -17,11 +19,12 @@ use super::{ClientError, Patience};
 /// For an answer, or the beginning of one.
 const ANSWER: Duration = Duration::from_secs(10);
 
-type Jobs = JobsClient<Channel>;
+type Jobs = JobsClient<InterceptedService<Channel, Bearer>>;
 
 /// A client of the coordinators of one cluster. It connects when something is asked.
 pub struct Client {
     leader: Leader,
+    bearer: Bearer,
     patience: Patience,
     notice: Box<dyn Fn(&str)>,
     connected: Option<Found>,
@@ -30,10 +33,10 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that gives `notice` a sentence when it has to look for a leader longer than usual.
-    pub fn new(source: Source, patience: Patience, notice: impl Fn(&str) + 'static) -> Self {
-        let notice = Box::new(notice);
-        Client { leader: Leader::new(source), patience, notice, connected: None, told: false }
+    /// A client that connects by `dialer`, and gives `notice` a sentence when it has to look for a leader longer than usual.
+    pub fn new(source: Source, dialer: Dialer, patience: Patience, notice: impl Fn(&str) + 'static) -> Self {
+        let (notice, bearer) = (Box::new(notice), dialer.bearer());
+        Client { leader: Leader::new(source, dialer), bearer, patience, notice, connected: None, told: false }
     }
 
     pub(super) fn patience(&self) -> Patience {
@@ -100,7 +103,7 @@ impl Client {
                     continue;
                 }
             };
-            let jobs = Jobs::new(found.channel.clone())
+            let jobs = JobsClient::with_interceptor(found.channel.clone(), self.bearer.clone())
                 .max_decoding_message_size(MESSAGE_BYTES)
                 .max_encoding_message_size(MESSAGE_BYTES);
             let late = |_| Status::deadline_exceeded(format!("no answer within {} s", ANSWER.as_secs()));

@@ -8,6 +8,7 @@ use tally_scheduler::{Demand, JobState};
 use tally_worker::runner::outcome_name;
 
 use super::Driver;
+use super::submit::clock;
 use crate::job::STAGES;
 use crate::load::{Load, StageLoad};
 
@@ -18,13 +19,18 @@ impl Driver {
             at: Instant::now(),
             demand: self.known_demand(),
             live_jobs: self.jobs.len(),
+            slow_jobs: 0,
             jobs: [0; 3],
             stages: STAGES.iter().map(|name| StageLoad { name, ..StageLoad::default() }).collect(),
             workers: [0; 3],
             slots: 0,
             counts: self.counts.clone(),
         };
-        for id in self.jobs.keys() {
+        let now = clock();
+        for (id, run) in &mut self.jobs {
+            let usual = *run.usual.get_or_insert_with(|| self.registry.usual(&(&run.spec).into()));
+            let slow = usual.is_some_and(|usual| now.saturating_sub(run.submitted_at) > usual);
+            load.slow_jobs += usize::from(slow);
             let status = self.scheduler.status(id);
             let state = match status.as_ref().map(|status| &status.state) {
                 Some(JobState::WaitingForWorkers { .. }) => 1,

@@ -62,6 +62,8 @@ pub(super) struct JobRun {
     started: Instant,
     stage_started: Instant,
     timings: Vec<StageSummary>,
+    /// How long jobs of its kind take, in milliseconds, once that was looked up; see `Registry::usual`.
+    pub(super) usual: Option<Option<u64>>,
 }
 
 /// Why a day cannot be published.
@@ -108,6 +110,7 @@ impl JobRun {
             started: now,
             stage_started: now,
             timings: vec![],
+            usual: None,
         }
     }
 

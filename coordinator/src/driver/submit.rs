@@ -1,12 +1,13 @@
 //! How jobs begin and end: submits, cancels, and the records that stand between a decision and
 //! its telling.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tally_dataset::dataset;
 use tally_proto::v1::journal_record::Record;
 use tally_proto::{JobId, v1};
 use tally_scheduler::{Event, JobShape, Outcome};
+use tally_worker::traces;
 use tokio::sync::oneshot;
 
 use super::run::JobRun;
@@ -215,6 +216,13 @@ impl Driver {
         tracing::info!(%job, state = status.state().as_str_name(), reason = status.reason, "a job is over");
         debug_assert!(is_over(&status));
         self.count_job(status.state());
+        let at = |millis| UNIX_EPOCH + Duration::from_millis(millis);
+        let outcome = match status.state() {
+            v1::JobState::Done => Ok(()),
+            v1::JobState::Cancelled => Err("cancelled"),
+            _ => Err(status.reason.as_str()),
+        };
+        traces::job(job, at(status.submitted_at), at(status.ended_at), outcome);
         self.registry.update(job, |shown| {
             *shown = status;
             true

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::Stream;
 use tally_proto::v1::jobs_server::Jobs;
 use tally_proto::{JobId, WorkerId, v1};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -19,18 +19,21 @@ use crate::job::JobSpec;
 
 /// Entries in a page where none are asked for, and at most.
 const PAGE: (usize, usize) = (100, 1000);
+/// Jobs that are watched at a time, by all clients together.
+const WATCHERS: usize = 1024;
 /// Between two statuses of a watched job.
 const PACE: Duration = Duration::from_millis(250);
 
 /// The service.
 pub struct JobsService {
     role: Arc<Role>,
+    watchers: Arc<Semaphore>,
 }
 
 impl JobsService {
     /// The service of a coordinator in that role.
     pub fn new(role: Arc<Role>) -> Self {
-        JobsService { role }
+        JobsService { role, watchers: Arc::new(Semaphore::new(WATCHERS)) }
     }
 }
 
@@ -104,10 +107,15 @@ impl Jobs for JobsService {
         let leading = self.role.leading()?;
         let job = job_id(&request.into_inner().job)?;
         let mut watched = leading.registry.watch(&job).ok_or_else(|| unknown(&job))?;
+        let busy = |_| {
+            Status::resource_exhausted(format!("{WATCHERS} clients follow jobs already: come back later"))
+        };
+        let place = self.watchers.clone().try_acquire_owned().map_err(busy)?;
         watched.mark_changed();
         let (sender, receiver) = mpsc::channel(1);
         let stopped = leading.sender.clone();
         tokio::spawn(async move {
+            let _place = place;
             loop {
                 let changed = tokio::select! {
                     changed = watched.changed() => changed.is_ok(),

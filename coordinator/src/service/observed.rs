@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tally_scheduler::Demand;
 use tally_worker::http::{Observed, Page, Pulse, stuck};
+use tally_worker::security::Security;
 
 use super::Role;
 use crate::election::Standing;
@@ -15,13 +16,14 @@ use crate::load::{JOB_STATES, Load, WORKER_STATES};
 #[derive(Debug)]
 pub struct Seen {
     role: Arc<Role>,
+    security: Arc<Security>,
     pulse: Pulse,
 }
 
 impl Seen {
     /// The process in that role.
-    pub fn new(role: Arc<Role>) -> Self {
-        Seen { role, pulse: Pulse::default() }
+    pub fn new(role: Arc<Role>, security: Arc<Security>) -> Self {
+        Seen { role, security, pulse: Pulse::default() }
     }
 
     /// Beats on the runtime that this runs on; never ends.
@@ -61,6 +63,7 @@ impl Observed for Seen {
         page.gauge("tally_coordinator_leading", "1 while this coordinator leads", leads);
         let accepting = if self.role.accepting().is_ok() { 1.0 } else { 0.0 };
         page.gauge("tally_coordinator_accepting_jobs", "1 while it takes new jobs", accepting);
+        self.security.describe(page);
         let Some(leading) = leading else { return };
         page.gauge("tally_coordinator_epoch", "The term", leading.epoch as f64);
         if let Some(load) = leading.registry.load().borrow().as_ref() {
@@ -75,6 +78,12 @@ fn describe(load: &Load, page: &mut Page) {
         pairs.map(|(state, count)| (vec![("state", (*state).to_string())], number(*count))).collect()
     };
     page.gauges("tally_jobs", "Jobs that are not over, by state", state(&JOB_STATES, &load.jobs));
+    let slow = number(load.slow_jobs);
+    page.gauge(
+        "tally_jobs_slow",
+        "Jobs that run for longer than each of the last 14 over the same tables",
+        slow,
+    );
     page.gauges("tally_workers", "Workers, by state", state(&WORKER_STATES, &load.workers));
     page.gauge("tally_slots", "Slots of workers that take tasks", load.slots as f64);
     if let Some(demand) = load.demand {

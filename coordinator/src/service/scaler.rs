@@ -18,6 +18,7 @@ use tally_proto::externalscaler::{
     ScaledObjectRef,
 };
 use tally_worker::http::stuck;
+use tally_worker::security::{Dialer, Role as Of};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
@@ -42,8 +43,17 @@ type Activity = Pin<Box<dyn Stream<Item = Result<IsActiveResponse, Status>> + Se
 /// The service.
 pub struct ScalerService {
     role: Arc<Role>,
+    dialer: Dialer,
     /// The way to the leader that was asked last.
-    way: Mutex<Option<(String, Channel)>>,
+    way: Mutex<Option<Way>>,
+}
+
+/// A channel to the leader.
+struct Way {
+    leader: String,
+    channel: Channel,
+    /// That of the certificates it was made with.
+    generation: u64,
 }
 
 /// Who answers.
@@ -74,9 +84,9 @@ fn slots_per_worker(scaled: Option<&ScaledObjectRef>) -> Result<f64, Status> {
 }
 
 impl ScalerService {
-    /// The service of a coordinator in that role.
-    pub fn new(role: Arc<Role>) -> Self {
-        ScalerService { role, way: Mutex::default() }
+    /// The service of a coordinator in that role, which asks others by `dialer`.
+    pub fn new(role: Arc<Role>, dialer: Dialer) -> Self {
+        ScalerService { role, dialer, way: Mutex::default() }
     }
 
     fn answerer<T>(&self, request: &Request<T>) -> Result<Answerer, Status> {
@@ -94,14 +104,16 @@ impl ScalerService {
     }
 
     fn way(&self, leader: &str) -> Result<Channel, Status> {
+        let generation = self.dialer.generation();
         let mut way = self.way.lock();
-        if let Some((_, channel)) = way.as_ref().filter(|(known, _)| known == leader) {
-            return Ok(channel.clone());
+        let fits = |way: &&Way| way.leader == leader && way.generation == generation;
+        if let Some(way) = way.as_ref().filter(fits) {
+            return Ok(way.channel.clone());
         }
         let endpoint = Endpoint::from_shared(format!("http://{leader}"))
             .map_err(|e| Status::unavailable(format!("the leader's address {leader}: {e}")))?;
-        let channel = endpoint.connect_timeout(PATIENCE).connect_lazy();
-        *way = Some((leader.into(), channel.clone()));
+        let channel = self.dialer.connect_lazy(&endpoint.connect_timeout(PATIENCE), Of::Coordinator);
+        *way = Some(Way { leader: leader.into(), channel: channel.clone(), generation });
         Ok(channel)
     }
 }

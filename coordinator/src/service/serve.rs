@@ -8,12 +8,12 @@ use tally_proto::externalscaler::external_scaler_server::ExternalScalerServer;
 use tally_proto::v1::jobs_server::JobsServer;
 use tally_proto::{DESCRIPTORS, Epoch};
 use tally_worker::refusals::Refusals;
+use tally_worker::security::{Guard, Security, incoming};
 use tally_worker::urls::UrlError;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::server::HealthReporter;
 
 use super::control::ControlService;
@@ -31,6 +31,10 @@ use crate::journal::store::StateDir;
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// How long requests may take to end when the process does.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Bytes of a request's headers, at most.
+const HEADERS: u32 = 16 << 10;
+/// Requests at a time on one connection.
+const STREAMS: u32 = 256;
 
 type Health = HealthReporter;
 /// The services as the health service names them.
@@ -45,6 +49,8 @@ pub struct ServeOptions {
     pub lead: LeadOptions,
     /// What it is just now, for those who look.
     pub role: Arc<Role>,
+    /// Who may connect, and how others are connected to.
+    pub security: Arc<Security>,
 }
 
 /// Why the process ends though nothing went wrong.
@@ -87,7 +93,7 @@ pub async fn serve(
     let lead_options = options.lead;
     let role = options.role;
     let (stop, stopped) = oneshot::channel::<()>();
-    let (health, server) = start(listener, &role, &lead_options, stopped).await?;
+    let (health, server) = start(listener, &role, &lead_options, &options.security, stopped).await?;
     let standing = note_standing(&role, &election);
     tokio::pin!(until);
     let candidate = Candidate { role: &role, dir: &dir, options: &lead_options, health: &health };
@@ -178,6 +184,7 @@ async fn start(
     listener: TcpListener,
     role: &Arc<Role>,
     options: &LeadOptions,
+    security: &Arc<Security>,
     stopped: oneshot::Receiver<()>,
 ) -> Result<(Health, JoinHandle<()>), ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -190,15 +197,18 @@ async fn start(
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);
     let server = Server::builder()
-        .layer(Refusals)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
+        .http2_max_header_list_size(HEADERS)
+        .max_concurrent_streams(STREAMS)
+        .layer(Guard::new(security.clone()))
+        .layer(Refusals)
         .add_service(health_service)
         .add_service(reflection)
         .add_service(control)
         .add_service(jobs)
-        .add_service(ExternalScalerServer::new(ScalerService::new(role.clone())));
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        .add_service(ExternalScalerServer::new(ScalerService::new(role.clone(), security.dialer())));
+    let incoming = incoming(listener, security.clone());
     let server = tokio::spawn(async move {
         let stopped = async move {
             // Whoever would tell it being gone means the same.

@@ -9,3 +9,4 @@ mod jobs;
 mod resume;
 mod rig;
 mod scaler;
+mod security;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tally_coordinator::election::Election;
@@ -15,6 +16,7 @@ use tally_proto::v1::control_client::ControlClient;
 use tally_proto::v1::coordinator_message::Message as Down;
 use tally_proto::v1::jobs_client::JobsClient;
 use tally_proto::v1::worker_message::Message as Up;
+use tally_worker::security::Security;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -123,12 +125,21 @@ impl Coordinator {
     }
 
     pub async fn start_with(place: &Place, timing: Timing, most_jobs: usize) -> Self {
+        Self::start_secured(place, timing, most_jobs, Security::plain()).await
+    }
+
+    pub async fn start_secured(
+        place: &Place,
+        timing: Timing,
+        most_jobs: usize,
+        security: Arc<Security>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let lead =
             LeadOptions { address: address.to_string(), history: 50, most_jobs, compact_after: 5, timing };
         let state_dir = place.path("state").display().to_string();
-        let options = ServeOptions { state_dir, lead, role: Default::default() };
+        let options = ServeOptions { state_dir, lead, role: Default::default(), security };
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(async move {
             let until = async {

@@ -15,12 +15,14 @@ pub mod view;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use tempfile::TempDir;
 
 use crate::consul::ConsulAgent;
 use crate::output::snapshot;
+use crate::pki::Pki;
 use client::{Client, DEADLINE};
 use nodes::{Coordinator, QUICK, Worker};
 use proxy::Network;
@@ -46,6 +48,8 @@ pub struct Setup {
     pub worker_memory: &'static str,
     /// The folder of the binaries that first lives run, where these are not those under test.
     pub before: Option<PathBuf>,
+    /// The certificates that everybody has, where they speak TLS.
+    pub tls: Option<Arc<Mutex<Pki>>>,
     /// Flags that every coordinator gets beside the usual.
     pub coordinator_flags: Vec<&'static str>,
     /// Flags that every worker gets beside the usual.
@@ -56,6 +60,17 @@ impl Setup {
     /// The default, with a coordinator that gives up on its workers sooner; see [`QUICK`].
     pub fn quick() -> Self {
         Self { coordinator_flags: QUICK.to_vec(), ..Self::default() }
+    }
+
+    /// The flags of a process of that role.
+    pub(super) fn tls_flags(&self, role: &str) -> Vec<String> {
+        let pki = self.tls.as_ref().and_then(|pki| pki.lock().ok());
+        let Some(pki) = pki else { return Vec::new() };
+        let mut flags = pki.flags(role);
+        if role == "coordinator" {
+            flags.extend(["--tokens-file".into(), pki.tokens().to_string_lossy().into_owned()]);
+        }
+        flags
     }
 }
 
@@ -69,6 +84,7 @@ impl Default for Setup {
             proxied: false,
             worker_memory: "256MiB",
             before: None,
+            tls: None,
             coordinator_flags: Vec::new(),
             worker_flags: Vec::new(),
         }
@@ -163,7 +179,11 @@ impl Cluster {
     /// The cluster as its users see it.
     pub fn client(&self) -> Client {
         match &self.consul {
-            Some(consul) => Client::new(vec!["--consul".into(), format!("http://{}", consul.address())]),
+            Some(consul) => {
+                let mut flags = vec!["--consul".into(), format!("http://{}", consul.address())];
+                flags.extend(self.setup.tls_flags("operator"));
+                Client::new(flags)
+            }
             None => self.direct_client(),
         }
     }
@@ -171,7 +191,9 @@ impl Cluster {
     /// A client that knows the coordinators' addresses, whether or not there is a Consul.
     pub fn direct_client(&self) -> Client {
         let known: Vec<_> = self.coordinators.iter().map(|node| node.address().to_string()).collect();
-        Client::new(vec!["--coordinator".into(), known.join(",")])
+        let mut flags = vec!["--coordinator".into(), known.join(",")];
+        flags.extend(self.setup.tls_flags("operator"));
+        Client::new(flags)
     }
 
     /// What the coordinators count, summed up: only a leader tells of jobs and workers.

@@ -133,6 +133,7 @@ impl Coordinator {
             }
             flags.extend(consul_flags(&address));
         }
+        flags.extend(setup.tls_flags("coordinator").into_iter().map(OsString::from));
         flags.extend(setup.coordinator_flags.iter().map(OsString::from));
         let mut program = Program::new(format!("coordinator-{at}"), tally_bin(), flags, dir, setup);
         let (process, address) = program.start("127.0.0.1:0", &[])?;
@@ -215,6 +216,7 @@ impl Worker {
         if let Some(data) = &data {
             flags.extend(words(["--advertise", &data.address().to_string()]));
         }
+        flags.extend(setup.tls_flags("worker").into_iter().map(OsString::from));
         flags.extend(setup.worker_flags.iter().map(OsString::from));
         let mut program = Program::new(format!("worker-{at}"), worker_bin(), flags, dir, setup);
         let (process, address) = program.start("127.0.0.1:0", &[])?;

@@ -26,6 +26,7 @@ use crate::membership::{Kind, Member, Membership, Registration};
 use crate::order::{Order, ReduceInputs};
 use crate::runner::{Report, StartError, Worker, WorkerConfig};
 use crate::scan::footer::Footers;
+use crate::security::Security;
 
 /// Facts that may wait to be told, beside those of the slots' own attempts.
 const MOST_UNTOLD: usize = 8192;
@@ -53,6 +54,8 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// The Consul where it shows itself, and how it does so.
     pub consul: Option<(Consul, Option<Registration>)>,
+    /// Who may connect, and how others are connected to.
+    pub security: Arc<Security>,
     /// What is shown of it to those outside.
     pub seen: Arc<Seen>,
     /// Where the data plane runs: outputs served and fetched, inputs read. Never where the agent
@@ -112,7 +115,7 @@ impl Life {
         let outbox = Arc::new(Outbox::new(MOST_UNTOLD + options.slots));
         let traffic = Arc::new(Traffic::default());
         let _runtime = options.io.enter();
-        let client = flight::Client::new(traffic.clone());
+        let client = flight::Client::new(traffic.clone(), options.security.dialer());
         let report = {
             let (outbox, seen) = (outbox.clone(), options.seen.clone());
             move |report: Report| {
@@ -126,11 +129,23 @@ impl Life {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let limits = ServeConfig::for_memory(options.memory_limit);
-        let server = flight::serve(worker.store().clone(), listener, limits, traffic.clone())?;
+        let server = flight::serve(
+            worker.store().clone(),
+            listener,
+            limits,
+            traffic.clone(),
+            options.security.clone(),
+        )?;
         tracing::info!(worker = %id, slots = options.slots, address = options.advertise, "this worker is ready");
         let hand_overs = HandOvers::start(client, worker.store().clone(), outbox.clone());
         let seen = options.seen.clone();
-        seen.begin(options.slots, options.memory_limit, worker.gauges(), traffic.clone());
+        seen.begin(
+            options.slots,
+            options.memory_limit,
+            worker.gauges(),
+            traffic.clone(),
+            options.security.clone(),
+        );
         Ok(Life {
             worker,
             outbox,
@@ -157,6 +172,7 @@ impl Life {
             id: self.worker.id().to_string(),
             address: options.advertise.clone(),
             facts: facts.map(|(name, value)| (name.to_string(), value)).into(),
+            tls: options.security.is_tls(),
         };
         let membership = Membership::join(consul, member, how);
         let mut wanted = membership.maintenance();

@@ -29,7 +29,7 @@ pub fn verdict(status: &Status) -> Verdict {
     match status.code() {
         Code::AlreadyExists => Verdict::NewLife,
         Code::Unimplemented => Verdict::WrongVersion,
-        Code::InvalidArgument => Verdict::Unacceptable,
+        Code::InvalidArgument | Code::Unauthenticated | Code::PermissionDenied => Verdict::Unacceptable,
         _ => Verdict::LookOn,
     }
 }

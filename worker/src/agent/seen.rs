@@ -13,6 +13,7 @@ use tally_proto::{Failure, v1};
 use crate::flight::Traffic;
 use crate::http::{Observed, Page, Pulse};
 use crate::runner::{Gauges, OUTCOMES, outcome_name};
+use crate::security::Security;
 
 /// What is known of a worker's process. Shared by the agent and those who look.
 #[derive(Debug)]
@@ -32,6 +33,7 @@ struct Shown {
     memory_limit: u64,
     gauges: Gauges,
     traffic: Arc<Traffic>,
+    security: Arc<Security>,
 }
 
 impl Default for Seen {
@@ -55,9 +57,16 @@ impl Seen {
     }
 
     /// A life begins.
-    pub(super) fn begin(&self, slots: usize, memory_limit: u64, gauges: Gauges, traffic: Arc<Traffic>) {
+    pub(super) fn begin(
+        &self,
+        slots: usize,
+        memory_limit: u64,
+        gauges: Gauges,
+        traffic: Arc<Traffic>,
+        security: Arc<Security>,
+    ) {
         self.lives.fetch_add(1, Ordering::Relaxed);
-        *self.life.write() = Some(Shown { slots, memory_limit, gauges, traffic });
+        *self.life.write() = Some(Shown { slots, memory_limit, gauges, traffic, security });
     }
 
     /// It is over.
@@ -167,6 +176,19 @@ impl Shown {
             "Bytes received from other workers",
             self.traffic.received() as f64,
         );
+        let [busy, broken] = self.traffic.repeats();
+        let repeats = [("busy", busy), ("broken", broken)];
+        page.counters(
+            "tally_worker_fetch_repeats",
+            "Times that another worker was asked again, as it was busy or the way broke",
+            repeats.map(|(reason, count)| (vec![("reason", reason.to_string())], count as f64)),
+        );
+        page.counter(
+            "tally_worker_fetches_given_up",
+            "Times that another worker was asked in vain: the task fails for the time being",
+            self.traffic.given_up() as f64,
+        );
+        self.security.describe(page);
         page.counter("tally_worker_read_rows", "Rows of inputs read", gauges.rows_read() as f64);
         page.counter("tally_worker_read_bytes", "Bytes of inputs read", gauges.bytes_read() as f64);
     }

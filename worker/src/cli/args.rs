@@ -15,6 +15,8 @@ use crate::leader::{Address, Source};
 use crate::logging::LogFormat;
 use crate::membership::MemberArgs;
 use crate::runner::WorkerConfig;
+use crate::security::{Security, ServerArgs};
+use crate::traces::TraceArgs;
 use crate::{duration, http, memory, port_file, size, spill};
 
 const EXIT_CODES: &str = "Exit codes:
@@ -83,10 +85,14 @@ pub(super) struct Args {
     #[arg(long, env = "TALLY_WORKER_LOG", default_value = "info")]
     pub(super) log: String,
     /// How log lines look
-    #[arg(long, value_enum, env = "TALLY_WORKER_LOG_FORMAT", default_value_t = LogFormat::Text)]
+    #[arg(long, value_enum, env = "TALLY_WORKER_LOG_FORMAT", default_value_t = LogFormat::Auto)]
     pub(super) log_format: LogFormat,
     #[command(flatten)]
     member: MemberArgs,
+    #[command(flatten)]
+    security: ServerArgs,
+    #[command(flatten)]
+    pub(super) traces: TraceArgs,
 }
 
 /// What a worker has where the system does not tell what it may have.
@@ -109,6 +115,14 @@ impl Args {
     /// [`Stop::Usage`]: its settings make no sense.
     pub(super) fn consul(&self) -> Result<Option<Consul>, Stop> {
         self.member.consul.open().map_err(|e| Stop::Usage(e.to_string()))
+    }
+
+    /// Who may connect, and how others are connected to.
+    ///
+    /// # Errors
+    /// [`Stop::Usage`], with the option or file that is wrong.
+    pub(super) fn security(&self) -> Result<Arc<Security>, Stop> {
+        Security::open(&self.security, None, None).map_err(|e| Stop::Usage(e.to_string()))
     }
 
     /// Where coordinators are looked for.
@@ -144,11 +158,13 @@ impl Args {
         io: Handle,
         consul: Option<Consul>,
         seen: Arc<Seen>,
+        security: Arc<Security>,
     ) -> Result<Options, Stop> {
         let slots = self.slots()?;
         let spill_limit = self.spill_limit()?;
         let (listener, address) = self.listen()?;
         let advertise = self.advertise(address)?;
+        security.check(&self.listen, address).map_err(Stop::Usage)?;
         let host = rustix::system::uname();
         tracing::info!(
             slots,
@@ -168,6 +184,7 @@ impl Args {
             advertise,
             drain_timeout: self.drain_timeout,
             consul: consul.map(|consul| (consul, self.member.consul_register)),
+            security,
             seen,
             io,
         })

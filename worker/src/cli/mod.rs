@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::agent::{self, AgentError, Holdings, Left, Seen, Wish};
 use crate::config::{self, SettingsError};
 use crate::leader::Leader;
-use crate::logging;
+use crate::{logging, traces};
 use args::Args;
 
 /// It could not start, or was refused.
@@ -78,9 +78,14 @@ fn start(args: Args) -> Result<u8, Stop> {
     let io = io.map_err(no_runtime)?;
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_runtime)?;
     let consul = args.consul()?;
-    let leader = Leader::new(args.source(consul.clone())?);
+    let security = args.security()?;
+    {
+        let _runtime = io.enter();
+        traces::start(&args.traces, "tally-worker").map_err(Stop::Usage)?;
+    }
+    let leader = Leader::new(args.source(consul.clone())?, security.dialer());
     let seen = Arc::<Seen>::default();
-    let options = args.options(io.handle().clone(), consul, seen.clone())?;
+    let options = args.options(io.handle().clone(), consul, seen.clone(), security)?;
     let _http = args.http(&seen)?;
     let spill_dir = options.spill_dir.clone();
     let ended = control.block_on(async {
@@ -92,6 +97,7 @@ fn start(args: Args) -> Result<u8, Stop> {
         Ok(agent::run(options, leader, wish).await)
     })?;
     control.shutdown_timeout(LAST_STEPS);
+    traces::stop();
     // What still waits for a disk or a peer is of no use to anybody.
     io.shutdown_background();
     match ended {

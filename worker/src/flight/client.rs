@@ -25,6 +25,7 @@ use super::ticket::Request;
 use super::{CONNECTION_WINDOW, FRAME, KEEPALIVE, MESSAGE_LIMIT, STREAM_WINDOW, Traffic, file, maps};
 use crate::error::TaskError;
 use crate::peers::{FileReader, MapReader, Peers, Place, Reading, Wanted};
+use crate::security::{Dialer, Role};
 
 /// Channels kept open; the one that was used least recently goes first.
 const MOST_CHANNELS: usize = 256;
@@ -36,17 +37,26 @@ pub struct Client {
 }
 
 struct Inner {
-    channels: Mutex<HashMap<String, (Channel, Instant)>>,
+    channels: Mutex<HashMap<String, Kept>>,
     traffic: Arc<Traffic>,
+    dialer: Dialer,
+}
+
+/// A channel that is kept open.
+struct Kept {
+    channel: Channel,
+    used: Instant,
+    /// That of the certificates it was made with.
+    generation: u64,
 }
 
 /// A worker's service.
 pub(super) type Service = FlightServiceClient<Channel>;
 
 impl Client {
-    /// A client that counts what it receives in `traffic`.
-    pub fn new(traffic: Arc<Traffic>) -> Self {
-        Client { inner: Arc::new(Inner { channels: Mutex::default(), traffic }) }
+    /// A client that connects by `dialer` and counts what it receives in `traffic`.
+    pub fn new(traffic: Arc<Traffic>, dialer: Dialer) -> Self {
+        Client { inner: Arc::new(Inner { channels: Mutex::default(), traffic, dialer }) }
     }
 
     pub(super) fn traffic(&self) -> &Arc<Traffic> {
@@ -59,21 +69,25 @@ impl Client {
     /// # Errors
     /// INVALID_ARGUMENT where it is no address.
     pub(super) fn service(&self, address: &str) -> Result<Service, Status> {
+        let (dialer, now) = (&self.inner.dialer, Instant::now());
+        let generation = dialer.generation();
         let mut channels = self.inner.channels.lock();
-        let channel = match channels.get_mut(address) {
-            Some((channel, used)) => {
-                *used = Instant::now();
-                channel.clone()
+        let kept = channels.get_mut(address).filter(|kept| kept.generation == generation);
+        let channel = match kept {
+            Some(kept) => {
+                kept.used = now;
+                kept.channel.clone()
             }
             None => {
-                let channel = connect(address)?;
+                let channel = dialer.connect_lazy(&endpoint(address)?, Role::Worker);
                 if channels.len() >= MOST_CHANNELS
-                    && let Some(oldest) = channels.iter().min_by_key(|(_, (_, used))| *used)
+                    && let Some(oldest) = channels.iter().min_by_key(|(_, kept)| kept.used)
                 {
                     let oldest = oldest.0.clone();
                     channels.remove(&oldest);
                 }
-                channels.insert(address.to_string(), (channel.clone(), Instant::now()));
+                channels
+                    .insert(address.to_string(), Kept { channel: channel.clone(), used: now, generation });
                 channel
             }
         };
@@ -89,7 +103,7 @@ impl Client {
             let body = Bytes::from(ask.request.ticket(ask.key.clone()).encode_to_vec());
             let address = ask.at.address.as_str();
             let sizes = async {
-                let sizes = patiently(|| client.sizes_once(address, body.clone())).await?;
+                let sizes = patiently(client.traffic(), || client.sizes_once(address, body.clone())).await?;
                 let whole = sizes.outputs.len() == ask.request.outputs.len();
                 whole.then_some(sizes).ok_or_else(|| Trouble::lost(0, "it answered for other outputs"))
             };
@@ -110,7 +124,7 @@ impl Client {
     }
 }
 
-fn connect(address: &str) -> Result<Channel, Status> {
+fn endpoint(address: &str) -> Result<Endpoint, Status> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"));
     let endpoint = endpoint
         .map_err(|e| Status::new(Code::InvalidArgument, format!("{address:?} is no host:port: {e}")))?;
@@ -122,8 +136,7 @@ fn connect(address: &str) -> Result<Channel, Status> {
         .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(FRAME)
-        .connect_lazy())
+        .max_frame_size(FRAME))
 }
 
 impl Peers for Client {

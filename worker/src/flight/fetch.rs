@@ -3,6 +3,8 @@
 //! A stream that breaks is asked for again, from where it broke; one that breaks twice or stalls is given up.
 //! Either is the typed loss of the first output not yet read. Not here: which streams there are.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -14,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Status};
 
+use super::Traffic;
 use super::client::Client;
 use super::ticket::{LOST, Request};
 use super::wire::{self, Decoder};
@@ -101,6 +104,8 @@ fn stalled() -> Status {
 /// until there is an answer again a few times more, as a connection that is broken may be taken for a good one for a
 /// moment.
 struct Again {
+    /// Where repeats are counted.
+    traffic: Arc<Traffic>,
     /// Answers that broke off.
     broken: u32,
     /// Whether something came since the last asking.
@@ -112,13 +117,14 @@ struct Again {
 }
 
 impl Again {
-    fn new() -> Self {
-        Again { broken: 0, answered: false, unanswered: 0, backoff: FIRST_BACKOFF, busy_until: None }
+    fn new(traffic: Arc<Traffic>) -> Self {
+        Again { traffic, broken: 0, answered: false, unanswered: 0, backoff: FIRST_BACKOFF, busy_until: None }
     }
 
     /// Waits where another try makes sense.
     async fn may_try(&mut self, status: &Status) -> bool {
-        let may = if status.code() == Code::ResourceExhausted {
+        let busy = status.code() == Code::ResourceExhausted;
+        let may = if busy {
             let now = Instant::now();
             now < *self.busy_until.get_or_insert(now + BUSY)
         } else if std::mem::take(&mut self.answered) {
@@ -128,6 +134,13 @@ impl Again {
             self.unanswered += 1;
             is_reset(status) && self.unanswered <= UNANSWERED
         };
+        let counts = &self.traffic;
+        let count = match (may, busy) {
+            (true, true) => &counts.repeats_busy,
+            (true, false) => &counts.repeats_broken,
+            (false, _) => &counts.given_up,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
         if may {
             tokio::time::sleep(self.backoff).await;
             self.backoff = (self.backoff * 2).min(LAST_BACKOFF);
@@ -136,16 +149,17 @@ impl Again {
     }
 
     fn progress(&mut self) {
-        *self = Again { broken: self.broken, answered: true, ..Again::new() };
+        (self.answered, self.unanswered) = (true, 0);
+        (self.backoff, self.busy_until) = (FIRST_BACKOFF, None);
     }
 }
 
 /// Calls until there is an answer, or no sense in asking again.
-pub async fn patiently<T, F>(call: impl Fn() -> F) -> Result<T, Trouble>
+pub async fn patiently<T, F>(traffic: &Arc<Traffic>, call: impl Fn() -> F) -> Result<T, Trouble>
 where
     F: Future<Output = Result<T, Status>>,
 {
-    let mut again = Again::new();
+    let mut again = Again::new(traffic.clone());
     loop {
         let answer = timeout(STALL, call()).await.unwrap_or_else(|_| Err(stalled()));
         match answer {
@@ -233,7 +247,7 @@ impl Receive {
     }
 
     async fn receive(&mut self) -> Result<(), Trouble> {
-        let mut again = Again::new();
+        let mut again = Again::new(self.client.traffic().clone());
         loop {
             match self.attempt(&mut again).await {
                 Ok(()) => return Ok(()),
@@ -261,7 +275,7 @@ impl Receive {
             again.progress();
             let traffic = &self.client.traffic().received;
             let bytes = message.data_body.len() + message.data_header.len();
-            traffic.fetch_add(bytes as u64, std::sync::atomic::Ordering::Relaxed);
+            traffic.fetch_add(bytes as u64, Ordering::Relaxed);
             if !wire::is_schema(&message) {
                 self.advance(&message)?;
                 self.passed += 1;

@@ -19,7 +19,6 @@ use tally_proto::v1::ticket::What;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::produce::{self, Gate, Served};
@@ -27,10 +26,14 @@ use super::put;
 use super::ticket::{self, Found};
 use super::{CONNECTION_WINDOW, FRAME, KEEPALIVE, MESSAGE_LIMIT, STREAM_WINDOW, Traffic, listing};
 use crate::refusals::Refusals;
+use crate::security::{Guard, Security, incoming};
 use crate::store::Store;
 
 /// The action that answers a ticket's sizes.
 pub const SIZES: &str = "sizes";
+
+/// Bytes of a request's headers, at most: tickets are no headers.
+const HEADERS: u32 = 16 << 10;
 
 /// The limits of a server.
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +97,7 @@ pub fn serve(
     listener: TcpListener,
     config: ServeConfig,
     traffic: Arc<Traffic>,
+    security: Arc<Security>,
 ) -> Result<Server, ServeError> {
     let address = listener.local_addr()?;
     // Where the store has no room for it, messages come on top of the limit.
@@ -113,10 +117,12 @@ pub fn serve(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
         .max_concurrent_streams(1024)
+        .http2_max_header_list_size(HEADERS)
+        .layer(Guard::new(security.clone()))
         .layer(Refusals)
         .add_service(health)
         .add_service(service);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = incoming(listener, security);
     let task = tokio::spawn(async move {
         let _held = held;
         // A sender that is gone without a word means that nobody wants the server any more.

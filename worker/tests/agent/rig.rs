@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use tally_proto::v1;
 use tally_worker::agent::{self, AgentError, Left, Options, Wish};
 use tally_worker::leader::{Leader, Source};
+use tally_worker::security::{Dialer, Security};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -40,12 +41,17 @@ impl Agent {
             listener,
             drain_timeout,
             consul: None,
+            security: Security::plain(),
             seen: Default::default(),
             io: Handle::current(),
         };
         let listed = coordinators.iter().map(|address| Ok(address.parse()?)).collect::<Result<_>>()?;
         let wish = watch::Sender::new(Wish::Stay);
-        let running = tokio::spawn(agent::run(options, Leader::new(Source::Listed(listed)), wish.clone()));
+        let running = tokio::spawn(agent::run(
+            options,
+            Leader::new(Source::Listed(listed), Dialer::plain()),
+            wish.clone(),
+        ));
         Ok(Agent { spill_dir, wish, running })
     }
 

@@ -8,4 +8,5 @@ mod faults;
 mod hand_over;
 mod pyarrow;
 mod rig;
+mod security;
 mod tickets;

@@ -15,6 +15,7 @@ use tally_worker::budget::Budget;
 use tally_worker::error::TaskError;
 use tally_worker::flight::{Client, ServeConfig, Server, Traffic, serve};
 use tally_worker::peers::{InProcess, Peers, Place, Reading, Wanted};
+use tally_worker::security::Security;
 use tally_worker::spill::SpillDir;
 use tally_worker::store::{Output, Store};
 use tally_worker::texts::JobTexts;
@@ -95,6 +96,11 @@ impl Rig {
     }
 
     pub fn with(memory: u64, config: ServeConfig) -> Self {
+        Self::secured(memory, config, Security::plain())
+    }
+
+    /// One whose server and client have that security.
+    pub fn secured(memory: u64, config: ServeConfig, security: Arc<Security>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.unwrap();
         let spill = tempfile::tempdir().unwrap();
@@ -104,10 +110,10 @@ impl Rig {
         let (traffic, received) = (Arc::new(Traffic::default()), Arc::new(Traffic::default()));
         let server = runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            serve(store.clone(), listener, config, traffic.clone()).unwrap()
+            serve(store.clone(), listener, config, traffic.clone(), security.clone()).unwrap()
         });
         let place = Place { worker: WorkerId::parse("w-1").unwrap(), address: server.address().to_string() };
-        let client = Client::new(received.clone());
+        let client = Client::new(received.clone(), security.dialer());
         Rig { runtime, store, traffic, received, client, place, server: Some(server), spill }
     }
 

@@ -1,0 +1,113 @@
+//! The certificates of a cluster: an authority, and one certificate for each role, where the processes read them. They
+//! can be replaced while the processes run. Not here: how certificates are made (`certs`).
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use tempfile::TempDir;
+
+use crate::certs::{Authority, replace};
+
+/// The tokens that coordinators take.
+pub const OPERATORS_TOKEN: &str = "operators-0123456789abcdef";
+pub const READERS_TOKEN: &str = "readers-0123456789abcdef";
+/// `sha256sum` of [`READERS_TOKEN`].
+const READERS_DIGEST: &str = "e73c7e0719236792231406c6933fa10ec3c685195f9efd21322239ed844efe8a";
+
+/// The roles, as their certificates' files are called.
+const ROLES: [&str; 4] = ["coordinator", "worker", "operator", "reader"];
+
+/// A cluster's certificates.
+#[derive(Debug)]
+pub struct Pki {
+    dir: TempDir,
+    authority: Authority,
+}
+
+impl Pki {
+    /// A new authority, and certificates for all roles.
+    ///
+    /// # Errors
+    /// The folder can't be written.
+    pub fn new() -> Result<Self> {
+        let pki = Self { dir: TempDir::new()?, authority: Authority::new("tally tests")? };
+        pki.trust(&[&pki.authority])?;
+        pki.sign_all(&pki.authority)?;
+        let lines = format!("operator ops {OPERATORS_TOKEN}\nreader dash sha256:{READERS_DIGEST}\n");
+        replace(&pki.tokens(), &lines, 0o600)?;
+        Ok(pki)
+    }
+
+    /// The file of tokens.
+    pub fn tokens(&self) -> PathBuf {
+        self.dir().join("tokens")
+    }
+
+    /// Where everything lies.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The authority that signs now.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Whom all processes trust from now on.
+    fn trust(&self, authorities: &[&Authority]) -> Result<()> {
+        let pems: String = authorities.iter().map(|authority| authority.pem()).collect();
+        replace(&self.dir().join("ca.pem"), &pems, 0o644)
+    }
+
+    fn sign_all(&self, authority: &Authority) -> Result<()> {
+        for role in ROLES {
+            authority.sign_uri(self.dir(), role, &format!("spiffe://tally/{role}"), false)?;
+        }
+        Ok(())
+    }
+
+    /// Replaces authority and certificates in the three steps in which nobody is ever refused: both authorities are
+    /// trusted, the new one signs, the old one is not trusted any more. After each `taken` is called with its number;
+    /// it returns when all have read what is new.
+    ///
+    /// # Errors
+    /// Those of `taken`, or a file can't be written.
+    pub fn renew(&mut self, mut taken: impl FnMut(usize) -> Result<()>) -> Result<()> {
+        let new = Authority::new("tally tests, the next")?;
+        self.trust(&[&self.authority, &new])?;
+        taken(1)?;
+        self.sign_all(&new)?;
+        taken(2)?;
+        self.trust(&[&new])?;
+        self.authority = new;
+        taken(3)
+    }
+
+    /// The flags that make a process one of that role, or of another certificate in the folder.
+    pub fn flags(&self, name: &str) -> Vec<String> {
+        let path = |file: String| self.dir().join(file).to_string_lossy().into_owned();
+        let pairs = [
+            ("--tls-ca", path("ca.pem".into())),
+            ("--tls-cert", path(format!("{name}.pem"))),
+            ("--tls-key", path(format!("{name}.key"))),
+        ];
+        pairs.into_iter().flat_map(|(flag, path)| [flag.to_string(), path]).collect()
+    }
+
+    /// The flags of a client that trusts the cluster and shows no certificate.
+    pub fn nameless(&self) -> Vec<String> {
+        self.flags("none").into_iter().take(2).collect()
+    }
+
+    /// The same with a token, which is written to a file.
+    ///
+    /// # Errors
+    /// The folder can't be written.
+    pub fn with_token(&self, token: &str) -> Result<Vec<String>> {
+        let file = self.dir().join("shown");
+        replace(&file, &format!("{token}\n"), 0o600)?;
+        let mut flags = self.nameless();
+        flags.extend(["--token-file".into(), file.to_string_lossy().into_owned()]);
+        Ok(flags)
+    }
+}

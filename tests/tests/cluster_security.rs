@@ -1,0 +1,255 @@
+//! A cluster of real processes that speak TLS: jobs run, certificates are replaced while they do, and strangers of every
+//! kind are refused with a reason, a line in the log and a count.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use tally_tests::certs::{Authority, replace};
+use tally_tests::cluster::client::{Client, DEADLINE, NO_LEADER};
+use tally_tests::cluster::faults::Moment;
+use tally_tests::cluster::nodes::worker_bin;
+use tally_tests::cluster::truth::Truth;
+use tally_tests::cluster::{Cluster, Setup, with_cluster};
+use tally_tests::http::{get, metrics, put};
+use tally_tests::output::Place;
+use tally_tests::pki::{OPERATORS_TOKEN, Pki, READERS_TOKEN};
+use tally_tests::process::{Outcome, Tally};
+use tally_tests::wait::wait_for;
+
+const FLAGS: &[&str] = &["--shard-bytes", "100KB", "--partitions", "24", "--target-file-size", "1MB"];
+/// Between two looks of a process at its files.
+const LOOK: Duration = Duration::from_millis(1100);
+
+fn secure(workers: usize) -> Result<(Setup, Arc<Mutex<Pki>>)> {
+    let pki = Arc::new(Mutex::new(Pki::new()?));
+    // Frozen workers are not given up.
+    let coordinator_flags = vec!["--worker-timeout", "60000"];
+    Ok((Setup { workers, tls: Some(pki.clone()), coordinator_flags, ..Setup::default() }, pki))
+}
+
+fn locked(pki: &Mutex<Pki>) -> Result<std::sync::MutexGuard<'_, Pki>> {
+    pki.lock().map_err(|_| anyhow!("a test panicked"))
+}
+
+/// `tally workers` with these flags at that address.
+fn ask(address: SocketAddr, flags: Vec<String>) -> Result<Outcome> {
+    let known = vec!["--coordinator".into(), address.to_string(), "--connect-timeout".into(), "1s".into()];
+    Client::new(known).tally("workers").args(flags).run()
+}
+
+fn refusals(http: SocketAddr, reason: &str) -> Result<f64> {
+    let all = metrics(http)?;
+    let name = format!("tally_refusals_total{{reason=\"{reason}\"}}");
+    all.get(&name).copied().with_context(|| format!("no {name} in {all:?}"))
+}
+
+/// All refusals of a process.
+fn all_refusals(http: SocketAddr) -> Result<f64> {
+    let all = metrics(http)?;
+    Ok(all.iter().filter(|(name, _)| name.starts_with("tally_refusals_total{")).map(|(_, count)| count).sum())
+}
+
+/// Waits until a process has read its certificates so many times.
+fn wait_loads(http: SocketAddr, loads: usize) -> Result<()> {
+    wait_for("certificates that were read", DEADLINE, || {
+        Ok((metrics(http)?.get("tally_tls_loads_total") == Some(&(loads as f64))).then_some(()))
+    })
+}
+
+#[test]
+fn a_job_goes_on_while_all_certificates_and_their_authority_are_replaced() -> Result<()> {
+    let day = Truth::new(&["--clients", "100000", "--narrow"])?;
+    let (setup, pki) = secure(2)?;
+    with_cluster(setup, |cluster| {
+        let place = Place::new()?;
+        let before = locked(&pki)?.flags("operator");
+        let kept: Vec<_> = ["operator.pem", "operator.key"]
+            .map(|name| Ok((name, std::fs::read_to_string(locked(&pki)?.dir().join(name))?)))
+            .into_iter()
+            .collect::<Result<_>>()?;
+        let (job, _) = cluster.submit_held(&day.root, &place, FLAGS, Moment::Stage("map", 0.3))?;
+        locked(&pki)?.renew(|step| {
+            let leader = cluster.coordinators[0].http()?;
+            wait_loads(leader, 1 + step)?;
+            // Frozen until now; a look is due, so the job gets no further than that takes.
+            std::thread::sleep(LOOK);
+            cluster.release()?;
+            for worker in &cluster.workers {
+                wait_loads(worker.http()?, 1 + step)?;
+            }
+            cluster.freeze_workers()
+        })?;
+        cluster.release()?;
+        day.check_summary(&place, &job.done()?)?;
+        // Connections are made with the new ones, in every direction.
+        cluster.add_worker()?;
+        cluster.wait_attached(3)?;
+        let place = Place::new()?;
+        let again = cluster.client().submit_command(&day.root, &place, FLAGS).run()?.summary()?;
+        day.check_summary(&place, &again)?;
+        // The old authority is nobody's any more.
+        for (name, text) in kept {
+            replace(&locked(&pki)?.dir().join(name.replace("operator", "old")), &text, 0o600)?;
+        }
+        let old: Vec<_> = before.iter().map(|flag| flag.replace("operator.", "old.")).collect();
+        ask(cluster.coordinators[0].address(), old)?.expect_failure(NO_LEADER, &["UnknownCA"])?;
+        ensure!(refusals(cluster.coordinators[0].http()?, "unknown_authority")? >= 1.0);
+        Ok(())
+    })
+}
+
+/// Tries everything that a stranger may; gives the log's words that must be there.
+fn try_connections(cluster: &Cluster, pki: &Pki) -> Result<()> {
+    let (address, http) = (cluster.coordinators[0].address(), cluster.coordinators[0].http()?);
+    let other = Authority::new("somebody else")?;
+    other.sign_uri(pki.dir(), "foreign", "spiffe://tally/operator", false)?;
+    pki.authority().sign_uri(pki.dir(), "expired", "spiffe://tally/operator", true)?;
+    ask(address, pki.flags("foreign"))?.expect_failure(NO_LEADER, &["UnknownCA"])?;
+    ask(address, pki.flags("expired"))?.expect_failure(NO_LEADER, &["CertificateExpired"])?;
+    ask(address, vec![])?.expect_failure(NO_LEADER, &[&address.to_string()])?;
+    for reason in ["unknown_authority", "expired", "not_tls"] {
+        ensure!(refusals(http, reason)? >= 1.0, "{reason} is not counted");
+    }
+    // Whom the client trusts is its own affair, and so is whom it wants to speak to.
+    let mut distrusting = pki.flags("operator");
+    distrusting[1] = other.write(pki.dir(), "other-ca")?.to_string_lossy().into_owned();
+    ask(address, distrusting)?.expect_failure(NO_LEADER, &["UnknownIssuer"])?;
+    let worker = cluster.workers[0].address();
+    ask(worker, pki.flags("operator"))?.expect_failure(
+        NO_LEADER,
+        &["spiffe://tally/worker has the role worker, not that of a coordinator"],
+    )?;
+    ensure!(refusals(cluster.workers[0].http()?, "handshake")? >= 1.0);
+    pki.authority().sign_uri(pki.dir(), "nameless", "spiffe://tally/nobody", false)?;
+    ask(address, pki.flags("nameless"))?.expect_failure(1, &["has the role none"])?;
+    Ok(())
+}
+
+fn try_roles(cluster: &Cluster, pki: &Pki, day: &Truth) -> Result<()> {
+    let (address, http) = (cluster.coordinators[0].address(), cluster.coordinators[0].http()?);
+    let client = |flags: Vec<String>| {
+        let known = vec!["--coordinator".to_string(), address.to_string()];
+        Client::new([known, flags].concat())
+    };
+    ask(address, pki.nameless())?.expect_failure(1, &["client certificate or a bearer token"])?;
+    ask(address, pki.with_token("nobodys-0123456789abcdef")?)?.expect_failure(1, &["token is not known"])?;
+    ensure!(refusals(http, "unauthenticated")? >= 2.0);
+    let place = Place::new()?;
+    for flags in [pki.flags("reader"), pki.with_token(READERS_TOKEN)?] {
+        ask(address, flags.clone())?.expect_code(0)?;
+        let told = client(flags.clone()).submit_command(&day.root, &place, FLAGS).run()?;
+        told.expect_failure(1, &["role reader", "needs operator"])?;
+        client(flags).drain_command("w-1").run()?.expect_failure(1, &["needs operator"])?;
+    }
+    ask(address, pki.flags("worker"))?.expect_failure(1, &["role worker"])?;
+    ensure!(refusals(http, "forbidden")? >= 5.0);
+    let worker = Tally::wrapped(&worker_bin(), ["--coordinator", &address.to_string()])
+        .args(["--slots", "1", "--memory-limit", "256MiB", "--spill-dir"])
+        .args([place.spill()])
+        .args(pki.flags("operator"));
+    worker.run()?.expect_failure(1, &["refuses this worker", "needs worker"])?;
+    let done = client(pki.with_token(OPERATORS_TOKEN)?).submit_command(&day.root, &place, FLAGS).run()?;
+    day.check_summary(&place, &done.summary()?)
+}
+
+#[test]
+fn strangers_are_refused_with_a_reason_and_counted() -> Result<()> {
+    let day = Truth::new(&["--clients", "20000", "--narrow"])?;
+    let (setup, pki) = secure(1)?;
+    with_cluster(setup, |cluster| {
+        let pki = locked(&pki)?;
+        // From here on both log more.
+        for http in [cluster.coordinators[0].http()?, cluster.workers[0].http()?] {
+            ensure!(get(http, "/log")? == (200, "info\n".into()));
+            ensure!(put(http, "/log", "tally_worker=loud")?.0 == 400);
+            ensure!(put(http, "/log", "debug")? == (200, "ok\n".into()));
+            ensure!(get(http, "/log")?.1 == "debug\n");
+        }
+        try_connections(cluster, &pki)?;
+        try_roles(cluster, &pki, &day)?;
+        let said = cluster.coordinators[0].process.said();
+        for words in ["\"reason\":\"expired\"", "\"reason\":\"not_tls\"", "\"who\":\"spiffe://tally/reader\""]
+        {
+            ensure!(said.contains(words), "no {words} in {said}");
+        }
+        let refused = said.lines().filter(|line| line.contains(" was refused")).count();
+        ensure!(
+            refused >= 10
+                && said
+                    .lines()
+                    .all(|line| !line.contains(" was refused") || line.contains("\"peer\":\"127."))
+        );
+        let worked = cluster.workers[0].process.said();
+        let attempt =
+            worked.lines().find(|line| line.contains("an attempt is over")).context("no attempt")?;
+        for field in ["\"job\":\"", "\"task\":", "\"attempt\":", "\"outcome\":\"done\""] {
+            ensure!(attempt.contains(field), "no {field} in {attempt}");
+        }
+        for secret in [OPERATORS_TOKEN, READERS_TOKEN, "nobodys-0123456789abcdef", "PRIVATE KEY"] {
+            ensure!(!said.contains(secret) && !worked.contains(secret), "{secret} is in a log");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_standby_takes_over_and_consul_sees_everybody() -> Result<()> {
+    let day = Truth::new(&["--clients", "5000", "--narrow"])?;
+    let (setup, _pki) = secure(1)?;
+    with_cluster(Setup { coordinators: 2, consul: true, ..setup }, |cluster| {
+        let leader = cluster.leader()?;
+        let consul: SocketAddr = cluster.consul.as_ref().context("no Consul")?.address().parse()?;
+        // Consul has no certificate: it looks whether somebody listens.
+        for service in ["tally-worker", "tally-coordinator"] {
+            wait_for(&format!("{service} in Consul"), DEADLINE, || {
+                let (_, found) = get(consul, &format!("/v1/health/service/{service}?passing=1"))?;
+                Ok(found.contains("\"Service\"").then_some(()))
+            })?;
+        }
+        cluster.coordinators[leader].process.terminate()?;
+        cluster.coordinators[leader].process.wait_done(DEADLINE)?;
+        let place = Place::new()?;
+        let done = cluster.client().submit_command(&day.root, &place, FLAGS).run()?.summary()?;
+        day.check_summary(&place, &done)?;
+        let standby = cluster.coordinators[1 - leader].http()?;
+        ensure!(all_refusals(standby)? == 0.0, "somebody of the cluster was refused");
+        Ok(())
+    })
+}
+
+#[test]
+fn plain_text_beyond_this_machine_is_wanted_or_refused() -> Result<()> {
+    let place = Place::new()?;
+    let (state, spill) = (place.path().join("state"), place.spill());
+    let coordinator = |more: &[&str]| {
+        let command = Tally::new("coordinator").args(["--listen", "0.0.0.0:0", "--state-dir"]).args([&state]);
+        command.args(more)
+    };
+    coordinator(&[]).run()?.expect_failure(2, &["0.0.0.0", "--insecure", "--tls-cert"])?;
+    let worker = Tally::wrapped(&worker_bin(), ["--coordinator", "127.0.0.1:1", "--listen", "0.0.0.0:0"])
+        .args(["--advertise", "here", "--slots", "1", "--memory-limit", "256MiB", "--spill-dir"])
+        .args([&spill]);
+    worker.run()?.expect_failure(2, &["0.0.0.0", "--insecure"])?;
+    let port = place.path().join("port");
+    let port_flag = ["--port-file", port.to_str().context("a path that is text")?];
+    let open = coordinator(&["--insecure"]).args(port_flag).spawn()?;
+    wait_for("an open coordinator", DEADLINE, || Ok(port.exists().then_some(())))?;
+    drop(open);
+    std::fs::remove_file(&port)?;
+    let settings = place.path().join("settings.toml");
+    std::fs::write(&settings, "insecure = true\n")?;
+    let from_file = coordinator(&["--config", settings.to_str().context("a path that is text")?]);
+    let open = from_file.args(port_flag).spawn()?;
+    wait_for("an open coordinator", DEADLINE, || Ok(port.exists().then_some(())))?;
+    drop(open);
+    // What makes no sense is told at the start.
+    let pki = Pki::new()?;
+    coordinator(&["--insecure"]).args(pki.flags("coordinator")).run()?.expect_failure(2, &["not both"])?;
+    replace(&pki.dir().join("worker.key"), "no key", 0o644)?;
+    coordinator(&[]).args(pki.flags("worker")).run()?.expect_failure(2, &["worker.key", "chmod"])?;
+    replace(&pki.dir().join("worker.key"), "no key", 0o600)?;
+    coordinator(&[]).args(pki.flags("worker")).run()?.expect_failure(2, &["worker.key", "no private key"])?;
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! The options of security, the same for all programs; each is also read from the environment and, by processes that
+//! serve, from `--config`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::credentials::{Credentials, Files};
+use super::{Bearer, Dialer, SecurityError};
+
+/// Certificates.
+#[derive(Debug, Clone, Default, Args)]
+pub struct TlsArgs {
+    /// Authorities that the other processes' certificates are checked against, as PEM; read anew when it changes, as
+    /// are the next three
+    #[arg(long, help_heading = "Security", value_name = "FILE", env = "TALLY_TLS_CA")]
+    pub tls_ca: Option<PathBuf>,
+    /// The certificate of this process, as PEM, with those between it and the authority
+    #[arg(long, help_heading = "Security", value_name = "FILE", env = "TALLY_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key, as PEM; nobody but owner and group may have access to it
+    #[arg(long, help_heading = "Security", value_name = "FILE", env = "TALLY_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+    /// Which names in certificates have which role, as TOML [default: spiffe://tally/ROLE, where
+    /// ROLE is coordinator, worker, operator or reader]
+    #[arg(long, help_heading = "Security", value_name = "FILE", env = "TALLY_TLS_ROLES")]
+    pub tls_roles: Option<PathBuf>,
+}
+
+/// Security of a process that serves.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ServerArgs {
+    /// Certificates.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+    /// Serve in plain text, everything to everybody, also where other machines can connect
+    #[arg(long, help_heading = "Security", env = "TALLY_INSECURE")]
+    pub insecure: bool,
+}
+
+/// Security of a command that asks a coordinator.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ClientArgs {
+    /// Certificates.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+    /// File with the bearer token to show to the coordinator
+    #[arg(long, help_heading = "Security", value_name = "FILE", env = "TALLY_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    fn files(&self) -> Result<Option<Files>, SecurityError> {
+        let wrong = |what: &str| Err(SecurityError::Options(what.into()));
+        let pair = match (&self.tls_cert, &self.tls_key) {
+            (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
+            (None, None) => None,
+            _ => return wrong("give --tls-cert and --tls-key together"),
+        };
+        match &self.tls_ca {
+            Some(ca) => Ok(Some(Files { ca: ca.clone(), pair, roles: self.tls_roles.clone() })),
+            None if pair.is_some() => wrong("--tls-cert needs --tls-ca, which says whom to trust"),
+            None if self.tls_roles.is_some() => wrong("--tls-roles needs --tls-ca"),
+            None => Ok(None),
+        }
+    }
+
+    /// Those of a process that serves, which needs a certificate.
+    pub(super) fn server_files(&self) -> Result<Option<Files>, SecurityError> {
+        match self.files()? {
+            Some(files) if files.pair.is_none() => Err(SecurityError::Options(
+                "--tls-ca needs --tls-cert and --tls-key: who serves shows a certificate".into(),
+            )),
+            files => Ok(files),
+        }
+    }
+}
+
+impl ClientArgs {
+    /// How coordinators are connected to; reads the files.
+    ///
+    /// # Errors
+    /// [`SecurityError`].
+    pub fn dialer(&self) -> Result<Dialer, SecurityError> {
+        let files = self.tls.files()?;
+        if files.is_none() && self.token_file.is_some() {
+            let what = "--token-file needs --tls-ca: tokens go over TLS only";
+            return Err(SecurityError::Options(what.into()));
+        }
+        let credentials = files.map(|files| Credentials::open(files, false)).transpose()?;
+        let bearer = self.token_file.as_deref().map(Bearer::read).transpose()?;
+        Ok(Dialer::new(credentials.map(Arc::new), bearer.unwrap_or_default()))
+    }
+}
