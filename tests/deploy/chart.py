@@ -20,7 +20,7 @@ KUBE = "1.34"
 NAMESPACE = "telemetry"
 RELEASE = "day"
 FULL = "day-tally"
-CRDS = ["keda.sh/v1alpha1", "monitoring.coreos.com/v1"]
+CRDS = ["keda.sh/v1alpha1", "monitoring.coreos.com/v1", "cert-manager.io/v1"]
 
 MINIMAL = {"storage": {"existingClaim": "tables"}}
 CONSUL = {"consul": {"url": "http://consul.consul.svc:8500"}}
@@ -68,6 +68,19 @@ TOGGLES = {
             "clientCertificateSecret": {"name": "client"},
         }
     },
+    "tls by secrets": {
+        "tls": {
+            "mode": "secrets", "coordinatorSecret": "c-tls", "workerSecret": "w-tls", "operatorSecret": "o-tls",
+            "rolesConfigMap": {"name": "roles"}, "tokensSecret": {"name": "tokens"},
+        },
+        "schedule": SCHEDULE,
+    },
+    "tls by cert-manager": {
+        "tls": {"mode": "certManager", "certManager": {"issuerRef": {"name": "own", "kind": "ClusterIssuer"}}},
+        "autoscaling": {"mode": "keda"},
+        "schedule": SCHEDULE,
+    },
+    "traces": {"traces": {"endpoint": "http://otel.monitoring.svc:4317"}},
     "text logs": {"log": {"level": "debug", "format": "text"}},
     "state dir": {"coordinator": {"stateDir": "/data/journal"}},
     "node port": {"coordinator": {"service": {"type": "NodePort", "annotations": {"x": "y"}, "port": 7777}}},

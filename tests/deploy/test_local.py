@@ -91,7 +91,7 @@ class Compose(unittest.TestCase):
             args = [arg for arg in service["command"] if arg.startswith("--")]
             for arg in args:
                 self.assertIn(arg[2:].split("=")[0], known[kind], name)
-            said = dict(arg[2:].split("=", 1) for arg in args)
+            said = dict(arg[2:].split("=", 1) for arg in args if "=" in arg)
             self.assertEqual(said["advertise"], f"{name}:{said['listen'].split(':')[1]}")
             for depends in service["depends_on"]:
                 self.assertIn(depends, SERVICES)

@@ -195,7 +195,8 @@ class Rendered(unittest.TestCase):
                 for volume in volumes.values():
                     if claim := volume.get("persistentVolumeClaim"):
                         self.assertIn(claim["claimName"], claims)
-                    if config := volume.get("configMap"):
+                    # That of roles is the user's.
+                    if (config := volume.get("configMap")) and volume["name"] != "tls-roles":
                         for item in config["items"]:
                             self.assertIn(item["key"], maps[config["name"]])
 
@@ -207,6 +208,43 @@ class Rendered(unittest.TestCase):
             mounts = [mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]]
             for key in ("consul-token-file", "consul-ca-file", "consul-cert", "consul-key"):
                 self.assertIn(str(pathlib.PurePosixPath(told[key]).parent), mounts, key)
+
+    def test_tls_is_told_to_all_who_speak_it(self):
+        secrets = {"coordinator": "c-tls", "worker": "w-tls", "operator": "o-tls"}
+        made = {role: f"{FULL}-{role}-tls" for role in (*secrets, "reader")}
+        for name, whose in (("tls by secrets", secrets), ("tls by cert-manager", made)):
+            found = objects(TOGGLES[name])
+            for component in ("coordinator", "worker"):
+                told = settings(found, f"{component}.toml")
+                self.assertNotIn("insecure", told)
+                files = {told[key] for key in ("tls-ca", "tls-cert", "tls-key")}
+                self.assertEqual(files, {f"/etc/tally/tls/{file}" for file in ("ca.crt", "tls.crt", "tls.key")})
+                self.assertEqual("tokens-file" in told, component == "coordinator" and name == "tls by secrets")
+            roles = {"Deployment/day-tally-coordinator": "coordinator", "Deployment/day-tally-worker": "worker"}
+            for pod, _, spec in pods(found):
+                volumes = {volume["name"]: volume for volume in spec["volumes"]}
+                role = roles.get(pod, "operator")
+                self.assertEqual(volumes["tls"]["secret"]["secretName"], whose[role], pod)
+                # Others than owner and group must not read keys: the programs refuse such files.
+                self.assertEqual(volumes["tls"]["secret"]["defaultMode"], 0o440)
+                [container] = spec["containers"]
+                self.assertIn("/etc/tally/tls", [mount["mountPath"] for mount in container["volumeMounts"]])
+                if role == "operator":
+                    told = {each["name"]: each["value"] for each in container["env"]}
+                    self.assertEqual(told["TALLY_TLS_KEY"], "/etc/tally/tls/tls.key")
+                    self.assertEqual(told["TALLY_TLS_CA"], "/etc/tally/tls/ca.crt")
+        roles = {each["spec"]["secretName"]: each["spec"]["uris"] for each in of_kind(found, "Certificate")}
+        self.assertEqual(roles, {secret: [f"spiffe://tally/{role}"] for role, secret in made.items()})
+        [trigger] = one(found, "ScaledObject", "-worker")["spec"]["triggers"]
+        shown = one(found, "TriggerAuthentication", "-worker")
+        self.assertEqual(trigger["authenticationRef"]["name"], shown["metadata"]["name"])
+        self.assertEqual({each["name"] for each in shown["spec"]["secretTargetRef"]}, {made["reader"]})
+        host = trigger["metadata"]["scalerAddress"].split(":")[0]
+        self.assertEqual(one(found, "Certificate", "-coordinator")["spec"]["dnsNames"], [host])
+
+    def test_plain_text_is_asked_for(self):
+        for component in ("coordinator", "worker"):
+            self.assertIs(settings(objects(MINIMAL), f"{component}.toml")["insecure"], True)
 
     def test_no_secret_stands_anywhere_but_in_secrets(self):
         for _, found in self.each():

@@ -43,6 +43,21 @@
 {{- if and (not $v.consul.url) (or $v.consul.tokenSecret.name $v.consul.caSecret.name $v.consul.clientCertificateSecret.name) -}}
 {{- fail "secrets for Consul are set, and consul.url is empty: set it, or remove them" -}}
 {{- end -}}
+{{- if eq $v.tls.mode "secrets" -}}
+{{- $needed := list "coordinator" "worker" "operator" -}}
+{{- if eq $v.autoscaling.mode "keda" }}{{ $needed = append $needed "reader" }}{{ end -}}
+{{- range $role := $needed -}}
+{{- if not (get $v.tls (printf "%sSecret" $role)) -}}
+{{- fail (printf "tls.mode is secrets, and tls.%sSecret is empty: name a secret of type kubernetes.io/tls with ca.crt" $role) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and (eq $v.tls.mode "certManager") (not $v.tls.certManager.issuerRef.name) -}}
+{{- fail "tls.mode is certManager, and tls.certManager.issuerRef.name is empty: name an issuer" -}}
+{{- end -}}
+{{- if and (eq $v.tls.mode "none") (or $v.tls.tokensSecret.name $v.tls.rolesConfigMap.name) -}}
+{{- fail "tls.mode is none, and tokens or roles are set, which go over TLS only: set tls.mode, or remove them" -}}
+{{- end -}}
 {{- range $component := list "coordinator" "worker" -}}
 {{- $own := get $v $component -}}
 {{- $port := ternary $v.coordinator.service.port $v.worker.port (eq $component "coordinator") -}}
