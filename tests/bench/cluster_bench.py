@@ -25,6 +25,8 @@ FIGURES = ["rows", "n_clients", "n_custom_theme_clients", "sum_of_count"]
 SCENARIOS = {
     "paired": (2, "co-partitioned", None),
     "shuffled": (2, "shuffled", None),
+    "mtls": (2, "co-partitioned", None),
+    "mtls-shuffled": (2, "shuffled", None),
     "undisturbed": (4, "co-partitioned", None),
     "kill-map": (4, "co-partitioned", ("map", signal.SIGKILL)),
     "kill-reduce": (4, "co-partitioned", ("reduce", signal.SIGKILL)),
@@ -34,12 +36,14 @@ SCENARIOS = {
 AGAINST = {
     "paired": "run-paired",
     "shuffled": "run-shuffled",
+    "mtls": "paired",
+    "mtls-shuffled": "shuffled",
     "kill-map": "undisturbed",
     "kill-reduce": "undisturbed",
     "freeze-map": "undisturbed",
 }
 # At most so many times the other's time.
-BOUNDS = {"paired": 1.35, "shuffled": 1.35, "kill-map": 1.5, "kill-reduce": 1.5}
+BOUNDS = {"paired": 1.35, "shuffled": 1.35, "mtls": 1.15, "mtls-shuffled": 1.15, "kill-map": 1.5, "kill-reduce": 1.5}
 
 
 def arguments(argv):
@@ -50,7 +54,7 @@ def arguments(argv):
     parser.add_argument("--rounds", type=int, default=3, help="that count (default: 3)")
     parser.add_argument("--warmups", type=int, default=1, help="rounds before that do not (default: 1)")
     parser.add_argument("--scenarios", type=lambda text: text.split(","), default=list(SCENARIOS), metavar="NAME,...",
-                        help=f"of {','.join(SCENARIOS)}; those that are compared with undisturbed need it")
+                        help=f"of {','.join(SCENARIOS)}; those that are compared with another need it")
     parser.add_argument("--memory", default="1GiB", metavar="SIZE", help="limit of each worker (default: 1GiB)")
     parser.add_argument("--calm", type=float, default=60, metavar="SECONDS",
                         help="wait at most so long before each run for the machine to be quiet (default: 60)")
@@ -60,8 +64,9 @@ def arguments(argv):
     for name in options.scenarios:
         if name not in SCENARIOS:
             parser.error(f"no scenario {name}")
-        if AGAINST.get(name) == "undisturbed" and "undisturbed" not in options.scenarios:
-            parser.error(f"{name} is compared with undisturbed: name it, too")
+        other = AGAINST.get(name, "run-")
+        if not other.startswith("run-") and other not in options.scenarios:
+            parser.error(f"{name} is compared with {other}: name it, too")
     return options
 
 
@@ -124,7 +129,7 @@ class Bench:
         """A job on a cluster of its own, from the start of `tally submit` to its end."""
         workers, layout, blow = SCENARIOS[name]
         day, output = self.days[layout], self.fresh()
-        with Cluster(self.tally, workers, self.options.memory, self.scratch) as cluster:
+        with Cluster(self.tally, workers, self.options.memory, self.scratch, name.startswith("mtls")) as cluster:
             struck = []
             striker = threading.Thread(target=strike, args=(cluster, blow, struck))
             if blow:

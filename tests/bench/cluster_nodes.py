@@ -28,10 +28,27 @@ def cpu_and_peak(pid):
     return (int(fields[11]) + int(fields[12])) / measure.TICKS, peak
 
 
+def certificates(folder):
+    """An authority and a certificate for each role; the flags of each role."""
+    openssl = lambda *words: subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=folder)
+    openssl("req", "-x509", "-newkey", "ed25519", "-nodes", "-days", "2", "-subj", "/CN=bench", "-keyout", "ca.key",
+            "-out", "ca.pem")
+    flags = {}
+    for role in ("coordinator", "worker", "operator"):
+        (folder / "names").write_text(f"subjectAltName=URI:spiffe://tally/{role}\n")
+        openssl("req", "-newkey", "ed25519", "-nodes", "-subj", f"/CN={role}", "-keyout", f"{role}.key", "-out", "csr")
+        openssl("x509", "-req", "-in", "csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", "2", "-extfile", "names",
+                "-out", f"{role}.pem")
+        (folder / f"{role}.key").chmod(0o600)
+        pair = ["--tls-cert", str(folder / f"{role}.pem"), "--tls-key", str(folder / f"{role}.key")]
+        flags[role] = ["--tls-ca", str(folder / "ca.pem"), *pair]
+    return flags
+
+
 class Cluster:
     """Started when entered, ended when left; its processes are killed by their own ids."""
 
-    def __init__(self, tally, workers, memory, scratch):
+    def __init__(self, tally, workers, memory, scratch, tls=False):
         self.tally = tally
         self.count = workers
         self.memory = memory
@@ -39,16 +56,19 @@ class Cluster:
         self.processes = []
         self.workers = []
         self.address = None
+        self.roles = certificates(self.folder) if tls else {}
 
     def __enter__(self):
         try:
             self.coordinator = self.start(
-                "coordinator", self.tally, "coordinator", "--state-dir", self.folder / "state")
+                "coordinator", self.tally, "coordinator", "--state-dir", self.folder / "state",
+                *self.roles.get("coordinator", []))
             self.address = self.port("coordinator")
             for number in range(self.count):
                 name = f"worker-{number}"
                 binary = Path(self.tally).with_name("tally-worker")
-                flags = ["--coordinator", self.address, "--slots", 1, "--memory-limit", self.memory]
+                flags = ["--coordinator", self.address, "--slots", 1, "--memory-limit", self.memory,
+                         *self.roles.get("worker", [])]
                 self.workers.append(self.start(name, binary, *flags, "--spill-dir", self.folder / name))
             self.wait("all workers", lambda: self.attached() == self.count)
             return self
@@ -90,7 +110,7 @@ class Cluster:
 
     def ask(self, *command):
         """What a command of `tally` answers; nothing where nobody leads."""
-        line = [self.tally, *command, "--coordinator", self.address, "--output-format", "json"]
+        line = [self.tally, *command, "--coordinator", self.address, "--output-format", "json", *self.operator()]
         done = subprocess.run(line, capture_output=True, text=True, env=measure.environment())
         return json.loads(done.stdout) if done.returncode == 0 else {}
 
@@ -100,7 +120,12 @@ class Cluster:
 
     def submit(self, *flags):
         """The command that submits a job and waits for its end."""
-        return [self.tally, "submit", "--coordinator", self.address, "--output-format", "json", *map(str, flags)]
+        return [self.tally, "submit", "--coordinator", self.address, "--output-format", "json", *self.operator(),
+                *map(str, flags)]
+
+    def operator(self):
+        """The flags of a command that may do everything."""
+        return self.roles.get("operator", [])
 
     def half_done(self, stage):
         """Whether a job runs that has done half of the tasks of a stage."""
