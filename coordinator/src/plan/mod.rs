@@ -212,7 +212,8 @@ async fn look(mut file: InputFile, footers: &Footers, table: &TableSpec) -> Resu
         })
         .collect();
     // Of a file that contradicts itself nothing is sent on: whoever scans it says where.
-    let footer = (!urls::is_local(&file.name)).then(|| excerpt::columns(&metadata, &leaves).ok()).flatten();
-    let work = FileWork { file: Arc::new(file), row_groups, footer: footer.map(Arc::new) };
+    let footer =
+        if urls::is_local(&file.name) { vec![] } else { excerpt::of(&metadata, &leaves).unwrap_or_default() };
+    let work = FileWork { file: Arc::new(file), row_groups, footer };
     Ok((schema, work, fetched))
 }

@@ -20,7 +20,7 @@ use super::footer;
 ///
 /// # Errors
 /// It contradicts itself; who scans the file finds out where.
-pub fn columns(metadata: &ParquetMetaData, leaves: &[usize]) -> Result<ParquetMetaData> {
+fn columns(metadata: &ParquetMetaData, leaves: &[usize]) -> Result<ParquetMetaData> {
     let whole = metadata.file_metadata();
     let schema = whole.schema_descr();
     let mut roots: Vec<usize> = leaves.iter().map(|&leaf| schema.get_column_root_idx(leaf)).collect();
@@ -49,6 +49,15 @@ pub fn columns(metadata: &ParquetMetaData, leaves: &[usize]) -> Result<ParquetMe
     Ok(ParquetMetaData::new(file, groups))
 }
 
+/// The bytes of an excerpt of all row groups.
+///
+/// # Errors
+/// The footer contradicts itself, or its excerpt cannot be encoded.
+pub fn of(metadata: &ParquetMetaData, leaves: &[usize]) -> Result<Vec<u8>> {
+    let all: Vec<u32> = (0u32..).take(metadata.num_row_groups()).collect();
+    encode(&columns(metadata, leaves)?, &all)
+}
+
 /// The bytes of an excerpt of these row groups.
 ///
 /// # Errors
@@ -67,11 +76,7 @@ pub fn encode(columns: &ParquetMetaData, row_groups: &[u32]) -> Result<Vec<u8>> 
 ///
 /// # Errors
 /// [`ScanError::Corrupt`], naming the file.
-pub(crate) fn decode(
-    bytes: Vec<u8>,
-    file: &str,
-    row_groups: usize,
-) -> Result<Arc<ParquetMetaData>, ScanError> {
+pub fn decode(bytes: Vec<u8>, file: &str, row_groups: usize) -> Result<Arc<ParquetMetaData>, ScanError> {
     let place = || Place { file: file.into(), ..Place::default() };
     let metadata = footer::decode(&Bytes::from(bytes)).map_err(|fault| fault.at(place()))?;
     if metadata.num_row_groups() != row_groups {
