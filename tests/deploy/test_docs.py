@@ -15,6 +15,8 @@ from test_objects import flags
 PAGES = [TOP / "deploy" / "README.md", *sorted((TOP / "deploy").glob("*/README.md")), TOP / "deploy/helm/tally/README.md"]
 # Programs of others that are not here; their lines are read by people only.
 FOREIGN = {"docker", "skopeo", "export"}
+# Those that keep the values of a release.
+KEEP = {"--reuse-values", "--reset-then-reuse-values"}
 
 
 def commands(page):
@@ -48,10 +50,10 @@ class Docs(unittest.TestCase):
         self.assertLessEqual(long_flags(words), help_of(HELM / "helm-4", verb), words)
         self.assertLessEqual(long_flags(words), help_of(HELM / "helm-3", verb), words)
         if verb in ("install", "upgrade"):
-            rest = [word for word in words[2:] if word not in ("--create-namespace", "--reuse-values")]
+            rest = [word for word in words[2:] if word not in ("--create-namespace", *KEEP)]
             rest[1] = str(TOP / rest[1])
             kept = {}
-            if "--reuse-values" in words:
+            if KEEP & set(words):
                 kept = MINIMAL | {"consul": {"url": "http://consul:8500"}}
             code, _, err = helm("helm-4", "template", *rest, values=kept)
             self.assertEqual(code, 0, (words, err))

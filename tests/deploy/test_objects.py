@@ -292,6 +292,48 @@ class Rendered(unittest.TestCase):
             consul = bool(values.get("consul", {}).get("url"))
             self.assertEqual(deployment["strategy"]["type"], "RollingUpdate" if consul else "Recreate")
 
+    def test_an_upgrade_changes_no_selector(self):
+        """Kubernetes refuses to change them."""
+        def fixed(found):
+            return [(each["metadata"]["name"], each["spec"]["selector"]) for each in of_kind(found, "Deployment")]
+
+        for values, found in self.each():
+            if not {"nameOverride", "fullnameOverride"} & set(values):
+                self.assertEqual(fixed(found), fixed(objects(MINIMAL)))
+
+    def test_labels_nearer_to_an_object_come_first(self):
+        found = objects(TOGGLES["labels of one name"])
+        for component, team in (("coordinator", "t"), ("worker", "w")):
+            deployment = one(found, "Deployment", f"-{component}")
+            self.assertEqual(deployment["metadata"]["labels"]["team"], "t")
+            self.assertEqual(deployment["spec"]["template"]["metadata"]["labels"]["team"], team)
+        [monitor] = of_kind(found, "ServiceMonitor")
+        self.assertEqual((monitor["metadata"]["labels"]["release"], monitor["metadata"]["labels"]["team"]), ("p", "t"))
+
+    def test_names_may_be_as_long_as_they_are(self):
+        for program in HELMS:
+            code, out, err = helm(program, "template", "a" * 53, str(CHART), "--namespace", "1",
+                                  values=TOGGLES["tls by cert-manager"])
+            self.assertEqual(code, 0, err)
+            for each in yaml.safe_load_all(out):
+                if each:
+                    self.assertEqual(each["metadata"]["namespace"], "1")
+                    self.assertLessEqual(len(each["metadata"]["name"]), 52 if each["kind"] == "CronJob" else 63)
+
+    def test_the_releases_own_jobs_go_where_coordinators_may(self):
+        found = objects(merged(TOGGLES["placed"], {"schedule": SCHEDULE}))
+        placed = [spec for name, _, spec in pods(found) if not name.startswith("Deployment")]
+        self.assertEqual(len(placed), 2)
+        for spec in placed:
+            self.assertEqual(spec["nodeSelector"], {"pool": "a"})
+            self.assertEqual(spec["tolerations"], [{"key": "k", "operator": "Exists"}])
+            self.assertEqual(spec["priorityClassName"], "high")
+
+    def test_the_service_says_what_is_spoken(self):
+        for name, spoken in (("minimal", "kubernetes.io/h2c"), ("tls by secrets", "https")):
+            [port] = one(objects(TOGGLES[name]), "Service", "-coordinator")["spec"]["ports"]
+            self.assertEqual(port["appProtocol"], spoken)
+
     def test_other_settings_make_new_pods(self):
         sums = []
         for values in (MINIMAL, merged(MINIMAL, {"coordinator": {"maxJobs": 5}, "worker": {"spillGiB": 7}})):

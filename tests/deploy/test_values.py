@@ -6,7 +6,7 @@ import unittest
 
 import yaml
 
-from chart import CHART, CONSUL, HELMS, MINIMAL, SCHEDULE, SIZES, TOGGLES, merged, nested, template
+from chart import CHART, CONSUL, HELMS, MINIMAL, SCHEDULE, SIZES, TOGGLES, helm, merged, nested, template
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
@@ -32,10 +32,47 @@ TOGETHER = [
     (merged(MINIMAL, nested("worker.httpPort", 7071)), "worker.httpPort is 7071"),
     (merged(MINIMAL, nested("coordinator.httpPort", 7070)), "coordinator.httpPort is 7070"),
     (merged(MINIMAL, nested("coordinator.stateDir", "/var/state")), "not below storage.mountPath"),
+    (merged(MINIMAL, nested("coordinator.stateDir", "/data/../state")), "not below storage.mountPath"),
+    (merged(MINIMAL, nested("coordinator.stateDir", "file:///state")), "not below storage.mountPath"),
+    (merged(MINIMAL, nested("storage.mountPath", "/etc/tally")), "take another folder, such as /data"),
+    (merged(MINIMAL, nested("storage.mountPath", "/spill")), "take another folder, such as /data"),
+    ({"storage": {"volume": {"emptyDir": {}}}}, "storage.volume.emptyDir is each pod's own"),
+    (merged(MINIMAL, {"schedule": merged(SCHEDULE, {"addons": "/other/a"})}), "schedule.addons is /other/a, which no worker sees"),
+    (merged(MINIMAL, {"schedule": merged(SCHEDULE, {"output": "/data/a/o"})}), "schedule.output and schedule.addons lie within"),
+    (merged(MINIMAL, {"schedule": merged(SCHEDULE, {"mainSummary": "/data/o/m"})}), "schedule.mainSummary lie within"),
+    (merged(MINIMAL, nested("schedule.cron", "30 3 * * 7")), "weekday (0 to 6)"),
+    (merged(MINIMAL, nested("schedule.cron", "60 3 * * *")), "schedule.cron is 60 3 * * *"),
+    (merged(MINIMAL, nested("schedule.cron", "@often")), "or @daily"),
+    (merged(MINIMAL, {"worker": {"cpu": "500m", "cpuLimit": "0.4"}}), "worker.cpu is 500m, above worker.cpuLimit"),
+    (merged(MINIMAL, nested("coordinator.resources", {"requests": {"memory": "1025Mi"}, "limits": {"memory": "1Gi"}})),
+     "coordinator.resources.requests.memory is 1025Mi, above the limit, 1Gi"),
+    (merged(MINIMAL, nested("schedule.resources", {"requests": {"cpu": 2}, "limits": {"cpu": "1500m"}})),
+     "schedule.resources.requests.cpu is 2, above the limit"),
+    (merged(MINIMAL, nested("tls.workerSecret", "w")), "tls.mode is none, and tls.workerSecret is set"),
+    (merged(MINIMAL, nested("tls.certManager.issuerRef.name", "own")), "set tls.mode to certManager, or remove it"),
+    (merged(TOGGLES["tls by cert-manager"], nested("tls.operatorSecret", "o")), "tls.operatorSecret is set"),
+    (merged(TOGGLES["tls by secrets"], nested("tls.certManager.issuerRef.name", "own")), "set tls.mode to certManager"),
+    (merged(TOGGLES["tls by cert-manager"], nested("tls.certManager.duration", "720h")), "the second below the first"),
+    (merged(MINIMAL, nested("commonLabels", {"app.kubernetes.io/name": "x"})), "commonLabels has app.kubernetes.io/name"),
+    (merged(MINIMAL, nested("worker.podLabels", {"app.kubernetes.io/component": "x"})), "worker.podLabels has app.kub"),
+    (merged(MINIMAL, nested("monitoring.dashboard.labels", {"helm.sh/chart": "x"})), "monitoring.dashboard.labels has helm.sh"),
+    (merged(MINIMAL, nested("commonAnnotations", {"checksum/settings": "x"})), "commonAnnotations has checksum/settings"),
+    (merged(MINIMAL, nested("worker.extraEnv", [{"name": "POD_IP"}])), "worker.extraEnv has POD_IP"),
+    (merged(MINIMAL, nested("coordinator.extraEnv", [{"name": "A"}, {"name": "A"}])), "coordinator.extraEnv has A"),
+    (merged(TOGGLES["object store"], nested("worker.extraEnv", [{"name": "AWS_REGION", "value": "x"}])),
+     "worker.extraEnv has AWS_REGION"),
+    (merged(MINIMAL, nested("worker.extraVolumes", [{"name": "spill", "emptyDir": {}}])), "worker.extraVolumes has spill"),
+    (merged(MINIMAL, nested("worker.extraVolumeMounts", [{"name": "more", "mountPath": "/more"}])), "add it to worker.extraVolumes"),
+    (merged(MINIMAL, nested("coordinator.extraVolumeMounts", [{"name": "data", "mountPath": "/data/"}])), "take another mountPath"),
+    (merged(MINIMAL, nested("worker.extraVolumeMounts", [{"name": "data", "mountPath": "/etc/tally/tls"}])), "take another mountPath"),
 ]
 
 # One value that no one may have.
 ALONE = {
+    "nameOverride": "1",
+    "fullnameOverride": "a.b",
+    "image.repository": "tally:1",
+    "image.tag": "a b",
     "image.digest": "latest",
     "image.pullPolicy": "Sometimes",
     "storage.mountPath": "data",
@@ -43,14 +80,17 @@ ALONE = {
     "storage.claim.accessMode": "Everybody",
     "objectStore.endpoint": "s3.example.org",
     "consul.url": "consul:8500",
+    "consul.prefix": "/",
     "consul.register": "dns",
     "tls.mode": "mutual",
     "tls.certManager.duration": "90d",
     "traces.endpoint": "collector:4317",
+    "log.level": "loud",
     "log.format": "xml",
     "coordinator.replicas": 0,
     "coordinator.maxJobs": 5000,
     "coordinator.stateDir": "ftp://bucket/state",
+    "coordinator.resources": {"requests": {"memory": "1 GB"}},
     "coordinator.service.type": "ExternalName",
     "coordinator.service.port": 80,
     "worker.replicas": -1,
@@ -61,6 +101,7 @@ ALONE = {
     "worker.drainTimeoutSeconds": "5m",
     "worker.podDisruptionBudget.maxUnavailable": 0,
     "worker.tolerations": [{"key": "a", "efect": "NoSchedule"}],
+    "worker.nodeSelector": {"pool": "a b"},
     "worker.extraEnv": [{"nam": "A"}],
     "worker.extraVolumes": [{"name": "a", "emptydir": {}}],
     "worker.affinity": {"podAntiAfinity": {}},
@@ -71,6 +112,7 @@ ALONE = {
     "schedule.cron": "daily",
     "schedule.date": "2017-02-27",
     "schedule.addons": "bucket/addons",
+    "schedule.timeout": "0s",
     "schedule.timeZone": "",
     "networkPolicy.clients": [{"podSelektor": {}}],
     "monitoring.serviceMonitor.interval": "often",
@@ -112,7 +154,7 @@ class Wrong(unittest.TestCase):
         for path, value in ALONE.items():
             with self.subTest(path):
                 # The key is named: Helm 4 writes /a/b, Helm 3 a.b.
-                self.fails(merged(MINIMAL, nested(path, value)), path.rsplit(".", 1)[1])
+                self.fails(merged(MINIMAL, nested(path, value)), path.rsplit(".", 1)[-1])
 
     def test_a_misspelt_key_at_any_depth(self):
         found = list(paths(VALUES))
@@ -138,6 +180,26 @@ class Wrong(unittest.TestCase):
                     check(value, (*path, key))
 
         check(VALUES, ())
+
+    def test_a_value_that_lacks(self):
+        """As null takes one away, or a chart that is newer than the values that a release keeps."""
+        for path in paths(VALUES):
+            schema = schema_of(path)
+            if path[-1:] == ("resources",):
+                # Kubernetes' own, all of it optional.
+                continue
+            # Null is how long a drain takes.
+            free = {"global", "terminationGracePeriodSeconds"} if path != ("coordinator",) else set()
+            self.assertEqual(set(schema["required"]), set(schema["properties"]) - free, ".".join(path))
+        for path in ("tls", "objectStore", "worker.slots", "coordinator.service.port"):
+            self.fails(merged(MINIMAL, nested(path, None)), path.rsplit(".", 1)[-1])
+
+    def test_names_of_releases_that_no_service_may_have(self):
+        for program in HELMS:
+            for release in ("1day", "my.day"):
+                code, _, err = helm(program, "template", release, str(CHART), values=MINIMAL)
+                self.assertNotEqual(code, 0)
+                self.assertIn(f"all objects would be named {release}-tally", err)
 
     def test_all_toggles_and_sizes_are_right(self):
         for name, values in {**TOGGLES, **SIZES}.items():

@@ -1,6 +1,12 @@
 {{/* Values that are right one by one, and wrong together. Called once, by the settings. */}}
 {{- define "tally.checks" -}}
 {{- $v := .Values -}}
+{{- include "tally.checkNames" . -}}
+{{- include "tally.checkExtras" (list . "coordinator") -}}
+{{- include "tally.checkExtras" (list . "worker") -}}
+{{- include "tally.checkResources" . -}}
+{{- include "tally.checkCron" . -}}
+{{- include "tally.checkCertificates" . -}}
 {{- if and (gt (int $v.coordinator.replicas) 1) (not $v.consul.url) -}}
 {{- fail "coordinator.replicas is above 1, and nobody elects a leader: set consul.url, or coordinator.replicas to 1" -}}
 {{- end -}}
@@ -69,7 +75,9 @@
 {{- fail (printf "%s.httpPort is %d, which is its other port too: set another" $component (int $port)) -}}
 {{- end -}}
 {{- end -}}
-{{- if and (hasPrefix "/" (include "tally.stateDir" .)) (ne (include "tally.stateDir" .) $v.storage.mountPath) (not (hasPrefix (printf "%s/" (trimSuffix "/" $v.storage.mountPath)) (include "tally.stateDir" .))) -}}
+{{- include "tally.checkStorage" . -}}
+{{- $state := trimPrefix "file://" (include "tally.stateDir" .) -}}
+{{- if and (hasPrefix "/" $state) (not (include "tally.isBelow" (list $state $v.storage.mountPath))) -}}
 {{- fail (printf "coordinator.stateDir is %s, which is not below storage.mountPath, %s: a new pod would not find it" (include "tally.stateDir" .) $v.storage.mountPath) -}}
 {{- end -}}
 {{- end -}}

@@ -27,11 +27,12 @@
 {{/* Labels: those that select never change; all others may. Called with (list $ "component"). */}}
 {{- define "tally.selector" -}}
 {{- $root := index . 0 -}}
-app.kubernetes.io/name: {{ include "tally.name" $root }}
-app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/name: {{ include "tally.name" $root | quote }}
+app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
+{{/* Called with (list $ "component" more): those of `more` come before commonLabels. */}}
 {{- define "tally.labels" -}}
 {{- $root := index . 0 -}}
 {{ include "tally.selector" . }}
@@ -39,7 +40,7 @@ app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: tally
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
-{{- with $root.Values.commonLabels }}
+{{- with merge (dict) (default (dict) (index . 2)) $root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
@@ -49,12 +50,9 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- $root := index . 0 -}}
 {{- $suffix := index . 2 -}}
 name: {{ include "tally.fullname" $root }}{{ with $suffix }}-{{ . }}{{ end }}
-namespace: {{ $root.Release.Namespace }}
+namespace: {{ $root.Release.Namespace | quote }}
 labels:
-  {{- include "tally.labels" (list $root (index . 1)) | nindent 2 }}
-  {{- with index . 3 }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- include "tally.labels" (list $root (index . 1) (index . 3)) | nindent 2 }}
 {{- $annotations := merge (dict) (default (dict) (index . 4)) $root.Values.commonAnnotations }}
 {{- with $annotations }}
 annotations:
@@ -112,7 +110,7 @@ capabilities:
 {{- define "tally.pod" -}}
 {{- $root := index . 0 -}}
 {{- $own := index . 1 -}}
-serviceAccountName: {{ include "tally.serviceAccount" $root }}
+serviceAccountName: {{ include "tally.serviceAccount" $root | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 securityContext:
@@ -128,7 +126,7 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 {{- with $own.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
@@ -145,7 +143,7 @@ name: data
 {{ toYaml .Values.storage.volume }}
 {{- else }}
 persistentVolumeClaim:
-  claimName: {{ default (printf "%s-data" (include "tally.fullname" .)) .Values.storage.existingClaim }}
+  claimName: {{ default (printf "%s-data" (include "tally.fullname" .)) .Values.storage.existingClaim | quote }}
 {{- end }}
 {{- end -}}
 
@@ -173,10 +171,10 @@ persistentVolumeClaim:
 {{- if .name }}
 - name: store-ca
   secret:
-    secretName: {{ .name }}
+    secretName: {{ .name | quote }}
     defaultMode: 0440
     items:
-      - key: {{ .key }}
+      - key: {{ .key | quote }}
         path: ca.pem
 {{- end }}
 {{- end }}
@@ -185,25 +183,25 @@ persistentVolumeClaim:
 {{- if .tokenSecret.name }}
 - name: consul-token
   secret:
-    secretName: {{ .tokenSecret.name }}
+    secretName: {{ .tokenSecret.name | quote }}
     defaultMode: 0440
     items:
-      - key: {{ .tokenSecret.key }}
+      - key: {{ .tokenSecret.key | quote }}
         path: token
 {{- end }}
 {{- if .caSecret.name }}
 - name: consul-ca
   secret:
-    secretName: {{ .caSecret.name }}
+    secretName: {{ .caSecret.name | quote }}
     defaultMode: 0440
     items:
-      - key: {{ .caSecret.key }}
+      - key: {{ .caSecret.key | quote }}
         path: ca.pem
 {{- end }}
 {{- if .clientCertificateSecret.name }}
 - name: consul-client
   secret:
-    secretName: {{ .clientCertificateSecret.name }}
+    secretName: {{ .clientCertificateSecret.name | quote }}
     defaultMode: 0440
 {{- end }}
 {{- end }}

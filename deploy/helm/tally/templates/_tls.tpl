@@ -18,23 +18,23 @@
 {{- if ne $tls.mode "none" }}
 - name: tls
   secret:
-    secretName: {{ include "tally.tlsSecret" . }}
+    secretName: {{ include "tally.tlsSecret" . | quote }}
     defaultMode: 0440
 {{- if $tls.rolesConfigMap.name }}
 - name: tls-roles
   configMap:
-    name: {{ $tls.rolesConfigMap.name }}
+    name: {{ $tls.rolesConfigMap.name | quote }}
     items:
-      - key: {{ $tls.rolesConfigMap.key }}
+      - key: {{ $tls.rolesConfigMap.key | quote }}
         path: roles.toml
 {{- end }}
 {{- if and $tls.tokensSecret.name (eq (index . 1) "coordinator") }}
 - name: tokens
   secret:
-    secretName: {{ $tls.tokensSecret.name }}
+    secretName: {{ $tls.tokensSecret.name | quote }}
     defaultMode: 0440
     items:
-      - key: {{ $tls.tokensSecret.key }}
+      - key: {{ $tls.tokensSecret.key | quote }}
         path: tokens
 {{- end }}
 {{- end }}

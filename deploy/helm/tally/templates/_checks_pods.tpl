@@ -1,0 +1,164 @@
+{{/* What Kubernetes would refuse, or quietly take otherwise than it was meant: said while templates are rendered. Called
+by the checks of the settings. */}}
+
+{{/* A service's name is the strictest: a letter first, no dots. */}}
+{{- define "tally.checkNames" -}}
+{{- $name := include "tally.fullname" . -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
+{{- fail (printf "all objects would be named %s, and services begin with a letter and have no dots: name the release otherwise, or set fullnameOverride" $name) -}}
+{{- end -}}
+{{- $own := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/version" "app.kubernetes.io/part-of" "app.kubernetes.io/managed-by" "helm.sh/chart" "tally/metrics" -}}
+{{- $monitoring := .Values.monitoring -}}
+{{- $given := dict "commonLabels" .Values.commonLabels "coordinator.podLabels" .Values.coordinator.podLabels "worker.podLabels" .Values.worker.podLabels -}}
+{{- range $key := list "serviceMonitor" "prometheusRule" "dashboard" -}}
+{{- $_ := set $given (printf "monitoring.%s.labels" $key) (get $monitoring $key).labels -}}
+{{- end -}}
+{{- range $where, $labels := $given -}}
+{{- range $key := keys $labels | sortAlpha -}}
+{{- if has $key $own -}}
+{{- fail (printf "%s has %s, which the chart sets and selects by: remove it" $where $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range $where, $annotations := dict "commonAnnotations" .Values.commonAnnotations "coordinator.podAnnotations" .Values.coordinator.podAnnotations "worker.podAnnotations" .Values.worker.podAnnotations -}}
+{{- if hasKey $annotations "checksum/settings" -}}
+{{- fail (printf "%s has checksum/settings, by which new settings make new pods: remove it" $where) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Variables, volumes and mounts beside the chart's own. Called with (list $ "coordinator"). */}}
+{{- define "tally.checkExtras" -}}
+{{- $root := index . 0 -}}
+{{- $component := index . 1 -}}
+{{- $own := get $root.Values $component -}}
+{{- $names := list "POD_IP" "TALLY_LOG" "TALLY_LOG_FORMAT" "TALLY_WORKER_LOG" "TALLY_WORKER_LOG_FORMAT" -}}
+{{- range include "tally.storeEnv" $root | fromYamlArray }}{{ $names = append $names .name }}{{ end -}}
+{{- range $own.extraEnv -}}
+{{- if has .name $names -}}
+{{- fail (printf "%s.extraEnv has %s, which is there already: remove it (log.level, log.format and objectStore say what it holds)" $component .name) -}}
+{{- end -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- $volumes := list "settings" "data" "spill" "tls" "tls-roles" "tokens" "consul-token" "consul-ca" "consul-client" "store-ca" -}}
+{{- range $own.extraVolumes -}}
+{{- if has .name $volumes -}}
+{{- fail (printf "%s.extraVolumes has %s, a name that is there already: take another" $component .name) -}}
+{{- end -}}
+{{- $volumes = append $volumes .name -}}
+{{- end -}}
+{{- $places := list (clean $root.Values.storage.mountPath) "/spill" -}}
+{{- range $own.extraVolumeMounts -}}
+{{- if not (has .name $volumes) -}}
+{{- fail (printf "%s.extraVolumeMounts has %s, which no volume is named: add it to %s.extraVolumes" $component .name $component) -}}
+{{- end -}}
+{{- $place := clean .mountPath -}}
+{{- if or (has $place $places) (include "tally.isBelow" (list $place "/etc/tally")) -}}
+{{- fail (printf "%s.extraVolumeMounts has %s, where something is mounted already: take another mountPath" $component .mountPath) -}}
+{{- end -}}
+{{- $places = append $places $place -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Not empty where a path is a folder, or below it. Called with (list path folder). */}}
+{{- define "tally.isBelow" -}}
+{{- $folder := clean (index . 1) -}}
+{{- if hasPrefix (printf "%s/" (trimSuffix "/" $folder)) (printf "%s/" (clean (index . 0))) -}}yes{{- end -}}
+{{- end -}}
+
+{{/* The volume: one that all pods see, at a place that the image does not need. */}}
+{{- define "tally.checkStorage" -}}
+{{- $storage := .Values.storage -}}
+{{- range $kind := list "emptyDir" "ephemeral" "configMap" "secret" "projected" "downwardAPI" -}}
+{{- if hasKey $storage.volume $kind -}}
+{{- fail (printf "storage.volume.%s is each pod's own, or cannot be written: take a volume that all pods share, such as nfs, csi, or storage.existingClaim" $kind) -}}
+{{- end -}}
+{{- end -}}
+{{- range $folder := list "/usr" "/etc" "/spill" "/proc" "/sys" "/dev" -}}
+{{- if include "tally.isBelow" (list $storage.mountPath $folder) -}}
+{{- fail (printf "storage.mountPath is %s, and pods have other things in %s: take another folder, such as /data" $storage.mountPath $folder) -}}
+{{- end -}}
+{{- end -}}
+{{- $seen := list $storage.mountPath -}}
+{{- range .Values.worker.extraVolumeMounts }}{{ $seen = append $seen .mountPath }}{{ end -}}
+{{- if .Values.schedule.enabled -}}
+{{- range $key := list "addons" "mainSummary" -}}
+{{- $input := get $.Values.schedule $key -}}
+{{- if or (include "tally.isBelow" (list $.Values.schedule.output $input)) (include "tally.isBelow" (list $input $.Values.schedule.output)) -}}
+{{- fail (printf "schedule.output and schedule.%s lie within each other: set schedule.output to a folder of its own" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- range $key := list "addons" "mainSummary" "output" -}}
+{{- $place := trimPrefix "file://" (get $.Values.schedule $key) -}}
+{{- $found := not (hasPrefix "/" $place) -}}
+{{- range $seen }}{{ if include "tally.isBelow" (list $place .) }}{{ $found = true }}{{ end }}{{ end -}}
+{{- if not $found -}}
+{{- fail (printf "schedule.%s is %s, which no worker sees: set it to a path below storage.mountPath, %s" $key $place $storage.mountPath) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Five fields as Kubernetes reads them, with weekdays from 0 to 6; or a word. */}}
+{{- define "tally.checkCron" -}}
+{{- $fields := list -}}
+{{- range $number := list "[0-5]?[0-9]" "([01]?[0-9]|2[0-3])" "(0?[1-9]|[12][0-9]|3[01])" "(0?[1-9]|1[0-2]|[A-Za-z]{3})" "([0-6]|[A-Za-z]{3})" -}}
+{{- $part := printf "([*?]|%s(-%s)?)(/[1-9][0-9]*)?" $number $number -}}
+{{- $fields = append $fields (printf "%s(,%s)*" $part $part) -}}
+{{- end -}}
+{{- if not (regexMatch (printf "^(@(yearly|annually|monthly|weekly|daily|midnight|hourly)|%s)$" (join " +" $fields)) .Values.schedule.cron) -}}
+{{- fail (printf "schedule.cron is %s: write minute, hour, day, month and weekday (0 to 6), such as `30 3 * * *`, or @daily" .Values.schedule.cron) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A quantity of Kubernetes as a number: `500m` is 0.5, `1Ki` is 1024. */}}
+{{- define "tally.quantity" -}}
+{{- if kindIs "string" . -}}
+{{- $number := regexFind "^[0-9.]+" . -}}
+{{- $factors := dict "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 -}}
+{{- mulf (float64 $number) (get $factors (trimPrefix $number .)) -}}
+{{- else -}}
+{{- float64 . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Nothing asks for more than it may have. */}}
+{{- define "tally.checkResources" -}}
+{{- range $where, $of := dict "coordinator" .Values.coordinator.resources "schedule" .Values.schedule.resources -}}
+{{- $requests := default (dict) $of.requests -}}
+{{- range $kind, $limit := default (dict) $of.limits -}}
+{{- $request := get $requests $kind -}}
+{{- if and (hasKey $requests $kind) (gt (include "tally.quantity" $request | float64) (include "tally.quantity" $limit | float64)) -}}
+{{- fail (printf "%s.resources.requests.%s is %v, above the limit, %v: change one of them" $where $kind $request $limit) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.worker -}}
+{{- if and .cpuLimit (gt (include "tally.quantity" .cpu | float64) (include "tally.quantity" .cpuLimit | float64)) -}}
+{{- fail (printf "worker.cpu is %s, above worker.cpuLimit, %s: change one of them, or leave the limit empty" .cpu .cpuLimit) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Certificates that are named go with the mode; those that are made outlive their renewal. */}}
+{{- define "tally.checkCertificates" -}}
+{{- $tls := .Values.tls -}}
+{{- if ne $tls.mode "secrets" -}}
+{{- range $role := list "coordinator" "worker" "operator" "reader" -}}
+{{- if get $tls (printf "%sSecret" $role) -}}
+{{- fail (printf "tls.mode is %s, and tls.%sSecret is set, which nobody would read: set tls.mode to secrets, or remove it" $tls.mode $role) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and (ne $tls.mode "certManager") $tls.certManager.issuerRef.name -}}
+{{- fail (printf "tls.mode is %s, and tls.certManager.issuerRef.name is set: set tls.mode to certManager, or remove it" $tls.mode) -}}
+{{- end -}}
+{{- $minutes := dict -}}
+{{- range $key := list "duration" "renewBefore" -}}
+{{- $text := get $tls.certManager $key -}}
+{{- $_ := set $minutes $key (mul (atoi (regexFind "^[0-9]+" $text)) (ternary 60 1 (hasSuffix "h" $text))) -}}
+{{- end -}}
+{{- if or (lt $minutes.duration 60) (lt $minutes.renewBefore 5) (le $minutes.duration $minutes.renewBefore) -}}
+{{- fail (printf "tls.certManager.duration is %s and renewBefore %s: cert-manager wants an hour at least, 5 minutes at least, and the second below the first" $tls.certManager.duration $tls.certManager.renewBefore) -}}
+{{- end -}}
+{{- end -}}
