@@ -14,6 +14,7 @@ pub mod truth;
 pub mod view;
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -264,19 +265,29 @@ impl Cluster {
         .with_context(|| format!("these are left: {:?}", self.spilled()))
     }
 
-    /// The files in the spill folders of workers that were not killed.
+    /// The files in the spill folders of workers that were not killed. What goes while it is looked at is not among them.
     ///
     /// # Errors
     /// A folder cannot be listed.
     pub fn spilled(&self) -> Result<Vec<PathBuf>> {
         let mut found = Vec::new();
         for worker in self.workers.iter().filter(|worker| !worker.killed) {
-            let files = snapshot(&worker.spill)?.into_iter();
-            // A living worker's folder has its lock.
-            let files = files.filter(|(path, entry)| {
-                *entry != crate::output::Entry::Folder && path.file_name().is_none_or(|name| name != ".lock")
-            });
-            found.extend(files.map(|(path, _)| worker.spill.join(path)));
+            let mut folders = vec![worker.spill.clone()];
+            while let Some(folder) = folders.pop() {
+                let entries = match std::fs::read_dir(&folder) {
+                    Err(error) if error.kind() == ErrorKind::NotFound && folder != worker.spill => continue,
+                    entries => entries.with_context(|| format!("listing {}", folder.display()))?,
+                };
+                for entry in entries {
+                    let entry = entry?;
+                    if entry.file_type()?.is_dir() {
+                        folders.push(entry.path());
+                    } else if entry.file_name() != ".lock" {
+                        // A living worker's folder has its lock.
+                        found.push(entry.path());
+                    }
+                }
+            }
         }
         Ok(found)
     }
