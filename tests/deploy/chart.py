@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import tempfile
 
@@ -87,6 +88,7 @@ TOGGLES = {
                         "caSecret": {"name": "ca"}},
     },
     "both": {"objectStore": {"endpoint": "http://s3:8333"}},
+    "tested elsewhere": {"objectStore": {"region": "eu-west-1"}, "test": {"url": "s3://bucket/tests", "timeoutSeconds": 60}},
     "consul": CONSUL,
     "two coordinators": merged(CONSUL, {"coordinator": {"replicas": 2}}),
     "consul by tls": {
@@ -179,6 +181,21 @@ def template(values, program="helm-4"):
     return helm(
         program, "template", RELEASE, str(CHART), "--namespace", NAMESPACE, "--kube-version", KUBE, *known, values=values
     )
+
+
+def notes(values, program="helm-4"):
+    """What an installation says at its end. No Helm shows it without a cluster, so it is rendered as a value of an object."""
+    with tempfile.TemporaryDirectory() as folder:
+        chart = shutil.copytree(CHART, pathlib.Path(folder) / "tally")
+        (chart / "templates" / "NOTES.txt").rename(chart / "notes.txt")
+        (chart / "templates" / "notes.yaml").write_text(
+            'kind: Notes\napiVersion: test/v1\ntext: {{ tpl (.Files.Get "notes.txt") . | toJson }}\n')
+        # Of a cluster that has no KEDA.
+        code, out, err = helm(program, "template", RELEASE, str(chart), "--namespace", NAMESPACE, "--kube-version", KUBE,
+                              "--show-only", "templates/notes.yaml", values=values)
+    if code:
+        raise AssertionError(err)
+    return next(found for found in yaml.safe_load_all(out) if found)["text"]
 
 
 @functools.cache

@@ -1,5 +1,5 @@
-"""A cluster of real processes, started as the chart's pods are: the same commands, arguments and settings, with this
-machine's folders and ports in the place of a pod's.
+"""A cluster of real processes, started as the chart's pods are: the same commands, arguments, environment, settings and
+mounted secrets, with this machine's folders and ports in the place of a pod's.
 
 Not here: what is checked of it."""
 
@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 
-from chart import BIN, objects, one, settings
+from chart import BIN, objects, of_kind, one
 
 DEADLINE = 120
 
@@ -38,54 +38,114 @@ def get(address, path):
 
 
 class Pods:
-    """The release's processes, and the words of its pods translated to this machine."""
+    """The release's processes, and the words of its pods translated to this machine. `secrets` are those that the values
+    name: their keys and values."""
 
-    def __init__(self, folder, values):
+    def __init__(self, folder, values, secrets):
         self.folder = pathlib.Path(folder)
         self.objects = objects(values)
-        self.words = {"/data": str(self.folder / "data"), "/spill": str(self.folder / "spill")}
+        self.secrets = secrets
+        self.coordinator = None
+        self.mounted = {}
         self.processes = []
         self.http = {}
         (self.folder / "data").mkdir()
 
-    def translate(self, text):
-        text = re.sub(r"[a-z-]+\.telemetry\.svc:\d+", lambda _: self.words["coordinator"], text)
-        for here, there in (("/data", self.words["/data"]), ("/spill", self.words["/spill"])):
-            text = re.sub(rf"(^|[\"=]){here}(?=/|$|\")", lambda found: found[1] + there, text)
+    def mounts(self, name, spec):
+        """A pod's mount paths with their folders here, which are made once."""
+        if name in self.mounted:
+            return self.mounted[name]
+        folders = {}
+        for volume in spec.get("volumes", []):
+            here = self.folder / name / volume["name"]
+            match volume:
+                case {"persistentVolumeClaim": _}:
+                    here = self.folder / "data"
+                case {"emptyDir": _}:
+                    here.mkdir(parents=True, exist_ok=True)
+                case {"secret": source}:
+                    data = self.secrets[source["secretName"]]
+                    items = source.get("items", [{"key": key, "path": key} for key in data])
+                    self.write(here, {item["path"]: data[item["key"]] for item in items})
+                case {"configMap": source}:
+                    data = one(self.objects, "ConfigMap", source["name"])["data"]
+                    self.write(here, {item["path"]: data[item["key"]] for item in source["items"]})
+            folders[volume["name"]] = here
+        mounts = [mount for container in spec["containers"] for mount in container["volumeMounts"]]
+        found = {mount["mountPath"]: folders[mount["name"]] for mount in mounts}
+        for file in (self.folder / name).glob("settings/*"):
+            file.write_text(self.translate(file.read_text(), found))
+        self.mounted[name] = found
+        return found
+
+    def write(self, folder, files):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (folder / name).write_text(text)
+            # The programs refuse keys and tokens that others may read.
+            (folder / name).chmod(0o600)
+
+    def translate(self, text, mounts):
+        if self.coordinator:
+            text = re.sub(r"[a-z-]+\.telemetry\.svc:\d+", lambda _: self.coordinator, text)
+        for there, here in sorted(mounts.items(), reverse=True):
+            text = re.sub(rf"(^|[\"=]){there}(?=/|$|\")", lambda found: f"{found[1]}{here}", text)
         return text
 
-    def command(self, container):
-        """A container's command and arguments, here."""
+    def command(self, name, spec):
+        """The command of a pod's container, and its environment, here."""
+        [container] = spec["containers"]
+        mounts = self.mounts(name, spec)
         program = container["command"][0].replace("/usr/bin", str(BIN))
-        return [program, *(self.translate(arg) for arg in container["args"])]
+        environment = {"PATH": os.environ["PATH"]}
+        for source in container.get("envFrom", []):
+            environment |= self.secrets[source["secretRef"]["name"]]
+        for variable in container.get("env", []):
+            environment[variable["name"]] = self.translate(variable.get("value", "127.0.0.1"), mounts)
+        return [program, *(self.translate(arg, mounts) for arg in container["args"])], environment
 
     def start(self, component, number=0):
         """Starts one pod of a deployment. Its ports are any that are free."""
-        [container] = one(self.objects, "Deployment", f"-{component}")["spec"]["template"]["spec"]["containers"]
-        text = one(self.objects, "ConfigMap", "-settings")["data"][f"{component}.toml"]
+        name = f"{component}-{number}"
+        spec = one(self.objects, "Deployment", f"-{component}")["spec"]["template"]["spec"]
+        args, environment = self.command(name, spec)
+        ports = {kind: self.folder / f"{name}.{kind}" for kind in ("grpc", "http")}
         # The file has all that the pod has, but for addresses, which flags say, and these come first.
-        file = self.folder / f"{component}.toml"
-        file.write_text(self.translate(text))
-        ports = {name: self.folder / f"{component}-{number}.{name}" for name in ("grpc", "http")}
-        args = [arg for arg in self.command(container) if not arg.startswith(("--config=", "--advertise="))]
-        args += [f"--config={file}", "--listen=127.0.0.1:0", f"--port-file={ports['grpc']}",
+        args = [arg for arg in args if not arg.startswith("--advertise=")]
+        args += ["--listen=127.0.0.1:0", f"--port-file={ports['grpc']}",
                  "--http-listen=127.0.0.1:0", f"--http-port-file={ports['http']}"]
-        if component == "worker":
-            args.append(f"--spill-dir={self.folder / f'spill-{number}'}")
-        log = open(self.folder / f"{component}-{number}.log", "wb")
-        self.processes.append(subprocess.Popen(args, stdout=log, stderr=log, env={"PATH": os.environ["PATH"]}))
+        with open(self.folder / f"{name}.log", "wb") as log:
+            self.processes.append(subprocess.Popen(args, stdout=log, stderr=log, env=environment))
 
-        def told(name):
+        def told(kind):
             def read():
                 if self.processes[-1].poll() is not None:
-                    raise AssertionError((self.folder / f"{component}-{number}.log").read_text())
-                return ports[name].read_text() if ports[name].is_file() else None
-            return wait_for(f"{component}'s {name} port", read)
+                    raise AssertionError((self.folder / f"{name}.log").read_text())
+                return ports[kind].read_text() if ports[kind].is_file() else None
+            return wait_for(f"{component}'s {kind} port", read)
 
         if component == "coordinator":
-            self.words["coordinator"] = told("grpc")
-        self.http[f"{component}-{number}"] = told("http")
-        return self.http[f"{component}-{number}"]
+            # The service leads to any; here to the last one, which stands by if there are several.
+            self.coordinator = told("grpc")
+        self.http[name] = told("http")
+
+    def helm_test(self, change=lambda arg: arg):
+        """Runs the pod of `helm test`, by its own spec."""
+        [pod] = of_kind(self.objects, "Pod")
+        args, environment = self.command("test", pod["spec"])
+        return subprocess.run([change(arg) for arg in args], capture_output=True, text=True, timeout=300, env=environment)
+
+    def exec(self, component, words):
+        """Runs a command in a pod, as `kubectl exec` does."""
+        spec = one(self.objects, "Deployment", f"-{component}")["spec"]["template"]["spec"]
+        name = f"{component}-0"
+        _, environment = self.command(name, spec)
+        mounts = self.mounts(name, spec)
+        args = [BIN / words[0], *(self.translate(word, mounts) for word in words[1:])]
+        return subprocess.run(args, capture_output=True, text=True, timeout=300, env=environment)
+
+    def said(self):
+        return "".join(f"--- {log}\n{log.read_text()[-3000:]}" for log in self.folder.glob("*.log"))
 
     def end(self):
         for process in reversed(self.processes):
@@ -100,12 +160,13 @@ class Pods:
 
 
 @contextlib.contextmanager
-def pods(values, workers):
-    """A coordinator and workers that are ready."""
+def pods(values, workers, secrets={}, coordinators=1):
+    """Coordinators and workers that are ready."""
     with tempfile.TemporaryDirectory(prefix="tally-chart-") as folder:
-        running = Pods(folder, values)
+        running = Pods(folder, values, secrets)
         try:
-            running.start("coordinator")
+            for number in range(coordinators):
+                running.start("coordinator", number)
             for number in range(workers):
                 running.start("worker", number)
             for name, address in running.http.items():

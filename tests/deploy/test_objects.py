@@ -3,7 +3,6 @@
 import json
 import pathlib
 import re
-import shutil
 import subprocess
 import tempfile
 import unittest
@@ -13,7 +12,7 @@ import kubernetes_validate
 import yaml
 
 from chart import (
-    BIN, CHART, CONSUL, FULL, HELMS, KUBE, MINIMAL, NAMESPACE, SCHEDULE, SIZES, TOGGLES, helm, merged, objects,
+    BIN, CHART, CONSUL, FULL, HELMS, KUBE, MINIMAL, NAMESPACE, SCHEDULE, SIZES, TOGGLES, helm, merged, notes, objects,
     of_kind, one, pods, settings,
 )
 
@@ -122,12 +121,11 @@ class Rendered(unittest.TestCase):
             ("/usr/bin/tally", "coordinator"): flags("tally", "coordinator"),
             ("/usr/bin/tally", "submit"): flags("tally", "submit"),
             ("/usr/bin/tally", "demo"): flags("tally", "demo"),
-            ("/usr/bin/tally", "workers"): flags("tally", "workers"),
             ("/usr/bin/tally-worker", None): flags("tally-worker"),
         }
         for _, found in self.each():
             for name, _, spec in pods(found):
-                for container in spec["containers"] + spec.get("initContainers", []):
+                for container in spec["containers"]:
                     [program] = container["command"]
                     sub = container["args"][0] if not container["args"][0].startswith("-") else None
                     for arg in container["args"][1 if sub else 0:]:
@@ -176,7 +174,7 @@ class Rendered(unittest.TestCase):
                 self.assertIs(spec["automountServiceAccountToken"], False, name)
                 for key in ("hostNetwork", "hostPID", "hostIPC"):
                     self.assertNotIn(key, spec, name)
-                for container in spec["containers"] + spec.get("initContainers", []):
+                for container in spec["containers"]:
                     security = container["securityContext"]
                     self.assertIs(security["allowPrivilegeEscalation"], False, name)
                     self.assertIs(security["readOnlyRootFilesystem"], True, name)
@@ -208,6 +206,37 @@ class Rendered(unittest.TestCase):
             mounts = [mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]]
             for key in ("consul-token-file", "consul-ca-file", "consul-cert", "consul-key"):
                 self.assertIn(str(pathlib.PurePosixPath(told[key]).parent), mounts, key)
+
+    def test_the_helm_test_lies_where_the_tables_are(self):
+        def test_pod(values):
+            [pod] = of_kind(objects(values), "Pod")
+            [container] = pod["spec"]["containers"]
+            self.assertIn("--cluster", container["args"])
+            [folder] = [arg.removeprefix("--dir=") for arg in container["args"] if arg.startswith("--dir=")]
+            mounted = {mount["name"] for mount in container["volumeMounts"]}
+            return pod, container, folder.rsplit("/", 1)[0], mounted
+
+        _, container, folder, mounted = test_pod(MINIMAL)
+        self.assertEqual((folder, mounted), ("/data/.tally/day-tally", {"data"}))
+        self.assertNotIn("envFrom", container)
+        values = merged(TOGGLES["object store"], {"coordinator": {
+            "podLabels": {"azure.workload.identity/use": "true"},
+            "extraEnv": [{"name": "AZURE_STORAGE_ACCOUNT_NAME", "value": "telemetry"}],
+            "extraVolumes": [{"name": "more", "emptyDir": {}}], "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}]}})
+        pod, container, folder, mounted = test_pod(values)
+        self.assertEqual((folder, mounted), ("gs://bucket/tally", {"own", "store-ca", "more"}))
+        # It reaches the store as the coordinators do.
+        served = one(objects(values), "Deployment", "-coordinator")["spec"]["template"]
+        [coordinator] = served["spec"]["containers"]
+        self.assertEqual(container["envFrom"], coordinator["envFrom"])
+        names = {each["name"] for each in container["env"]}
+        self.assertEqual(names, {"AWS_REGION", "AWS_ENDPOINT_URL", "AWS_CA_BUNDLE", "AZURE_STORAGE_ACCOUNT_NAME"})
+        self.assertEqual([each for each in coordinator["env"] if each["name"] in names], container["env"])
+        self.assertEqual(pod["metadata"]["labels"]["azure.workload.identity/use"], "true")
+        self.assertEqual(pod["spec"]["serviceAccountName"], served["spec"]["serviceAccountName"])
+        # Where there are both.
+        _, container, folder, mounted = test_pod(merged(TOGGLES["both"], {"test": {"url": "s3://b/tests/"}}))
+        self.assertEqual((folder, mounted), ("s3://b/tests", {"own"}))
 
     def test_everything_in_an_object_store_needs_no_volume(self):
         found = objects(TOGGLES["object store"])
@@ -355,25 +384,24 @@ class Rendered(unittest.TestCase):
             self.assertIn(arg, container["args"])
 
     def test_notes_tell_what_was_installed(self):
-        # Neither Helm shows notes without a cluster, so they are rendered as a value of an object.
-        with tempfile.TemporaryDirectory() as folder:
-            chart = shutil.copytree(CHART, pathlib.Path(folder) / "tally")
-            (chart / "templates" / "NOTES.txt").rename(chart / "notes.txt")
-            (chart / "templates" / "notes.yaml").write_text(
-                'kind: Notes\napiVersion: test/v1\ntext: {{ tpl (.Files.Get "notes.txt") . | toJson }}\n')
-            for values, words in (
-                (merged(MINIMAL, {"schedule": SCHEDULE, "networkPolicy": {"enabled": False}}),
-                 ["helm test day", "day-tally-daily", "--addons /data/addons/v2", "WARNING: networkPolicy.enabled"]),
-                (merged(MINIMAL, {"autoscaling": {"mode": "keda"}}), ["and 0 to 10 workers", "WARNING: this cluster does not"]),
-                ({"coordinator": {"stateDir": "s3://b/t"}}, ["--addons s3://BUCKET/addons/v2"]),
-            ):
-                for program in HELMS:
-                    code, out, err = helm(program, "template", "day", str(chart), "--show-only", "templates/notes.yaml",
-                                          values=values)
-                    self.assertEqual(code, 0, err)
-                    text = next(found for found in yaml.safe_load_all(out) if found)["text"]
-                    for word in words:
-                        self.assertIn(word, text)
+        operator = "--tls-cert /etc/tally/operator/tls.crt"
+        for values, words, others in (
+            (merged(MINIMAL, {"schedule": SCHEDULE, "networkPolicy": {"enabled": False}, "test": {"timeoutSeconds": 500}}),
+             ["helm test day --namespace telemetry --timeout 560s", "day-tally-daily", "--addons /data/addons/v2",
+              "WARNING: networkPolicy.enabled"], ["--tls", "TALLY_TLS"]),
+            (merged(MINIMAL, {"autoscaling": {"mode": "keda"}}), ["and 0 to 10 workers", "WARNING: this cluster does not know keda"], []),
+            (merged(MINIMAL, {"worker": {"replicas": 0}}), ["WARNING: worker.replicas is 0"], []),
+            ({"coordinator": {"stateDir": "s3://b/t"}}, ["--addons s3://BUCKET/addons/v2", "below s3://b/t:"], []),
+            (TOGGLES["tls by secrets"], [operator, "--tls-roles", "a token out of tokens", "TALLY_TOKEN_FILE"], ["WARNING"]),
+            (TOGGLES["tls by cert-manager"], [operator, "TALLY_TLS_KEY"], ["--tls-roles", "TALLY_TOKEN_FILE"]),
+            (TOGGLES["hpa"], ["and 1 to 10 workers"], ["WARNING"]),
+        ):
+            for program in HELMS:
+                text = notes(values, program)
+                for word in words:
+                    self.assertIn(word, text)
+                for word in others:
+                    self.assertNotIn(word, text)
 
     def test_it_can_be_packaged(self):
         for program in HELMS:

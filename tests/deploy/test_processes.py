@@ -3,11 +3,15 @@ own command, and the metrics that dashboard and rules speak of."""
 
 import json
 import re
+import shlex
 import subprocess
+import tempfile
 import unittest
 
-from chart import MINIMAL, merged, objects, of_kind, one
+from certificates import Authority
+from chart import BIN, MINIMAL, merged, notes, objects, of_kind, one
 from processes import get, pods
+from services import SERVICES, Processes
 
 VALUES = merged(MINIMAL, {
     "worker": {"slots": 1, "memoryMiB": 512, "spillGiB": 1, "drainTimeoutSeconds": 30},
@@ -44,24 +48,84 @@ class Running(unittest.TestCase):
     def test_the_pods_do_what_the_chart_says(self):
         with pods(VALUES, workers=2) as running:
             self.helm_test(running)
+            left = [path.name for path in (running.folder / "data").glob(".tally/*/*")]
+            self.assertEqual(left, ["state"])
             self.metrics(running)
             # Ended as a kubelet does: all go well, and within their grace period.
             self.assertEqual(running.end(), [0, 0, 0])
 
+    def test_without_a_volume_the_workers_do_it_in_the_store(self):
+        """Tables, output and journal in a bucket, and two coordinators that Consul chooses from."""
+        with tempfile.TemporaryDirectory() as folder, Processes(folder) as services:
+            services.start_consul()
+            services.start_store()
+            store = services.environment(SERVICES["s3"]["environment"])
+            keys = {name: store[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+            values = {
+                "worker": VALUES["worker"],
+                "coordinator": {"replicas": 2, "stateDir": "s3://telemetry/state/tally"},
+                "consul": {"url": f"http://127.0.0.1:{services.port('consul', '8500')}"},
+                "objectStore": {"credentialsSecret": "keys", "region": store["AWS_REGION"],
+                                "endpoint": store["AWS_ENDPOINT_URL"]},
+            }
+            with pods(values, workers=2, secrets={"keys": keys}, coordinators=2) as running:
+                self.helm_test(running)
+                # Nothing is left in the bucket but the journal; nor is there in the pod.
+                left = services.keys("telemetry")
+                self.assertTrue(left)
+                for key in left:
+                    self.assertRegex(key, "^state/tally/log/")
+                self.assertEqual(list((running.folder / "test" / "own").iterdir()), [])
+                self.assertEqual(running.end(), [0, 0, 0, 0])
+
+    def test_with_tls_as_without(self):
+        """Certificates of each role, and a token. What NOTES.txt tells people to type is typed."""
+        authority = Authority()
+        secrets = {f"{role}-tls": authority.secret(role) for role in ("coordinator", "worker", "operator")}
+        secrets["tokens"] = {"tokens": "reader eve a-token-of-thirty-two-characters-\n"}
+        values = merged(VALUES, {"tls": {
+            "mode": "secrets", "tokensSecret": {"name": "tokens"},
+            **{f"{role}Secret": f"{role}-tls" for role in ("coordinator", "worker", "operator")}}})
+        with pods(values, workers=1, secrets=secrets) as running:
+            self.helm_test(running)
+            said = [shlex.split(line) for line in notes(values).replace("\\\n", " ").splitlines() if " exec " in line]
+            submit, jobs = [words[words.index("--") + 1:] for words in said]
+            self.assertEqual((submit[1], jobs[1]), ("submit", "jobs"))
+            done = running.exec("coordinator", jobs)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn("done", done.stdout)
+            # There are no such tables; but the job is taken and tried.
+            done = running.exec("coordinator", submit)
+            self.assertEqual(done.returncode, 1, done.stderr)
+            self.assertIn("/addons/v2", done.stderr)
+            # By its own certificate a coordinator's pod may not ask.
+            done = running.exec("coordinator", [word.replace("/etc/tally/operator/", "/etc/tally/tls/") for word in jobs])
+            self.assertEqual(done.returncode, 1, done.stdout)
+            self.assertIn("role", done.stderr)
+            self.by_token(running)
+            self.assertEqual(running.end(), [0, 0])
+
+    def by_token(self, running):
+        """From elsewhere, with the variables that NOTES.txt names."""
+        token = running.folder / "token"
+        token.write_text("a-token-of-thirty-two-characters-\n")
+        token.chmod(0o600)
+        environment = {"TALLY_TLS_CA": running.folder / "coordinator-0" / "tls" / "ca.crt", "TALLY_TOKEN_FILE": token}
+        command = [BIN / "tally", "jobs", "--coordinator", running.coordinator]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("done", done.stdout)
+
     def helm_test(self, running):
-        """The pod of `helm test`, by its own command."""
-        [pod] = of_kind(running.objects, "Pod")
-        [container] = pod["spec"]["containers"]
-        done = subprocess.run(running.command(container), capture_output=True, text=True, timeout=300)
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        """The pod of `helm test`, by its own spec: the workers did it, not the pod."""
+        done = running.helm_test()
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr + running.said())
         self.assertIn("As the generator's totals say it must be", done.stdout)
         rows = int(re.search(r"rows +([\d,]+)", done.stdout)[1].replace(",", ""))
         self.assertGreater(rows, 0)
-        # The workers did it, not the pod; and nothing is left on the volume but the journal.
-        read = sum(self.value(running, name, "tally_worker_read_rows_total") for name in ("worker-0", "worker-1"))
+        workers = [name for name in running.http if name.startswith("worker")]
+        read = sum(self.value(running, name, "tally_worker_read_rows_total") for name in workers)
         self.assertGreater(read, rows)
-        left = [path.name for path in (running.folder / "data").glob(".tally/*/*")]
-        self.assertEqual(left, ["state"])
 
     def value(self, running, name, metric):
         page = get(running.http[name], "/metrics")[1]
@@ -99,8 +163,5 @@ class Running(unittest.TestCase):
     def test_the_helm_test_fails_where_nobody_works(self):
         with pods(VALUES, workers=0) as running:
             running.end()
-            [pod] = of_kind(running.objects, "Pod")
-            command = [arg.replace("--connect-timeout=60s", "--connect-timeout=1s")
-                       for arg in running.command(pod["spec"]["containers"][0])]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+            done = running.helm_test(lambda arg: arg.replace("--connect-timeout=60s", "--connect-timeout=1s"))
             self.assertEqual(done.returncode, 5, done.stdout + done.stderr)

@@ -24,6 +24,19 @@ TOGETHER = [
     (merged(MINIMAL, {"schedule": merged(SCHEDULE, {"output": ""})}), "schedule.output is empty"),
     (merged(MINIMAL, CONSUL, nested("consul.caSecret.name", "ca")), "write https://"),
     (merged(MINIMAL, nested("consul.tokenSecret.name", "t")), "consul.url is empty"),
+    (merged(MINIMAL, {"objectStore": {"endpoint": "http://s3:8333", "caSecret": {"name": "ca"}}}),
+     "write https://, or remove objectStore.caSecret"),
+    ({"coordinator": {"stateDir": "file:///data/state"}}, "there is no storage"),
+    ({"coordinator": {"stateDir": "s3://b/state"}, "schedule": merged(SCHEDULE, {"addons": "file:///data/a"})},
+     "there is no storage that holds it"),
+    (merged(MINIMAL, {"schedule": merged(SCHEDULE, {"addons": "s3://b/a", "mainSummary": "s3://b/m", "output": "/data/"})}),
+     "schedule.output is storage.mountPath"),
+    (merged(MINIMAL, {"coordinator": {"stateDir": "/data/o/state"}, "schedule": SCHEDULE}),
+     "coordinator.stateDir is /data/o/state, which lies within schedule.output"),
+    (merged(MINIMAL, {"test": {"url": "s3://b/a/t"}, "schedule": merged(SCHEDULE, {"addons": "s3://b/a"})}),
+     "test.url is s3://b/a/t, which lies within schedule.addons"),
+    (merged(TOGGLES["tls by secrets"], nested("coordinator.extraEnv", [{"name": "TALLY_TLS_CERT", "value": "x"}])),
+     "coordinator.extraEnv has TALLY_TLS_CERT"),
     ({"coordinator": {"stateDir": "s3://b/state"}, "schedule": SCHEDULE}, "schedule.addons is a path"),
     (merged(MINIMAL, nested("tls.mode", "secrets")), "tls.coordinatorSecret is empty"),
     (merged(TOGGLES["tls by secrets"], {"autoscaling": {"mode": "keda"}}), "tls.readerSecret is empty"),
@@ -117,6 +130,7 @@ ALONE = {
     "networkPolicy.clients": [{"podSelektor": {}}],
     "monitoring.serviceMonitor.interval": "often",
     "test.clients": 0,
+    "test.url": "/data/tests",
 }
 
 

@@ -248,3 +248,31 @@ fn what_is_refused_is_named_with_what_to_do() -> Result<()> {
     }
     check_nothing_left(&out)
 }
+
+#[test]
+fn the_demo_makes_its_day_in_a_bucket_and_removes_it() -> Result<()> {
+    let Some(server) = Server::start(Kind::Seaweed)? else { return Ok(()) };
+    let data = server.client(DATA)?;
+    let place = Place::new()?;
+    let demo = |dir: &str, flags: &[&str]| {
+        let demo = Tally::new("demo").args(["--clients", "2000", "--dir", dir, "--spill-dir"]);
+        reach(demo.args([place.spill()]).args(flags), server.address(), ADMIN).run()
+    };
+    let kept = format!("s3://{DATA}/some/demo");
+    let said = demo(&kept, &[])?.expect_code(0)?.stdout;
+    ensure!(said.contains("As the generator's totals say it must be"), "{said}");
+    let there = data.list("")?;
+    for part in ["telemetry/addons/v2/", "telemetry/main_summary/v3/", "addon_aggregates/submission_date_s3="]
+    {
+        let below = format!("some/demo/{part}");
+        ensure!(there.iter().any(|key| key.starts_with(&below)), "nothing below {below}: {there:?}");
+    }
+    demo(&kept, &[])?.expect_failure(2, &["there are objects below s3://data/some/demo", "another --dir"])?;
+    demo(&format!("s3://{DATA}"), &[])?.expect_failure(2, &["a whole bucket"])?;
+    demo("s3://nowhere/demo", &[])?.expect_failure(1, &["s3://nowhere/demo", "create the bucket"])?;
+    demo(&format!("s3://{DATA}/other"), &["--remove"])?.expect_code(0)?;
+    assert_eq!(data.list("")?, there, "what another demo left, or removed");
+    let copies: Vec<_> = std::fs::read_dir(place.spill())?.collect();
+    ensure!(copies.is_empty(), "{copies:?}");
+    Ok(())
+}

@@ -118,6 +118,11 @@ impl SpillDir {
         self.full.load(Ordering::Relaxed)
     }
 
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The most bytes that may lie here.
     pub fn limit(&self) -> u64 {
         self.limit

@@ -1,7 +1,7 @@
 //! `tally demo`: a day made up, the job over it, in this process or by a cluster, and what the result
 //! says.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Args;
 use tally_dataset::addon_aggregates;
@@ -9,25 +9,30 @@ use tally_generate::Options;
 use tally_proto::v1;
 
 use super::connect::ConnectArgs;
+use super::demo_place::Place;
 use super::run::{ResourceArgs, run};
 use super::{Stop, objectives, say, submit};
 use crate::job::{Cut, JobSpec, date_folder, new_id};
 use crate::summary::grouped;
 
 const DATE: &str = "20170227";
+/// The tables, and the result, below the place.
+const DAY: &str = "telemetry";
+const OUTPUT: &str = "addon_aggregates";
 
 /// Arguments of `tally demo`.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Folder for the day and its result; it must not exist yet [default: a new tally-demo-N here]
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
+    /// Folder for the day and its result, a path or an s3://, gs:// or az:// URL; it must not exist yet
+    /// [default: a new tally-demo-N here]
+    #[arg(long, value_name = "URL")]
+    dir: Option<String>,
     /// Clients of the day
     #[arg(long, value_name = "N", default_value_t = 50_000)]
     clients: u64,
     #[command(flatten)]
     resources: ResourceArgs,
-    /// Let a cluster do the job: DIR must be where its workers find it too
+    /// Let a cluster do the job: --dir must be where its workers find it too
     #[arg(long, requires = "dir")]
     cluster: bool,
     #[command(flatten)]
@@ -37,48 +42,35 @@ pub struct DemoArgs {
     remove: bool,
 }
 
-fn folder(wanted: Option<&PathBuf>) -> Result<PathBuf, Stop> {
-    let fresh = || (1..1000).map(|n| PathBuf::from(format!("tally-demo-{n}"))).find(|path| !path.exists());
-    let Some(folder) = wanted.cloned().or_else(fresh) else {
-        return Err(Stop::Usage("give --dir: there are too many tally-demo folders here".into()));
-    };
-    if folder.exists() {
-        return Err(Stop::Usage(format!("{} exists: give another --dir", folder.display())));
-    }
-    Ok(folder)
-}
-
 /// Runs the command.
 pub(super) fn main(args: &DemoArgs) -> Result<(), Stop> {
     let resources = args.resources.check()?;
     if args.connect.is_named() && !args.cluster {
         return Err(Stop::Usage("--coordinator and --consul are for --cluster: give that, too".into()));
     }
-    let mut folder = folder(args.dir.as_ref())?;
+    let mut place = Place::new(args.dir.as_deref(), &resources.spill_dir)?;
     if args.cluster {
-        let failed = |e| Stop::Usage(format!("--dir {}: {e}", folder.display()));
-        folder = std::path::absolute(&folder).map_err(failed)?;
+        place = place.absolute()?;
     }
-    let shown = folder.display();
+    let shown = place.name("");
     say(&format!("Generating {} clients' day of telemetry in {shown} ...\n", grouped(args.clients)))?;
-    let day = folder.join("telemetry");
     let options =
-        Options { output: day.clone(), clients: args.clients, date: DATE.into(), ..Options::default() };
+        Options { output: place.files(DAY), clients: args.clients, date: DATE.into(), ..Options::default() };
     options.validate().map_err(|e| Stop::Usage(e.to_string()))?;
     let totals = tally_generate::generate(&options, &|_| ()).map_err(|e| Stop::Failed(e.to_string()))?;
+    place.put(DAY)?;
     say(&format!(
         "{} pings, {} add-on rows\n\n",
         grouped(totals.main_summary_rows),
         grouped(totals.addons_rows)
     ))?;
-    let table = |name: &str| day.join(name).display().to_string();
-    let output = folder.join("addon_aggregates");
+    let table = |name: &str| place.name(&format!("{DAY}/{name}"));
     let job = JobSpec {
         id: new_id(DATE).map_err(|e| Stop::Failed(e.to_string()))?,
         dataset: addon_aggregates::NAME.into(),
         date: DATE.into(),
         inputs: vec![table("addons/v2"), table("main_summary/v3")],
-        output: output.display().to_string(),
+        output: place.name(OUTPUT),
         target_file_size: 280_000_000,
         cut: Cut::default(),
     };
@@ -91,16 +83,17 @@ pub(super) fn main(args: &DemoArgs) -> Result<(), Stop> {
     if [summary.rows, summary.n_clients, summary.n_custom_theme_clients] != right {
         return Err(Stop::Failed(format!("the result is wrong: the generator's totals are {right:?}")));
     }
-    show_objectives(&output)?;
+    let day = format!("{OUTPUT}/{}", date_folder(DATE));
+    place.fetch(&day)?;
+    show_objectives(&place.files(&day))?;
     if args.remove {
-        let failed = |e| Stop::Failed(format!("{shown} cannot be removed: {e}"));
-        return std::fs::remove_dir_all(&folder).map_err(failed);
+        return place.remove();
     }
-    how_to_read(&output)
+    how_to_read(&place.name(OUTPUT))
 }
 
-fn show_objectives(output: &Path) -> Result<(), Stop> {
-    let figures = objectives::read(&output.join(date_folder(DATE))).map_err(Stop::Failed)?;
+fn show_objectives(day: &Path) -> Result<(), Stop> {
+    let figures = objectives::read(day).map_err(Stop::Failed)?;
     let share = |part: u64| 100.0 * part as f64 / figures.clients.max(1) as f64;
     say("\nAs the generator's totals say it must be. The day in three objectives:\n\n")?;
     say(&format!(
@@ -117,11 +110,10 @@ fn show_objectives(output: &Path) -> Result<(), Stop> {
     Ok(())
 }
 
-fn how_to_read(output: &Path) -> Result<(), Stop> {
+fn how_to_read(output: &str) -> Result<(), Stop> {
     say("\nRead it with DuckDB:\n\n")?;
     say(&format!(
-        "  select foreign_install, count(distinct client_id), avg(count)\n  from read_parquet('{}/*/*.parquet', hive_partitioning = true) group by 1;\n",
-        output.display()
+        "  select foreign_install, count(distinct client_id), avg(count)\n  from read_parquet('{output}/*/*.parquet', hive_partitioning = true) group by 1;\n"
     ))?;
-    say(&format!("\nor with Spark:\n\n  spark.read.parquet(\"{}\").printSchema()\n", output.display()))
+    say(&format!("\nor with Spark:\n\n  spark.read.parquet(\"{output}\").printSchema()\n"))
 }

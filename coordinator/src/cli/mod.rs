@@ -6,6 +6,7 @@ mod cancel;
 mod connect;
 mod coordinator;
 mod demo;
+mod demo_place;
 mod follow;
 mod gc;
 mod generate;

@@ -14,7 +14,7 @@
 {{- if $v.storage.existingClaim }}{{ $sources = add1 $sources }}{{ end -}}
 {{- if $v.storage.volume }}{{ $sources = add1 $sources }}{{ end -}}
 {{- if $v.storage.claim.create }}{{ $sources = add1 $sources }}{{ end -}}
-{{- if and (eq (int $sources) 0) (not (contains "://" $v.coordinator.stateDir)) -}}
+{{- if and (eq (int $sources) 0) (not (include "tally.isInStore" $v.coordinator.stateDir)) -}}
 {{- fail "there is no storage: set storage.existingClaim to a ReadWriteMany claim with your tables, storage.volume to another source, or storage.claim.create to true; or, with tables in an object store, coordinator.stateDir to a URL such as s3://bucket/tally" -}}
 {{- end -}}
 {{- if gt (int $sources) 1 -}}
@@ -39,7 +39,7 @@
 {{- if $v.schedule.enabled -}}
 {{- range $key := list "addons" "mainSummary" "output" -}}
 {{- $place := get $v.schedule $key -}}
-{{- if and (hasPrefix "/" $place) (eq (int $sources) 0) -}}
+{{- if and $place (not (include "tally.isInStore" $place)) (eq (int $sources) 0) -}}
 {{- fail (printf "schedule.%s is a path, and there is no storage that holds it: set storage.existingClaim, or write a URL such as s3://bucket/folder" $key) -}}
 {{- end -}}
 {{- if not $place -}}
@@ -52,6 +52,9 @@
 {{- end -}}
 {{- if and (not $v.consul.url) (or $v.consul.tokenSecret.name $v.consul.caSecret.name $v.consul.clientCertificateSecret.name) -}}
 {{- fail "secrets for Consul are set, and consul.url is empty: set it, or remove them" -}}
+{{- end -}}
+{{- if and (hasPrefix "http://" $v.objectStore.endpoint) $v.objectStore.caSecret.name -}}
+{{- fail "objectStore.endpoint begins with http://, and objectStore.caSecret is set, which only https:// has a use for: write https://, or remove objectStore.caSecret" -}}
 {{- end -}}
 {{- if eq $v.tls.mode "secrets" -}}
 {{- $needed := list "coordinator" "worker" "operator" -}}

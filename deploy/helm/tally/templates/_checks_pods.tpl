@@ -34,20 +34,21 @@ by the checks of the settings. */}}
 {{- $own := get $root.Values $component -}}
 {{- $names := list "POD_IP" "TALLY_LOG" "TALLY_LOG_FORMAT" "TALLY_WORKER_LOG" "TALLY_WORKER_LOG_FORMAT" -}}
 {{- range include "tally.storeEnv" $root | fromYamlArray }}{{ $names = append $names .name }}{{ end -}}
+{{- range include "tally.tlsEnv" $root | fromYamlArray }}{{ $names = append $names .name }}{{ end -}}
 {{- range $own.extraEnv -}}
 {{- if has .name $names -}}
-{{- fail (printf "%s.extraEnv has %s, which is there already: remove it (log.level, log.format and objectStore say what it holds)" $component .name) -}}
+{{- fail (printf "%s.extraEnv has %s, which is there already: remove it (log, objectStore and tls say what it holds)" $component .name) -}}
 {{- end -}}
 {{- $names = append $names .name -}}
 {{- end -}}
-{{- $volumes := list "settings" "data" "spill" "tls" "tls-roles" "tokens" "consul-token" "consul-ca" "consul-client" "store-ca" -}}
+{{- $volumes := list "settings" "data" "spill" "tls" "tls-roles" "tokens" "consul-token" "consul-ca" "consul-client" "store-ca" "operator" "own" -}}
 {{- range $own.extraVolumes -}}
 {{- if has .name $volumes -}}
 {{- fail (printf "%s.extraVolumes has %s, a name that is there already: take another" $component .name) -}}
 {{- end -}}
 {{- $volumes = append $volumes .name -}}
 {{- end -}}
-{{- $places := list (clean $root.Values.storage.mountPath) "/spill" -}}
+{{- $places := list (clean $root.Values.storage.mountPath) "/spill" "/own" -}}
 {{- range $own.extraVolumeMounts -}}
 {{- if not (has .name $volumes) -}}
 {{- fail (printf "%s.extraVolumeMounts has %s, which no volume is named: add it to %s.extraVolumes" $component .name $component) -}}
@@ -64,6 +65,11 @@ by the checks of the settings. */}}
 {{- define "tally.isBelow" -}}
 {{- $folder := clean (index . 1) -}}
 {{- if hasPrefix (printf "%s/" (trimSuffix "/" $folder)) (printf "%s/" (clean (index . 0))) -}}yes{{- end -}}
+{{- end -}}
+
+{{/* Not empty for a URL of a store. */}}
+{{- define "tally.isInStore" -}}
+{{- if regexMatch "^(s3|gs|az)://" . -}}yes{{- end -}}
 {{- end -}}
 
 {{/* The volume: one that all pods see, at a place that the image does not need. */}}
@@ -86,6 +92,17 @@ by the checks of the settings. */}}
 {{- $input := get $.Values.schedule $key -}}
 {{- if or (include "tally.isBelow" (list $.Values.schedule.output $input)) (include "tally.isBelow" (list $input $.Values.schedule.output)) -}}
 {{- fail (printf "schedule.output and schedule.%s lie within each other: set schedule.output to a folder of its own" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- if eq (clean (trimPrefix "file://" $.Values.schedule.output)) (clean $storage.mountPath) -}}
+{{- fail (printf "schedule.output is storage.mountPath, %s, and a day is staged beside the output: set schedule.output to a folder below it" $storage.mountPath) -}}
+{{- end -}}
+{{- range $what, $place := dict "coordinator.stateDir" (include "tally.stateDir" $) "test.url" $.Values.test.url -}}
+{{- range $key := list "addons" "mainSummary" "output" -}}
+{{- $table := trimPrefix "file://" (get $.Values.schedule $key) -}}
+{{- if and $place (include "tally.isBelow" (list (trimPrefix "file://" $place) $table)) -}}
+{{- fail (printf "%s is %s, which lies within schedule.%s: readers of a table would find it there; set it to another folder" $what $place $key) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- range $key := list "addons" "mainSummary" "output" -}}

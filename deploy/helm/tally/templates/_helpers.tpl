@@ -165,8 +165,19 @@ persistentVolumeClaim:
 {{- end }}
 {{- end -}}
 
-{{/* Secrets, as volumes and as mounts. */}}
-{{- define "tally.secretVolumes" -}}
+{{/* Under which `helm test` makes a folder of its own: where the tables are; a journal leaves alone what lies beside it. */}}
+{{- define "tally.testFolder" -}}
+{{- if .Values.test.url -}}
+{{- trimSuffix "/" .Values.test.url -}}
+{{- else if include "tally.hasStorage" . -}}
+{{- printf "%s/.tally/%s" (trimSuffix "/" .Values.storage.mountPath) (include "tally.fullname" .) -}}
+{{- else -}}
+{{- trimSuffix "/" .Values.coordinator.stateDir -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The store's authorities, as a volume and as a mount. */}}
+{{- define "tally.storeVolumes" -}}
 {{- with .Values.objectStore.caSecret }}
 {{- if .name }}
 - name: store-ca
@@ -178,6 +189,19 @@ persistentVolumeClaim:
         path: ca.pem
 {{- end }}
 {{- end }}
+{{- end -}}
+
+{{- define "tally.storeMounts" -}}
+{{- if .Values.objectStore.caSecret.name }}
+- name: store-ca
+  mountPath: /etc/tally/store
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{/* Secrets of those that serve, as volumes and as mounts. */}}
+{{- define "tally.secretVolumes" -}}
+{{- include "tally.storeVolumes" . }}
 {{- with .Values.consul }}
 {{- if .url }}
 {{- if .tokenSecret.name }}
@@ -209,11 +233,7 @@ persistentVolumeClaim:
 {{- end -}}
 
 {{- define "tally.secretMounts" -}}
-{{- if .Values.objectStore.caSecret.name }}
-- name: store-ca
-  mountPath: /etc/tally/store
-  readOnly: true
-{{- end }}
+{{- include "tally.storeMounts" . }}
 {{- with .Values.consul }}
 {{- if .url }}
 {{- if .tokenSecret.name }}

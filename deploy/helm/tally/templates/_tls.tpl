@@ -85,3 +85,10 @@ tokens-file = "/etc/tally/tokens/tokens"
 {{- end }}
 {{- end }}
 {{- end -}}
+
+{{/* The flags of commands that are given in a coordinator's pod, each with a space before it. */}}
+{{- define "tally.operatorFlags" -}}
+{{- if ne .Values.tls.mode "none" }} --tls-ca /etc/tally/operator/ca.crt --tls-cert /etc/tally/operator/tls.crt --tls-key /etc/tally/operator/tls.key
+{{- if .Values.tls.rolesConfigMap.name }} --tls-roles /etc/tally/roles/roles.toml{{ end }}
+{{- end }}
+{{- end -}}
