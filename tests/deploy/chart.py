@@ -50,7 +50,7 @@ def nested(path, value):
 TOGGLES = {
     "minimal": {},
     "names": {"nameOverride": "counts", "commonLabels": {"team": "t"}, "commonAnnotations": {"a/b": "c"}},
-    "full name": {"fullnameOverride": "counts"},
+    "full name": {"fullnameOverride": "yes", "monitoring": {"serviceMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}}},
     "digest": {"image": {"digest": "sha256:" + "a" * 64, "pullPolicy": "Always"}},
     "tag": {"image": {"repository": "r.example.org/t", "tag": "1"}, "imagePullSecrets": [{"name": "r"}]},
     "labels of one name": {

@@ -1,5 +1,7 @@
-"""Prints the addresses at which those processes listen whose command line holds a text: `listening.py TEXT`."""
+"""Prints the addresses at which those processes listen whose command line or environment holds a text:
+`listening.py TEXT`."""
 
+import contextlib
 import pathlib
 import socket
 import sys
@@ -10,20 +12,21 @@ def processes(text):
     for process in pathlib.Path("/proc").glob("[0-9]*"):
         try:
             command = (process / "cmdline").read_bytes()
+            environment = (process / "environ").read_bytes()
         except OSError:
             continue
-        if text.encode() in command and str(process.name) != str(pathlib.Path("/proc/self").resolve().name):
+        if text.encode() in command + environment and str(process.name) != str(pathlib.Path("/proc/self").resolve().name):
             yield process, command
 
 
 def inodes(process):
-    for file in (process / "fd").iterdir():
-        try:
-            target = str(file.readlink())
-        except OSError:
-            continue
-        if target.startswith("socket:["):
-            yield target[8:-1]
+    # It may end while it is looked at.
+    with contextlib.suppress(OSError):
+        for file in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                target = str(file.readlink())
+                if target.startswith("socket:["):
+                    yield target[8:-1]
 
 
 def address(text):

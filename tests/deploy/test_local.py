@@ -1,8 +1,10 @@
 """Clusters for people on one machine: the script without containers, and the compose file with them, whose commands run
 here as processes."""
 
+import contextlib
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -10,6 +12,7 @@ import unittest
 
 from chart import BIN, TOP
 from listening import processes
+from processes import DEADLINE, wait_for
 from services import SERVICES, Processes
 from test_objects import flags
 
@@ -17,29 +20,71 @@ LOCAL = TOP / "deploy" / "local"
 
 
 class Script(unittest.TestCase):
-    def run_local(self, folder, *args, consul=True):
-        environment = {"PATH": os.environ["PATH"], "HOME": folder}
-        if consul:
-            environment["CONSUL_BIN"] = os.environ["CONSUL_BIN"]
-        return subprocess.run([LOCAL, "--bins", BIN, "--dir", f"{folder}/c", *args], capture_output=True, text=True,
-                              timeout=240, env=environment)
+    def command(self, folder, *args):
+        environment = {"PATH": os.environ["PATH"], "HOME": folder, "CONSUL_BIN": os.environ["CONSUL_BIN"]}
+        return {"args": [LOCAL, "--bins", BIN, "--dir", f"{folder}/a cluster", *args], "env": environment}
+
+    def run_local(self, folder, *args):
+        return subprocess.run(**self.command(folder, *args), capture_output=True, text=True, timeout=240)
+
+    @contextlib.contextmanager
+    def running(self, folder):
+        """One that waits for Ctrl-C, and what it says on standard error."""
+        with open(f"{folder}/said", "w+") as said, open(f"{folder}/refused", "w+") as refused:
+            process = subprocess.Popen(**self.command(folder), stdout=said, stderr=refused)
+            try:
+                def ready():
+                    self.assertIsNone(process.poll(), pathlib.Path(refused.name).read_text())
+                    return True if "Ctrl-C ends it all" in pathlib.Path(said.name).read_text() else None
+
+                wait_for("the cluster", ready)
+                yield process, pathlib.Path(refused.name)
+            finally:
+                process.terminate()
+                process.wait(DEADLINE)
 
     def test_a_job_on_the_whole_and_nothing_left(self):
         with tempfile.TemporaryDirectory() as folder:
             # While it runs: every socket that listens is on loopback.
-            look = f"{sys.executable} {TOP}/tests/deploy/listening.py {BIN}/tally >{folder}/listening"
+            look = f"{sys.executable} {TOP}/tests/deploy/listening.py {folder} >{folder}/listening"
             script = f"tally demo --cluster --dir {folder}/demo --clients 2000 && {look}"
             done = self.run_local(folder, "--workers", "3", "bash", "-ec", script)
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
             self.assertIn("As the generator's totals say it must be", done.stdout)
             own = (pathlib.Path(folder) / "listening").read_text().splitlines()
-            # Two coordinators and three workers, of two ports each.
-            self.assertGreaterEqual(len(own), 10, own)
+            # Two coordinators and three workers, of two ports each, and Consul's four.
+            self.assertGreaterEqual(len(own), 14, own)
             for line in own:
                 self.assertRegex(line, r"^(::ffff:)?127\.0\.0\.1 ")
             self.assertEqual([command for _, command in processes(folder)], [])
-            for log in pathlib.Path(folder).glob("c/logs/worker-*.log"):
+            for log in pathlib.Path(folder).glob("a cluster/logs/worker-*.log"):
                 self.assertIn("drained: nothing that is needed was lost", log.read_text())
+
+    def test_a_folder_has_one_cluster_and_none_outlives_its_script(self):
+        with tempfile.TemporaryDirectory() as folder:
+            with self.running(folder) as (first, _):
+                second = self.run_local(folder, "true")
+                self.assertEqual(second.returncode, 2)
+                self.assertIn(f"a cluster runs in {folder}/a cluster: end it", second.stderr)
+                first.kill()
+                first.wait()
+            # The next one waits for those that are on their way out.
+            third = self.run_local(folder, "bash", "-c", "tally workers | grep -c attached")
+            self.assertEqual((third.returncode, third.stdout), (0, "2\n"), third.stderr)
+            wait_for("the end of all", lambda: True if not list(processes(folder)) else None)
+
+    def test_it_ends_with_ctrl_c_and_with_its_first_process_that_dies(self):
+        with tempfile.TemporaryDirectory() as folder:
+            with self.running(folder) as (process, _):
+                process.send_signal(signal.SIGINT)
+                self.assertEqual(process.wait(DEADLINE), 130)
+            self.assertEqual(list(processes(folder)), [])
+            with self.running(folder) as (process, refused):
+                [(worker, _)] = processes("a cluster/spill/worker-1")
+                os.kill(int(worker.name), signal.SIGKILL)
+                self.assertEqual(process.wait(DEADLINE), 1)
+                self.assertIn("worker-1 has ended", refused.read_text())
+            self.assertEqual(list(processes(folder)), [])
 
     def test_its_exit_code_is_the_commands(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -47,11 +92,16 @@ class Script(unittest.TestCase):
 
     def test_what_is_wrong_is_said(self):
         with tempfile.TemporaryDirectory() as folder:
-            for args, words in ((["--worker", "3"], "no option --worker"), (["--workers", "x"], "--workers x is no number"),
-                                (["--bins", "/nowhere"], "no /nowhere/tally")):
+            for args, code, words in (
+                (["--worker", "3"], 2, "no option --worker"), (["--workers", "x"], 2, "--workers x is no number"),
+                (["--workers", "0"], 2, "give 1 or more"), (["--workers"], 2, "--workers needs a value"),
+                (["--bins", "/nowhere"], 2, "no /nowhere/tally"),
+                (["--slots", "x", "true"], 1, "invalid value 'x' for '--slots <N>'"),
+            ):
                 done = self.run_local(folder, *args)
-                self.assertEqual(done.returncode, 2)
+                self.assertEqual(done.returncode, code)
                 self.assertIn(words, done.stderr)
+            self.assertEqual(list(processes(folder)), [])
 
 
 class Compose(unittest.TestCase):

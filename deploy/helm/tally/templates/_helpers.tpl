@@ -49,7 +49,7 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- define "tally.metadata" -}}
 {{- $root := index . 0 -}}
 {{- $suffix := index . 2 -}}
-name: {{ include "tally.fullname" $root }}{{ with $suffix }}-{{ . }}{{ end }}
+name: "{{ include "tally.fullname" $root }}{{ with $suffix }}-{{ . }}{{ end }}"
 namespace: {{ $root.Release.Namespace | quote }}
 labels:
   {{- include "tally.labels" (list $root (index . 1) (index . 3)) | nindent 2 }}
