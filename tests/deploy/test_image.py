@@ -135,6 +135,17 @@ class Image(unittest.TestCase):
         self.assertRegex(self.digest, r"^sha256:[0-9a-f]{64}$")
         self.assertEqual(self.build(self.folder / "again.tar"), self.digest)
 
+    def test_what_is_wrong_is_said(self):
+        for args, words in (
+            ([], "usage: deploy/image/build"), (["--bins"], "--bins needs a value"), (["--tags", "x", "o"], "no option --tags"),
+            (["a", "b"], "one archive only"), (["/nowhere/o.tar"], "there is no folder /nowhere"), (["a:b"], "has a colon"),
+            (["--bins", "/nowhere", f"{self.folder}/none.tar"], "no /nowhere/tally"),
+        ):
+            done = subprocess.run([IMAGE / "build", *args], capture_output=True, text=True)
+            self.assertEqual(done.returncode, 1, done.stdout)
+            self.assertIn(words, done.stderr)
+        self.assertFalse((self.folder / "none.tar").exists())
+
     def test_it_is_labelled_and_not_root(self):
         config = self.config()["config"]
         self.assertEqual(config["User"], "65532:65532")

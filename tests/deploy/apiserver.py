@@ -1,0 +1,74 @@
+"""As much of a Kubernetes API server as Helm asks for a dry run of an upgrade: its version, and which groups there are. Releases
+are Helm's own, in memory.
+
+Not here: objects. None is ever taken."""
+
+import contextlib
+import http.server
+import json
+import pathlib
+import subprocess
+import tempfile
+import threading
+
+import yaml
+
+from chart import CHART, CRDS, HELM, KUBE
+
+GROUPS = [{"name": name.split("/")[0], "versions": [{"groupVersion": name, "version": name.split("/")[1]}]} for name in CRDS]
+ANSWERS = {
+    "/version": {"major": "1", "minor": KUBE.split(".")[1], "gitVersion": f"v{KUBE}.0"},
+    "/api": {"kind": "APIVersions", "versions": ["v1"]},
+    "/api/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": []},
+    "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": GROUPS},
+    **{f"/apis/{name}": {"kind": "APIResourceList", "groupVersion": name, "resources": []} for name in CRDS},
+}
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        answer = ANSWERS.get(self.path.split("?")[0])
+        body = json.dumps(answer or {"kind": "Status", "status": "Failure", "code": 404}).encode()
+        self.send_response(200 if answer else 404)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def serving():
+    """Its URL."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def dry_run(url, program, words, config):
+    """Runs `helm install` or `helm upgrade` up to where the cluster would be changed, the latter over a release with these
+    values: what Helm made of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        releases = []
+        if words[0] == "upgrade":
+            metadata = yaml.safe_load((CHART / "Chart.yaml").read_text())
+            values = yaml.safe_load((CHART / "values.yaml").read_text())
+            releases.append({"name": words[1], "namespace": words[words.index("--namespace") + 1], "version": 1,
+                             "info": {"status": "deployed"}, "chart": {"metadata": metadata, "values": values},
+                             "config": config, "manifest": ""})
+        file = pathlib.Path(folder) / "releases.json"
+        file.write_text(json.dumps(releases))
+        environment = {"HOME": folder, "HELM_DRIVER": "memory", "HELM_MEMORY_DRIVER_DATA": str(file)}
+        command = [HELM / program, *words, "--dry-run=client", "--kube-apiserver", url, "--output", "json"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    if done.returncode:
+        raise AssertionError((words, done.stderr))
+    return json.loads(done.stdout)
