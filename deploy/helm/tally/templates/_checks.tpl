@@ -36,6 +36,14 @@
 {{- if and (eq $v.autoscaling.mode "hpa") (eq (int $v.autoscaling.minReplicas) 0) -}}
 {{- fail "autoscaling.minReplicas is 0, and an HPA alone never starts the first worker: set it to 1, or autoscaling.mode to keda" -}}
 {{- end -}}
+{{- with $v.schedule.date -}}
+{{- if ne . (toDate "20060102" . | date "20060102") -}}
+{{- fail (printf "schedule.date is %s, and there is no such day: write YYYYMMDD, or leave it empty" .) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $v.networkPolicy.enabled (eq $v.autoscaling.mode "keda") (not $v.networkPolicy.kedaNamespaceLabels) -}}
+{{- fail "networkPolicy.kedaNamespaceLabels is empty, which would let in every namespace: write labels of KEDA's, or set networkPolicy.enabled to false" -}}
+{{- end -}}
 {{- if $v.schedule.enabled -}}
 {{- range $key := list "addons" "mainSummary" "output" -}}
 {{- $place := get $v.schedule $key -}}

@@ -80,7 +80,7 @@ by the checks of the settings. */}}
 {{- fail (printf "storage.volume.%s is each pod's own, or cannot be written: take a volume that all pods share, such as nfs, csi, or storage.existingClaim" $kind) -}}
 {{- end -}}
 {{- end -}}
-{{- range $folder := list "/usr" "/etc" "/spill" "/proc" "/sys" "/dev" -}}
+{{- range $folder := list "/usr" "/etc" "/bin" "/sbin" "/lib" "/lib32" "/lib64" "/spill" "/own" "/proc" "/sys" "/dev" "/run" "/var/run" -}}
 {{- if include "tally.isBelow" (list $storage.mountPath $folder) -}}
 {{- fail (printf "storage.mountPath is %s, and pods have other things in %s: take another folder, such as /data" $storage.mountPath $folder) -}}
 {{- end -}}
@@ -119,12 +119,17 @@ by the checks of the settings. */}}
 {{/* Five fields as Kubernetes reads them, with weekdays from 0 to 6; or a word. */}}
 {{- define "tally.checkCron" -}}
 {{- $fields := list -}}
-{{- range $number := list "[0-5]?[0-9]" "([01]?[0-9]|2[0-3])" "(0?[1-9]|[12][0-9]|3[01])" "(0?[1-9]|1[0-2]|[A-Za-z]{3})" "([0-6]|[A-Za-z]{3})" -}}
+{{- range $number := list "[0-5]?[0-9]" "([01]?[0-9]|2[0-3])" "(0?[1-9]|[12][0-9]|3[01])" "(0?[1-9]|1[0-2]|(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec))" "([0-6]|(?i:sun|mon|tue|wed|thu|fri|sat))" -}}
 {{- $part := printf "([*?]|%s(-%s)?)(/[1-9][0-9]*)?" $number $number -}}
 {{- $fields = append $fields (printf "%s(,%s)*" $part $part) -}}
 {{- end -}}
 {{- if not (regexMatch (printf "^(@(yearly|annually|monthly|weekly|daily|midnight|hourly)|%s)$" (join " +" $fields)) .Values.schedule.cron) -}}
 {{- fail (printf "schedule.cron is %s: write minute, hour, day, month and weekday (0 to 6), such as `30 3 * * *`, or @daily" .Values.schedule.cron) -}}
+{{- end -}}
+{{- range regexFindAll "[0-9]+-[0-9]+" .Values.schedule.cron -1 -}}
+{{- if gt (atoi (first (splitList "-" .))) (atoi (last (splitList "-" .))) -}}
+{{- fail (printf "schedule.cron is %s, where %s ends before it begins: write the smaller number first" $.Values.schedule.cron .) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
