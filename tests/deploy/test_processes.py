@@ -1,16 +1,17 @@
 """The chart's pods as real processes: settings that the programs take, probes that they answer, the `helm test` pod's
 own command, and the metrics that dashboard and rules speak of."""
 
+import base64
 import json
+import pathlib
 import re
 import shlex
 import subprocess
 import tempfile
 import unittest
 
-from certificates import Authority
-from chart import BIN, MINIMAL, merged, notes, objects, of_kind, one
-from processes import get, pods
+from chart import BIN, MINIMAL, TOP, merged, nested, notes, objects, of_kind, one
+from processes import Pods, get, pods
 from services import SERVICES, Processes
 
 VALUES = merged(MINIMAL, {
@@ -42,6 +43,29 @@ def expressions(found):
     for panel in json.loads(one(found, "ConfigMap", "-dashboard")["data"]["tally.json"])["panels"]:
         for target in panel["targets"]:
             yield panel["title"], target["expr"]
+
+
+def made_by_the_docs(folder):
+    """Runs the block of commands by which people make certificates: the secrets, and the values that name them. kubectl is
+    asked for what it would make, and helm, which has no cluster, for nothing."""
+    page = (TOP / "deploy" / "docs" / "README.md").read_text()
+    [block] = [block for block in re.findall(r"^```sh\n(.*?)^```", page, re.M | re.S) if "openssl" in block]
+    stubs = """
+        kubectl() { "$HELM_BIN/kubectl" "$@" --dry-run=client --output=json >>secrets; }
+        helm() { printf '%s\\n' "$@" >helm; }
+    """
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", stubs + block], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    secrets, text = {}, (pathlib.Path(folder) / "secrets").read_text()
+    while text.strip():
+        made, end = json.JSONDecoder().raw_decode(text.lstrip())
+        text = text.lstrip()[end:]
+        secrets[made["metadata"]["name"]] = {key: base64.b64decode(value).decode() for key, value in made["data"].items()}
+    config = {}
+    for words in (pathlib.Path(folder) / "helm").read_text().splitlines():
+        for path, _, value in (word.partition("=") for word in words.split(",") if word.startswith("tls.")):
+            config = merged(config, nested(path, value))
+    return secrets, config
 
 
 class Running(unittest.TestCase):
@@ -79,13 +103,10 @@ class Running(unittest.TestCase):
                 self.assertEqual(running.end(), [0, 0, 0, 0])
 
     def test_with_tls_as_without(self):
-        """Certificates of each role, and a token. What NOTES.txt tells people to type is typed."""
-        authority = Authority()
-        secrets = {f"{role}-tls": authority.secret(role) for role in ("coordinator", "worker", "operator")}
-        secrets["tokens"] = {"tokens": "reader eve a-token-of-thirty-two-characters-\n"}
-        values = merged(VALUES, {"tls": {
-            "mode": "secrets", "tokensSecret": {"name": "tokens"},
-            **{f"{role}Secret": f"{role}-tls" for role in ("coordinator", "worker", "operator")}}})
+        """With the secrets that the docs' own commands make. What NOTES.txt tells people to type is typed."""
+        with tempfile.TemporaryDirectory() as folder:
+            secrets, config = made_by_the_docs(folder)
+        values = merged(VALUES, config)
         with pods(values, workers=1, secrets=secrets) as running:
             self.helm_test(running)
             said = [shlex.split(line) for line in notes(values).replace("\\\n", " ").splitlines() if " exec " in line]
@@ -108,7 +129,7 @@ class Running(unittest.TestCase):
     def by_token(self, running):
         """From elsewhere, with the variables that NOTES.txt names."""
         token = running.folder / "token"
-        token.write_text("a-token-of-thirty-two-characters-\n")
+        token.write_text(running.secrets["tally-tokens"]["tokens"].split()[2])
         token.chmod(0o600)
         environment = {"TALLY_TLS_CA": running.folder / "coordinator-0" / "tls" / "ca.crt", "TALLY_TOKEN_FILE": token}
         command = [BIN / "tally", "jobs", "--coordinator", running.coordinator]
@@ -159,6 +180,26 @@ class Running(unittest.TestCase):
         hpa = objects(merged(MINIMAL, {"autoscaling": {"mode": "hpa", "minReplicas": 1}}))
         [metric] = one(hpa, "HorizontalPodAutoscaler", "-worker")["spec"]["metrics"]
         self.assertIn(metric["external"]["metric"]["name"], there)
+
+    def test_a_wrong_setting_ends_a_pod_at_once(self):
+        """And what it says names the key, and where its value came from."""
+        with tempfile.TemporaryDirectory() as folder:
+            secrets, config = made_by_the_docs(folder)
+        secrets["tally-worker"].pop("ca.crt")
+        slots = {"worker": {"extraEnv": [{"name": "TALLY_WORKER_SPILL_LIMIT", "value": "much"}]}}
+        jobs = {"coordinator": {"extraEnv": [{"name": "TALLY_COORDINATOR_MAX_JOBS", "value": "x"}]}}
+        for component, values, words in (
+            ("worker", slots, "--spill-limit <SIZE> (from TALLY_WORKER_SPILL_LIMIT in the environment)"),
+            ("coordinator", jobs, "--max-jobs <N> (from TALLY_COORDINATOR_MAX_JOBS in the environment)"),
+            ("worker", config, "/tls/ca.crt: "),
+        ):
+            with self.subTest(words), tempfile.TemporaryDirectory() as folder:
+                running = Pods(folder, merged(VALUES, values), secrets)
+                spec = one(running.objects, "Deployment", f"-{component}")["spec"]["template"]["spec"]
+                args, environment = running.command(component, spec)
+                done = subprocess.run(args, capture_output=True, text=True, timeout=120, env=environment)
+                self.assertEqual(done.returncode, 2, done.stderr)
+                self.assertIn(words, done.stderr)
 
     def test_the_helm_test_fails_where_nobody_works(self):
         with pods(VALUES, workers=0) as running:
