@@ -191,7 +191,7 @@ class Running(unittest.TestCase):
         for component, values, words in (
             ("worker", slots, "--spill-limit <SIZE> (from TALLY_WORKER_SPILL_LIMIT in the environment)"),
             ("coordinator", jobs, "--max-jobs <N> (from TALLY_COORDINATOR_MAX_JOBS in the environment)"),
-            ("worker", config, "/tls/ca.crt: "),
+            ("worker", config, "error: --tls-ca /"),
         ):
             with self.subTest(words), tempfile.TemporaryDirectory() as folder:
                 running = Pods(folder, merged(VALUES, values), secrets)

@@ -1,7 +1,7 @@
 //! The options of security, the same for all programs; each is also read from the environment and, by processes that
 //! serve, from `--config`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -66,6 +66,22 @@ impl TlsArgs {
         }
     }
 
+    /// The error, with the option before the file that it is about; `more` are options beside those of certificates.
+    pub(super) fn named(&self, error: SecurityError, more: (&str, Option<&Path>)) -> SecurityError {
+        let SecurityError::File { path, reason } = &error else { return error };
+        let options = [
+            ("--tls-ca", self.tls_ca.as_deref()),
+            ("--tls-cert", self.tls_cert.as_deref()),
+            ("--tls-key", self.tls_key.as_deref()),
+            ("--tls-roles", self.tls_roles.as_deref()),
+            more,
+        ];
+        match options.iter().find(|(_, file)| *file == Some(path)) {
+            Some((option, _)) => SecurityError::Options(format!("{option} {}: {reason}", path.display())),
+            None => error,
+        }
+    }
+
     /// Those of a process that serves, which needs a certificate.
     pub(super) fn server_files(&self) -> Result<Option<Files>, SecurityError> {
         match self.files()? {
@@ -88,8 +104,24 @@ impl ClientArgs {
             let what = "--token-file needs --tls-ca: tokens go over TLS only";
             return Err(SecurityError::Options(what.into()));
         }
-        let credentials = files.map(|files| Credentials::open(files, false)).transpose()?;
-        let bearer = self.token_file.as_deref().map(Bearer::read).transpose()?;
+        let named = |error| self.tls.named(error, ("--token-file", self.token_file.as_deref()));
+        let credentials = files.map(|files| Credentials::open(files, false)).transpose().map_err(named)?;
+        let bearer = self.token_file.as_deref().map(Bearer::read).transpose().map_err(named)?;
         Ok(Dialer::new(credentials.map(Arc::new), bearer.unwrap_or_default()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_at_a_file_names_its_option() {
+        let tls = TlsArgs { tls_ca: Some("/no/ca.crt".into()), ..TlsArgs::default() };
+        let error = ClientArgs { tls, token_file: None }.dialer().err().unwrap().to_string();
+        assert!(error.starts_with("--tls-ca /no/ca.crt: "), "{error}");
+        let other = SecurityError::File { path: "/other".into(), reason: "x".into() };
+        let error = TlsArgs::default().named(other, ("--tokens-file", Some(Path::new("/other"))));
+        assert_eq!(error.to_string(), "--tokens-file /other: x");
     }
 }

@@ -106,10 +106,11 @@ impl Security {
         if files.is_none() && tokens.is_some() {
             return option("--tokens-file needs --tls-ca, --tls-cert and --tls-key: tokens go over TLS only");
         }
-        let credentials = files.map(|files| Credentials::open(files, tokens.is_some())).transpose()?;
+        let named = |error| args.tls.named(error, ("--tokens-file", tokens));
+        let credentials = files.map(|files| Credentials::open(files, tokens.is_some())).transpose();
         Ok(Arc::new(Security {
-            credentials: credentials.map(Arc::new),
-            tokens: tokens.map(Tokens::open).transpose()?,
+            credentials: credentials.map_err(named)?.map(Arc::new),
+            tokens: tokens.map(Tokens::open).transpose().map_err(named)?,
             insecure: args.insecure,
             rate: rate.map(Rate::new),
             refusals: RefusalCounts::default(),
