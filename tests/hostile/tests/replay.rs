@@ -6,6 +6,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use tally_dataset::addon_aggregates::{ADDONS, MAIN_SUMMARY};
+use tally_hostile::parquet::Reader;
 use tally_hostile::spoil::{Numbers, copy};
 use tally_hostile::{TARGETS, Target};
 
@@ -80,6 +82,11 @@ fn records_of_a_journal() {
 }
 
 #[test]
+fn manifests_of_days() {
+    replay("manifest");
+}
+
+#[test]
 fn answers_of_consul() {
     replay("consul");
 }
@@ -97,6 +104,35 @@ fn files_of_addons() {
 #[test]
 fn files_of_main_summary() {
     replay("main_summary");
+}
+
+/// A footer whose schema nests so often, at eight bytes a level: a stack has no room for the recursion of whoever builds it.
+#[test]
+fn a_schema_that_nests_without_end_is_refused() {
+    const LEVELS: usize = 150_000;
+    let size = |mut value: usize| {
+        let mut bytes = vec![];
+        while value > 0x7f {
+            bytes.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        bytes.push(value as u8);
+        bytes
+    };
+    // Version 1; a list of nodes, each repeated 0, named "g", with one child; the last a number.
+    let mut footer = vec![0x15, 2, 0x19, 0xfc];
+    footer.extend(size(LEVELS + 1));
+    footer.extend([0x35, 0, 0x18, 1, b'g', 0x15, 2, 0].repeat(LEVELS));
+    footer.extend([0x15, 2, 0x25, 0, 0x18, 1, b'c', 0]);
+    // No rows in no row groups.
+    footer.extend([0x16, 0, 0x19, 0x0c, 0]);
+    let length = u32::try_from(footer.len()).expect("a short footer").to_le_bytes();
+    let file = [b"PAR1", &footer[..], &length, b"PAR1"].concat();
+    let reader = Reader::new().expect("a day");
+    for table in [ADDONS, MAIN_SUMMARY] {
+        let error = reader.read(table, &file).expect_err("it is refused");
+        assert!(error.contains("part-0.parquet") && error.contains("nests too deep"), "{error}");
+    }
 }
 
 /// A target that nobody replays, or that has no fuzzer, would be none.

@@ -10,6 +10,7 @@ use parquet::file::FOOTER_SIZE;
 use parquet::file::metadata::{FooterTail, ParquetMetaData, ParquetMetaDataReader};
 
 use super::error::{Fault, Place, ScanError};
+use super::schema_shape;
 use super::source::InputFile;
 use crate::urls;
 
@@ -20,6 +21,8 @@ const FIRST_FETCH: u64 = 4 << 10;
 const LEAST_FETCH: u64 = 2 << 10;
 /// The same of a file on this machine, where a second read costs next to nothing.
 const FIRST_READ: u64 = 8 << 10;
+/// The longest footer that is read, in bytes; those of tables have some kilobytes.
+const MOST_FOOTER: u64 = 64 << 20;
 
 /// Footers by file and version, up to a number of bytes; the oldest go first.
 #[derive(Debug)]
@@ -104,6 +107,9 @@ async fn read(file: &InputFile, first: u64) -> Result<Footer, Fault> {
     let Some(body_start) = body_end.checked_sub(length).filter(|&start| start >= 4) else {
         return Err(no_parquet("its footer is longer than the file; it may be truncated"));
     };
+    if length > MOST_FOOTER {
+        return Err(Fault::Corrupt(format!("its footer has {length} bytes, more than any is read of")));
+    }
     let (body, more) = if body_start >= start {
         let from = (body_start - start) as usize;
         (end.slice(from..from + length as usize), 0)
@@ -119,6 +125,8 @@ async fn read(file: &InputFile, first: u64) -> Result<Footer, Fault> {
 
 /// Decodes a footer.
 pub(super) fn decode(body: &Bytes) -> Result<ParquetMetaData, Fault> {
+    schema_shape::check(body)
+        .map_err(|e| Fault::Corrupt(format!("its footer cannot be decoded: {}", e.what())))?;
     // The Thrift parser may panic on hostile bytes; a footer is foreign input.
     let decoded = std::panic::catch_unwind(|| ParquetMetaDataReader::decode_metadata(body));
     decoded

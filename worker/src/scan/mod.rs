@@ -22,9 +22,11 @@ mod list;
 mod page;
 mod page_header;
 pub mod resolve;
+mod schema_shape;
 mod snappy;
 mod source;
 mod text;
+mod thrift;
 mod values;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

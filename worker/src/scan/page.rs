@@ -12,7 +12,8 @@ use super::codec::{Codec, PageBuffer};
 use super::error::Fault;
 use super::feed::Feed;
 use super::hybrid::{Hybrid, width_of};
-use super::page_header::{HeaderError, PageHeader, PageKind, parse};
+use super::page_header::{PageHeader, PageKind, parse};
+use super::thrift::ThriftError;
 use crate::budget::{Budget, Reservation};
 
 /// Headers are small; one larger than this (its statistics) is taken for damage.
@@ -141,14 +142,14 @@ impl Pages {
                     self.feed.take(length)?;
                     return Ok(header);
                 }
-                Err(HeaderError::Malformed(what)) => return Fault::corrupt(what),
-                Err(HeaderError::Short) if seen as u64 >= all => {
+                Err(ThriftError::Malformed(what)) => return Fault::corrupt(what),
+                Err(ThriftError::Short) if seen as u64 >= all => {
                     return Fault::corrupt(format!("its pages end with {} values missing", self.missing));
                 }
-                Err(HeaderError::Short) if seen >= MAX_HEADER => {
+                Err(ThriftError::Short) if seen >= MAX_HEADER => {
                     return Fault::corrupt("a page header of more than 16 MiB");
                 }
-                Err(HeaderError::Short) => wanted = seen * 4,
+                Err(ThriftError::Short) => wanted = seen * 4,
             }
         }
     }

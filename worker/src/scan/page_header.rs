@@ -4,6 +4,9 @@
 //! checked and decompressed into buffers that are used again. The format is that of
 //! `parquet.thrift` (struct `PageHeader`). All input is foreign: nothing here trusts a length.
 
+use super::thrift::Input;
+use super::thrift::ThriftError::{self, Malformed};
+
 /// What a page holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PageKind {
@@ -28,132 +31,9 @@ pub(crate) struct PageHeader {
     pub rep_encoding: i32,
 }
 
-/// Why there is no header in the bytes.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum HeaderError {
-    /// The bytes end too soon.
-    Short,
-    Malformed(&'static str),
-}
-
-use HeaderError::{Malformed, Short};
-
-/// How deep unknown structures may nest.
-const MAX_DEPTH: u32 = 16;
-
-struct Input<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-/// A field's number and wire type.
-struct FieldHeader {
-    id: i16,
-    kind: u8,
-}
-
-impl Input<'_> {
-    fn byte(&mut self) -> Result<u8, HeaderError> {
-        let byte = *self.bytes.get(self.at).ok_or(Short)?;
-        self.at += 1;
-        Ok(byte)
-    }
-
-    fn varint(&mut self) -> Result<u64, HeaderError> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(Malformed("a number of more than 64 bits"))
-    }
-
-    fn zigzag(&mut self) -> Result<i64, HeaderError> {
-        let value = self.varint()?;
-        Ok((value >> 1) as i64 ^ -((value & 1) as i64))
-    }
-
-    fn int(&mut self) -> Result<i32, HeaderError> {
-        i32::try_from(self.zigzag()?).map_err(|_| Malformed("a number out of range"))
-    }
-
-    fn size(&mut self) -> Result<usize, HeaderError> {
-        usize::try_from(self.int()?).map_err(|_| Malformed("a negative size"))
-    }
-
-    fn field(&mut self, last: &mut i16) -> Result<Option<FieldHeader>, HeaderError> {
-        let byte = self.byte()?;
-        if byte == 0 {
-            return Ok(None);
-        }
-        let id = match byte >> 4 {
-            0 => i16::try_from(self.zigzag()?).map_err(|_| Malformed("a field number out of range"))?,
-            delta => last.checked_add(i16::from(delta)).ok_or(Malformed("a field number out of range"))?,
-        };
-        *last = id;
-        Ok(Some(FieldHeader { id, kind: byte & 0x0f }))
-    }
-
-    fn advance(&mut self, bytes: u64) -> Result<(), HeaderError> {
-        let left = (self.bytes.len() - self.at) as u64;
-        if bytes > left {
-            return Err(Short);
-        }
-        self.at += bytes as usize;
-        Ok(())
-    }
-
-    fn skip(&mut self, kind: u8, depth: u32) -> Result<(), HeaderError> {
-        if depth > MAX_DEPTH {
-            return Err(Malformed("structures nested too deep"));
-        }
-        match kind {
-            1 | 2 => Ok(()),
-            3 => self.advance(1),
-            4..=6 => self.varint().map(drop),
-            7 => self.advance(8),
-            8 => {
-                let length = self.varint()?;
-                self.advance(length)
-            }
-            9 | 10 => {
-                let byte = self.byte()?;
-                let count = if byte >> 4 == 15 { self.varint()? } else { u64::from(byte >> 4) };
-                // Booleans in lists take a byte each.
-                let element = if byte & 0x0f <= 2 { 3 } else { byte & 0x0f };
-                (0..count).try_for_each(|_| self.skip(element, depth + 1))
-            }
-            12 => {
-                let mut last = 0;
-                while let Some(field) = self.field(&mut last)? {
-                    self.skip(field.kind, depth + 1)?;
-                }
-                Ok(())
-            }
-            _ => Err(Malformed("a field of unknown type")),
-        }
-    }
-
-    fn each_field(
-        &mut self,
-        mut take: impl FnMut(&mut Self, &FieldHeader) -> Result<bool, HeaderError>,
-    ) -> Result<(), HeaderError> {
-        let mut last = 0;
-        while let Some(field) = self.field(&mut last)? {
-            if !take(self, &field)? {
-                self.skip(field.kind, 0)?;
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Reads one header from the start of `bytes`; also gives its length.
-pub(crate) fn parse(bytes: &[u8]) -> Result<(PageHeader, usize), HeaderError> {
-    let mut input = Input { bytes, at: 0 };
+pub(crate) fn parse(bytes: &[u8]) -> Result<(PageHeader, usize), ThriftError> {
+    let mut input = Input::new(bytes);
     let mut header = PageHeader {
         kind: PageKind::Other,
         compressed_size: 0,
@@ -201,11 +81,12 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<(PageHeader, usize), HeaderError> {
         (-1, _) => return Err(Malformed("a page header without a type")),
         _ => PageKind::Other,
     };
-    Ok((header, input.at))
+    Ok((header, input.read()))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::thrift::ThriftError::Short;
     use super::*;
     use proptest::prelude::*;
 
