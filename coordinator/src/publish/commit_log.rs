@@ -92,6 +92,32 @@ struct Record {
     jobs: Vec<String>,
 }
 
+impl Record {
+    /// Reads one as a store has it. What it would complete and remove must lie in the day's folder: whatever wrote it, no
+    /// other object is touched.
+    fn read(bytes: &[u8], day: &Path) -> Result<Self, String> {
+        let record: Record = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        let mut keys = record.manifest.files.iter().map(|part| &part.key).chain(&record.old);
+        match keys.find(|key| !lies_in(day, key)) {
+            None => Ok(record),
+            Some(key) => Err(format!("it names {key:?}, which is no object of {day}")),
+        }
+    }
+}
+
+/// Whether an object lies in a folder, at whatever depth.
+fn lies_in(folder: &Path, key: &str) -> bool {
+    Path::parse(key).is_ok_and(|key| key.prefix_match(folder).is_some_and(|mut rest| rest.next().is_some()))
+}
+
+/// Reads a decision for the day's folder `day` as a store has it, for those who only look.
+///
+/// # Errors
+/// What is wrong with it: no JSON of a decision, or objects beyond the day's folder.
+pub fn read(bytes: &[u8], day: &str) -> Result<Manifest, String> {
+    Record::read(bytes, &key_of(day)).map(|record| record.manifest)
+}
+
 /// What became of a record that was carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Carried {
@@ -172,10 +198,10 @@ impl CommitLog {
             Err(error) => Err(error),
         };
         let bytes = bytes.map_err(self.failed(&key, "the record of a publish cannot be read"))?;
-        let record = serde_json::from_slice(&bytes).map_err(|e| PublishError::Store {
+        let record = Record::read(&bytes, &self.day).map_err(|reason| PublishError::Store {
             url: self.bucket.name_of(&key),
             what: "the record of a publish is damaged",
-            reason: e.to_string(),
+            reason,
         })?;
         Ok(Some(record))
     }
@@ -376,4 +402,41 @@ fn is_gone(error: &Error) -> bool {
     let said = explain(error);
     matches!(error, Error::NotFound { .. })
         || ["NoSuchUpload", "InvalidPart", "InvalidBlockList"].iter().any(|code| said.contains(code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_speaks_of_its_day_alone() {
+        let day = "agg/v1/submission_date_s3=20170227";
+        let text = |key: &str, old: &str| {
+            let part = Part {
+                key: key.into(),
+                upload: "u".into(),
+                parts: vec!["p".into()],
+                bytes: 9,
+                rows: 1,
+                crc32: 7,
+            };
+            let manifest = Manifest { files: vec![part], ..Manifest::default() };
+            let record = Record { nonce: 1, epoch: 2, manifest, old: vec![old.into()], jobs: vec![] };
+            serde_json::to_vec(&record).unwrap()
+        };
+        let (new, old) = (format!("{day}/part-00000-j-1.snappy.parquet"), format!("{day}/a/old.parquet"));
+        assert_eq!(read(&text(&new, &old), day).unwrap().files[0].key, new);
+        for stray in [
+            day,
+            "agg/v1/submission_date_s3=20170228/x",
+            "x",
+            "",
+            &format!("{day}0/x"),
+            &format!("{day}/../x"),
+        ] {
+            assert!(read(&text(stray, &old), day).unwrap_err().contains("no object of"), "{stray}");
+            assert!(read(&text(&new, stray), day).unwrap_err().contains("no object of"), "{stray}");
+        }
+        assert!(read(b"{}", day).is_err() && read(b"", day).is_err());
+    }
 }

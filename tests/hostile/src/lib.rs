@@ -7,6 +7,7 @@
 pub mod config;
 pub mod consul;
 pub mod journal;
+pub mod manifest;
 pub mod messages;
 pub mod pages;
 pub mod parquet;
@@ -25,7 +26,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     Target { name: "ticket", body: messages::ticket, seeds: seeds::tickets },
     Target { name: "worker_message", body: messages::worker_message, seeds: seeds::worker_messages },
     Target {
@@ -34,6 +35,7 @@ pub const TARGETS: [Target; 8] = [
         seeds: seeds::coordinator_messages,
     },
     Target { name: "journal", body: journal::record, seeds: seeds::records },
+    Target { name: "manifest", body: manifest::decision, seeds: seeds::decisions },
     Target { name: "consul", body: consul::answer, seeds: seeds::answers },
     Target { name: "config", body: config::settings, seeds: seeds::settings },
     Target { name: "addons", body: parquet::addons, seeds: seeds::addons },

@@ -11,6 +11,8 @@ use tally_proto::v1::coordinator_message::Message as Down;
 use tally_proto::v1::journal_record::Record;
 use tally_proto::v1::worker_message::Message as Up;
 
+use crate::manifest::DAY;
+
 fn attempt() -> v1::Attempt {
     v1::Attempt { job: "20170227-1a2b".into(), stage: 1, index: 300, attempt: 4097 }
 }
@@ -191,6 +193,27 @@ pub fn answers() -> Vec<Vec<u8>> {
         "true",
     ];
     texts.map(|text| text.as_bytes().to_vec()).into()
+}
+
+/// Decisions to publish a day: with part files in parts, with old objects, with neither.
+pub fn decisions() -> Vec<Vec<u8>> {
+    let file = |number: u32| {
+        format!(
+            r#"{{"key":"{DAY}/part-{number:05}-20170227-1a2b-4096.snappy.parquet","upload":"VXBsb2FkSWQ","parts":["\"9b2c\"","\"77aa\""],"bytes":9437184,"rows":247000,"crc32":4023233417}}"#
+        )
+    };
+    let record = |files: &[String], old: &str, etag: &str| {
+        let files = files.join(",");
+        let text = format!(
+            r#"{{"nonce":18446744073709551615,"epoch":3,"manifest":{{"job":"20170227-1a2b","version":"0.1.0","dataset":"addon_aggregates","rows":494000,"inputs":[{{"url":"s3://telemetry/addons/v2/submission_date_s3=20170227/part-0.parquet","bytes":1048576,"etag":{etag}}}],"files":[{files}]}},"old":[{old}],"jobs":["20170226-77","20170227-1a2b"]}}"#
+        );
+        text.into_bytes()
+    };
+    vec![
+        record(&[file(0), file(1)], "", "null"),
+        record(&[file(0)], &format!("\"{DAY}/part-00000-old.snappy.parquet\""), r#""\"d41d8cd9\"""#),
+        record(&[], &format!("\"{DAY}/a/b/c%20d.parquet\""), "null"),
+    ]
 }
 
 /// Files of settings.

@@ -1,0 +1,31 @@
+//! The manifest of a published day, in the record of the decision that a store holds beside the output.
+
+use tally_coordinator::publish::commit_log;
+
+/// The folder whose decisions the good inputs are.
+pub const DAY: &str = "agg/v1/submission_date_s3=20170227";
+
+/// A decision as a leader, a later job or `tally gc` reads it, before it is carried out: nothing beyond the day's folder is
+/// touched, whatever it says.
+pub fn decision(bytes: &[u8]) {
+    let Ok(manifest) = commit_log::read(bytes, DAY) else { return };
+    for file in &manifest.files {
+        let below = file.key.trim_start_matches('/').strip_prefix(DAY);
+        assert!(below.is_some_and(|rest| rest.starts_with('/')), "{:?} is beyond the day", file.key);
+        assert!(file.key.split('/').all(|part| part != ".."), "{:?} leads out of the day", file.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn good_inputs_are_decisions() {
+        for seed in crate::seeds::decisions() {
+            let manifest = commit_log::read(&seed, DAY).unwrap();
+            assert_eq!(manifest.job, "20170227-1a2b");
+            decision(&seed);
+        }
+    }
+}
