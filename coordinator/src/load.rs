@@ -4,7 +4,7 @@
 //! Not here: how it is asked (`service::scaler`, `service::observed`).
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tally_scheduler::Demand;
 use tally_worker::runner::OUTCOMES;
@@ -64,6 +64,51 @@ pub struct Counts {
     pub workers_lost: u64,
     /// Jobs that ended, by outcome.
     pub jobs: BTreeMap<&'static str, u64>,
+    /// Days that were, or were to be, published.
+    pub publish: Publishes,
+}
+
+/// A day that was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Day {
+    /// Part files.
+    pub files: u64,
+    /// Rows in them.
+    pub rows: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+}
+
+/// What came of publishing, from the laying ready of part files on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Publishes {
+    /// Days that were published.
+    pub done: u64,
+    /// Those that could not be.
+    pub failed: u64,
+    /// What both took together.
+    pub took: Duration,
+    /// All that was published.
+    pub day: Day,
+}
+
+impl Publishes {
+    const NONE: Publishes =
+        Publishes { done: 0, failed: 0, took: Duration::ZERO, day: Day { files: 0, rows: 0, bytes: 0 } };
+
+    /// One more, with the day where it was published.
+    pub fn count(&mut self, took: Duration, day: Option<Day>) {
+        self.took += took;
+        match day {
+            None => self.failed += 1,
+            Some(Day { files, rows, bytes }) => {
+                self.done += 1;
+                self.day.files += files;
+                self.day.rows += rows;
+                self.day.bytes += bytes;
+            }
+        }
+    }
 }
 
 impl Counts {
@@ -75,6 +120,7 @@ impl Counts {
             workers_drained: 0,
             workers_lost: 0,
             jobs: JOB_OUTCOMES.map(|outcome| (outcome, 0)).into(),
+            publish: Publishes::NONE,
         }
     }
 }

@@ -153,6 +153,10 @@ TOGGLES = {
         {"namespaceSelector": {"matchLabels": {"a": "b"}}}, {"ipBlock": {"cidr": "10.0.0.0/8"}}]}},
     "service monitor": {"monitoring": {"serviceMonitor": {"enabled": True, "labels": {"r": "p"}}}},
     "rules": {"monitoring": {"prometheusRule": {"enabled": True, "labels": {"r": "p"}}}},
+    "rules with certificates": {
+        "tls": {"mode": "certManager", "certManager": {"issuerRef": {"name": "own", "kind": "ClusterIssuer"}}},
+        "monitoring": {"prometheusRule": {"enabled": True}},
+    },
     "dashboard": {"monitoring": {"dashboard": {"enabled": True, "labels": {"g": "1"}}}},
 }
 TOGGLES = {name: merged(MINIMAL, values) for name, values in TOGGLES.items()}

@@ -3,6 +3,7 @@ own command, and the metrics that dashboard and rules speak of."""
 
 import base64
 import json
+import os
 import pathlib
 import re
 import shlex
@@ -124,6 +125,8 @@ class Running(unittest.TestCase):
             self.assertEqual(done.returncode, 1, done.stdout)
             self.assertIn("role", done.stderr)
             self.by_token(running)
+            # The alert on certificates is there with TLS alone.
+            self.metrics(running)
             self.assertEqual(running.end(), [0, 0])
 
     def by_token(self, running):
@@ -200,6 +203,21 @@ class Running(unittest.TestCase):
                 done = subprocess.run(args, capture_output=True, text=True, timeout=120, env=environment)
                 self.assertEqual(done.returncode, 2, done.stderr)
                 self.assertIn(words, done.stderr)
+
+    def test_the_log_is_text_on_a_terminal(self):
+        with tempfile.TemporaryDirectory(prefix="tally-log-") as folder:
+            reader, terminal = os.openpty()
+            command = [str(BIN / "tally"), "coordinator", "--listen=127.0.0.1:0", f"--state-dir={folder}/state"]
+            process = subprocess.Popen(command, stderr=terminal, env={"PATH": os.environ["PATH"], "NO_COLOR": "1"})
+            os.close(terminal)
+            try:
+                with open(reader, encoding="utf-8") as lines:
+                    said = lines.readline()
+            finally:
+                process.terminate()
+                process.wait(60)
+            self.assertRegex(said, r"^\d{4}-\d\d-\d\dT\S+ +(INFO|WARN) .*\S")
+            self.assertNotIn("{", said)
 
     def test_the_helm_test_fails_where_nobody_works(self):
         with pods(VALUES, workers=0) as running:

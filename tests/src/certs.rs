@@ -66,14 +66,21 @@ impl Authority {
     /// # Errors
     /// The folder can't be written.
     pub fn sign_uri(&self, dir: &Path, name: &str, uri: &str, expired: bool) -> Result<Signed> {
+        // As rcgen has them where nobody says.
+        self.sign_for(dir, name, uri, if expired { (2000, 2001) } else { (1975, 4096) })
+    }
+
+    /// The same, valid from the beginning of one year to the beginning of another.
+    ///
+    /// # Errors
+    /// The folder can't be written.
+    pub fn sign_for(&self, dir: &Path, name: &str, uri: &str, (from, until): (i32, i32)) -> Result<Signed> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(Vec::new())?;
         params.distinguished_name.push(DnType::CommonName, name);
         params.subject_alt_names.push(SanType::URI(uri.try_into()?));
-        if expired {
-            params.not_before = date_time_ymd(2000, 1, 1);
-            params.not_after = date_time_ymd(2000, 12, 31);
-        }
+        params.not_before = date_time_ymd(from, 1, 1);
+        params.not_after = date_time_ymd(until, 1, 1);
         self.finish(dir, name, &params, &key)
     }
 

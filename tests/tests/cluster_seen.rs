@@ -3,6 +3,7 @@
 //! key and place.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,10 +14,16 @@ use tally_tests::cluster::faults::{Drain, Fault, Moment};
 use tally_tests::cluster::nodes::worker_bin;
 use tally_tests::cluster::truth::Truth;
 use tally_tests::cluster::{Cluster, Setup, with_cluster};
+use tally_tests::golden::DATE;
 use tally_tests::http::{get, metrics};
 use tally_tests::output::Place;
 use tally_tests::process::Tally;
+use tally_tests::table::data_files;
 use tally_tests::wait::wait_for;
+use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 const FLAGS: &[&str] = &["--shard-bytes", "100KB", "--partitions", "24", "--target-file-size", "1MB"];
 
@@ -37,6 +44,18 @@ fn metrics_add_up_to_what_a_job_did() -> Result<()> {
         ensure!(value("tally_coordinator_leading")? == 1.0 && value("tally_coordinator_epoch")? >= 1.0);
         ensure!(value("tally_slots")? == 2.0 && value("tally_workers{state=\"attached\"}")? == 2.0);
         ensure!(value("tally_slots_wanted")? == 0.0, "{all:?}");
+        ensure!(value("tally_publishes_total{outcome=\"done\"}")? == 1.0, "{all:?}");
+        ensure!(value("tally_publishes_total{outcome=\"failed\"}")? == 0.0, "{all:?}");
+        ensure!(value("tally_publish_seconds_total")? > 0.0, "{all:?}");
+        let files: Vec<u64> = data_files(&place.partition(DATE))?
+            .iter()
+            .map(|file| Ok(file.metadata()?.len()))
+            .collect::<Result<_>>()?;
+        let published = ["files", "rows", "bytes"].map(|what| format!("tally_published_{what}_total"));
+        let expected = [files.len() as u64, summary.rows, files.iter().sum()];
+        for (name, expected) in published.iter().zip(expected) {
+            ensure!(value(name)? == expected as f64, "{name} is not {expected}: {all:?}");
+        }
         let done =
             |stage: &str| value(&format!("tally_attempts_total{{stage=\"{stage}\",outcome=\"done\"}}"));
         let attempts = done("map")? + done("reduce")? + done("write")?;
@@ -92,6 +111,10 @@ fn a_job_that_is_slower_than_the_last_of_its_kind_is_seen() -> Result<()> {
             cluster.client().submit_command(&day.root, &place, FLAGS).run()?.summary()?;
         }
         ensure!(cluster.metrics()?["tally_jobs_slow"] == 0.0);
+        // What is usual is known from the journal: another life of the coordinator knows it.
+        cluster.strike(Fault::KillCoordinator(0))?;
+        cluster.mend(Fault::KillCoordinator(0))?;
+        cluster.wait_attached(1)?;
         // Nothing is done until it is slower than any.
         cluster.freeze_workers()?;
         let job = cluster.client().submit(&day.root, &place, FLAGS)?;
@@ -142,6 +165,20 @@ fn a_drain_and_busy_cores_end_readiness_at_most() -> Result<()> {
     })
 }
 
+/// Waits until a process says that of one of its services, or of all.
+fn wait_health(address: SocketAddr, service: &str, expected: ServingStatus) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut health = runtime.block_on(async {
+        let channel = Endpoint::from_shared(format!("http://{address}"))?.connect().await?;
+        anyhow::Ok(HealthClient::new(channel))
+    })?;
+    wait_for(&format!("{expected:?} of {service:?} at {address}"), DEADLINE, || {
+        let question = HealthCheckRequest { service: service.into() };
+        let answer = runtime.block_on(health.check(question));
+        Ok(answer.is_ok_and(|answer| answer.get_ref().status() == expected).then_some(()))
+    })
+}
+
 #[test]
 fn a_standby_is_ready_and_answers_the_autoscaler_as_the_leader_does() -> Result<()> {
     let setup = Setup { coordinators: 2, workers: 1, consul: true, ..Setup::default() };
@@ -154,6 +191,22 @@ fn a_standby_is_ready_and_answers_the_autoscaler_as_the_leader_does() -> Result<
             wait_for("a ready coordinator", DEADLINE, || Ok((get(http, "/readyz")?.0 == 200).then_some(())))?;
         }
         ensure!(cluster.metrics()?["tally_coordinator_leading"] == 1.0, "not one leader");
+        let [leads, stands_by] = [leader, standby].map(|at| cluster.coordinators[at].address());
+        for service in ["tally.v1.Control", "tally.v1.Jobs"] {
+            wait_health(leads, service, ServingStatus::Serving)?;
+            wait_health(stands_by, service, ServingStatus::NotServing)?;
+        }
+        let worker = cluster.workers[0].address();
+        for (address, service) in [
+            (leads, ""),
+            (stands_by, ""),
+            (leads, "externalscaler.ExternalScaler"),
+            (stands_by, "externalscaler.ExternalScaler"),
+            (worker, ""),
+            (worker, "arrow.flight.protocol.FlightService"),
+        ] {
+            wait_health(address, service, ServingStatus::Serving)?;
+        }
         let scaling = Scaling {
             replicas: (0, 1),
             slots_per_worker: "2.5",

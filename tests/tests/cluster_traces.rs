@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -89,7 +89,21 @@ fn a_job_is_one_trace_over_all_processes() -> Result<()> {
         ensure!(service == "tally-coordinator" && root.parent_span_id.is_empty(), "{root:?}");
         ensure!(text(&root.attributes, "tally.job").as_deref() == Some(&summary.job_id), "{root:?}");
         let mut workers = BTreeSet::new();
-        for (service, span) in spans.iter().filter(|(_, span)| span.name != "job") {
+        for name in ["plan", "publish"] {
+            let of_name: Vec<_> = spans.iter().filter(|(_, span)| span.name == name).collect();
+            let [(service, span)] = of_name[..] else { bail!("{name}: {of_name:?}") };
+            ensure!(service == "tally-coordinator" && span.parent_span_id == root.span_id, "{span:?}");
+            // A job's times are whole milliseconds.
+            let within = |at: u64| {
+                at + 1_000_000 >= root.start_time_unix_nano && at <= root.end_time_unix_nano + 1_000_000
+            };
+            ensure!(
+                within(span.start_time_unix_nano) && within(span.end_time_unix_nano),
+                "{span:?} in {root:?}"
+            );
+        }
+        let own = ["job", "plan", "publish"];
+        for (service, span) in spans.iter().filter(|(_, span)| !own.contains(&span.name.as_str())) {
             ensure!(service == "tally-worker" && span.parent_span_id == root.span_id, "{span:?}");
             ensure!(["map", "reduce", "write"].contains(&span.name.as_str()), "{span:?}");
             ensure!(span.end_time_unix_nano >= span.start_time_unix_nano, "{span:?}");

@@ -154,6 +154,25 @@ pub fn attempt(
     );
 }
 
+/// A step of a job that the coordinator takes itself, and that began so long ago, is over.
+pub fn step(job: &JobId, name: &'static str, took: Duration, outcome: Result<(), &str>) {
+    let Some(processor) = PROCESSOR.get() else { return };
+    let ended = SystemTime::now();
+    send(
+        processor,
+        Ended {
+            job: job.clone(),
+            id: span_id(&format!("{job} {name}")),
+            parent: job_span(job),
+            name,
+            began: ended.checked_sub(took).unwrap_or(ended),
+            ended,
+            status: status(&outcome),
+            attributes: vec![KeyValue::new("tally.job", job.to_string())],
+        },
+    );
+}
+
 /// A job is over: the root of its trace.
 pub fn job(job: &JobId, began: SystemTime, ended: SystemTime, outcome: Result<(), &str>) {
     let Some(processor) = PROCESSOR.get() else { return };

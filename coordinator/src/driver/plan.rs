@@ -8,6 +8,7 @@ use tally_proto::v1::journal_record::Record;
 use tally_proto::{JobId, StageId};
 use tally_scheduler::{Event, TaskPlan};
 use tally_worker::scan::footer::Footers;
+use tally_worker::traces;
 
 use super::run::JobRun;
 use super::{Driver, Input, Then};
@@ -73,6 +74,11 @@ impl Driver {
             }
             return;
         };
+        // What is on record was looked at, and told, in an earlier term.
+        if !planned.as_ref().is_ok_and(|planned| planned.recorded) {
+            let outcome = planned.as_ref().map(|_| ()).map_err(String::as_str);
+            traces::step(&job, "plan", run.stage_took(), outcome);
+        }
         match planned {
             Err(reason) => self.step(Event::StagePlanFailed { job, stage: StageId(MAP), reason }),
             Ok(planned) => {

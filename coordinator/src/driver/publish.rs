@@ -6,6 +6,7 @@ use std::time::Duration;
 use tally_proto::v1::journal_record::Record;
 use tally_proto::{JobId, StageId, v1};
 use tally_scheduler::Event;
+use tally_worker::traces;
 
 use super::run::Unready;
 use super::{Driver, Input, Then};
@@ -59,7 +60,10 @@ impl Driver {
     pub(super) fn staged(&mut self, job: JobId, staged: Result<Box<Staged>, String>) {
         let Some(run) = self.jobs.get_mut(&job) else { return };
         match staged {
-            Err(reason) => self.step(Event::PublishFailed { job, reason }),
+            Err(reason) => {
+                self.publish_ended(&job, Err(&reason));
+                self.step(Event::PublishFailed { job, reason });
+            }
             Ok(staged) => {
                 let Staged { staging, ready } = *staged;
                 let commit = ready.record();
@@ -87,7 +91,16 @@ impl Driver {
         });
     }
 
+    /// Counts a publish that is over, and tells it as part of the job's trace.
+    pub(super) fn publish_ended(&mut self, job: &JobId, outcome: Result<(), &str>) {
+        let Some(run) = self.jobs.get(job) else { return };
+        let took = run.stage_took();
+        traces::step(job, "publish", took, outcome);
+        self.counts.publish.count(took, outcome.is_ok().then(|| run.written()));
+    }
+
     pub(super) fn published(&mut self, job: JobId, result: Result<(), String>) {
+        self.publish_ended(&job, result.as_ref().copied().map_err(String::as_str));
         if let (Ok(()), Some(run)) = (&result, self.jobs.get_mut(&job)) {
             run.stage_ended(&mut self.memory);
         }

@@ -134,6 +134,11 @@ impl Driver {
     }
 
     pub(super) fn recovered(&mut self, job: &JobId, result: Result<Option<()>, String>) {
+        match &result {
+            Ok(Some(())) => {}
+            Ok(None) => self.publish_ended(job, Ok(())),
+            Err(reason) => self.publish_ended(job, Err(reason)),
+        }
         let Some(run) = self.jobs.get_mut(job) else { return };
         match result {
             Ok(Some(())) => {

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tally_dataset::{Dataset, Totals};
 use tally_proto::{AttemptId, StageId, TaskId, WorkerId, v1};
@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::{Accepted, Ended, Refusal};
 use crate::fleet::SharedInputs;
 use crate::job::{JobSpec, MAP, REDUCE, STAGES, WRITE};
+use crate::load::Day;
 use crate::memory::PeakMeter;
 use crate::plan::InputPlan;
 use crate::plan::files::{self, Encoded};
@@ -238,6 +239,11 @@ impl JobRun {
         self.stage_started = Instant::now();
     }
 
+    /// How long the phase that runs does already.
+    pub(super) fn stage_took(&self) -> Duration {
+        self.stage_started.elapsed()
+    }
+
     pub(super) fn input_planned(&mut self, plan: InputPlan, staging: Stage, memory: &mut PeakMeter) {
         self.plan = plan;
         self.staging = Some(staging);
@@ -310,7 +316,7 @@ impl JobRun {
     /// The write stage goes on.
     pub(super) fn write_again(&mut self) {
         if let Some(ended) = self.timings.pop() {
-            let spent = std::time::Duration::from_secs_f64(ended.seconds.max(0.0));
+            let spent = Duration::from_secs_f64(ended.seconds.max(0.0));
             self.stage_started = self.stage_started.checked_sub(spent).unwrap_or(self.stage_started);
         }
     }
@@ -343,6 +349,14 @@ impl JobRun {
             inputs,
             files: written.iter().filter_map(part).collect(),
         }
+    }
+
+    /// The day as it was written, maybe for an earlier leader.
+    pub(super) fn written(&self) -> Day {
+        let recorded = self.committed_summary.as_deref().and_then(|text| serde_json::from_str(text).ok());
+        let summary: Summary = recorded.unwrap_or_else(|| self.summary());
+        let write = summary.stages.iter().filter(|stage| stage.name == STAGES[WRITE as usize]);
+        Day { files: summary.files as u64, rows: summary.rows, bytes: write.map(|stage| stage.bytes).sum() }
     }
 
     pub(super) fn summary(&self) -> Summary {

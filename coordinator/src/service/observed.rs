@@ -11,7 +11,7 @@ use tally_worker::stores;
 
 use super::Role;
 use crate::election::Standing;
-use crate::load::{JOB_STATES, Load, WORKER_STATES};
+use crate::load::{JOB_STATES, Load, Publishes, WORKER_STATES};
 
 /// What is seen of a coordinator's process.
 #[derive(Debug)]
@@ -109,9 +109,24 @@ fn describe(load: &Load, page: &mut Page) {
         .iter()
         .map(|(outcome, count)| (vec![("outcome", (*outcome).to_string())], *count as f64));
     page.counters("tally_jobs_ended", "Jobs that ended, by outcome", jobs);
+    describe_publishes(load.counts.publish, page);
     let left = [("drained", load.counts.workers_drained), ("lost", load.counts.workers_lost)];
     let left = left.map(|(how, count)| (vec![("how", how.to_string())], count as f64));
     page.counters("tally_workers_left", "Workers that went: drained, or lost with what they held", left);
+}
+
+fn describe_publishes(publish: Publishes, page: &mut Page) {
+    let Publishes { done, failed, took, day } = publish;
+    let outcomes = [("done", done), ("failed", failed)];
+    page.counters(
+        "tally_publishes",
+        "Days that were published, or could not be, by outcome",
+        outcomes.map(|(outcome, count)| (vec![("outcome", outcome.to_string())], count as f64)),
+    );
+    page.counter("tally_publish_seconds", "Time that publishing took, in seconds", took.as_secs_f64());
+    page.counter("tally_published_files", "Part files that were published", day.files as f64);
+    page.counter("tally_published_rows", "Rows that were published", day.rows as f64);
+    page.counter("tally_published_bytes", "Bytes of part files that were published", day.bytes as f64);
 }
 
 fn describe_demand(demand: Demand, page: &mut Page) {

@@ -37,8 +37,10 @@ const HEADERS: u32 = 16 << 10;
 const STREAMS: u32 = 256;
 
 type Health = HealthReporter;
-/// The services as the health service names them.
+/// The services that only a leader has, as the health service names them.
 const SERVICES: [&str; 2] = ["tally.v1.Control", "tally.v1.Jobs"];
+/// The one that answers wherever it is asked: a standby asks the leader.
+const SCALER: &str = "externalscaler.ExternalScaler";
 
 /// What a coordinator's process is given.
 #[derive(Debug, Clone)]
@@ -189,6 +191,7 @@ async fn start(
 ) -> Result<(Health, JoinHandle<()>), ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     set_serving(&health, false).await;
+    health.set_service_status(SCALER, tonic_health::ServingStatus::Serving).await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .build_v1()?;

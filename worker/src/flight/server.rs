@@ -19,6 +19,7 @@ use tally_proto::v1::ticket::What;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
+use tonic::server::NamedService;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::produce::{self, Gate, Served};
@@ -107,8 +108,8 @@ pub fn serve(
     let service = FlightServiceServer::new(service)
         .max_decoding_message_size(MESSAGE_LIMIT)
         .max_encoding_message_size(MESSAGE_LIMIT);
-    // For whoever looks whether the worker lives; a worker that drains does.
-    let (_, health) = tonic_health::server::health_reporter();
+    // For whoever looks whether the worker lives; a worker that drains does, and serves.
+    let (reporter, health) = tonic_health::server::health_reporter();
     let (stop, stopped) = oneshot::channel::<()>();
     let router = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -125,6 +126,9 @@ pub fn serve(
     let incoming = incoming(listener, security);
     let task = tokio::spawn(async move {
         let _held = held;
+        reporter
+            .set_service_status(FlightServiceServer::<Service>::NAME, tonic_health::ServingStatus::Serving)
+            .await;
         // A sender that is gone without a word means that nobody wants the server any more.
         router.serve_with_incoming_shutdown(incoming, async move { stopped.await.unwrap_or(()) }).await
     });

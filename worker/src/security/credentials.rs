@@ -15,6 +15,8 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore, ServerConfig,
     SignatureScheme,
 };
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 
 use super::SecurityError;
 use super::identity::{Role, RoleMap, Roles};
@@ -45,6 +47,8 @@ pub(super) struct Loaded {
     pub(super) roles: Arc<RoleMap>,
     /// Grows with each change.
     pub(super) generation: u64,
+    /// When the authorities and the process's certificates are valid: of each, the one that is over first.
+    pub(super) valid: Vec<(&'static str, Valid)>,
     to_coordinators: Arc<ClientConfig>,
     to_workers: Arc<ClientConfig>,
 }
@@ -85,11 +89,15 @@ fn load(files: &Files, tokens: bool, generation: u64) -> Result<Loaded, Security
         None => RoleMap::default(),
     });
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(&files.ca)? {
-        roots.add(certificate).map_err(|e| SecurityError::file(&files.ca, e))?;
+    let authorities = certificates(&files.ca)?;
+    for certificate in &authorities {
+        roots.add(certificate.clone()).map_err(|e| SecurityError::file(&files.ca, e))?;
     }
     let roots = Arc::new(roots);
     let pair = files.pair.as_ref().map(|(cert, key)| Pair::read(cert, key)).transpose()?;
+    let own = pair.as_ref().map_or(&[][..], |pair| &pair.chain[..]);
+    let valid = [("authority", &authorities[..]), ("process", own)];
+    let valid = valid.into_iter().filter_map(|(whose, all)| Some((whose, Valid::first_over(all)?))).collect();
     let client = |expected| client(&provider, &roots, &roles, pair.as_ref(), expected);
     let server = pair.as_ref().map(|pair| server(&provider, &roots, pair, tokens)).transpose()?;
     Ok(Loaded {
@@ -98,7 +106,31 @@ fn load(files: &Files, tokens: bool, generation: u64) -> Result<Loaded, Security
         server,
         roles,
         generation,
+        valid,
     })
+}
+
+/// Between which times a certificate is valid, in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Valid {
+    /// The first second.
+    pub(super) from: i64,
+    /// The last one.
+    pub(super) until: i64,
+}
+
+impl Valid {
+    /// The one of several certificates that is over first.
+    fn first_over(certificates: &[CertificateDer<'_>]) -> Option<Self> {
+        certificates.iter().filter_map(Valid::of).min_by_key(|valid| valid.until)
+    }
+
+    /// Nothing where the certificate cannot be read, which rustls then says.
+    fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+        let valid = parsed.validity();
+        Some(Valid { from: valid.not_before.timestamp(), until: valid.not_after.timestamp() })
+    }
 }
 
 /// A certificate with its chain, and its key.

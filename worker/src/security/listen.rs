@@ -73,7 +73,7 @@ pub fn incoming(
     security: Arc<Security>,
 ) -> ReceiverStream<Result<Connection, Infallible>> {
     let (sender, receiver) = mpsc::channel(READY);
-    tokio::spawn(accept(listener, security, sender));
+    tokio::spawn(accept(listener, security, sender, MOST));
     ReceiverStream::new(receiver)
 }
 
@@ -81,8 +81,9 @@ async fn accept(
     listener: TcpListener,
     security: Arc<Security>,
     sender: mpsc::Sender<Result<Connection, Infallible>>,
+    most: usize,
 ) {
-    let places = Arc::new(Semaphore::new(MOST));
+    let places = Arc::new(Semaphore::new(most));
     loop {
         let accepted = tokio::select! {
             // Whoever waits at the door when it is closed is not let in.
@@ -240,6 +241,28 @@ impl AsyncWrite for Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn connections_beyond_the_most_wait_until_one_goes() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, mut incoming) = mpsc::channel(READY);
+        tokio::spawn(accept(listener, Security::plain(), sender, 3));
+        let mut others = vec![];
+        for _ in 0..5 {
+            others.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut taken = std::collections::VecDeque::new();
+        for _ in 0..3 {
+            taken.push_back(incoming.recv().await.unwrap().unwrap());
+        }
+        for _ in 0..2 {
+            let further = timeout(Duration::from_millis(200), incoming.recv()).await;
+            assert!(further.is_err(), "a fourth one: {further:?}");
+            drop(taken.pop_front());
+            taken.push_back(incoming.recv().await.unwrap().unwrap());
+        }
+    }
 
     #[test]
     fn handshakes_fail_for_reasons_that_are_told_apart() {

@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use crate::http::Page;
 pub use args::{ClientArgs, ServerArgs, TlsArgs};
-use credentials::{Credentials, Loaded};
+use credentials::{Credentials, Loaded, Valid};
 pub use dial::{Bearer, Dialer};
 pub use guard::{Guard, Guarded};
 pub use identity::{Identity, Role, RoleMap, Roles};
@@ -145,12 +145,29 @@ impl Security {
     pub fn describe(&self, page: &mut Page) {
         self.refusals.describe(page);
         if let Some(credentials) = &self.credentials {
-            let loads = credentials.current().generation + 1;
+            let loaded = credentials.current();
+            let loads = loaded.generation + 1;
             page.counter(
                 "tally_tls_loads",
                 "Times that certificates and keys were read: at the start, and after changes",
                 loads as f64,
             );
+            type Time = fn(&Valid) -> i64;
+            let gauges: [(&str, &str, Time); 2] = [
+                ("not_before", "Since when the certificate is valid, in seconds since 1970", |valid| {
+                    valid.from
+                }),
+                ("not_after", "Until when the certificate is valid, in seconds since 1970", |valid| {
+                    valid.until
+                }),
+            ];
+            for (end, help, time) in gauges {
+                let values = loaded
+                    .valid
+                    .iter()
+                    .map(|(whose, valid)| (vec![("certificate", (*whose).to_string())], time(valid) as f64));
+                page.gauges(&format!("tally_tls_certificate_{end}_seconds"), help, values);
+            }
         }
     }
 
