@@ -14,14 +14,19 @@ pub const READERS_TOKEN: &str = "readers-0123456789abcdef";
 /// `sha256sum` of [`READERS_TOKEN`].
 const READERS_DIGEST: &str = "e73c7e0719236792231406c6933fa10ec3c685195f9efd21322239ed844efe8a";
 
+/// What names of a cluster's own begin with.
+pub const OWN_NAMES: &str = "spiffe://prod.example/ns/telemetry/sa/";
+
 /// The roles, as their certificates' files are called.
-const ROLES: [&str; 4] = ["coordinator", "worker", "operator", "reader"];
+pub const ROLES: [&str; 4] = ["coordinator", "worker", "operator", "reader"];
 
 /// A cluster's certificates.
 #[derive(Debug)]
 pub struct Pki {
     dir: TempDir,
     authority: Authority,
+    /// What the names of roles begin with.
+    names: &'static str,
 }
 
 impl Pki {
@@ -30,12 +35,32 @@ impl Pki {
     /// # Errors
     /// The folder can't be written.
     pub fn new() -> Result<Self> {
-        let pki = Self { dir: TempDir::new()?, authority: Authority::new("tally tests")? };
+        Self::named("spiffe://tally/")
+    }
+
+    /// The same with names of the cluster's own in the certificates, and the file that says which role each has.
+    ///
+    /// # Errors
+    /// The folder can't be written.
+    pub fn with_roles() -> Result<Self> {
+        let pki = Self::named(OWN_NAMES)?;
+        let lines: String = ROLES.iter().map(|role| format!("{role} = [\"{OWN_NAMES}{role}\"]\n")).collect();
+        replace(&pki.roles(), &lines, 0o644)?;
+        Ok(pki)
+    }
+
+    fn named(names: &'static str) -> Result<Self> {
+        let pki = Self { dir: TempDir::new()?, authority: Authority::new("tally tests")?, names };
         pki.trust(&[&pki.authority])?;
         pki.sign_all(&pki.authority)?;
         let lines = format!("operator ops {OPERATORS_TOKEN}\nreader dash sha256:{READERS_DIGEST}\n");
         replace(&pki.tokens(), &lines, 0o600)?;
         Ok(pki)
+    }
+
+    /// The file of names and roles, where there is one.
+    pub fn roles(&self) -> PathBuf {
+        self.dir().join("roles.toml")
     }
 
     /// The file of tokens.
@@ -61,7 +86,7 @@ impl Pki {
 
     fn sign_all(&self, authority: &Authority) -> Result<()> {
         for role in ROLES {
-            authority.sign_uri(self.dir(), role, &format!("spiffe://tally/{role}"), false)?;
+            authority.sign_uri(self.dir(), role, &format!("{}{role}", self.names), false)?;
         }
         Ok(())
     }
@@ -91,12 +116,16 @@ impl Pki {
             ("--tls-cert", path(format!("{name}.pem"))),
             ("--tls-key", path(format!("{name}.key"))),
         ];
-        pairs.into_iter().flat_map(|(flag, path)| [flag.to_string(), path]).collect()
+        let roles = ("--tls-roles", path("roles.toml".into()));
+        let roles = self.roles().exists().then_some(roles);
+        pairs.into_iter().chain(roles).flat_map(|(flag, path)| [flag.to_string(), path]).collect()
     }
 
     /// The flags of a client that trusts the cluster and shows no certificate.
     pub fn nameless(&self) -> Vec<String> {
-        self.flags("none").into_iter().take(2).collect()
+        let mut flags = self.flags("none");
+        flags.drain(2..6);
+        flags
     }
 
     /// The same with a token, which is written to a file.

@@ -1,6 +1,7 @@
 //! Jobs on a cluster of real processes, nobody disturbed: golden cases, several jobs at once, submits that meet a
 //! running job, cancels. What happens when something breaks is in `chaos`; wrong usage in `cluster_errors`.
 
+use std::os::unix::fs::PermissionsExt;
 use std::sync::LazyLock;
 
 use anyhow::{Context, Result, ensure};
@@ -145,7 +146,15 @@ fn cancel_gives_back_what_was_spilled() -> Result<()> {
     with_cluster(setup, |cluster| {
         let place = Place::new()?;
         let (job, _) = cluster.submit_held(&LARGE.root, &place, NARROW, Moment::Stage("map", 0.9))?;
-        ensure!(!cluster.spilled()?.is_empty(), "nothing was spilled");
+        let spilled = cluster.spilled()?;
+        ensure!(!spilled.is_empty(), "nothing was spilled");
+        for file in &spilled {
+            let folder = file.parent().context("a file lies in a folder")?;
+            for (path, private) in [(file.as_path(), 0o600), (folder, 0o700)] {
+                let mode = path.metadata()?.permissions().mode() & 0o777;
+                ensure!(mode == private, "{} may be read by others: {mode:o}", path.display());
+            }
+        }
         cluster.release()?;
         cluster.client().tally("cancel").args([&job.id]).run()?.expect_code(0)?;
         job.ended()?.expect_failure(3, &["cancelled"])?;

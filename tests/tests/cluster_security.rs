@@ -1,7 +1,9 @@
 //! A cluster of real processes that speak TLS: jobs run, certificates are replaced while they do, and strangers of every
 //! kind are refused with a reason, a line in the log and a count.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use tally_tests::cluster::truth::Truth;
 use tally_tests::cluster::{Cluster, Setup, with_cluster};
 use tally_tests::http::{get, metrics, put};
 use tally_tests::output::Place;
-use tally_tests::pki::{OPERATORS_TOKEN, Pki, READERS_TOKEN};
+use tally_tests::pki::{OPERATORS_TOKEN, OWN_NAMES, Pki, READERS_TOKEN, ROLES};
 use tally_tests::process::{Outcome, Tally};
 use tally_tests::wait::wait_for;
 
@@ -190,6 +192,110 @@ fn strangers_are_refused_with_a_reason_and_counted() -> Result<()> {
         for secret in [OPERATORS_TOKEN, READERS_TOKEN, "nobodys-0123456789abcdef", "PRIVATE KEY"] {
             ensure!(!said.contains(secret) && !worked.contains(secret), "{secret} is in a log");
         }
+        Ok(())
+    })
+}
+
+/// The lines of a log that tell of a refusal for that reason; each must name the peer.
+fn told(said: &str, reason: &str) -> Result<usize> {
+    let reason = format!("\"reason\":\"{reason}\"");
+    let lines: Vec<_> =
+        said.lines().filter(|line| line.contains(" was refused") && line.contains(&reason)).collect();
+    let nameless = lines.iter().find(|line| !line.contains("\"peer\":\"127."));
+    ensure!(nameless.is_none(), "no peer in {nameless:?}");
+    Ok(lines.len())
+}
+
+#[test]
+fn roles_go_by_the_names_of_a_file_and_change_with_it() -> Result<()> {
+    let day = Truth::new(&["--clients", "5000", "--narrow"])?;
+    let pki = Arc::new(Mutex::new(Pki::with_roles()?));
+    let setup = Setup { workers: 1, tls: Some(pki.clone()), ..Setup::default() };
+    with_cluster(setup, |cluster| {
+        let (address, http) = (cluster.coordinators[0].address(), cluster.coordinators[0].http()?);
+        let pki = locked(&pki)?;
+        let submit = |flags: Vec<String>| -> Result<(Outcome, Place)> {
+            let place = Place::new()?;
+            let known = vec!["--coordinator".to_string(), address.to_string()];
+            let done = Client::new([known, flags].concat()).submit_command(&day.root, &place, FLAGS).run()?;
+            Ok((done, place))
+        };
+        let submits = |flags: Vec<String>| -> Result<()> {
+            let (done, place) = submit(flags)?;
+            day.check_summary(&place, &done.summary()?)
+        };
+        // Worker, operator and reader by certificate; operator and reader by token.
+        submits(pki.flags("operator"))?;
+        submits(pki.with_token(OPERATORS_TOKEN)?)?;
+        let readers = [pki.flags("reader"), pki.with_token(READERS_TOKEN)?];
+        for flags in readers.clone() {
+            ask(address, flags.clone())?.expect_code(0)?;
+            submit(flags)?.0.expect_failure(1, &["role reader", "needs operator"])?;
+        }
+        ask(address, pki.flags("worker"))?.expect_failure(1, &["role worker"])?;
+        // The names that count where there is no file are nobody's here.
+        pki.authority().sign_uri(pki.dir(), "default", "spiffe://tally/operator", false)?;
+        ask(address, pki.flags("default"))?
+            .expect_failure(1, &["spiffe://tally/operator has the role none"])?;
+        ask(address, pki.nameless())?.expect_failure(1, &["client certificate or a bearer token"])?;
+        // Each refusal is counted, and a line with who, where and why.
+        let said = cluster.coordinators[0].process.said();
+        for who in
+            [&format!("{OWN_NAMES}reader"), &format!("{OWN_NAMES}worker"), "token dash", "nobody known"]
+        {
+            ensure!(said.contains(&format!("\"who\":\"{who}\"")), "no {who} in {said}");
+        }
+        for reason in ["forbidden", "unauthenticated"] {
+            let (lines, counted) = (told(&said, reason)?, refusals(http, reason)?);
+            ensure!(lines >= 1 && lines as f64 == counted, "{lines} lines, {counted} counted: {said}");
+        }
+        // Roles are given and taken while the process runs.
+        let names = |role: &str, others: &[&str]| {
+            let names: Vec<_> = others.iter().map(|name| format!("\"{OWN_NAMES}{name}\"")).collect();
+            format!("{role} = [{}]\n", names.join(", "))
+        };
+        let roles = ["coordinator", "worker"].map(|role| names(role, &[role])).concat();
+        replace(&pki.roles(), &(roles + &names("operator", &["reader"])), 0o644)?;
+        wait_loads(http, 2)?;
+        submits(pki.flags("reader"))?;
+        submit(pki.flags("operator"))?.0.expect_failure(1, &["operator has the role none"])?;
+        // Those who look after the cluster from here on.
+        replace(&pki.roles(), &ROLES.map(|role| names(role, &[role])).concat(), 0o644)?;
+        wait_loads(http, 3)
+    })
+}
+
+/// The times between which certificates are valid are shown, under the names that the chart's alert goes by.
+#[test]
+fn the_end_of_certificates_is_seen_before_it_comes() -> Result<()> {
+    let (setup, pki) = secure(1)?;
+    with_cluster(setup, |cluster| {
+        let chart =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/helm/tally/templates/monitoring.yaml");
+        let rules = std::fs::read_to_string(chart)?;
+        let words = rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let used: BTreeSet<_> = words.filter(|word| word.starts_with("tally_tls_")).collect();
+        ensure!(used.len() == 2, "the alert goes by {used:?}");
+        let (coordinator, worker) = (cluster.coordinators[0].http()?, cluster.workers[0].http()?);
+        for http in [coordinator, worker] {
+            let page = metrics(http)?;
+            for name in &used {
+                for whose in ["process", "authority"] {
+                    let sample = format!("{name}{{certificate=\"{whose}\"}}");
+                    ensure!(page.contains_key(&sample), "no {sample} in {page:?}");
+                }
+            }
+        }
+        let until = "tally_tls_certificate_not_after_seconds{certificate=\"process\"}";
+        ensure!(metrics(worker)?[until] == 67_090_118_400.0, "the certificate ends with the year 4095");
+        // It is read anew, like the certificate.
+        let (own, uri) = (locked(&pki)?, "spiffe://tally/worker");
+        own.authority().sign_for(own.dir(), "worker", uri, (2020, 3000))?;
+        drop(own);
+        wait_for("the new certificate's end", DEADLINE, || {
+            Ok((metrics(worker)?[until] == 32_503_680_000.0).then_some(()))
+        })?;
+        ensure!(metrics(coordinator)?[until] == 67_090_118_400.0);
         Ok(())
     })
 }
