@@ -18,8 +18,9 @@ pub enum ClientKey {
 
 /// A map from client to number, 0, 1, 2, … in order of arrival.
 pub struct ClientTable {
-    /// 0 is free; else the hash's high half, and the number + 1.
-    slots: Vec<u64>,
+    /// 0 is free; else the number + 1, and above it as much of the hash's high half as there is room for: four bytes
+    /// a slot keep the table of a shard in the second-level cache.
+    slots: Vec<u32>,
     keys: Vec<u128>,
     /// Numbers of clients known by code, and where they lie among all.
     codes: HashMap<u32, u32, RandomState>,
@@ -87,19 +88,20 @@ impl ClientTable {
             while (self.keys.len() + ids.len()) * 5 >= self.slots.len() * 3 {
                 self.grow();
             }
-            let mut first = [(0u64, 0u64); BLOCK];
+            let mut first = [(0u64, 0u32); BLOCK];
             let mask = self.slots.len() - 1;
+            let number_bits = mask as u32;
             for (&id, (hashed, slot)) in ids.iter().zip(&mut first) {
                 *hashed = hash(id, self.seeds);
                 *slot = self.slots[*hashed as usize & mask];
             }
             let mut held = [0u128; BLOCK];
             for (held, (_, slot)) in held.iter_mut().zip(&first) {
-                *held = self.keys.get((*slot as u32).wrapping_sub(1) as usize).copied().unwrap_or(0);
+                *held = self.keys.get((*slot & number_bits).wrapping_sub(1) as usize).copied().unwrap_or(0);
             }
             for (((&id, &(hashed, slot)), held), number) in ids.iter().zip(&first).zip(held).zip(numbers) {
-                let found = slot != 0 && slot >> 32 == hashed >> 32 && held == id;
-                *number = if found { slot as u32 - 1 } else { self.intern_uuid(id) };
+                let found = slot != 0 && held == id;
+                *number = if found { (slot & number_bits) - 1 } else { self.place(id, hashed) };
             }
         }
     }
@@ -109,20 +111,25 @@ impl ClientTable {
         if self.keys.len() * 5 >= self.slots.len() * 3 {
             self.grow();
         }
-        let hash = hash(id, self.seeds);
+        self.place(id, hash(id, self.seeds))
+    }
+
+    /// The number of a client by its hash, while there is a free slot.
+    fn place(&mut self, id: u128, hash: u64) -> u32 {
         let mask = self.slots.len() - 1;
-        let tag = hash >> 32 << 32;
+        let number_bits = mask as u32;
+        let tag = (hash >> 32) as u32 & !number_bits;
         let mut at = hash as usize & mask;
         loop {
             let slot = self.slots[at];
             if slot == 0 {
                 let number = self.keys.len() as u32;
-                self.slots[at] = tag | u64::from(number + 1);
+                self.slots[at] = tag | (number + 1);
                 self.keys.push(id);
                 return number;
             }
-            if slot >> 32 << 32 == tag {
-                let number = slot as u32 - 1;
+            if slot & !number_bits == tag {
+                let number = (slot & number_bits) - 1;
                 if self.keys[number as usize] == id {
                     return number;
                 }
@@ -148,6 +155,7 @@ impl ClientTable {
         let slots = self.slots.len() * 2;
         self.slots = vec![];
         self.slots = vec![0; slots];
+        let number_bits = (slots - 1) as u32;
         let mut coded = self.coded.iter().copied().peekable();
         for (number, &id) in (0u32..).zip(&self.keys) {
             if coded.next_if_eq(&number).is_some() {
@@ -158,7 +166,7 @@ impl ClientTable {
             while self.slots[at] != 0 {
                 at = (at + 1) & (slots - 1);
             }
-            self.slots[at] = hash >> 32 << 32 | u64::from(number + 1);
+            self.slots[at] = (hash >> 32) as u32 & !number_bits | (number + 1);
         }
     }
 
@@ -185,7 +193,7 @@ impl ClientTable {
         while (self.keys.len() + more) * 5 >= slots * 3 {
             slots *= 2;
         }
-        slots * 8 + grown(&self.keys, more) + self.codes.allocation_size() * 2 + self.coded.capacity() * 4
+        slots * 4 + grown(&self.keys, more) + self.codes.allocation_size() * 2 + self.coded.capacity() * 4
     }
 }
 
