@@ -3,13 +3,13 @@
 //! The scheduler, the driver, the tasks and the shuffle are those of a cluster; only the way
 //! orders and outputs travel is shorter.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tally_proto::{AttemptId, JobId, WorkerId};
+use tally_proto::{AttemptId, JobId, WorkerId, v1};
 use tally_scheduler::{Config, ConfigError};
 use tally_worker::peers::{InProcess, Peers};
 use tally_worker::runner::{Shares, StartError, Worker, WorkerConfig};
@@ -61,10 +61,26 @@ pub enum SetUpError {
 struct Local {
     workers: Arc<HashMap<WorkerId, Worker>>,
     capacity: Capacity,
+    /// Jobs whose map outputs are released.
+    reduced: HashSet<JobId>,
+}
+
+impl Local {
+    /// Gives the memory of map outputs back while a part file is written: at the end of the process the kernel would
+    /// take it back on one core, with nothing beside it.
+    fn release_maps(&self, job: &JobId) {
+        let (workers, job) = (self.workers.clone(), job.clone());
+        tokio::task::spawn_blocking(move || workers.values().for_each(|worker| worker.release_maps(&job)));
+    }
 }
 
 impl Fleet for Local {
-    fn start(&mut self, worker: &WorkerId, _: &AttemptId, order: Order) -> Result<(), String> {
+    fn start(&mut self, worker: &WorkerId, attempt: &AttemptId, order: Order) -> Result<(), String> {
+        if matches!(order.head.work, Some(v1::task_order::Work::Write(_)))
+            && self.reduced.insert(attempt.task.job.clone())
+        {
+            self.release_maps(&attempt.task.job);
+        }
         let found = self.workers.get(worker).ok_or_else(|| format!("there is no worker {worker}"))?;
         let inputs = order.inputs.map(|shared| shared.list().clone());
         match found.run(tally_worker::order::Order { head: order.head, inputs }) {
@@ -85,6 +101,7 @@ impl Fleet for Local {
     }
 
     fn release(&mut self, job: &JobId) {
+        self.reduced.remove(job);
         self.workers.values().for_each(|worker| worker.release(job));
     }
 
@@ -190,7 +207,7 @@ pub async fn run(
     let registry = Arc::new(Registry::new(1));
     let parts = Parts {
         config,
-        fleet: Box::new(Local { workers: workers.clone(), capacity }),
+        fleet: Box::new(Local { workers: workers.clone(), capacity, reduced: HashSet::new() }),
         journal: Box::new(Forgetful),
         footers,
         registry: registry.clone(),

@@ -307,6 +307,13 @@ impl Worker {
         }
     }
 
+    /// Drops a job's map outputs and gives their memory back to the system, which takes a while. To be called where all
+    /// reduce tasks are done and no reduce output can be lost with another process.
+    pub fn release_maps(&self, job: &JobId) {
+        self.shared.store.release_maps(job);
+        memory::give_back_freed_memory();
+    }
+
     /// Drops all that is kept of a job.
     pub fn release(&self, job: &JobId) {
         self.shared.store.release(job);

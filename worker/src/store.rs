@@ -185,6 +185,17 @@ impl Store {
         held
     }
 
+    /// Drops a job's map outputs.
+    pub fn release_maps(&self, job: &JobId) {
+        let is_map = |_: &AttemptId, kept: &mut Kept| matches!(kept.output, Output::Map(_));
+        let mut jobs = self.jobs.lock();
+        let dropped: Vec<_> =
+            jobs.get_mut(job).into_iter().flat_map(|job| job.outputs.extract_if(is_map)).collect();
+        drop(jobs);
+        // Freed outside of the lock: there may be much of it.
+        drop(dropped);
+    }
+
     /// Drops all outputs of a job, and its key.
     pub fn release(&self, job: &JobId) {
         let dropped = self.jobs.lock().remove(job);
