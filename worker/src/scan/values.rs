@@ -306,3 +306,36 @@ pub(crate) fn spans(
 pub(crate) fn index_beyond<T>(index: u32) -> Result<T, Fault> {
     beyond(index)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn plain_strings_are_found_whatever_their_lengths(
+            runs in prop::collection::vec(("[0-9a-f]{36}|[a-c]{0,3}|[ -~]{36}", 1..40usize), 1..20),
+            uniform in any::<bool>(),
+            skip in 0..50usize,
+        ) {
+            let keep = |text: &String| !uniform || text.len() == 36;
+            let texts: Vec<String> = runs.into_iter().filter(|(text, _)| keep(text)).flat_map(|(t, n)| vec![t; n]).collect();
+            prop_assume!(!texts.is_empty());
+            let skip = skip % texts.len();
+            let mut data = vec![];
+            for text in &texts {
+                data.extend((text.len() as u32).to_le_bytes());
+                data.extend(text.as_bytes());
+            }
+            let mut at = texts[..skip].iter().map(|text| 4 + text.len()).sum();
+            let mut fresh = Bits::default();
+            let found = spans(&data, &mut at, data.len(), texts.len() - skip, &mut fresh, vec![]).unwrap();
+            prop_assert_eq!(at, data.len());
+            for (k, text) in texts[skip..].iter().enumerate() {
+                prop_assert_eq!(found.get(&data, k), text.as_bytes());
+                prop_assert_eq!(fresh.get(k), k == 0 || texts[skip + k - 1] != *text);
+            }
+        }
+    }
+}

@@ -106,15 +106,15 @@ fn an_output_that_is_not_there_is_lost_by_name() {
 #[test]
 fn map_outputs_can_be_released_alone() {
     let rig = Rig::new(1 << 20);
+    put_file(&rig.store, &attempt(1, 0, 0), b"file");
     put_map(&rig.store, &attempt(0, 0, 0), vec![run([1000; 4], 9)]);
     put_map(&rig.store, &attempt(0, 1, 0), vec![run([1_000_000, 1, 1, 1], 9)]);
-    put_file(&rig.store, &attempt(1, 0, 0), b"file");
-    let used = rig.store.budget().used();
+    let (used, spilled) = (rig.store.budget().used(), rig.spilled_files());
     rig.store.release_maps(&crate::rig::job());
     let left: Vec<_> = rig.store.inventory().into_iter().map(|(attempt, _)| attempt).collect();
     assert_eq!(left, [attempt(1, 0, 0)]);
     assert!(rig.store.budget().used() < used);
-    assert_eq!(rig.spilled_files(), 0);
+    assert!(rig.spilled_files() < spilled);
     assert!(rig.store.key(&crate::rig::job()).is_some());
 }
 

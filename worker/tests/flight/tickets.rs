@@ -1,6 +1,7 @@
 //! What the Flight service says to readers it does not know: listings are for all, rows for those
 //! who have the job's key, and nonsense gets a sentence.
 
+use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{
     Action, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, Ticket,
@@ -88,6 +89,29 @@ fn tickets_that_are_no_good_are_refused_with_a_reason() {
         let mut service = connect(&rig).await;
         let alone = v1::Ticket { job: "alone".into(), key: vec![], ..good };
         assert_eq!(get(&mut service, &alone).await.unwrap_err().code(), Code::PermissionDenied);
+    });
+}
+
+#[test]
+fn rows_come_in_large_batches_and_bounded_messages() {
+    let rig = Rig::new(256 << 20);
+    put_map(&rig.store, &attempt(0, 0, 0), vec![run([1_500_000, 1, 0, 40_000], 9)]);
+    rig.runtime.block_on(async {
+        let mut service = connect(&rig).await;
+        for (partition, rows) in [(0, 1_500_000), (3, 40_000)] {
+            let ticket = ticket(&[(0, 0)], Some(What::Partition(partition)));
+            let stream = service.do_get(Ticket::new(ticket.encode_to_vec())).await.unwrap();
+            let messages: Vec<FlightData> = stream.into_inner().try_collect().await.unwrap();
+            let bytes: Vec<usize> = messages.iter().map(|m| m.data_body.len()).filter(|&n| n > 0).collect();
+            let stream = futures::stream::iter(messages.into_iter().map(Ok));
+            let batches: Vec<_> =
+                FlightRecordBatchStream::new_from_flight_data(stream).try_collect().await.unwrap();
+            let counts: Vec<usize> = batches.iter().map(|batch| batch.num_rows()).collect();
+            assert_eq!(counts.iter().sum::<usize>(), rows);
+            assert!(counts.iter().all(|&n| n >= rows.min(64 << 10)), "{counts:?}");
+            assert!(bytes.iter().all(|n| (1 << 20..=16 << 20).contains(n)) || rows < 64 << 10, "{bytes:?}");
+            assert!(counts.len() > 4 || rows < 64 << 10, "{counts:?}");
+        }
     });
 }
 
