@@ -111,6 +111,7 @@ def rounds(options, entrants):
         turn = max(number, 0) % len(order)
         for label, contestant in order[turn:] + order[:turn]:
             contestant.clear()
+            contestant.day.warm()
             done = measure.run(contestant.command(), contestant.environment())
             contestant.check(done)
             if number >= 0:
@@ -138,6 +139,7 @@ def measured(options, tools, day, scratch, common):
         entrants["tally"].clear()
         if options.calm:
             measure.settle(options.calm)
+        day.warm()
         wall = median(run.wall for run in runs["tally"])
         recorded = timeline.record(entrants["tally"].command(), wall / 80)
     for contestant in entrants.values():

@@ -102,12 +102,13 @@ class Bench:
         tables = day.tables()
         return ["--date", days.DATE, "--addons", tables[0], "--main-summary", tables[1], "--output", str(output)]
 
-    def fresh(self):
-        """A place without an output."""
+    def fresh(self, day):
+        """A place without an output, and the day in the page cache."""
         output = self.scratch / "cluster"
         shutil.rmtree(output, ignore_errors=True)
         if self.options.calm:
             measure.settle(self.options.calm)
+        day.warm()
         return output
 
     def check(self, name, day, output):
@@ -119,7 +120,8 @@ class Bench:
 
     def embedded(self, layout):
         """One process with two threads."""
-        day, output = self.days[layout], self.fresh()
+        day = self.days[layout]
+        output = self.fresh(day)
         command = [self.tally, "run", "--threads", "2", "--output-format", "json", *self.flags(day, output)]
         done = measure.run([*command, "--spill-dir", str(self.scratch)])
         self.check("run", day, output)
@@ -128,7 +130,8 @@ class Bench:
     def cluster(self, name):
         """A job on a cluster of its own, from the start of `tally submit` to its end."""
         workers, layout, blow = SCENARIOS[name]
-        day, output = self.days[layout], self.fresh()
+        day = self.days[layout]
+        output = self.fresh(day)
         with Cluster(self.tally, workers, self.options.memory, self.scratch, name.startswith("mtls")) as cluster:
             struck = []
             striker = threading.Thread(target=strike, args=(cluster, blow, struck))

@@ -99,9 +99,19 @@ impl ClientTable {
             for (held, (_, slot)) in held.iter_mut().zip(&first) {
                 *held = self.keys.get((*slot & number_bits).wrapping_sub(1) as usize).copied().unwrap_or(0);
             }
-            for (((&id, &(hashed, slot)), held), number) in ids.iter().zip(&first).zip(held).zip(numbers) {
-                let found = slot != 0 && held == id;
-                *number = if found { (slot & number_bits) - 1 } else { self.place(id, hashed) };
+            // Which are new is not to be foretold: they are noted without a branch.
+            let mut missing = [0u8; BLOCK];
+            let mut count = 0;
+            for (at, (((&id, &(_, slot)), held), number)) in
+                ids.iter().zip(&first).zip(held).zip(&mut *numbers).enumerate()
+            {
+                *number = (slot & number_bits).wrapping_sub(1);
+                missing[count] = at as u8;
+                count += usize::from((slot == 0) | (held != id));
+            }
+            for &at in &missing[..count] {
+                let at = usize::from(at);
+                numbers[at] = self.place(ids[at], first[at].0);
             }
         }
     }

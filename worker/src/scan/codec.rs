@@ -10,7 +10,7 @@ use parquet::basic::Compression;
 use parquet::compression::{CodecOptionsBuilder, create_codec};
 
 use super::error::Fault;
-use super::snappy;
+use super::snappy::{self, Repeats};
 
 const BROTLI_BUFFER: usize = 4 << 10;
 
@@ -22,6 +22,8 @@ pub(crate) struct PageBuffer {
     size: usize,
     /// The page where it is shared with a decoder; stands before `data`.
     shared: Option<Bytes>,
+    /// Within the page, as far as its codec tells.
+    repeats: Repeats,
 }
 
 impl PageBuffer {
@@ -30,6 +32,11 @@ impl PageBuffer {
             Some(page) => page,
             None => &self.data[..self.size],
         }
+    }
+
+    /// What is known to repeat in it.
+    pub(crate) fn repeats(&self) -> &Repeats {
+        &self.repeats
     }
 
     /// The page as a buffer that a decoder may keep.
@@ -93,6 +100,7 @@ impl Codec {
         page: &mut PageBuffer,
     ) -> Result<(), Fault> {
         page.shared = None;
+        page.repeats.clear();
         if plain == raw.len() || matches!(self, Codec::None) {
             page.room(raw.len()).copy_from_slice(raw);
             return Ok(());
@@ -100,10 +108,15 @@ impl Codec {
         let (plain, packed) = raw.split_at(plain);
         match self {
             Codec::Snappy => {
+                let mut repeats = std::mem::take(&mut page.repeats);
                 let (levels, values) = page.room(size).split_at_mut(plain.len());
                 levels.copy_from_slice(plain);
                 if !values.is_empty() {
-                    snappy::decompress(packed, values)?;
+                    snappy::decompress(packed, values, &mut repeats)?;
+                }
+                // Levels that are not compressed are no part of what was decoded; nobody asks for repeats behind any.
+                if plain.is_empty() {
+                    page.repeats = repeats;
                 }
             }
             Codec::Stream(open) => {

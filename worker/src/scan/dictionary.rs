@@ -41,7 +41,7 @@ impl TextDictionary {
         self.held = [page, places];
         let (mut at, mut fresh) = (0, Bits::default());
         let each = Vec::with_capacity(values);
-        self.spans = match spans(&bytes, &mut at, bytes.len(), values, &mut fresh, each)? {
+        self.spans = match spans(&bytes, &mut at, bytes.len(), values, &[], &mut fresh, each)? {
             Spans::Each(spans) => spans,
             Spans::Uniform { start, length } => (0..values)
                 .map(|k| (start + 4 + k * (4 + length)) as u32)

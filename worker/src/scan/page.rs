@@ -13,6 +13,7 @@ use super::error::Fault;
 use super::feed::Feed;
 use super::hybrid::{Hybrid, width_of};
 use super::page_header::{PageHeader, PageKind, parse};
+use super::snappy::Repeats;
 use super::thrift::ThriftError;
 use crate::budget::{Budget, Reservation};
 
@@ -82,6 +83,11 @@ impl Pages {
     /// The bytes of the page read last, uncompressed.
     pub(crate) fn data(&self) -> &[u8] {
         self.page.bytes()
+    }
+
+    /// What is known to repeat in the page read last.
+    pub(crate) fn repeats(&self) -> &Repeats {
+        self.page.repeats()
     }
 
     /// The bytes of the page read last as a shared buffer, for decoders that keep them.

@@ -36,6 +36,16 @@ const COPY: usize = 64;
 /// Repeats of a pattern up to so long are written from a register, not read back, in bytes. A plain client id has 40.
 const PATTERN: usize = 48;
 
+/// Copies from so far back are noted: the bytes of a plain UUID and its length.
+pub(crate) const STRIDE: usize = 4 + tally_dataset::client_id::TEXT_LEN;
+
+/// Repeats noted of a page at most, which bounds what they take: half a megabyte.
+const NOTED: usize = 1 << 16;
+
+/// Start and end of stretches of a decoded page, ascending, whose bytes are those [`STRIDE`] before them: what was
+/// copied so need not be compared again to know which values repeat.
+pub(crate) type Repeats = Vec<(u32, u32)>;
+
 /// Bytes that `packed` announces, and where its first element is.
 fn header(packed: &[u8]) -> Result<(usize, usize), Fault> {
     let mut size = 0;
@@ -48,16 +58,16 @@ fn header(packed: &[u8]) -> Result<(usize, usize), Fault> {
     Fault::corrupt("a page's Snappy stream does not tell its size")
 }
 
-/// Decodes `packed` into all of `out`.
+/// Decodes `packed` into all of `out`, and notes long repeats, not necessarily all of them.
 ///
 /// # Errors
 /// [`Fault::Corrupt`] where the stream is broken, or has another size; what is in `out` then is of no use.
-pub(crate) fn decompress(packed: &[u8], out: &mut [u8]) -> Result<(), Fault> {
+pub(crate) fn decompress(packed: &[u8], out: &mut [u8], repeats: &mut Repeats) -> Result<(), Fault> {
     let (size, at) = header(packed)?;
     if size != out.len() {
         return Fault::corrupt(format!("a page's Snappy stream has {size} bytes instead of {}", out.len()));
     }
-    let mut decoder = Decoder { packed, at, out, done: 0 };
+    let mut decoder = Decoder { packed, at, out, done: 0, repeats };
     loop {
         let done = decoder.many().and_then(|()| if decoder.at < packed.len() { decoder.one() } else { None });
         match done {
@@ -76,6 +86,7 @@ struct Decoder<'a> {
     out: &'a mut [u8],
     /// Bytes decoded.
     done: usize,
+    repeats: &'a mut Repeats,
 }
 
 fn bytes<const N: usize>(from: &[u8], at: usize) -> Option<&[u8; N]> {
@@ -127,6 +138,9 @@ impl Decoder<'_> {
             let length = entry & 0xff;
             if length == COPY && (16..=PATTERN).contains(&distance) {
                 let Some(after) = repeat(packed, at, out, done, distance) else { break };
+                if distance == STRIDE && self.repeats.len() < NOTED {
+                    self.repeats.extend(u32::try_from(done).ok().zip(u32::try_from(after.1).ok()));
+                }
                 (at, done) = after;
                 continue;
             }
@@ -249,8 +263,13 @@ mod tests {
         #[test]
         fn what_was_packed_comes_back(page in texts()) {
             let mut out = vec![7; page.len()];
-            decompress(&packed(&page), &mut out).unwrap();
+            let mut repeats = vec![];
+            decompress(&packed(&page), &mut out, &mut repeats).unwrap();
             prop_assert!(out == page);
+            for (from, to) in repeats {
+                let (from, to) = (from as usize, to as usize);
+                prop_assert!(from < to && page[from..to] == page[from - STRIDE..to - STRIDE]);
+            }
         }
 
         /// Elements that no encoder would make: far, near, long, of any kind, and broken ones.
@@ -305,13 +324,13 @@ mod tests {
             let (mut ours, mut theirs) = (vec![1; size], vec![2; size]);
             let right = snap::raw::decompress_len(&stream).is_ok_and(|announced| announced == size)
                 && snap::raw::Decoder::new().decompress(&stream, &mut theirs).is_ok();
-            prop_assert_eq!(decompress(&stream, &mut ours).is_ok(), right);
+            prop_assert_eq!(decompress(&stream, &mut ours, &mut vec![]).is_ok(), right);
             prop_assert!(!right || ours == theirs);
         }
 
         #[test]
         fn no_bytes_are_too_strange(stream in prop::collection::vec(any::<u8>(), 0..400), size in 0..400usize) {
-            let _ = decompress(&stream, &mut vec![0; size]);
+            let _ = decompress(&stream, &mut vec![0; size], &mut vec![]);
         }
     }
 
@@ -319,10 +338,10 @@ mod tests {
     fn a_stream_of_another_size_is_refused() {
         let stream = packed(&[5; 1000]);
         for size in [0, 999, 1001] {
-            assert!(decompress(&stream, &mut vec![0; size]).is_err());
+            assert!(decompress(&stream, &mut vec![0; size], &mut vec![]).is_err());
         }
         for cut in 0..stream.len() {
-            assert!(decompress(&stream[..cut], &mut vec![0; 1000]).is_err(), "cut at {cut}");
+            assert!(decompress(&stream[..cut], &mut vec![0; 1000], &mut vec![]).is_err(), "cut at {cut}");
         }
     }
 }

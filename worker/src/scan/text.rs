@@ -82,7 +82,8 @@ impl TextReader {
                 }
                 TextSource::Plain { at, end } => {
                     let reuse = std::mem::take(&mut stretch.spans);
-                    let spans = spans(data, at, *end, there, &mut stretch.fresh, reuse)?;
+                    let repeats = self.flat.pages.repeats();
+                    let spans = spans(data, at, *end, there, repeats, &mut stretch.fresh, reuse)?;
                     stretch.resolve_runs(0, |value| spans.get(data, value), resolve)?;
                     if let Spans::Each(spans) = spans {
                         stretch.spans = spans;

@@ -15,6 +15,7 @@ use super::delta::DeltaTexts;
 use super::error::Fault;
 use super::hybrid::Hybrid;
 use super::page::Pages;
+use super::snappy::STRIDE;
 
 fn unsupported<T>(encoding: Encoding, what: &str) -> Result<T, Fault> {
     Fault::corrupt(format!("{what} of encoding {encoding}, which the format does not allow"))
@@ -215,38 +216,67 @@ fn length_at(data: &[u8], at: usize, end: usize) -> Option<usize> {
     Some(u32::from_le_bytes(head.try_into().ok()?) as usize)
 }
 
-/// What a UUID takes in plain encoding: the strings that there are most of.
-const UUID_STRIDE: usize = 4 + tally_dataset::client_id::TEXT_LEN;
-
-/// Whether all of the plain values in `values` have the same length, and which of them differ from the
-/// one before. By induction: the first length is read where it must be, and each that is as expected
-/// puts the next where it is looked for. No check waits for the one before, which walking would.
-fn uniform(values: &[u8], length: usize, fresh: &mut Bits) -> bool {
+/// Whether all of the plain values in `values`, which begin at `start`, have the same length, and which of them differ
+/// from the one before. By induction: the first length is read where it must be, and each that is as expected puts the
+/// next where it is looked for. No check waits for the one before, which walking would.
+fn uniform(values: &[u8], length: usize, start: usize, repeats: &[(u32, u32)], fresh: &mut Bits) -> bool {
     let expected = (length as u32).to_le_bytes();
-    if length + 4 == UUID_STRIDE {
-        let (values, _) = values.as_chunks::<UUID_STRIDE>();
-        return uniform_of(values.iter(), equal_uuids, |value| value[..4] == expected, fresh);
+    if length + 4 == STRIDE {
+        return uniform_uuids(values.as_chunks().0, expected, start, repeats, fresh);
     }
-    uniform_of(values.chunks_exact(4 + length), |a, b| a == b, |value| value[..4] == expected, fresh)
+    let mut values = values.chunks_exact(4 + length);
+    let Some(first) = values.next() else { return true };
+    fresh.push_word(1, 1);
+    first[..4] == expected && differing(first, values, |a, b| a == b, |value| value[..4] == expected, fresh)
+}
+
+/// The same of UUIDs, where what is known to repeat is not looked at.
+fn uniform_uuids(
+    values: &[[u8; STRIDE]],
+    expected: [u8; 4],
+    start: usize,
+    repeats: &[(u32, u32)],
+    fresh: &mut Bits,
+) -> bool {
+    let Some(first) = values.first() else { return true };
+    let fits = |value: &[u8; STRIDE]| value[..4] == expected;
+    fresh.push_word(1, 1);
+    let mut all = fits(first);
+    let mut at = 1;
+    let passed = repeats.partition_point(|&(_, to)| to as usize <= start + STRIDE);
+    let rest = (u32::MAX, u32::MAX);
+    for &(from, to) in repeats[passed..].iter().chain([&rest]) {
+        // Values that repeat as a whole.
+        let from = (from as usize).saturating_sub(start).div_ceil(STRIDE).clamp(at, values.len());
+        let to = ((to as usize).saturating_sub(start) / STRIDE).clamp(from, values.len());
+        all &= differing(&values[at - 1], values[at..from].iter(), equal_uuids, fits, fresh);
+        fresh.push_run(false, to - from);
+        at = to;
+        if !all || at == values.len() {
+            break;
+        }
+    }
+    all
 }
 
 /// Compares as a few words: a call would cost more than the comparison.
 #[inline(always)]
-fn equal_uuids(a: &[u8; UUID_STRIDE], b: &[u8; UUID_STRIDE]) -> bool {
+fn equal_uuids(a: &[u8; STRIDE], b: &[u8; STRIDE]) -> bool {
     let pairs = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0);
     pairs.fold(0, |differ, (a, b)| differ | (u64::from_ne_bytes(*a) ^ u64::from_ne_bytes(*b))) == 0
 }
 
+/// Appends for each of `values` whether it differs from the one before, the first of them from `last`; whether each of
+/// them that does `fits`.
 #[inline(always)]
-fn uniform_of<T: Copy>(
+fn differing<T: Copy>(
+    mut last: T,
     mut values: impl ExactSizeIterator<Item = T>,
     equal: impl Fn(T, T) -> bool,
     fits: impl Fn(T) -> bool,
     fresh: &mut Bits,
 ) -> bool {
-    let Some(first) = values.next() else { return true };
-    let (mut last, mut all) = (first, fits(first));
-    fresh.push_word(1, 1);
+    let mut all = true;
     while values.len() > 0 && all {
         let count = values.len().min(64);
         let mut bits = 0;
@@ -263,12 +293,13 @@ fn uniform_of<T: Copy>(
 }
 
 /// Passes over the next `count` plain strings; tells where they are, and which of them differ from the
-/// one before.
+/// one before. `repeats` is of `data`.
 pub(crate) fn spans(
     data: &[u8],
     at: &mut usize,
     end: usize,
     count: usize,
+    repeats: &[(u32, u32)],
     fresh: &mut Bits,
     mut reuse: Vec<(u32, u32)>,
 ) -> Result<Spans, Fault> {
@@ -280,7 +311,7 @@ pub(crate) fn spans(
     let length = length_at(data, *at, end).ok_or_else(short)?;
     let all = count.checked_mul(4 + length).and_then(|all| data[..end].get(*at..at.checked_add(all)?));
     if let Some(values) = all
-        && uniform(values, length, fresh)
+        && uniform(values, length, *at, repeats, fresh)
     {
         let start = *at;
         *at += values.len();
@@ -310,6 +341,7 @@ pub(crate) fn index_beyond<T>(index: u32) -> Result<T, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scan::snappy::decompress;
     use proptest::prelude::*;
 
     proptest! {
@@ -330,7 +362,10 @@ mod tests {
             }
             let mut at = texts[..skip].iter().map(|text| 4 + text.len()).sum();
             let mut fresh = Bits::default();
-            let found = spans(&data, &mut at, data.len(), texts.len() - skip, &mut fresh, vec![]).unwrap();
+            let mut repeats = vec![];
+            let packed = snap::raw::Encoder::new().compress_vec(&data).unwrap();
+            decompress(&packed, &mut vec![0; data.len()], &mut repeats).unwrap();
+            let found = spans(&data, &mut at, data.len(), texts.len() - skip, &repeats, &mut fresh, vec![]).unwrap();
             prop_assert_eq!(at, data.len());
             for (k, text) in texts[skip..].iter().enumerate() {
                 prop_assert_eq!(found.get(&data, k), text.as_bytes());

@@ -59,14 +59,7 @@ pub(super) fn resolve_clients(
 ) -> Result<(), DatasetError> {
     for (values, symbols) in values.chunks(BLOCK).zip(symbols.chunks_mut(BLOCK)) {
         let mut ids = [0u128; BLOCK];
-        let mut canonical = true;
-        for (&value, id) in values.iter().zip(&mut ids) {
-            match client_id::parse(value) {
-                Some(parsed) => *id = parsed,
-                None => canonical = false,
-            }
-        }
-        if canonical {
+        if client_id::parse_many(values, &mut ids) {
             clients.intern_uuids(&ids[..values.len()], symbols);
             continue;
         }
