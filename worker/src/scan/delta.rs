@@ -10,10 +10,11 @@ use bytes::Bytes;
 use parquet::basic::Encoding;
 use parquet::data_type::Int32Type;
 use parquet::encodings::decoding::{Decoder, DeltaBitPackDecoder};
-use tally_dataset::{BATCH_ROWS, Bits};
+use tally_dataset::BATCH_ROWS;
 
 use super::error::Fault;
 use super::page::{ALLOWED_PAGE, Pages};
+use super::runs::Runs;
 use crate::budget::{Budget, Reservation};
 
 /// Bytes of strings made at a time, about.
@@ -160,13 +161,13 @@ impl DeltaTexts {
         })
     }
 
-    /// The next strings, at most `count` and at least one; `fresh` tells which of them differ from the
-    /// one before.
+    /// The next strings, at most `count` and at least one; `runs` tells which of them are
+    /// known to be equal.
     pub(crate) fn read<'a>(
         &'a mut self,
         data: &'a [u8],
         count: usize,
-        fresh: &mut Bits,
+        runs: &mut Runs,
         (made, budget): (&mut Made, &Budget),
     ) -> Result<Texts<'a>, Fault> {
         // The last string made is what the next may begin with.
@@ -177,7 +178,7 @@ impl DeltaTexts {
         }
         let mut last = 0..self.made.len();
         self.spans.clear();
-        fresh.clear();
+        runs.clear();
         while self.spans.len() < count && self.made.len() < STEP {
             let suffix = self.suffixes.next()?;
             let Some(own) = self.at.checked_add(suffix).filter(|&to| to <= self.end) else {
@@ -185,7 +186,7 @@ impl DeltaTexts {
             };
             let own = std::mem::replace(&mut self.at, own)..own;
             let Some(prefixes) = &mut self.prefixes else {
-                fresh.push_word(1, 1);
+                runs.begin();
                 self.spans.push((own.start as u32, own.end as u32));
                 continue;
             };
@@ -194,7 +195,7 @@ impl DeltaTexts {
                 return Fault::corrupt("a string that shares more than the one before it has");
             }
             if prefix == last.len() && suffix == 0 && !self.spans.is_empty() {
-                fresh.push_word(0, 1);
+                runs.go_on(1);
                 self.spans.push((last.start as u32, last.end as u32));
                 continue;
             }
@@ -203,7 +204,7 @@ impl DeltaTexts {
             self.made.extend_from_within(last.start..last.start + prefix);
             self.made.extend_from_slice(&data[own]);
             last = start..self.made.len();
-            fresh.push_word(1, 1);
+            runs.begin();
             self.spans.push((last.start as u32, last.end as u32));
         }
         let bytes = if self.prefixes.is_some() { &self.made } else { data };

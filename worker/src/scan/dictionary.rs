@@ -8,6 +8,7 @@ use tally_dataset::Bits;
 
 use super::error::Fault;
 use super::page::Pages;
+use super::runs::Runs;
 use super::text::{BLOCK, Resolve};
 use super::values::{Spans, index_beyond, spans};
 use crate::budget::Reservation;
@@ -39,9 +40,9 @@ impl TextDictionary {
         let places = pages.reserve(values * (size_of::<(u32, u32)>() + size_of::<u32>()), "a dictionary")?;
         let (bytes, page) = pages.keep();
         self.held = [page, places];
-        let (mut at, mut fresh) = (0, Bits::default());
+        let (mut at, mut runs) = (0, Runs::default());
         let each = Vec::with_capacity(values);
-        self.spans = match spans(&bytes, &mut at, bytes.len(), values, &[], &mut fresh, each)? {
+        self.spans = match spans(&bytes, &mut at, bytes.len(), values, &[], &mut runs, each)? {
             Spans::Each(spans) => spans,
             Spans::Uniform { start, length } => (0..values)
                 .map(|k| (start + 4 + k * (4 + length)) as u32)
@@ -58,7 +59,7 @@ impl TextDictionary {
         self.symbols.fill(UNRESOLVED);
     }
 
-    /// Puts the symbols of those of the values at `indices` that are wanted to their places in `out`.
+    /// Puts the symbols of the values at `indices` to their places in `out`; where they are not wanted, it may be anything.
     pub(crate) fn symbols(
         &mut self,
         indices: &[u32],
@@ -66,15 +67,18 @@ impl TextDictionary {
         out: &mut [u32],
         resolve: &mut Resolve<'_>,
     ) -> Result<(), Fault> {
-        let mut unresolved = false;
-        for at in wanted.ones(0, indices.len()) {
-            let Some(&symbol) = self.symbols.get(indices[at] as usize) else {
-                return index_beyond(indices[at]);
-            };
-            unresolved |= symbol == UNRESOLVED;
-            out[at] = symbol;
+        // Of all of them: to pass over those that are not wanted would take longer.
+        let mut unresolved = 0;
+        for ((indices, out), wanted) in indices.chunks(64).zip(out.chunks_mut(64)).zip(wanted.words()) {
+            let mut unknown = 0u64;
+            for (at, (&index, out)) in indices.iter().zip(out).enumerate() {
+                let Some(&symbol) = self.symbols.get(index as usize) else { return index_beyond(index) };
+                unknown |= u64::from(symbol == UNRESOLVED) << at;
+                *out = symbol;
+            }
+            unresolved |= unknown & wanted;
         }
-        if unresolved {
+        if unresolved != 0 {
             self.resolve(wanted.ones(0, indices.len()).map(|at| indices[at]), resolve)?;
             for at in wanted.ones(0, indices.len()) {
                 out[at] = self.symbols[indices[at] as usize];

@@ -22,6 +22,7 @@ mod list;
 mod page;
 mod page_header;
 pub mod resolve;
+mod runs;
 mod schema_shape;
 mod snappy;
 mod source;

@@ -11,6 +11,7 @@ use super::delta::Made;
 use super::dictionary::TextDictionary;
 use super::error::Fault;
 use super::page::{DataPage, Page};
+use super::runs::Runs;
 use super::values::{Spans, TextSource, spans};
 
 /// Strings resolved at a time.
@@ -83,7 +84,7 @@ impl TextReader {
                 TextSource::Plain { at, end } => {
                     let reuse = std::mem::take(&mut stretch.spans);
                     let repeats = self.flat.pages.repeats();
-                    let spans = spans(data, at, *end, there, repeats, &mut stretch.fresh, reuse)?;
+                    let spans = spans(data, at, *end, there, repeats, &mut stretch.runs, reuse)?;
                     stretch.resolve_runs(0, |value| spans.get(data, value), resolve)?;
                     if let Spans::Each(spans) = spans {
                         stretch.spans = spans;
@@ -95,11 +96,11 @@ impl TextReader {
                         let texts = delta.read(
                             data,
                             there - done,
-                            &mut stretch.fresh,
+                            &mut stretch.runs,
                             (&mut made, self.flat.pages.budget()),
                         )?;
                         stretch.resolve_runs(done, |value| texts.get(value), resolve)?;
-                        done += stretch.fresh.len();
+                        done += stretch.runs.values();
                     }
                 }
                 TextSource::None => return Fault::corrupt("values before any page"),
@@ -117,16 +118,14 @@ struct Stretch {
     valid: Bits,
     /// Values whose rows are selected.
     wanted: Bits,
-    /// Values that differ from the one before.
-    fresh: Bits,
+    runs: Runs,
     symbols: Vec<u32>,
     indices: Vec<u32>,
     spans: Vec<(u32, u32)>,
 }
 
 impl Stretch {
-    /// Resolves strings that come one by one, asking only for those that differ from the one before:
-    /// the rows of a ping share their client. `fresh` is about the values from `first` on.
+    /// Resolves strings that come one by one, asking only for one of a run. Runs are of the values from `first` on.
     fn resolve_runs<'a>(
         &mut self,
         first: usize,
@@ -136,18 +135,10 @@ impl Stretch {
         let mut texts: [&[u8]; BLOCK] = [&[]; BLOCK];
         let mut runs = [(0, 0); BLOCK];
         let mut count = 0;
-        let end = self.fresh.len();
-        let mut starts = self.fresh.ones(0, end);
-        let mut next = starts.next();
-        while let Some(start) = next {
-            next = starts.next();
-            let stop = next.unwrap_or(end);
-            if !self.wanted.any(first + start, first + stop) {
-                continue;
-            }
+        for (start, stop) in self.runs.iter() {
             texts[count] = text(start);
             runs[count] = (first + start, first + stop);
-            count += 1;
+            count += usize::from(self.wanted.any(first + start, first + stop));
             if count == BLOCK {
                 resolve_block(&texts, &runs, &mut self.symbols, resolve)?;
                 count = 0;

@@ -15,6 +15,7 @@ use super::delta::DeltaTexts;
 use super::error::Fault;
 use super::hybrid::Hybrid;
 use super::page::Pages;
+use super::runs::Runs;
 use super::snappy::STRIDE;
 
 fn unsupported<T>(encoding: Encoding, what: &str) -> Result<T, Fault> {
@@ -216,18 +217,19 @@ fn length_at(data: &[u8], at: usize, end: usize) -> Option<usize> {
     Some(u32::from_le_bytes(head.try_into().ok()?) as usize)
 }
 
-/// Whether all of the plain values in `values`, which begin at `start`, have the same length, and which of them differ
-/// from the one before. By induction: the first length is read where it must be, and each that is as expected puts the
-/// next where it is looked for. No check waits for the one before, which walking would.
-fn uniform(values: &[u8], length: usize, start: usize, repeats: &[(u32, u32)], fresh: &mut Bits) -> bool {
+/// Whether all of the plain values in `values`, which begin at `start`, have the same length, and which of them are
+/// equal. By induction: the first length is read where it must be, and each that is as expected puts the next where it
+/// is looked for. No check waits for the one before, which walking would.
+fn uniform(values: &[u8], length: usize, start: usize, repeats: &[(u32, u32)], runs: &mut Runs) -> bool {
     let expected = (length as u32).to_le_bytes();
     if length + 4 == STRIDE {
-        return uniform_uuids(values.as_chunks().0, expected, start, repeats, fresh);
+        return uniform_uuids(values.as_chunks().0, expected, start, repeats, runs);
     }
     let mut values = values.chunks_exact(4 + length);
     let Some(first) = values.next() else { return true };
-    fresh.push_word(1, 1);
-    first[..4] == expected && differing(first, values, |a, b| a == b, |value| value[..4] == expected, fresh)
+    runs.begin();
+    first[..4] == expected
+        && equal_lengths(first, values, |a, b| a == b, |value| value[..4] == expected, runs)
 }
 
 /// The same of UUIDs, where what is known to repeat is not looked at.
@@ -236,21 +238,19 @@ fn uniform_uuids(
     expected: [u8; 4],
     start: usize,
     repeats: &[(u32, u32)],
-    fresh: &mut Bits,
+    runs: &mut Runs,
 ) -> bool {
     let Some(first) = values.first() else { return true };
     let fits = |value: &[u8; STRIDE]| value[..4] == expected;
-    fresh.push_word(1, 1);
-    let mut all = fits(first);
-    let mut at = 1;
+    runs.begin();
+    let (mut all, mut at) = (fits(first), 1);
     let passed = repeats.partition_point(|&(_, to)| to as usize <= start + STRIDE);
-    let rest = (u32::MAX, u32::MAX);
-    for &(from, to) in repeats[passed..].iter().chain([&rest]) {
+    for &(from, to) in repeats[passed..].iter().chain([&(u32::MAX, u32::MAX)]) {
         // Values that repeat as a whole.
         let from = (from as usize).saturating_sub(start).div_ceil(STRIDE).clamp(at, values.len());
         let to = ((to as usize).saturating_sub(start) / STRIDE).clamp(from, values.len());
-        all &= differing(&values[at - 1], values[at..from].iter(), equal_uuids, fits, fresh);
-        fresh.push_run(false, to - from);
+        all &= equal_lengths(&values[at - 1], values[at..from].iter(), equal_uuids, fits, runs);
+        runs.go_on(to - from);
         at = to;
         if !all || at == values.len() {
             break;
@@ -266,59 +266,56 @@ fn equal_uuids(a: &[u8; STRIDE], b: &[u8; STRIDE]) -> bool {
     pairs.fold(0, |differ, (a, b)| differ | (u64::from_ne_bytes(*a) ^ u64::from_ne_bytes(*b))) == 0
 }
 
-/// Appends for each of `values` whether it differs from the one before, the first of them from `last`; whether each of
-/// them that does `fits`.
+/// Tells of each of `values` whether it equals the one before, the first of them `last`; whether each of them that does
+/// not `fits`.
 #[inline(always)]
-fn differing<T: Copy>(
+fn equal_lengths<T: Copy>(
     mut last: T,
     mut values: impl ExactSizeIterator<Item = T>,
     equal: impl Fn(T, T) -> bool,
     fits: impl Fn(T) -> bool,
-    fresh: &mut Bits,
+    runs: &mut Runs,
 ) -> bool {
     let mut all = true;
     while values.len() > 0 && all {
-        let count = values.len().min(64);
-        let mut bits = 0;
-        for (at, value) in values.by_ref().take(count).enumerate() {
+        runs.compare(values.by_ref().take(64), |value| {
             let same = equal(last, value);
             // One that equals another of the right length has it too.
             all &= same | fits(value);
-            bits |= u64::from(!same) << at;
             last = value;
-        }
-        fresh.push_word(bits, count);
+            same
+        });
     }
     all
 }
 
-/// Passes over the next `count` plain strings; tells where they are, and which of them differ from the
-/// one before. `repeats` is of `data`.
+/// Passes over the next `count` plain strings; tells where they are, and which of them are
+/// equal. `repeats` is of `data`.
 pub(crate) fn spans(
     data: &[u8],
     at: &mut usize,
     end: usize,
     count: usize,
     repeats: &[(u32, u32)],
-    fresh: &mut Bits,
+    runs: &mut Runs,
     mut reuse: Vec<(u32, u32)>,
 ) -> Result<Spans, Fault> {
     let short = || Fault::Corrupt("its strings end too soon".into());
-    fresh.clear();
+    runs.clear();
     if count == 0 {
         return Ok(Spans::Each(reuse));
     }
     let length = length_at(data, *at, end).ok_or_else(short)?;
     let all = count.checked_mul(4 + length).and_then(|all| data[..end].get(*at..at.checked_add(all)?));
     if let Some(values) = all
-        && uniform(values, length, *at, repeats, fresh)
+        && uniform(values, length, *at, repeats, runs)
     {
         let start = *at;
         *at += values.len();
         return Ok(Spans::Uniform { start, length });
     }
     reuse.clear();
-    fresh.clear();
+    runs.clear();
     let mut last = None;
     for _ in 0..count {
         let length = length_at(data, *at, end).ok_or_else(short)?;
@@ -328,7 +325,7 @@ pub(crate) fn spans(
         }
         *at = from + length;
         let text = &data[from..*at];
-        fresh.push_word(u64::from(last.replace(text) != Some(text)), 1);
+        runs.compare([text].into_iter(), |text| last.replace(text) == Some(text));
         reuse.push((from as u32, *at as u32));
     }
     Ok(Spans::Each(reuse))
@@ -361,16 +358,19 @@ mod tests {
                 data.extend(text.as_bytes());
             }
             let mut at = texts[..skip].iter().map(|text| 4 + text.len()).sum();
-            let mut fresh = Bits::default();
+            let mut runs = Runs::default();
             let mut repeats = vec![];
             let packed = snap::raw::Encoder::new().compress_vec(&data).unwrap();
             decompress(&packed, &mut vec![0; data.len()], &mut repeats).unwrap();
-            let found = spans(&data, &mut at, data.len(), texts.len() - skip, &repeats, &mut fresh, vec![]).unwrap();
+            let found = spans(&data, &mut at, data.len(), texts.len() - skip, &repeats, &mut runs, vec![]).unwrap();
             prop_assert_eq!(at, data.len());
-            for (k, text) in texts[skip..].iter().enumerate() {
+            let texts = &texts[skip..];
+            for (k, text) in texts.iter().enumerate() {
                 prop_assert_eq!(found.get(&data, k), text.as_bytes());
-                prop_assert_eq!(fresh.get(k), k == 0 || texts[skip + k - 1] != *text);
             }
+            let expect: Vec<usize> = (0..texts.len()).filter(|&k| k == 0 || texts[k - 1] != texts[k]).collect();
+            prop_assert_eq!(runs.iter().map(|(from, _)| from).collect::<Vec<_>>(), expect);
+            prop_assert_eq!(runs.iter().last().map(|(_, to)| to), Some(texts.len()));
         }
     }
 }

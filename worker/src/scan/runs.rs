@@ -1,0 +1,88 @@
+//! Runs of equal values that stand next to each other: the rows of a ping share their client.
+//!
+//! Not here: how it is found out that values are equal, and what a run's value is.
+
+/// Where each run begins, in order; [`Runs::begin`] and [`Runs::go_on`] tell of values one after another.
+#[derive(Default)]
+pub(crate) struct Runs {
+    /// Longer than the runs that there are, so that one is added without a branch.
+    begins: Vec<u32>,
+    runs: usize,
+    values: usize,
+}
+
+impl Runs {
+    pub(crate) fn clear(&mut self) {
+        (self.runs, self.values) = (0, 0);
+    }
+
+    /// Values told of.
+    pub(crate) fn values(&self) -> usize {
+        self.values
+    }
+
+    /// The next value differs from the one before.
+    pub(crate) fn begin(&mut self) {
+        self.compare([()].iter(), |()| false);
+    }
+
+    /// The next `values` values equal the one before.
+    pub(crate) fn go_on(&mut self, values: usize) {
+        self.values += values;
+    }
+
+    /// The next values, each of which goes on where `same` says so.
+    #[inline(always)]
+    pub(crate) fn compare<T>(
+        &mut self,
+        values: impl ExactSizeIterator<Item = T>,
+        mut same: impl FnMut(T) -> bool,
+    ) {
+        let most = self.runs + values.len();
+        if self.begins.len() < most {
+            self.begins.resize(most.next_power_of_two(), 0);
+        }
+        let begins = &mut self.begins[self.runs..most];
+        let (mut runs, first) = (0, self.values as u32);
+        self.values += values.len();
+        for (at, value) in (first..).zip(values) {
+            begins[runs] = at;
+            runs += usize::from(!same(value));
+        }
+        self.runs += runs;
+    }
+
+    /// Start and end of each.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let begins = &self.begins[..self.runs];
+        let ends = begins.iter().skip(1).map(|&end| end as usize).chain([self.values]);
+        begins.iter().map(|&begin| begin as usize).zip(ends)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn runs_are_told_in_order(lengths in prop::collection::vec(1..90usize, 0..40), ways in any::<u64>()) {
+            let mut runs = Runs::default();
+            let mut expect = vec![];
+            for (at, &length) in lengths.iter().enumerate() {
+                expect.push((runs.values(), runs.values() + length));
+                if ways >> at & 1 == 1 {
+                    runs.begin();
+                    runs.go_on(length - 1);
+                } else {
+                    runs.compare(0..length, |at| at > 0);
+                }
+            }
+            prop_assert_eq!(runs.iter().collect::<Vec<_>>(), expect);
+            prop_assert_eq!(runs.values(), lengths.iter().sum::<usize>());
+            runs.clear();
+            prop_assert_eq!(runs.iter().count(), 0);
+        }
+    }
+}
