@@ -66,10 +66,10 @@ impl Bits {
     /// Whether any of the bits `from..to`, which must be in range, is set.
     #[inline]
     pub fn any(&self, from: usize, to: usize) -> bool {
-        let first = from < to && self.word_at(from, (to - from).min(64)) != 0;
-        first
-            || (from + 64 < to
-                && (from + 64..to).step_by(64).any(|at| self.word_at(at, (to - at).min(64)) != 0))
+        if to <= from + 64 {
+            return from < to && self.word_at(from, to - from) != 0;
+        }
+        (from..to).step_by(64).any(|at| self.word_at(at, (to - at).min(64)) != 0)
     }
 
     /// Appends the low `count` (at most 64) bits of `bits`.

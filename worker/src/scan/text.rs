@@ -71,7 +71,7 @@ impl TextReader {
             let there = self.flat.validity(take, &mut stretch.valid)?;
             stretch.wanted.clear();
             stretch.wanted.push_where(selected, from, &stretch.valid);
-            stretch.symbols.clear();
+            // What stands there of the stretch before goes to rows that nobody asks for.
             stretch.symbols.resize(there, NULL_SYMBOL);
             let data = self.flat.pages.data();
             match &mut self.source {
