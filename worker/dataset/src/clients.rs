@@ -7,6 +7,8 @@ use std::hash::BuildHasher;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
+use crate::prefetch::prefetch;
+
 /// A client's identity: canonical UUIDs by value, all other ids by their code in an interner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientKey {
@@ -45,22 +47,6 @@ fn hash(key: u128, seeds: (u64, u64)) -> u64 {
     (product as u64) ^ (product >> 64) as u64
 }
 
-/// Has the processor fetch what is at `at` while it goes on; loads would stop it as soon as its window is full of them.
-#[inline]
-fn prefetch<T>(of: &[T], at: usize) {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(wanted) = of.get(at) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint, which reads nothing, of memory that is there.
-        #[allow(unsafe_code)]
-        unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(wanted).cast());
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (of, at);
-}
-
 impl ClientTable {
     /// A table with room for `clients` before it grows.
     pub fn with_capacity(clients: usize) -> Self {
@@ -96,8 +82,8 @@ impl ClientTable {
 
     /// The numbers of many canonical UUIDs, in order of `ids`.
     ///
-    /// A probe waits for memory twice, for its slot and for its key. Doing the first step of all
-    /// probes, then the second, lets these waits overlap; what is not found so (new clients,
+    /// A probe waits for memory twice, for its slot and for its key. Asking for the slots of all
+    /// probes, then for their keys, lets these waits overlap; what is not found so (new clients,
     /// collisions) goes the ordinary way, by then with its lines in the cache.
     pub fn intern_uuids(&mut self, ids: &[u128], numbers: &mut [u32]) {
         for (ids, numbers) in ids.chunks(BLOCK).zip(numbers.chunks_mut(BLOCK)) {

@@ -14,6 +14,7 @@ pub mod clients;
 pub mod interner;
 pub mod pair_set;
 pub mod partition;
+mod prefetch;
 
 use std::sync::Arc;
 

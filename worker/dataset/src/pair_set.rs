@@ -3,6 +3,8 @@
 //! Open addressing with linear probing over one array of words: a probe is one cache line, which
 //! a general hash set's control bytes make two.
 
+use crate::prefetch::prefetch;
+
 /// The key that cannot be inserted.
 const EMPTY: u64 = u64::MAX;
 const MIN_SLOTS: usize = 1 << 10;
@@ -68,16 +70,15 @@ impl PairSet {
     }
 
     /// Inserts many keys; calls `new` with the place in `keys` of each that was not there. The
-    /// first slots of all are read before any is decided on, so that their cache misses overlap.
+    /// first slots of all are asked for before any is decided on, so that their cache misses overlap.
     #[inline]
     pub fn insert_many(&mut self, keys: &[u64], mut new: impl FnMut(usize)) {
         for (block, keys) in keys.chunks(BLOCK).enumerate() {
-            let mut first = [EMPTY; BLOCK];
-            for (&key, slot) in keys.iter().zip(&mut first) {
-                *slot = self.slots[home(key, self.slots.len())];
+            for &key in keys {
+                prefetch(&self.slots, home(key, self.slots.len()));
             }
-            for (at, (&key, &slot)) in keys.iter().zip(&first).enumerate() {
-                if slot != key && self.insert(key) {
+            for (at, &key) in keys.iter().enumerate() {
+                if self.insert(key) {
                     new(block * BLOCK + at);
                 }
             }

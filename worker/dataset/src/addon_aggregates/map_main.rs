@@ -19,6 +19,7 @@ use crate::bits::Bits;
 use crate::clients::{ClientKey, ClientTable, grown};
 use crate::interner::Interner;
 use crate::partition::Partitioner;
+use crate::prefetch::prefetch;
 use crate::{DatasetError, MapRun, Mapper};
 
 const CLIENT: usize = 0;
@@ -103,13 +104,6 @@ impl MainMapper {
     }
 }
 
-/// Touches the records that a batch is about to change, so that their cache misses overlap instead
-/// of each being waited for.
-fn warm(records: &[Record], clients: &[u32]) {
-    let touch = |sum: u8, &client: &u32| sum ^ records.get(client as usize).map_or(0, |r| r.state);
-    std::hint::black_box(clients.iter().fold(0, touch));
-}
-
 /// The state bits of a group.
 fn group_state(created: Option<i64>, day: Option<i32>) -> u8 {
     let bit = |set, bit| if set { bit } else { 0 };
@@ -135,7 +129,7 @@ impl Mapper for MainMapper {
         let (client, theme) = (batch.text(CLIENT), batch.text(THEME));
         let (dated, created) = batch.int64(CREATED);
         let (present, known, day) = batch.list_min(INSTALLED);
-        warm(&self.records, client);
+        client.iter().for_each(|&client| prefetch(&self.records, client as usize));
         for row in selected.ones(0, batch.rows) {
             let custom = theme[row] != NULL_SYMBOL && theme[row] != DEFAULT_SYMBOL;
             let bit = if custom { state::CUSTOM } else { state::DEFAULT };
