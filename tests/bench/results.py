@@ -180,6 +180,6 @@ def keep(folder, kept):
 
 
 def load(folder):
-    """All results in a folder, small days first."""
+    """All results of days in a folder, small days first; those of clusters and fleets lie beside them."""
     entries = [json.loads(path.read_text()) for path in Path(folder).glob("*.json")]
-    return sorted(entries, key=lambda one: (one["day"]["clients"], one["day"]["name"]))
+    return sorted((one for one in entries if "day" in one), key=lambda one: (one["day"]["clients"], one["day"]["name"]))
