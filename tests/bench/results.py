@@ -55,8 +55,8 @@ WANTED = [
     ("peak memory with 512 MiB", 10**7, lambda e: most(e, "tally-512MiB"), memory, 700 * MIB, None),
     ("memory for the overactive client", 0, more_memory, memory, 100 * MIB, None),
 ]
-# Those that say whether the engine is grossly slower than it was, on any machine.
-GATE = WANTED[:2]
+# Those that say whether the engine is grossly slower than it was, on any machine; three rounds are off by up to a fifth.
+GATE = [(*rule[:4], rule[4] * 1.2, rule[5]) for rule in WANTED[:2]]
 
 
 def wanted(entry, rules):

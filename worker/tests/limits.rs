@@ -103,3 +103,17 @@ fn strings_that_share_long_beginnings_take_their_memory_from_the_budget() -> Res
     // 20 MB of strings, in pages of some kilobytes.
     check(&ids, &encoded(Encoding::DELTA_BYTE_ARRAY), 32 << 20, 16 << 20)
 }
+
+#[test]
+fn strings_as_long_as_what_is_made_at_a_time_may_share_all_of_the_one_before() -> Result<(), Box<dyn Error>> {
+    let properties = WriterProperties::builder()
+        .set_dictionary_enabled(false)
+        .set_column_encoding(ColumnPath::from("client_id"), Encoding::DELTA_BYTE_ARRAY);
+    const STEP: usize = 256 << 10;
+    for length in [STEP - 1, STEP, STEP + 1, 2 * STEP] {
+        let text = |tail: &str| format!("{}{tail}", "x".repeat(length));
+        let ids = [text(""), text("a"), text("a"), text("ab"), text("b")];
+        assert_eq!(read(file(&ids, properties.clone())?, 64 << 20)??, 4, "{length}");
+    }
+    Ok(())
+}

@@ -43,6 +43,14 @@ def delta(table):
     return {**{c: DELTA[leaves[c]] for c in names}, **{c: "RLE" for c in bools}}
 
 
+def write(table, path, **options):
+    pq.write_table(table, path, **{"row_group_size": ROWS // 2, "data_page_size": 400, "write_batch_size": 16,
+                                   "store_schema": False, **options})
+
+
+# Pages long enough for a Snappy stream to repeat whole ids in.
+runs = pa.array([CLIENTS[(i // 8 + 40) % len(CLIENTS)] for i in range(ROWS)])
+
 for name, table in [("addons", addons), ("main_summary", main_summary)]:
     formats = {
         "dictionary-snappy": dict(compression="snappy", use_dictionary=True),
@@ -51,7 +59,9 @@ for name, table in [("addons", addons), ("main_summary", main_summary)]:
                               column_encoding=delta(table)),
     }
     for kind, options in formats.items():
-        for checksums in [True, False]:
-            sums = "sums" if checksums else "bare"
-            pq.write_table(table, f"{name}-{kind}-{sums}.parquet", row_group_size=ROWS // 2, data_page_size=400,
-                           write_batch_size=16, write_page_checksum=checksums, store_schema=False, **options)
+        for checksums, sums in [(True, "sums"), (False, "bare")]:
+            write(table, f"{name}-{kind}-{sums}.parquet", write_page_checksum=checksums, **options)
+    for version, kind in [("1.0", "runs-snappy"), ("2.0", "runs-snappy-v2")]:
+        for checksums, sums in [(True, "sums"), (False, "bare")]:
+            write(table.set_column(0, "client_id", runs), f"{name}-{kind}-{sums}.parquet", use_dictionary=False,
+                  compression="snappy", data_page_version=version, data_page_size=4000, write_page_checksum=checksums)

@@ -117,7 +117,7 @@ fn spoilt(
 fn all(kind: &'static str, part: Part, check: fn(&Read, Result<Read, String>)) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     for (table, name) in [(ADDONS, "addons"), (MAIN_SUMMARY, "main_summary")] {
-        for format in ["dictionary-snappy", "plain-gzip", "delta-zstd-v2"] {
+        for format in ["dictionary-snappy", "plain-gzip", "delta-zstd-v2", "runs-snappy", "runs-snappy-v2"] {
             let name = format!("{name}-{format}-{kind}");
             let file = files(&name).remove(0);
             let ranges = ranges(&file, part);

@@ -270,6 +270,18 @@ mod tests {
     }
 
     #[test]
+    fn many_get_the_numbers_that_each_would_in_the_order_they_come() {
+        let ids: Vec<u128> = (0..1_000u128).map(|i| (i * i % 389) * (1 << 90 | 1)).collect();
+        assert_eq!(ids[0], 0, "what an empty place holds is an id, too");
+        let (mut one_by_one, mut at_once) = (ClientTable::default(), ClientTable::default());
+        let each: Vec<u32> = ids.iter().map(|&id| one_by_one.intern(ClientKey::Uuid(id))).collect();
+        let mut many = vec![0; ids.len()];
+        at_once.intern_uuids(&ids, &mut many);
+        assert_eq!(many, each);
+        assert!(at_once.iter().eq(one_by_one.iter()));
+    }
+
+    #[test]
     fn passes_share_the_clients_out() {
         let mut counts = [0; 7];
         for i in 0..70_000u128 {

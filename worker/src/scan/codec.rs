@@ -114,10 +114,10 @@ impl Codec {
                 if !values.is_empty() {
                     snappy::decompress(packed, values, &mut repeats)?;
                 }
-                // Levels that are not compressed are no part of what was decoded; nobody asks for repeats behind any.
-                if plain.is_empty() {
-                    page.repeats = repeats;
-                }
+                // They are told of what was decoded, which levels that are not compressed stand before.
+                let before = plain.len() as u32;
+                repeats.iter_mut().for_each(|(from, to)| (*from, *to) = (*from + before, *to + before));
+                page.repeats = repeats;
             }
             Codec::Stream(open) => {
                 page.data.clear();
@@ -139,5 +139,64 @@ impl Codec {
             Codec::None => {}
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scan::snappy::STRIDE;
+
+    /// Plain strings of a UUID's length: ten and ten of the same, then others.
+    fn page() -> Vec<u8> {
+        let texts =
+            (0..32u8).map(|k| if k < 20 { [b'a' + k / 10; STRIDE - 4] } else { [b'a' + k; STRIDE - 4] });
+        texts.flat_map(|text| [&(STRIDE as u32 - 4).to_le_bytes()[..], &text].concat()).collect()
+    }
+
+    fn packed(page: &[u8]) -> Vec<u8> {
+        snap::raw::Encoder::new().compress_vec(page).unwrap()
+    }
+
+    fn unpack(codec: &mut Codec, raw: &[u8], plain: usize, size: usize, page: &mut PageBuffer) {
+        codec.unpack(raw, plain, size, page).unwrap();
+        for &(from, to) in page.repeats() {
+            let (from, to, bytes) = (from as usize, to as usize, page.bytes());
+            assert!(from < to && bytes[from..to] == bytes[from - STRIDE..to - STRIDE], "{from} to {to}");
+        }
+    }
+
+    #[test]
+    fn what_repeats_is_told_of_the_page_with_its_levels() {
+        let (body, mut page) = (page(), PageBuffer::default());
+        unpack(&mut Codec::Snappy, &packed(&body), 0, body.len(), &mut page);
+        assert!(!page.repeats().is_empty());
+        assert_eq!(page.bytes(), body);
+        // Levels that would themselves make what stands behind them look moved.
+        let levels: Vec<u8> = (0..64).collect();
+        let raw = [&levels[..], &packed(&body)].concat();
+        unpack(&mut Codec::Snappy, &raw, levels.len(), levels.len() + body.len(), &mut page);
+        assert!(!page.repeats().is_empty());
+        assert_eq!(page.bytes(), [&levels[..], &body].concat());
+    }
+
+    #[test]
+    fn nothing_is_told_of_the_page_before() {
+        let (body, mut page) = (page(), PageBuffer::default());
+        let other: Vec<u8> = (0..200).collect();
+        let mut zipped = vec![];
+        let gzip = Compression::GZIP(Default::default());
+        let options = CodecOptionsBuilder::default().build();
+        create_codec(gzip, &options).unwrap().unwrap().compress(&other, &mut zipped).unwrap();
+        let raws = [packed(&other), other.clone(), zipped];
+        for (raw, codec) in raws.iter().zip([Compression::SNAPPY, Compression::UNCOMPRESSED, gzip]) {
+            unpack(&mut Codec::Snappy, &packed(&body), 0, body.len(), &mut page);
+            assert!(!page.repeats().is_empty());
+            unpack(&mut Codec::new(codec).unwrap(), raw, 0, other.len(), &mut page);
+            assert_eq!((page.bytes(), page.repeats().len()), (&other[..], 0), "{codec}");
+        }
+        unpack(&mut Codec::Snappy, &packed(&body), 0, body.len(), &mut page);
+        unpack(&mut Codec::Snappy, &other, other.len(), other.len(), &mut page);
+        assert!(page.repeats().is_empty(), "a page of version 2 that is not compressed");
     }
 }

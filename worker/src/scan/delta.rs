@@ -161,8 +161,7 @@ impl DeltaTexts {
         })
     }
 
-    /// The next strings, at most `count` and at least one; `runs` tells which of them are
-    /// known to be equal.
+    /// The next strings, at most `count` and at least one; `runs` tells which of them are known to be equal.
     pub(crate) fn read<'a>(
         &'a mut self,
         data: &'a [u8],
@@ -179,7 +178,8 @@ impl DeltaTexts {
         let mut last = 0..self.made.len();
         self.spans.clear();
         runs.clear();
-        while self.spans.len() < count && self.made.len() < STEP {
+        // One that is as long as a step would leave no room for the next: there is always one.
+        while self.spans.len() < count && (self.spans.is_empty() || self.made.len() < STEP) {
             let suffix = self.suffixes.next()?;
             let Some(own) = self.at.checked_add(suffix).filter(|&to| to <= self.end) else {
                 return Fault::corrupt("its strings end too soon");

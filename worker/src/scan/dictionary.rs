@@ -8,9 +8,8 @@ use tally_dataset::Bits;
 
 use super::error::Fault;
 use super::page::Pages;
-use super::runs::Runs;
 use super::text::{BLOCK, Resolve};
-use super::values::{Spans, index_beyond, spans};
+use super::values::{index_beyond, span};
 use crate::budget::Reservation;
 
 /// A symbol that no resolver gives, for values not resolved yet.
@@ -40,15 +39,11 @@ impl TextDictionary {
         let places = pages.reserve(values * (size_of::<(u32, u32)>() + size_of::<u32>()), "a dictionary")?;
         let (bytes, page) = pages.keep();
         self.held = [page, places];
-        let (mut at, mut runs) = (0, Runs::default());
-        let each = Vec::with_capacity(values);
-        self.spans = match spans(&bytes, &mut at, bytes.len(), values, &[], &mut runs, each)? {
-            Spans::Each(spans) => spans,
-            Spans::Uniform { start, length } => (0..values)
-                .map(|k| (start + 4 + k * (4 + length)) as u32)
-                .map(|from| (from, from + length as u32))
-                .collect(),
-        };
+        let mut at = 0;
+        self.spans.reserve_exact(values);
+        for _ in 0..values {
+            self.spans.push(span(&bytes, &mut at, bytes.len())?);
+        }
         self.bytes = bytes;
         self.symbols.resize(values, UNRESOLVED);
         Ok(())
@@ -125,5 +120,79 @@ impl TextDictionary {
             self.symbols[index as usize] = symbol;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A dictionary of texts "0", "1" and so on.
+    fn dictionary(values: usize) -> TextDictionary {
+        let texts: Vec<String> = (0..values).map(|k| k.to_string()).collect();
+        let mut spans = vec![];
+        for text in &texts {
+            let from = spans.last().map_or(0, |&(_, to)| to);
+            spans.push((from, from + text.len() as u32));
+        }
+        TextDictionary {
+            bytes: texts.concat().into(),
+            spans,
+            symbols: vec![UNRESOLVED; values],
+            held: [None, None],
+        }
+    }
+
+    fn bits(all: &[bool]) -> Bits {
+        let mut bits = Bits::default();
+        all.iter().for_each(|&bit| bits.push_word(u64::from(bit), 1));
+        bits
+    }
+
+    proptest! {
+        #[test]
+        fn wanted_values_have_their_symbols_and_each_is_asked_for_once(
+            batches in prop::collection::vec(prop::collection::vec((0..400u32, any::<bool>()), 0..400), 1..5),
+        ) {
+            let mut dictionary = dictionary(400);
+            for round in [1000, 2000] {
+                let mut asked = vec![];
+                for batch in &batches {
+                    let (indices, wanted): (Vec<u32>, Vec<bool>) = batch.iter().copied().unzip();
+                    let mut out = vec![7; indices.len()];
+                    let mut resolve = |texts: &[&[u8]], symbols: &mut [u32]| {
+                        for (text, symbol) in texts.iter().zip(symbols) {
+                            let index: u32 = std::str::from_utf8(text).unwrap().parse().unwrap();
+                            asked.push(index);
+                            *symbol = round + index;
+                        }
+                        Ok(())
+                    };
+                    dictionary.symbols(&indices, &bits(&wanted), &mut out, &mut resolve).unwrap();
+                    for ((index, wanted), symbol) in indices.into_iter().zip(wanted).zip(out) {
+                        prop_assert!(!wanted || symbol == round + index);
+                    }
+                }
+                let mut expect: Vec<u32> =
+                    batches.iter().flatten().filter(|(_, wanted)| *wanted).map(|&(index, _)| index).collect();
+                for indices in [&mut expect, &mut asked] {
+                    indices.sort_unstable();
+                }
+                expect.dedup();
+                prop_assert_eq!(asked, expect);
+                dictionary.forget();
+            }
+        }
+    }
+
+    #[test]
+    fn an_index_beyond_the_dictionary_is_an_error_whoever_wants_it() {
+        for wanted in [true, false] {
+            let mut out = [0; 2];
+            let done = dictionary(2).symbols(&[1, 2], &bits(&[true, wanted]), &mut out, &mut |_, _| Ok(()));
+            let Err(Fault::Corrupt(said)) = done else { panic!("{done:?}") };
+            assert!(said.contains("the index 2"), "{said}");
+        }
     }
 }

@@ -255,6 +255,15 @@ mod tests {
         })
     }
 
+    /// Whether what is said to repeat does, and is told in order.
+    fn true_of(page: &[u8], repeats: &Repeats) -> bool {
+        let before = [&(STRIDE as u32, STRIDE as u32)].into_iter().chain(repeats);
+        before.zip(repeats).all(|(last, next)| {
+            let (from, to) = (next.0 as usize, next.1 as usize);
+            last.1 <= next.0 && from < to && page[from..to] == page[from - STRIDE..to - STRIDE]
+        })
+    }
+
     fn packed(page: &[u8]) -> Vec<u8> {
         snap::raw::Encoder::new().compress_vec(page).unwrap()
     }
@@ -266,17 +275,14 @@ mod tests {
             let mut repeats = vec![];
             decompress(&packed(&page), &mut out, &mut repeats).unwrap();
             prop_assert!(out == page);
-            for (from, to) in repeats {
-                let (from, to) = (from as usize, to as usize);
-                prop_assert!(from < to && page[from..to] == page[from - STRIDE..to - STRIDE]);
-            }
+            prop_assert!(true_of(&page, &repeats));
         }
 
         /// Elements that no encoder would make: far, near, long, of any kind, and broken ones.
         #[test]
         fn any_stream_gives_what_the_snap_crate_gives(
             literal in prop::collection::vec(any::<u8>(), 1..60),
-            elements in prop::collection::vec((0..4u8, any::<u8>(), 0..100u32), 0..80),
+            elements in prop::collection::vec((0..5u8, any::<u8>(), 0..100u32), 0..80),
             tail in 0..300usize,
             damage in prop::option::weighted(0.3, (any::<prop::sample::Index>(), any::<u8>())),
         ) {
@@ -284,6 +290,9 @@ mod tests {
             body.extend(&literal);
             let mut size = literal.len();
             for (kind, tag, distance) in elements {
+                // The last kind is what is noted: the longest copies of one distance.
+                let noted = (2, 0xff, STRIDE as u32);
+                let (kind, tag, distance) = if kind == 4 { noted } else { (kind, tag, distance) };
                 let distance = distance.min(size as u32);
                 size += match kind {
                     0 => {
@@ -324,13 +333,33 @@ mod tests {
             let (mut ours, mut theirs) = (vec![1; size], vec![2; size]);
             let right = snap::raw::decompress_len(&stream).is_ok_and(|announced| announced == size)
                 && snap::raw::Decoder::new().decompress(&stream, &mut theirs).is_ok();
-            prop_assert_eq!(decompress(&stream, &mut ours, &mut vec![]).is_ok(), right);
-            prop_assert!(!right || ours == theirs);
+            let mut repeats = vec![];
+            prop_assert_eq!(decompress(&stream, &mut ours, &mut repeats).is_ok(), right);
+            prop_assert!(!right || ours == theirs && true_of(&ours, &repeats));
         }
 
         #[test]
         fn no_bytes_are_too_strange(stream in prop::collection::vec(any::<u8>(), 0..400), size in 0..400usize) {
             let _ = decompress(&stream, &mut vec![0; size], &mut vec![]);
+        }
+    }
+
+    /// Runs of so many different ids in plain encoding.
+    fn runs(ids: u32, length: usize) -> Vec<u8> {
+        let id = |id: u32| {
+            [&36u32.to_le_bytes()[..], format!("{:036x}", id.wrapping_mul(0x9e37_79b9)).as_bytes()].concat()
+        };
+        (0..ids).flat_map(|k| id(k).repeat(length)).collect()
+    }
+
+    #[test]
+    fn runs_of_one_id_are_noted_up_to_a_bound() {
+        for (ids, least, most) in [(20, 10, 20), (NOTED as u32 + 1000, NOTED, NOTED)] {
+            let page = runs(ids, 4);
+            let (mut out, mut repeats) = (vec![0; page.len()], vec![]);
+            decompress(&packed(&page), &mut out, &mut repeats).unwrap();
+            assert!(out == page && true_of(&page, &repeats));
+            assert!((least..=most).contains(&repeats.len()), "{} of {ids}", repeats.len());
         }
     }
 

@@ -217,6 +217,16 @@ fn length_at(data: &[u8], at: usize, end: usize) -> Option<usize> {
     Some(u32::from_le_bytes(head.try_into().ok()?) as usize)
 }
 
+/// Passes over the plain string at `at`; tells where it is.
+pub(crate) fn span(data: &[u8], at: &mut usize, end: usize) -> Result<(u32, u32), Fault> {
+    let found = length_at(data, *at, end).map(|length| *at + 4..*at + 4 + length);
+    let Some(text) = found.filter(|text| text.end <= end) else {
+        return Fault::corrupt("its strings end too soon");
+    };
+    *at = text.end;
+    Ok((text.start as u32, text.end as u32))
+}
+
 /// Whether all of the plain values in `values`, which begin at `start`, have the same length, and which of them are
 /// equal. By induction: the first length is read where it must be, and each that is as expected puts the next where it
 /// is looked for. No check waits for the one before, which walking would.
@@ -289,8 +299,7 @@ fn equal_lengths<T: Copy>(
     all
 }
 
-/// Passes over the next `count` plain strings; tells where they are, and which of them are
-/// equal. `repeats` is of `data`.
+/// Passes over the next `count` plain strings; tells where they are, and which of them are equal. `repeats` is of `data`.
 pub(crate) fn spans(
     data: &[u8],
     at: &mut usize,
@@ -318,15 +327,10 @@ pub(crate) fn spans(
     runs.clear();
     let mut last = None;
     for _ in 0..count {
-        let length = length_at(data, *at, end).ok_or_else(short)?;
-        let from = *at + 4;
-        if length > end - from {
-            return Err(short());
-        }
-        *at = from + length;
-        let text = &data[from..*at];
+        let (from, to) = span(data, at, end)?;
+        let text = &data[from as usize..to as usize];
         runs.compare([text].into_iter(), |text| last.replace(text) == Some(text));
-        reuse.push((from as u32, *at as u32));
+        reuse.push((from, to));
     }
     Ok(Spans::Each(reuse))
 }
@@ -371,6 +375,47 @@ mod tests {
             let expect: Vec<usize> = (0..texts.len()).filter(|&k| k == 0 || texts[k - 1] != texts[k]).collect();
             prop_assert_eq!(runs.iter().map(|(from, _)| from).collect::<Vec<_>>(), expect);
             prop_assert_eq!(runs.iter().last().map(|(_, to)| to), Some(texts.len()));
+        }
+
+        /// Repeats as no decoder cuts them, and stretches that end within one.
+        #[test]
+        fn what_is_known_to_repeat_changes_no_run(
+            lead in prop::collection::vec(any::<u8>(), 0..90),
+            changes in prop::collection::vec((prop::collection::vec((4..STRIDE, 0..4u8), 0..3), 1..9usize), 1..30),
+            cuts in prop::collection::vec((any::<prop::sample::Index>(), 0..300usize), 0..20),
+            counts in prop::collection::vec(1..40usize, 1..30),
+        ) {
+            let mut value = [b'0'; STRIDE];
+            value[..4].copy_from_slice(&(STRIDE as u32 - 4).to_le_bytes());
+            let mut values = vec![];
+            for (bytes, times) in changes {
+                bytes.into_iter().for_each(|(at, byte)| value[at] = byte);
+                values.extend(std::iter::repeat_n(value, times));
+            }
+            let data = [&lead, values.as_flattened()].concat();
+            let mut repeats = vec![];
+            let mut cuts: Vec<_> = cuts.into_iter().map(|(from, most)| (from.index(data.len()), most)).collect();
+            cuts.sort_unstable();
+            let mut free = STRIDE;
+            for (from, most) in cuts {
+                let from = from.max(free);
+                let to = (from..data.len()).take(most).find(|&at| data[at] != data[at - STRIDE]);
+                let to = to.unwrap_or((from + most).min(data.len()));
+                if from < to {
+                    repeats.push((from as u32, to as u32));
+                    free = to;
+                }
+            }
+            let (mut at, mut done) = (lead.len(), 0);
+            let mut runs = Runs::default();
+            for count in counts {
+                let values = &values[done..(done + count).min(values.len())];
+                spans(&data, &mut at, data.len(), values.len(), &repeats, &mut runs, vec![]).unwrap();
+                let starts: Vec<usize> = (0..values.len()).filter(|&k| k == 0 || values[k - 1] != values[k]).collect();
+                prop_assert_eq!(runs.iter().map(|(from, _)| from).collect::<Vec<_>>(), starts);
+                prop_assert_eq!(runs.values(), values.len());
+                done += values.len();
+            }
         }
     }
 }

@@ -129,6 +129,7 @@ impl Mapper for MainMapper {
         let (client, theme) = (batch.text(CLIENT), batch.text(THEME));
         let (dated, created) = batch.int64(CREATED);
         let (present, known, day) = batch.list_min(INSTALLED);
+        // So that the records' cache misses overlap.
         client.iter().for_each(|&client| prefetch(&self.records, client as usize));
         for row in selected.ones(0, batch.rows) {
             let custom = theme[row] != NULL_SYMBOL && theme[row] != DEFAULT_SYMBOL;
