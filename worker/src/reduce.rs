@@ -136,7 +136,7 @@ impl Inputs {
                 }
                 context.check_cancelled()?;
                 let codes = reader.codes(place, run, texts)?;
-                reader.read(place, run, &mut |batch| Ok(reducer.merge(table, batch, &codes)?))?;
+                reader.read(place, run, &mut |batch| Ok(reducer.merge(table, batch, &codes, texts)?))?;
             }
         }
         Ok(())

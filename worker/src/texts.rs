@@ -171,4 +171,67 @@ impl Texts for JobTexts {
     fn append(&self, code: u32, out: &mut Vec<u8>) {
         out.extend_from_slice(self.interner.read().interner.get(code));
     }
+
+    fn crc32s(&self, codes: &mut [u32]) {
+        let interned = self.interner.read();
+        codes.iter_mut().for_each(|code| *code = interned.interner.crc32(*code));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+    use tally_proto::{JobId, StageId, TaskId};
+
+    use super::*;
+
+    fn run(index: u32) -> RunId {
+        let task = TaskId { job: JobId::parse("texts").unwrap(), stage: StageId(0), index };
+        (AttemptId { task, attempt: 1 }, index as usize % 3)
+    }
+
+    /// What a thread was told of strings.
+    type Told = Vec<(Vec<u8>, u32)>;
+
+    fn translated(texts: &JobTexts, at: u32, dictionary: &[Vec<u8>]) -> Told {
+        let all = || BinaryArray::from_iter_values(dictionary);
+        let codes = texts.translation(&run(at), || Ok(all())).unwrap();
+        let again = texts.translate(&run(at), &all()).unwrap();
+        assert_eq!(codes, again);
+        assert!(texts.known(&run(at)).is_none_or(|known| known == codes));
+        assert_eq!(codes.len(), dictionary.len());
+        dictionary.iter().cloned().zip(codes.iter().copied()).collect()
+    }
+
+    proptest! {
+        /// Several threads at once, with and without room for what is kept.
+        #[test]
+        fn codes_are_equal_where_strings_are(
+            dictionaries in prop::collection::vec(prop::collection::hash_set(prop::collection::vec(0..4u8, 0..7), 0..300), 1..12),
+            roomy: bool,
+        ) {
+            let dictionaries: Vec<Vec<_>> = dictionaries.into_iter().map(|d| d.into_iter().collect()).collect();
+            let texts = JobTexts::new(Budget::new(if roomy { 64 << 20 } else { 2 << 20 }));
+            let mine = |thread: usize| -> Told {
+                let all = (0..).zip(&dictionaries).cycle().skip(thread).take(dictionaries.len());
+                all.flat_map(|(at, dictionary)| translated(&texts, at, dictionary)).collect()
+            };
+            let told: Told = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..3).map(|at| scope.spawn(move || mine(at))).collect();
+                threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+            });
+            let (mut of, mut back): (HashMap<Vec<u8>, u32>, HashMap<u32, Vec<u8>>) = Default::default();
+            for (text, code) in told {
+                prop_assert_eq!(*of.entry(text.clone()).or_insert(code), code);
+                prop_assert_eq!(back.entry(code).or_insert_with(|| text.clone()), &text);
+                let (mut out, mut crc32) = (b"-".to_vec(), [code]);
+                texts.append(code, &mut out);
+                texts.crc32s(&mut crc32);
+                prop_assert_eq!(&out[1..], &text);
+                prop_assert_eq!(crc32, [crc32fast::hash(&text)]);
+            }
+        }
+    }
 }

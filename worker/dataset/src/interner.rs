@@ -39,6 +39,11 @@ impl Interner {
         text(&self.bytes, &self.ends, code)
     }
 
+    /// The CRC-32 of the string of `code`, which must have come from this interner.
+    pub fn crc32(&self, code: u32) -> u32 {
+        crc32fast::hash(self.get(code))
+    }
+
     /// The code of `value`, a new one if it was not seen before.
     ///
     /// # Errors

@@ -87,6 +87,12 @@ pub enum DatasetError {
     /// Codes have 30 bits.
     #[error("more than {} distinct strings in one dictionary", interner::MAX_CODES)]
     TooManyStrings,
+    /// Their numbers have 32 bits.
+    #[error(
+        "more than {} distinct clients in one table: cut the day into more partitions (--partitions)",
+        clients::MAX_CLIENTS
+    )]
+    TooManyClients,
     /// Arrow's list and string offsets have 31 bits.
     #[error("a partial of {0} entries is too large for one record batch")]
     TooLarge(usize),
@@ -108,7 +114,7 @@ pub trait Mapper: Send {
     /// for many at a time, so that their look-ups can overlap; valid until the next flush.
     ///
     /// # Errors
-    /// [`DatasetError::TooManyStrings`] or [`DatasetError::NotUtf8`].
+    /// [`DatasetError::TooManyStrings`], [`DatasetError::TooManyClients`] or [`DatasetError::NotUtf8`].
     fn resolve(&mut self, column: usize, values: &[&[u8]], symbols: &mut [u32]) -> Result<(), DatasetError>;
 
     /// Takes the selected rows in.
@@ -161,13 +167,22 @@ pub enum ReduceError {
 }
 
 /// Reduce side: all partials of one partition in, its output rows out.
+///
+/// The rows and their order are a function of the partials alone, of the order in which they come, and of the pass: codes
+/// of strings, which differ from process to process, decide neither which pass takes a client nor where it stands.
 pub trait Reducer: Send {
     /// Merges partials of input table `table`; `codes[c]` is the process-wide code of the
-    /// partial's code `c`.
+    /// partial's code `c`, and `texts` has the strings of those.
     ///
     /// # Errors
-    /// [`DatasetError::Malformed`] where the batch has not the partial schema.
-    fn merge(&mut self, table: usize, batch: &RecordBatch, codes: &[u32]) -> Result<(), DatasetError>;
+    /// [`DatasetError::Malformed`] where the batch has not the partial schema; [`DatasetError::TooManyClients`].
+    fn merge(
+        &mut self,
+        table: usize,
+        batch: &RecordBatch,
+        codes: &[u32],
+        texts: &dyn Texts,
+    ) -> Result<(), DatasetError>;
 
     /// Bytes held now.
     fn memory(&self) -> usize;
@@ -183,6 +198,9 @@ pub trait Reducer: Send {
 pub trait Texts {
     /// Appends the string of `code` to `out`.
     fn append(&self, code: u32, out: &mut Vec<u8>);
+
+    /// Puts in place of each code the CRC-32 of its string.
+    fn crc32s(&self, codes: &mut [u32]);
 }
 
 /// How the clients of a partition are cut further where one table of all would not fit: each

@@ -127,6 +127,7 @@ impl TextDictionary {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::{HashMap, HashSet};
 
     /// A dictionary of texts "0", "1" and so on.
     fn dictionary(values: usize) -> TextDictionary {
@@ -150,38 +151,49 @@ mod tests {
         bits
     }
 
+    /// Values of a batch and whether each is wanted, and whether all symbols are forgotten before it.
+    type Batches = Vec<(bool, Vec<(u32, bool)>)>;
+
+    fn batches() -> impl Strategy<Value = (u32, Batches)> {
+        (1..3000u32).prop_flat_map(|values| {
+            let rows = prop::collection::vec((0..values, any::<bool>()), 0..1500);
+            (Just(values), prop::collection::vec((prop::bool::weighted(0.3), rows), 1..8))
+        })
+    }
+
     proptest! {
+        /// Against a map: what was resolved since all was forgotten is known, and nothing is asked for twice.
         #[test]
-        fn wanted_values_have_their_symbols_and_each_is_asked_for_once(
-            batches in prop::collection::vec(prop::collection::vec((0..400u32, any::<bool>()), 0..400), 1..5),
-        ) {
-            let mut dictionary = dictionary(400);
-            for round in [1000, 2000] {
-                let mut asked = vec![];
-                for batch in &batches {
-                    let (indices, wanted): (Vec<u32>, Vec<bool>) = batch.iter().copied().unzip();
-                    let mut out = vec![7; indices.len()];
-                    let mut resolve = |texts: &[&[u8]], symbols: &mut [u32]| {
-                        for (text, symbol) in texts.iter().zip(symbols) {
-                            let index: u32 = std::str::from_utf8(text).unwrap().parse().unwrap();
-                            asked.push(index);
-                            *symbol = round + index;
-                        }
-                        Ok(())
-                    };
-                    dictionary.symbols(&indices, &bits(&wanted), &mut out, &mut resolve).unwrap();
-                    for ((index, wanted), symbol) in indices.into_iter().zip(wanted).zip(out) {
-                        prop_assert!(!wanted || symbol == round + index);
+        fn wanted_values_have_their_symbols_and_each_is_asked_for_once((values, batches) in batches()) {
+            let mut dictionary = dictionary(values as usize);
+            let mut model: HashMap<u32, u32> = HashMap::new();
+            let mut ever_wanted = HashSet::new();
+            let mut given = 0;
+            for (forget, batch) in batches {
+                if forget {
+                    dictionary.forget();
+                    model.clear();
+                    ever_wanted.clear();
+                }
+                let (indices, wanted): (Vec<u32>, Vec<bool>) = batch.into_iter().unzip();
+                let mut out = vec![7; indices.len()];
+                let mut resolve = |texts: &[&[u8]], symbols: &mut [u32]| {
+                    for (text, symbol) in texts.iter().zip(symbols) {
+                        let index: u32 = std::str::from_utf8(text).unwrap().parse().unwrap();
+                        given += 1;
+                        *symbol = given;
+                        assert_eq!(model.insert(index, given), None, "{index} was known");
                     }
+                    Ok(())
+                };
+                dictionary.symbols(&indices, &bits(&wanted), &mut out, &mut resolve).unwrap();
+                for ((index, wanted), symbol) in indices.into_iter().zip(wanted).zip(out) {
+                    prop_assert!(!wanted || model.get(&index) == Some(&symbol));
+                    ever_wanted.extend(wanted.then_some(index));
                 }
-                let mut expect: Vec<u32> =
-                    batches.iter().flatten().filter(|(_, wanted)| *wanted).map(|&(index, _)| index).collect();
-                for indices in [&mut expect, &mut asked] {
-                    indices.sort_unstable();
-                }
-                expect.dedup();
-                prop_assert_eq!(asked, expect);
-                dictionary.forget();
+                prop_assert_eq!(model.keys().copied().collect::<HashSet<_>>(), ever_wanted.clone());
+                let symbol = |index: &u32| model.get(index).copied().unwrap_or(UNRESOLVED);
+                prop_assert!((0..values).all(|index| dictionary.symbols[index as usize] == symbol(&index)));
             }
         }
     }

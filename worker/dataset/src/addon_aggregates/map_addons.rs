@@ -60,14 +60,14 @@ pub(super) fn resolve_clients(
     for (values, symbols) in values.chunks(BLOCK).zip(symbols.chunks_mut(BLOCK)) {
         let mut ids = [0u128; BLOCK];
         if client_id::parse_many(values, &mut ids) {
-            clients.intern_uuids(&ids[..values.len()], symbols);
+            clients.intern_uuids(&ids[..values.len()], symbols)?;
             continue;
         }
         for (&value, symbol) in values.iter().zip(symbols) {
             *symbol = clients.intern(match client_id::parse(value) {
                 Some(id) => ClientKey::Uuid(id),
                 None => odd_key(texts, value)?,
-            });
+            })?;
         }
     }
     Ok(())

@@ -16,7 +16,7 @@ use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use super::map_main::{MoreGroups, Record};
 use super::schema::{self, NULL_ADDON, install, state};
 use super::{ADDONS, MAIN_SUMMARY};
-use crate::clients::{ClientKey, ClientTable, pass_of};
+use crate::clients::{ClientKey, ClientTable, pass_of_text, pass_of_uuid};
 use crate::pair_set::PairSet;
 use crate::{DatasetError, Pass, ReduceError, Reducer, RowSink, Size, Texts, Totals, client_id};
 
@@ -48,11 +48,12 @@ pub struct AddonReducer {
 
 /// Bytes a reducer needs at most for partials of these sizes.
 pub(super) fn bytes(sizes: &[Size]) -> u64 {
-    let (rows, items) =
-        sizes.iter().fold((0, 0), |(rows, items), size| (rows + size.rows, items + size.items));
+    // Saturating: the sizes come from elsewhere.
+    let sum = |of: fn(&Size) -> u64| sizes.iter().map(of).fold(0, u64::saturating_add);
+    let (rows, items) = (sum(|size| size.rows), sum(|size| size.items));
     // Slots at load 0.3 at worst, old and new together while a table doubles.
     let client = 16 + std::mem::size_of::<Client>() as u64;
-    rows * (client * 2 + 8 * 4) + items * 8 * 5
+    rows.saturating_mul(client * 2 + 8 * 4).saturating_add(items.saturating_mul(8 * 5))
 }
 
 fn malformed(what: impl Into<String>) -> DatasetError {
@@ -88,7 +89,7 @@ impl AddonReducer {
         &mut self,
         ids: &FixedSizeBinaryArray,
         states: &[u8],
-        codes: &[u32],
+        strings: Strings<'_>,
     ) -> Result<Vec<u32>, DatasetError> {
         let (ids, rest) = ids.value_data().as_chunks::<16>();
         if ids.len() != states.len() || !rest.is_empty() {
@@ -97,11 +98,21 @@ impl AddonReducer {
         let mut numbers = vec![OTHER_PASS; ids.len()];
         if self.pass.of == 1 && states.iter().all(|state| state & (state::CODED | state::NULL_CLIENT) == 0) {
             let ids: Vec<u128> = ids.iter().map(|&id| u128::from_be_bytes(id)).collect();
-            self.clients.intern_uuids(&ids, &mut numbers);
+            self.clients.intern_uuids(&ids, &mut numbers)?;
         } else {
-            for ((id, &state), number) in ids.iter().zip(states).zip(&mut numbers) {
-                if state & state::NULL_CLIENT == 0 {
-                    *number = self.client(id, state, codes)?;
+            let mut coded = strings.coded(ids, states, self.pass.of)?.into_iter();
+            for ((&id, &state), number) in ids.iter().zip(states).zip(&mut numbers) {
+                if state & state::NULL_CLIENT != 0 {
+                    continue;
+                }
+                let (key, pass) = if state & state::CODED == 0 {
+                    let id = u128::from_be_bytes(id);
+                    (ClientKey::Uuid(id), pass_of_uuid(id, self.pass.of))
+                } else {
+                    coded.next().ok_or_else(|| malformed("a client without its code"))?
+                };
+                if pass == self.pass.index {
+                    *number = self.clients.intern(key)?;
                 }
             }
         }
@@ -109,23 +120,12 @@ impl AddonReducer {
         Ok(numbers)
     }
 
-    fn client(&mut self, id: &[u8; 16], state: u8, codes: &[u32]) -> Result<u32, DatasetError> {
-        let key = if state & state::CODED == 0 {
-            ClientKey::Uuid(u128::from_be_bytes(*id))
-        } else {
-            let code = u32::from_le_bytes([id[0], id[1], id[2], id[3]]);
-            ClientKey::Code(code_of(codes, code)?)
-        };
-        let mine = self.pass.of == 1 || pass_of(key, self.pass.of) == self.pass.index;
-        Ok(if mine { self.clients.intern(key) } else { OTHER_PASS })
-    }
-
-    fn merge_main(&mut self, batch: &RecordBatch, codes: &[u32]) -> Result<(), DatasetError> {
+    fn merge_main(&mut self, batch: &RecordBatch, strings: Strings<'_>) -> Result<(), DatasetError> {
         let ids: &FixedSizeBinaryArray = column(batch, "client_id")?;
         let states: &UInt8Array = column(batch, "state")?;
         let dates: &Int64Array = column(batch, "profile_creation_date")?;
         let days: &Int32Array = column(batch, "min_install_day")?;
-        let numbers = self.clients(ids, states.values(), codes)?;
+        let numbers = self.clients(ids, states.values(), strings)?;
         for (row, &number) in numbers.iter().enumerate() {
             let bits = states.value(row);
             if bits & state::NULL_CLIENT != 0 {
@@ -148,14 +148,14 @@ impl AddonReducer {
         Ok(())
     }
 
-    fn merge_addons(&mut self, batch: &RecordBatch, codes: &[u32]) -> Result<(), DatasetError> {
+    fn merge_addons(&mut self, batch: &RecordBatch, strings: Strings<'_>) -> Result<(), DatasetError> {
         let ids: &FixedSizeBinaryArray = column(batch, "client_id")?;
         let states: &UInt8Array = column(batch, "state")?;
         let lists: &ListArray = column(batch, "items")?;
         let items: &UInt32Array =
             lists.values().as_any().downcast_ref().ok_or_else(|| malformed("items are no integers"))?;
         let (items, offsets) = (items.values(), lists.value_offsets());
-        let numbers = self.clients(ids, states.values(), codes)?;
+        let numbers = self.clients(ids, states.values(), strings)?;
         let mut keys = Vec::with_capacity(BLOCK);
         for (row, &number) in numbers.iter().enumerate() {
             if number == OTHER_PASS {
@@ -165,7 +165,7 @@ impl AddonReducer {
                 let kind = item & 3;
                 let code = match item >> 2 {
                     NULL_ADDON => NULL_ADDON,
-                    code => code_of(codes, code)?,
+                    code => code_of(strings.codes, code)?,
                 };
                 if kind as usize >= install::KINDS {
                     return Err(malformed("an item of an unknown install kind"));
@@ -190,13 +190,43 @@ impl AddonReducer {
         keys.clear();
     }
 
-    /// Groups of clients that have several, by client and date: the order of rows follows from the
-    /// partials alone.
+    /// Groups of clients that have several, by client and date: the table's own order is another in each process.
     fn further_groups(&mut self) -> Vec<(u32, Option<i64>, Option<i32>)> {
         let mut further: Vec<_> =
             self.more.drain().map(|((client, date), day)| (client, date, day)).collect();
         further.sort_unstable();
         further
+    }
+}
+
+/// What is known of the strings of a partial.
+#[derive(Clone, Copy)]
+struct Strings<'a> {
+    /// The process-wide code of each of its codes.
+    codes: &'a [u32],
+    texts: &'a dyn Texts,
+}
+
+impl Strings<'_> {
+    /// The clients that are known by code, in order of their rows, and which of `passes` takes each. A client stands once
+    /// in a run, so to keep what was found for the next run would take as long as to find it again.
+    fn coded(
+        &self,
+        ids: &[[u8; 16]],
+        states: &[u8],
+        passes: u32,
+    ) -> Result<Vec<(ClientKey, u32)>, DatasetError> {
+        let coded = |state: &u8| state & (state::CODED | state::NULL_CLIENT) == state::CODED;
+        let rows = ids.iter().zip(states).filter(|(_, state)| coded(state));
+        let codes = rows.map(|(id, _)| code_of(self.codes, u32::from_le_bytes([id[0], id[1], id[2], id[3]])));
+        let codes = codes.collect::<Result<Vec<u32>, _>>()?;
+        let mut crc32s = vec![0; codes.len()];
+        if passes > 1 {
+            crc32s.copy_from_slice(&codes);
+            self.texts.crc32s(&mut crc32s);
+        }
+        let client = |(code, crc32)| (ClientKey::Code(code), pass_of_text(crc32, passes));
+        Ok(codes.into_iter().zip(crc32s).map(client).collect())
     }
 }
 
@@ -206,10 +236,17 @@ fn code_of(codes: &[u32], code: u32) -> Result<u32, DatasetError> {
 }
 
 impl Reducer for AddonReducer {
-    fn merge(&mut self, table: usize, batch: &RecordBatch, codes: &[u32]) -> Result<(), DatasetError> {
+    fn merge(
+        &mut self,
+        table: usize,
+        batch: &RecordBatch,
+        codes: &[u32],
+        texts: &dyn Texts,
+    ) -> Result<(), DatasetError> {
+        let strings = Strings { codes, texts };
         match table {
-            ADDONS => self.merge_addons(batch, codes),
-            MAIN_SUMMARY => self.merge_main(batch, codes),
+            ADDONS => self.merge_addons(batch, strings),
+            MAIN_SUMMARY => self.merge_main(batch, strings),
             other => Err(malformed(format!("there is no input table {other}"))),
         }
     }

@@ -1,0 +1,8 @@
+//! The crate's own tables against the standard library's: everything that is put in by whatever way, in whatever order,
+//! over every step of growth. `PROPTEST_CASES` asks for more seeds; a failure prints its own.
+
+mod days;
+mod numbers;
+mod reference;
+mod tables;
+mod whole;
