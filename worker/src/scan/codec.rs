@@ -1,18 +1,20 @@
 //! Decompression of pages, into one buffer a column chunk that is used again.
 //!
-//! Not here: where pages begin and end. Snappy is our own (`snappy`); the other codecs are the Parquet
-//! crate's, but for those that it would let inflate further than the page's header says.
+//! No codec writes more than the page's header says. Not here: where pages begin and end, and the inside of Snappy
+//! (`snappy`) and of what is called LZ4 (`lz4`); Zstandard is the Parquet crate's.
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use bytes::Bytes;
 use parquet::basic::Compression;
 use parquet::compression::{CodecOptionsBuilder, create_codec};
 
 use super::error::Fault;
+use super::lz4;
 use super::snappy::{self, Repeats};
 
 const BROTLI_BUFFER: usize = 4 << 10;
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// A page's bytes, uncompressed.
 #[derive(Default)]
@@ -66,32 +68,43 @@ impl PageBuffer {
     }
 }
 
+/// Decodes into a slice; gives how many bytes there were, one more than fit standing for any number.
+type Inflate = fn(&[u8], &mut [u8]) -> io::Result<usize>;
+
 /// How the chunk is compressed.
 pub(crate) enum Codec {
     None,
     Snappy,
-    /// Codecs that do not know how much they will give, read as far as the header says.
-    Stream(for<'a> fn(&'a [u8]) -> Box<dyn Read + 'a>),
+    /// Codecs that do not know how much they will give.
+    Stream(Inflate),
+    Lz4,
+    Lz4Raw,
     Other(Box<dyn parquet::compression::Codec>),
 }
 
 impl Codec {
     pub(crate) fn new(compression: Compression) -> Result<Self, Fault> {
-        if compression == Compression::SNAPPY {
-            return Ok(Codec::Snappy);
-        }
-        if matches!(compression, Compression::GZIP(_)) {
-            return Ok(Codec::Stream(|raw| Box::new(flate2::read::MultiGzDecoder::new(raw))));
-        }
-        if matches!(compression, Compression::BROTLI(_)) {
-            return Ok(Codec::Stream(|raw| Box::new(brotli::Decompressor::new(raw, BROTLI_BUFFER))));
-        }
-        // Old Hadoop writers framed LZ4 in three ways; the codec tries them in turn.
-        let options = CodecOptionsBuilder::default().set_backward_compatible_lz4(true).build();
-        Ok(create_codec(compression, &options)?.map_or(Codec::None, Codec::Other))
+        Ok(match compression {
+            Compression::SNAPPY => Codec::Snappy,
+            Compression::GZIP(_) => Codec::Stream(gunzip),
+            Compression::BROTLI(_) => Codec::Stream(|packed, out| {
+                inflate(&mut brotli::Decompressor::new(packed, BROTLI_BUFFER), out)
+            }),
+            Compression::LZ4 => Codec::Lz4,
+            Compression::LZ4_RAW => Codec::Lz4Raw,
+            other => {
+                let options = CodecOptionsBuilder::default().build();
+                create_codec(other, &options)?.map_or(Codec::None, Codec::Other)
+            }
+        })
     }
 
-    /// Unpacks a page of `size` bytes from `raw`, whose first `plain` bytes are not compressed.
+    /// Whether pages are stored as they are.
+    pub(crate) fn is_none(&self) -> bool {
+        matches!(self, Codec::None)
+    }
+
+    /// Unpacks a page of `size` bytes from `raw`, whose first `plain` bytes, no more than `size`, are not compressed.
     pub(crate) fn unpack(
         &mut self,
         raw: &[u8],
@@ -101,44 +114,70 @@ impl Codec {
     ) -> Result<(), Fault> {
         page.shared = None;
         page.repeats.clear();
-        if plain == raw.len() || matches!(self, Codec::None) {
+        if plain == raw.len() || self.is_none() {
             page.room(raw.len()).copy_from_slice(raw);
             return Ok(());
         }
         let (plain, packed) = raw.split_at(plain);
+        if let Codec::Other(codec) = self {
+            page.data.clear();
+            page.data.extend_from_slice(plain);
+            codec.decompress(packed, &mut page.data, Some(size - plain.len()))?;
+            page.size = page.data.len();
+            return Ok(());
+        }
+        let mut repeats = std::mem::take(&mut page.repeats);
+        let (levels, values) = page.room(size).split_at_mut(plain.len());
+        levels.copy_from_slice(plain);
         match self {
             Codec::Snappy => {
-                let mut repeats = std::mem::take(&mut page.repeats);
-                let (levels, values) = page.room(size).split_at_mut(plain.len());
-                levels.copy_from_slice(plain);
-                if !values.is_empty() {
-                    snappy::decompress(packed, values, &mut repeats)?;
-                }
+                snappy::decompress(packed, values, &mut repeats)?;
                 // They are told of what was decoded, which levels that are not compressed stand before.
                 let before = plain.len() as u32;
                 repeats.iter_mut().for_each(|(from, to)| (*from, *to) = (*from + before, *to + before));
-                page.repeats = repeats;
             }
-            Codec::Stream(open) => {
-                page.data.clear();
-                page.data.extend_from_slice(plain);
-                // One byte more than there may be tells a page that would inflate without end.
-                let most = (size - plain.len()) as u64 + 1;
-                let read = open(packed).take(most).read_to_end(&mut page.data);
-                read.map_err(|e| Fault::Corrupt(format!("a page cannot be decompressed: {e}")))?;
-                page.size = page.data.len();
-            }
-            Codec::Other(codec) => {
-                page.data.clear();
-                page.data.extend_from_slice(plain);
-                if size > plain.len() {
-                    codec.decompress(packed, &mut page.data, Some(size - plain.len()))?;
+            Codec::Stream(inflate) => {
+                let read = inflate(packed, values);
+                let got = read.map_err(|e| Fault::Corrupt(format!("a page cannot be decompressed: {e}")))?;
+                if got != values.len() {
+                    let (more, said) = (if got < values.len() { "less" } else { "more" }, values.len());
+                    return Fault::corrupt(format!(
+                        "a page inflates to {more} than the {said} bytes it says"
+                    ));
                 }
-                page.size = page.data.len();
             }
-            Codec::None => {}
+            Codec::Lz4 => lz4::decompress(packed, values)?,
+            Codec::Lz4Raw => lz4::bare(packed, values)?,
+            Codec::None | Codec::Other(_) => {}
         }
+        page.repeats = repeats;
         Ok(())
+    }
+}
+
+/// Reads all that there is into `out`, and one byte more if there is one: at their end codecs check their sums.
+fn inflate(from: &mut dyn Read, out: &mut [u8]) -> io::Result<usize> {
+    let (mut done, mut beyond) = (0, [0]);
+    loop {
+        let into = if done < out.len() { &mut out[done..] } else { &mut beyond };
+        match from.read(into)? {
+            0 => return Ok(done),
+            read if done == out.len() => return Ok(done + read),
+            read => done += read,
+        }
+    }
+}
+
+/// Members one after another, and after them whatever else: gzip's own readers pass over it.
+fn gunzip(mut packed: &[u8], out: &mut [u8]) -> io::Result<usize> {
+    let mut done = 0;
+    loop {
+        let mut member = flate2::bufread::GzDecoder::new(packed);
+        done += inflate(&mut member, &mut out[done..])?;
+        packed = member.into_inner();
+        if done > out.len() || !packed.starts_with(&GZIP_MAGIC) {
+            return Ok(done);
+        }
     }
 }
 
@@ -198,5 +237,84 @@ mod tests {
         unpack(&mut Codec::Snappy, &packed(&body), 0, body.len(), &mut page);
         unpack(&mut Codec::Snappy, &other, other.len(), other.len(), &mut page);
         assert!(page.repeats().is_empty(), "a page of version 2 that is not compressed");
+    }
+
+    fn compress(codec: Compression, bytes: &[u8]) -> Vec<u8> {
+        let mut packed = vec![];
+        let options = CodecOptionsBuilder::default().build();
+        create_codec(codec, &options).unwrap().unwrap().compress(bytes, &mut packed).unwrap();
+        packed
+    }
+
+    const GZIP: fn() -> Compression = || Compression::GZIP(Default::default());
+    const ZSTD: fn() -> Compression = || Compression::ZSTD(Default::default());
+
+    #[test]
+    fn pages_of_several_members_are_read_whole() {
+        let all: Vec<u8> = (0..200_000u32).map(|at| (at / 300) as u8).collect();
+        let (a, b) = all.split_at(70_001);
+        let skipped = [&[0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], &[1, 2, 3]].concat();
+        let gzip = |bytes: &[u8]| compress(GZIP(), bytes);
+        let zstd = |bytes: &[u8]| compress(ZSTD(), bytes);
+        let table = [
+            (GZIP(), vec![gzip(a), gzip(b)]),
+            (GZIP(), vec![gzip(&[]), gzip(a), gzip(&[]), gzip(b), gzip(&[])]),
+            (GZIP(), vec![gzip(&all), vec![0; 5]]),
+            (ZSTD(), vec![zstd(a), zstd(b)]),
+            (ZSTD(), vec![zstd(&[]), zstd(a), skipped, zstd(&[]), zstd(b)]),
+        ];
+        for (at, (codec, members)) in table.into_iter().enumerate() {
+            let mut page = PageBuffer::default();
+            let levels = [9; 7];
+            let raw = [&levels[..], &members.concat()].concat();
+            unpack(&mut Codec::new(codec).unwrap(), &raw, 7, all.len() + 7, &mut page);
+            assert!(page.bytes() == [&levels[..], &all].concat(), "row {at}, {codec}");
+        }
+    }
+
+    #[test]
+    fn no_codec_gives_more_or_less_than_the_header_says() {
+        let all = vec![7; 3 << 20];
+        let codecs = [
+            Compression::SNAPPY,
+            GZIP(),
+            Compression::BROTLI(Default::default()),
+            Compression::LZ4,
+            ZSTD(),
+            Compression::LZ4_RAW,
+        ];
+        for codec in codecs {
+            let packed = compress(codec, &all);
+            let twice = packed.repeat(2);
+            let empty = compress(codec, &[]);
+            for (raw, size) in [
+                (&packed, 0),
+                (&packed, 1000),
+                (&packed, all.len() - 1),
+                (&packed, all.len() + 1),
+                (&twice, all.len() / 2),
+                (&empty, 1),
+            ] {
+                let mut page = PageBuffer::default();
+                let mut codec = Codec::new(codec).unwrap();
+                let told = codec.unpack(raw, 0, size, &mut page);
+                // Whoever reads pages compares what came with what was said.
+                assert!(told.is_err() || page.bytes().len() != size, "{size} bytes");
+                assert!(page.data.capacity() <= 2 * size.max(16), "{} bytes of {size}", page.data.capacity());
+            }
+            let mut page = PageBuffer::default();
+            unpack(&mut Codec::new(codec).unwrap(), &empty, 0, 0, &mut page);
+            assert!(page.bytes().is_empty(), "{codec}");
+        }
+    }
+
+    #[test]
+    fn a_small_page_that_would_inflate_without_end_takes_no_memory() {
+        let mut encoder = lz4_flex::frame::FrameEncoder::new(vec![]);
+        (0..64).for_each(|_| io::Write::write_all(&mut encoder, &[0; 1 << 20]).unwrap());
+        let bomb = encoder.finish().unwrap().repeat(4);
+        let mut page = PageBuffer::default();
+        assert!(Codec::new(Compression::LZ4).unwrap().unpack(&bomb, 0, 1000, &mut page).is_err());
+        assert!(page.data.capacity() <= 2000, "{}", page.data.capacity());
     }
 }

@@ -2,10 +2,11 @@
 //! and integers. A reader walks pages, turns levels into validity, and puts values where their
 //! rows are. Not here: text (`text`) and lists (`list`).
 
-use parquet::data_type::Int64Type;
+use parquet::data_type::{DataType, Int64Type};
 use parquet::schema::types::ColumnDescPtr;
 use tally_dataset::Bits;
 
+use super::delta_ints::Int;
 use super::error::Fault;
 use super::hybrid::Hybrid;
 use super::page::{DataPage, Page, Pages};
@@ -138,14 +139,11 @@ impl Int64Reader {
     }
 }
 
-pub(super) fn set_int_page<T: parquet::data_type::DataType>(
+pub(super) fn set_int_page<T: DataType<T: Int>>(
     values: &mut IntValues<T>,
     pages: &mut Pages,
     page: Page,
-) -> Result<(), Fault>
-where
-    T::T: Copy + Default,
-{
+) -> Result<(), Fault> {
     match page {
         Page::Dictionary { values: count } => values.set_dictionary(pages, count),
         Page::Data(DataPage { values: count, encoding, body, .. }) => {

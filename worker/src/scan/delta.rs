@@ -6,14 +6,12 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
 use parquet::basic::Encoding;
-use parquet::data_type::Int32Type;
-use parquet::encodings::decoding::{Decoder, DeltaBitPackDecoder};
 use tally_dataset::BATCH_ROWS;
 
+use super::delta_ints::DeltaInts;
 use super::error::Fault;
-use super::page::{ALLOWED_PAGE, Pages};
+use super::page::ALLOWED_PAGE;
 use super::runs::Runs;
 use crate::budget::{Budget, Reservation};
 
@@ -22,64 +20,32 @@ const STEP: usize = 256 << 10;
 /// Bytes reserved at a time.
 const GROWTH: usize = 1 << 20;
 
+/// Lengths decoded at a time.
+const LENGTHS: usize = 256;
+
 /// A stream of lengths.
 struct Lengths {
-    decoder: DeltaBitPackDecoder<Int32Type>,
-    some: [i32; 256],
+    ints: DeltaInts,
+    some: Vec<i32>,
     at: usize,
-    end: usize,
 }
 
 impl Lengths {
-    fn new(data: Bytes, values: usize) -> Result<Self, Fault> {
-        check_count(&data, values)?;
-        let mut decoder = DeltaBitPackDecoder::new();
-        decoder.set_data(data, values)?;
-        Ok(Lengths { decoder, some: [0; 256], at: 0, end: 0 })
+    fn new(ints: DeltaInts) -> Self {
+        Lengths { ints, some: vec![], at: 0 }
     }
 
-    fn next(&mut self) -> Result<usize, Fault> {
-        if self.at == self.end {
-            self.end = if self.decoder.values_left() > 0 { self.decoder.get(&mut self.some)? } else { 0 };
+    fn next(&mut self, data: &[u8]) -> Result<usize, Fault> {
+        if self.at == self.some.len() {
+            self.some.clear();
             self.at = 0;
-            if self.end == 0 {
-                return Fault::corrupt("its strings end too soon");
-            }
+            let count = self.ints.left().clamp(1, LENGTHS as u64);
+            self.ints.read(data, count as usize, &mut self.some)?;
         }
         self.at += 1;
         let length = self.some[self.at - 1];
         usize::try_from(length).map_err(|_| Fault::Corrupt(format!("a string of {length} bytes")))
     }
-
-    /// Bytes that the stream takes of its data.
-    fn size(data: &Bytes, values: usize) -> Result<usize, Fault> {
-        let mut all = Lengths::new(data.clone(), values)?;
-        while all.decoder.values_left() > 0 && all.decoder.get(&mut all.some)? > 0 {}
-        Ok(all.decoder.get_offset())
-    }
-}
-
-/// Checks how many lengths a stream says it has before a decoder allocates by it. It begins with four
-/// variable-length numbers, the third being their count.
-fn check_count(stream: &[u8], values: usize) -> Result<(), Fault> {
-    let mut numbers = [0u64; 3];
-    let mut bytes = stream.iter();
-    for number in &mut numbers {
-        for shift in (0..64).step_by(7) {
-            let Some(&byte) = bytes.next() else {
-                return Fault::corrupt("its strings' lengths end too soon");
-            };
-            *number |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                break;
-            }
-        }
-    }
-    // Blocks of more than this many values no writer makes; a decoder sizes its buffers by them.
-    if numbers[0] > 1 << 20 || numbers[2] > values as u64 {
-        return Fault::corrupt(format!("lengths of {} strings in a page of {values}", numbers[2]));
-    }
-    Ok(())
 }
 
 /// The strings of a page.
@@ -132,33 +98,33 @@ impl<'a> Texts<'a> {
 }
 
 impl DeltaTexts {
-    pub(crate) fn new(
-        pages: &mut Pages,
-        encoding: Encoding,
-        body: &Range<usize>,
-        values: usize,
-    ) -> Result<Self, Fault> {
-        let bytes = pages.shared(body.clone());
-        let mut at = 0;
-        let prefixes = match encoding {
-            Encoding::DELTA_BYTE_ARRAY => {
-                at = Lengths::size(&bytes, values)?;
-                Some(Lengths::new(bytes.clone(), values)?)
-            }
-            _ => None,
+    /// Those in `data[body]`, of one of the two encodings.
+    pub(crate) fn new(data: &[u8], encoding: Encoding, mut body: Range<usize>) -> Result<Self, Fault> {
+        let mut stream = || {
+            let ints = DeltaInts::new(data, body.clone())?;
+            body.start = ints.clone().end(data)?;
+            Ok::<_, Fault>(Lengths::new(ints))
         };
-        let Some(lengths) = (at <= bytes.len()).then(|| bytes.slice(at..)) else {
-            return Fault::corrupt("its strings' lengths end too soon");
-        };
-        at += Lengths::size(&lengths, values)?;
         Ok(DeltaTexts {
-            prefixes,
-            suffixes: Lengths::new(lengths, values)?,
-            at: body.start.saturating_add(at),
+            prefixes: if encoding == Encoding::DELTA_BYTE_ARRAY { Some(stream()?) } else { None },
+            suffixes: stream()?,
+            at: body.start,
             end: body.end,
             made: vec![],
             spans: vec![],
         })
+    }
+
+    /// Puts the page behind the one of `before`, the last of whose strings the first of this may begin with: writers
+    /// before parquet-mr 1.8 did not begin anew (PARQUET-246).
+    pub(crate) fn follow(&mut self, before: DeltaTexts) {
+        let Some(&(from, to)) = before.spans.last() else { return };
+        if self.prefixes.is_some() && before.prefixes.is_some() {
+            self.made = before.made;
+            self.made.copy_within(from as usize..to as usize, 0);
+            self.made.truncate((to - from) as usize);
+            self.spans = vec![(0, to - from)];
+        }
     }
 
     /// The next strings, at most `count` and at least one; `runs` tells which of them are known to be equal.
@@ -180,7 +146,7 @@ impl DeltaTexts {
         runs.clear();
         // One that is as long as a step would leave no room for the next: there is always one.
         while self.spans.len() < count && (self.spans.is_empty() || self.made.len() < STEP) {
-            let suffix = self.suffixes.next()?;
+            let suffix = self.suffixes.next(data)?;
             let Some(own) = self.at.checked_add(suffix).filter(|&to| to <= self.end) else {
                 return Fault::corrupt("its strings end too soon");
             };
@@ -190,7 +156,7 @@ impl DeltaTexts {
                 self.spans.push((own.start as u32, own.end as u32));
                 continue;
             };
-            let prefix = prefixes.next()?;
+            let prefix = prefixes.next(data)?;
             if prefix > last.len() {
                 return Fault::corrupt("a string that shares more than the one before it has");
             }
@@ -215,18 +181,50 @@ impl DeltaTexts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use parquet::data_type::Int32Type;
+    use parquet::encodings::encoding::{DeltaBitPackEncoder, Encoder};
+
+    /// A page of strings, of which each begins with so many bytes of the one before.
+    fn page(texts: &[(i32, &str)]) -> Vec<u8> {
+        let stream = |numbers: Vec<i32>| {
+            let mut encoder = DeltaBitPackEncoder::<Int32Type>::new();
+            encoder.put(&numbers).unwrap();
+            encoder.flush_buffer().unwrap().to_vec()
+        };
+        let prefixes = stream(texts.iter().map(|&(prefix, _)| prefix).collect());
+        let suffixes = stream(texts.iter().map(|(_, suffix)| suffix.len() as i32).collect());
+        let bytes: String = texts.iter().map(|&(_, suffix)| suffix).collect();
+        [prefixes, suffixes, bytes.into()].concat()
+    }
 
     #[test]
-    fn lengths_of_more_strings_than_the_page_has_are_refused_before_anything_is_allocated() {
-        let check = |count: &[u8], fits: bool| {
-            let stream = [&[0x80, 0x01, 0x04], count, &[0x00]].concat();
-            assert_eq!(check_count(&stream, 50).is_ok(), fits, "{count:?}");
+    fn a_page_may_begin_with_the_last_string_of_the_page_before() {
+        let budget = Budget::new(0);
+        let read = |texts: &mut DeltaTexts, data: &[u8], count| {
+            let mut runs = Runs::default();
+            let texts = texts.read(data, count, &mut runs, (&mut Made::default(), &budget))?;
+            Ok::<_, Fault>((0..count).map(|at| texts.get(at).to_vec()).collect::<Vec<_>>())
         };
-        check(&[50], true);
-        check(&[51], false);
-        check(&[0x80, 0x94, 0xeb, 0xdc, 0x03], false);
-        assert!(check_count(&[0x80], 50).is_err());
-        assert!(check_count(&[0xff, 0xff, 0xff, 0x7f, 4, 1, 0], 50).is_err(), "a huge block");
+        let first = page(&[(0, "alpha"), (2, "ps"), (4, "")]);
+        let mut before = DeltaTexts::new(&first, Encoding::DELTA_BYTE_ARRAY, 0..first.len()).unwrap();
+        let expect = [&b"alpha"[..], b"alps", b"alps"];
+        assert_eq!(read(&mut before, &first, 3).unwrap(), expect);
+        let second = page(&[(3, "haca"), (7, "")]);
+        let mut after = DeltaTexts::new(&second, Encoding::DELTA_BYTE_ARRAY, 0..second.len()).unwrap();
+        assert!(read(&mut after, &second, 2).is_err(), "where there is no page before");
+        let mut after = DeltaTexts::new(&second, Encoding::DELTA_BYTE_ARRAY, 0..second.len()).unwrap();
+        after.follow(before);
+        assert_eq!(read(&mut after, &second, 2).unwrap(), [b"alphaca", b"alphaca"]);
+    }
+
+    #[test]
+    fn a_page_of_nulls_may_have_no_streams() {
+        for encoding in [Encoding::DELTA_BYTE_ARRAY, Encoding::DELTA_LENGTH_BYTE_ARRAY] {
+            let mut texts = DeltaTexts::new(&[7; 3], encoding, 3..3).unwrap();
+            let mut runs = Runs::default();
+            let budget = Budget::new(0);
+            assert!(texts.read(&[7; 3], 1, &mut runs, (&mut Made::default(), &budget)).is_err());
+        }
     }
 
     #[test]

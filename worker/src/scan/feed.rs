@@ -50,6 +50,18 @@ impl Feed {
         }
     }
 
+    /// Lets the chunk go on: `more` of `file` is behind what it had.
+    pub(crate) fn extend(&mut self, file: &OpenFile, more: Range<u64>) -> Result<(), Fault> {
+        match self {
+            Feed::Disk(feed) => feed.unread.end += more.end - more.start,
+            Feed::Store(feed) => {
+                feed.unreceived += more.end - more.start;
+                feed.tail = feed.io.block_on(file.input.get(more))?;
+            }
+        }
+        Ok(())
+    }
+
     /// What is there, at least `bytes` of it if the chunk has so many left.
     pub(crate) fn peek(&mut self, bytes: usize) -> Result<&[u8], Fault> {
         match self {
@@ -157,8 +169,9 @@ pub(crate) struct StoreFeed {
     arrivals: Arrivals,
     current: Bytes,
     taken: Bytes,
-    /// Bytes of the chunk not yet received.
+    /// Bytes of the chunk not yet received, the last of which are `tail`.
     unreceived: u64,
+    tail: Bytes,
     _source: Source,
 }
 
@@ -177,6 +190,7 @@ impl StoreFeed {
             current: Bytes::new(),
             taken: Bytes::new(),
             unreceived: bytes,
+            tail: Bytes::new(),
             _source: source,
         }
     }
@@ -201,6 +215,10 @@ impl StoreFeed {
     }
 
     fn receive(&mut self) -> Result<Bytes, Fault> {
+        if self.unreceived == self.tail.len() as u64 {
+            self.unreceived = 0;
+            return Ok(std::mem::take(&mut self.tail));
+        }
         let arrived = loop {
             if let Ok(arrived) = self.arrivals.try_recv() {
                 break Some(arrived);

@@ -36,12 +36,14 @@ pub(crate) fn width_of(max: i16) -> usize {
 }
 
 impl Hybrid {
-    /// A decoder of values of `width` bits (at most 32) in `data[range]`.
+    /// A decoder of values of `width` bits (at most 32) in `data[range]`. Values of no bits are zeros, as many as are
+    /// asked for, whether the writer told of runs or of nothing.
     pub(crate) fn new(range: std::ops::Range<usize>, width: usize) -> Result<Self, Fault> {
         if width > 32 {
             return Fault::corrupt(format!("values of {width} bits"));
         }
-        Ok(Hybrid { at: range.start, end: range.end, width, run: Run::Repeated { value: 0, left: 0 } })
+        let left = if width == 0 { usize::MAX } else { 0 };
+        Ok(Hybrid { at: range.start, end: range.end, width, run: Run::Repeated { value: 0, left } })
     }
 
     fn left(&self) -> usize {
@@ -98,11 +100,7 @@ impl Hybrid {
             // Writers may leave out the padding of the last group.
             let bytes = (head >> 1) as usize * self.width;
             let there = bytes.min(data.len() - self.at);
-            let left = match self.width {
-                0 => (head >> 1) as usize * 8,
-                width => there * 8 / width,
-            };
-            self.run = Run::Packed { bit: self.at * 8, left };
+            self.run = Run::Packed { bit: self.at * 8, left: there * 8 / self.width };
             self.at += there;
         }
         Ok(())
@@ -158,7 +156,6 @@ fn test_packed(
     out: &mut Bits,
 ) {
     match (width, test(0), test(1)) {
-        (0, zero, _) => return out.push_run(zero, count),
         (1, zero, one) if zero == one => return out.push_run(zero, count),
         (1, inverted, _) => return out.push_packed(data, bit, count, inverted),
         _ => {}
@@ -224,6 +221,43 @@ mod tests {
     use parquet::encodings::rle::RleEncoder;
     use proptest::prelude::*;
 
+    /// Streams as writers leave them, and as the format's text lets them be.
+    #[test]
+    fn runs_may_be_empty_say_too_much_and_end_in_mid_group() {
+        let eight = [1, 0, 1, 1, 0, 1, 0, 0];
+        let table: [(&str, usize, &[u8], &[u32]); 8] = [
+            ("more groups than there are bytes", 1, &[0x15, 0b0010_1101], &eight),
+            ("a group that ends in mid-byte", 3, &[0x03, 0b1000_1000, 0b1100_0110], &[0, 1, 2, 3, 4]),
+            ("a run of more values than there are", 1, &[0xfe, 0xff, 0xff, 0xff, 0x0f, 1], &[1; 7]),
+            ("runs of no values", 1, &[0x00, 0x01, 0x01, 0x00, 0x00, 0x06, 0x01], &[1; 3]),
+            ("a length in more bytes than it needs", 1, &[0x86, 0x80, 0x00, 0x01], &[1; 3]),
+            ("two bytes of a value", 9, &[0x04, 0x01, 0x01], &[257; 2]),
+            ("four bytes of a value", 32, &[0x04, 0xff, 0xff, 0xff, 0xff], &[u32::MAX; 2]),
+            (
+                "a run, then groups",
+                2,
+                &[0x02, 0x03, 0x03, 0b1110_0100, 0b0001_1011],
+                &[3, 0, 1, 2, 3, 3, 2, 1, 0],
+            ),
+        ];
+        for (what, width, stream, expect) in table {
+            let data = [stream, &[0xff; 9]].concat();
+            let mut hybrid = Hybrid::new(0..stream.len(), width).unwrap();
+            let mut out = vec![];
+            hybrid.read(&data, expect.len(), &mut out).unwrap_or_else(|fault| panic!("{what}: {fault:?}"));
+            assert_eq!(out, expect, "{what}");
+        }
+        for (what, width, stream) in [
+            ("nothing", 1, &[][..]),
+            ("no value", 1, &[0x06]),
+            ("half a value", 9, &[0x06, 1]),
+            ("groups of no bytes", 1, &[0x07]),
+        ] {
+            let told = Hybrid::new(0..stream.len(), width).unwrap().read(stream, 1, &mut vec![]);
+            assert!(told.is_err(), "{what}");
+        }
+    }
+
     proptest! {
         #[test]
         fn what_the_encoder_wrote_is_read_in_any_steps(
@@ -251,6 +285,20 @@ mod tests {
             }
             prop_assert_eq!(&out, &values);
             for (i, &v) in values.iter().enumerate() { prop_assert_eq!(bits.get(i), v == wanted); }
+        }
+
+        /// With runs of any lengths, with none, and with bytes that are no runs.
+        #[test]
+        fn values_of_no_bits_are_zeros(stream in prop::collection::vec(any::<u8>(), 0..5), steps in prop::collection::vec(1..9000usize, 1..5)) {
+            let mut hybrid = Hybrid::new(0..stream.len(), 0).unwrap();
+            let mut equal = hybrid.clone();
+            for step in steps {
+                let (mut out, mut bits) = (vec![], Bits::default());
+                hybrid.read(&stream, step, &mut out).unwrap();
+                prop_assert_eq!(out, vec![0; step]);
+                equal.read_test(&stream, step, |value| value == 0, &mut bits).unwrap();
+                prop_assert_eq!(bits.count(), step);
+            }
         }
 
         #[test]

@@ -11,6 +11,7 @@
 mod codec;
 mod columns;
 mod delta;
+mod delta_ints;
 mod dictionary;
 mod error;
 pub mod excerpt;
@@ -19,11 +20,14 @@ mod fetch;
 pub mod footer;
 mod hybrid;
 mod list;
+mod lz4;
 mod page;
 mod page_header;
 pub mod resolve;
 mod runs;
 mod schema_shape;
+#[cfg(test)]
+mod shapes;
 mod snappy;
 mod source;
 mod text;
@@ -251,7 +255,8 @@ impl<'a> RowGroup<'a> {
     fn over(&self, feed: Feed, chunk: &Chunk, kind: ColumnKind) -> Result<Reader, Fault> {
         let column = self.metadata.row_group(self.at).column(chunk.leaf.index);
         let descriptor = column.column_descr_ptr();
-        let pages = Pages::new(feed, column, self.context.budget.clone())?;
+        let end = (self.file.clone(), chunk.range.end);
+        let pages = Pages::new(feed, column, end, self.context.budget.clone())?;
         Ok(match kind {
             ColumnKind::ListMinInt32 => {
                 Reader::ListMin(ListMinReader::new(pages, descriptor, chunk.leaf.element_def))

@@ -3,6 +3,7 @@
 //! Not here: decompression (`codec`), what the values mean.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use parquet::basic::Encoding;
@@ -14,12 +15,15 @@ use super::feed::Feed;
 use super::hybrid::{Hybrid, width_of};
 use super::page_header::{PageHeader, PageKind, parse};
 use super::snappy::Repeats;
+use super::source::OpenFile;
 use super::thrift::ThriftError;
 use crate::budget::{Budget, Reservation};
 
 /// Headers are small; one larger than this (its statistics) is taken for damage.
 const MAX_HEADER: usize = 16 << 20;
 const FIRST_PEEK: usize = 1 << 10;
+/// Bytes of a dictionary's header that a chunk's size may leave out, at most.
+const UNCOUNTED: usize = 100;
 /// Pages up to this size are part of a scan's fixed allowance; larger ones are reserved.
 pub(crate) const ALLOWED_PAGE: usize = 2 << 20;
 
@@ -48,6 +52,9 @@ pub(crate) struct Pages {
     max_def: i16,
     /// Values of the chunk that no page has delivered yet.
     missing: u64,
+    file: Arc<OpenFile>,
+    /// What the chunk may go on for behind its stated end.
+    behind: Range<u64>,
     budget: Budget,
     reserved: Option<Reservation>,
 }
@@ -66,7 +73,13 @@ fn encoding_of(number: i32) -> Result<Encoding, Fault> {
 }
 
 impl Pages {
-    pub(crate) fn new(feed: Feed, chunk: &ColumnChunkMetaData, budget: Budget) -> Result<Self, Fault> {
+    /// Of a chunk that ends at `end` in `file`, as its footer has it.
+    pub(crate) fn new(
+        feed: Feed,
+        chunk: &ColumnChunkMetaData,
+        (file, end): (Arc<OpenFile>, u64),
+        budget: Budget,
+    ) -> Result<Self, Fault> {
         let descriptor = chunk.column_descr();
         Ok(Pages {
             feed,
@@ -75,6 +88,8 @@ impl Pages {
             max_rep: descriptor.max_rep_level(),
             max_def: descriptor.max_def_level(),
             missing: u64::try_from(chunk.num_values()).unwrap_or(0),
+            file,
+            behind: end..end,
             budget,
             reserved: None,
         })
@@ -118,7 +133,10 @@ impl Pages {
     pub(crate) fn next(&mut self) -> Result<Option<Page>, Fault> {
         while self.missing > 0 {
             let header = self.header()?;
-            if header.kind == PageKind::Other {
+            // Pages of no values may hold anything.
+            if header.kind == PageKind::Other || header.num_values == 0 && header.kind != PageKind::Dictionary
+            {
+                self.look_behind(header.compressed_size)?;
                 self.feed.take(header.compressed_size)?;
                 continue;
             }
@@ -130,9 +148,7 @@ impl Pages {
                 return Ok(Some(Page::Dictionary { values: header.num_values }));
             }
             self.missing = self.missing.saturating_sub(header.num_values as u64);
-            if header.num_values > 0 {
-                return self.cut(&header).map(Page::Data).map(Some);
-            }
+            return self.cut(&header).map(Page::Data).map(Some);
         }
         Ok(None)
     }
@@ -146,11 +162,17 @@ impl Pages {
             match parse(bytes) {
                 Ok((header, length)) => {
                     self.feed.take(length)?;
+                    // Writers before parquet-mr 1.2.9 did not count these bytes as the chunk's.
+                    if header.kind == PageKind::Dictionary && length <= UNCOUNTED {
+                        self.behind.end = self.behind.start.saturating_add(length as u64);
+                    }
                     return Ok(header);
                 }
                 Err(ThriftError::Malformed(what)) => return Fault::corrupt(what),
                 Err(ThriftError::Short) if seen as u64 >= all => {
-                    return Fault::corrupt(format!("its pages end with {} values missing", self.missing));
+                    if !self.look_behind(seen + 1)? {
+                        return Fault::corrupt(format!("its pages end with {} values missing", self.missing));
+                    }
                 }
                 Err(ThriftError::Short) if seen >= MAX_HEADER => {
                     return Fault::corrupt("a page header of more than 16 MiB");
@@ -160,31 +182,45 @@ impl Pages {
         }
     }
 
+    /// Where `bytes` do not remain, lets the chunk go on as far as it may; whether it does.
+    fn look_behind(&mut self, bytes: usize) -> Result<bool, Fault> {
+        let behind = self.behind.start..self.behind.end.min(self.file.input.size);
+        if bytes as u64 <= self.feed.remaining() || behind.is_empty() {
+            return Ok(false);
+        }
+        self.behind.start = self.behind.end;
+        self.feed.extend(&self.file, behind)?;
+        Ok(true)
+    }
+
     fn read(&mut self, header: &PageHeader) -> Result<(), Fault> {
         let size = header.compressed_size + header.uncompressed_size;
         if self.reserved.take().is_some() {
             self.page.shrink(ALLOWED_PAGE);
         }
         self.reserved = self.reserve(size, "a page")?;
+        self.look_behind(header.compressed_size)?;
         let raw = self.feed.take(header.compressed_size)?;
         if let Some(crc) = header.crc
             && crc32fast::hash(raw) != crc
         {
             return Fault::corrupt("a page's checksum does not match its bytes");
         }
-        let plain = match header.kind {
+        let (levels, packed) = match header.kind {
             PageKind::DataV2 { def_bytes, rep_bytes, compressed } => {
-                let levels = def_bytes.saturating_add(rep_bytes);
-                if levels > raw.len() || levels > header.uncompressed_size {
-                    return Fault::corrupt("levels longer than their page");
-                }
-                if compressed { levels } else { raw.len() }
+                (def_bytes.saturating_add(rep_bytes), compressed && !self.codec.is_none())
             }
-            _ => 0,
+            _ => (0, !self.codec.is_none()),
         };
-        self.codec.unpack(raw, plain, header.uncompressed_size, &mut self.page)?;
+        // What is not compressed has the size that it has, whatever else the header says of it.
+        let size = if packed { header.uncompressed_size } else { raw.len() };
+        if levels > raw.len() || levels > size {
+            return Fault::corrupt("levels longer than their page");
+        }
+        let plain = if packed { levels } else { raw.len() };
+        self.codec.unpack(raw, plain, size, &mut self.page)?;
         let got = self.data().len();
-        if got != header.uncompressed_size {
+        if got != size {
             return Fault::corrupt(format!(
                 "a page of {got} bytes that says it has {}",
                 header.uncompressed_size

@@ -31,55 +31,98 @@ pub(crate) struct PageHeader {
     pub rep_encoding: i32,
 }
 
-/// Reads one header from the start of `bytes`; also gives its length.
-pub(crate) fn parse(bytes: &[u8]) -> Result<(PageHeader, usize), ThriftError> {
-    let mut input = Input::new(bytes);
-    let mut header = PageHeader {
-        kind: PageKind::Other,
-        compressed_size: 0,
-        uncompressed_size: 0,
-        crc: None,
+/// What a header says of its kind of page.
+struct Details {
+    num_values: usize,
+    encoding: i32,
+    def_encoding: i32,
+    rep_encoding: i32,
+    def_bytes: usize,
+    rep_bytes: usize,
+    compressed: bool,
+}
+
+impl Details {
+    const NONE: Details = Details {
         num_values: 0,
         encoding: -1,
         def_encoding: -1,
         rep_encoding: -1,
+        def_bytes: 0,
+        rep_bytes: 0,
+        compressed: true,
     };
-    let mut page_type = -1;
-    let mut body = false;
-    let (mut def_bytes, mut rep_bytes, mut compressed) = (0, 0, true);
-    input.each_field(|input, field| {
-        match field.id {
-            1 => page_type = input.int()?,
-            2 => header.uncompressed_size = input.size()?,
-            3 => header.compressed_size = input.size()?,
-            4 => header.crc = Some(input.int()? as u32),
-            5 | 7 | 8 => {
-                body = true;
-                input.each_field(|input, inner| {
-                    match (field.id, inner.id) {
-                        (_, 1) => header.num_values = input.size()?,
-                        (5 | 7, 2) | (8, 4) => header.encoding = input.int()?,
-                        (5, 3) => header.def_encoding = input.int()?,
-                        (5, 4) => header.rep_encoding = input.int()?,
-                        (8, 5) => def_bytes = input.size()?,
-                        (8, 6) => rep_bytes = input.size()?,
-                        (8, 7) => compressed = inner.kind == 1,
-                        _ => return Ok(false),
-                    }
-                    Ok(true)
-                })?;
-            }
+}
+
+/// Details of a page of the type whose details are the header's field `field`.
+fn details(input: &mut Input<'_>, field: i16) -> Result<Details, ThriftError> {
+    let mut details = Details::NONE;
+    input.each_field(|input, inner| {
+        match (field, inner.id) {
+            (_, 1) => details.num_values = input.size()?,
+            (DATA | DICTIONARY, 2) | (DATA_V2, 4) => details.encoding = input.int()?,
+            (DATA, 3) => details.def_encoding = input.int()?,
+            (DATA, 4) => details.rep_encoding = input.int()?,
+            (DATA_V2, 5) => details.def_bytes = input.size()?,
+            (DATA_V2, 6) => details.rep_bytes = input.size()?,
+            (DATA_V2, 7) => details.compressed = inner.kind == 1,
             _ => return Ok(false),
         }
         Ok(true)
     })?;
-    header.kind = match (page_type, body) {
-        (0, true) => PageKind::Data,
-        (2, true) => PageKind::Dictionary,
-        (3, true) => PageKind::DataV2 { def_bytes, rep_bytes, compressed },
-        (0 | 2 | 3, false) => return Err(Malformed("a page header without its details")),
-        (-1, _) => return Err(Malformed("a page header without a type")),
+    Ok(details)
+}
+
+/// Where a header has the details of its kind of page.
+const DATA: i16 = 5;
+const DICTIONARY: i16 = 7;
+const DATA_V2: i16 = 8;
+
+/// Reads one header from the start of `bytes`; also gives its length.
+pub(crate) fn parse(bytes: &[u8]) -> Result<(PageHeader, usize), ThriftError> {
+    let mut input = Input::new(bytes);
+    let (mut page_type, mut compressed_size, mut uncompressed_size, mut crc) = (-1, 0, 0, None);
+    // Of each kind: some writers tell of several, and the page's type says which one counts.
+    let (mut data, mut dictionary, mut data_v2) = (None, None, None);
+    input.each_field(|input, field| {
+        match field.id {
+            1 => page_type = input.int()?,
+            2 => uncompressed_size = input.size()?,
+            3 => compressed_size = input.size()?,
+            // Signed in the format; some writers do not know.
+            4 => crc = Some(input.zigzag()? as u32),
+            DATA => data = Some(details(input, DATA)?),
+            DICTIONARY => dictionary = Some(details(input, DICTIONARY)?),
+            DATA_V2 => data_v2 = Some(details(input, DATA_V2)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    let details = match page_type {
+        0 => data,
+        2 => dictionary,
+        3 => data_v2,
+        -1 => return Err(Malformed("a page header without a type")),
+        _ => Some(Details::NONE),
+    };
+    let details = details.ok_or(Malformed("a page header without its details"))?;
+    let Details { num_values, encoding, def_encoding, rep_encoding, def_bytes, rep_bytes, compressed } =
+        details;
+    let kind = match page_type {
+        0 => PageKind::Data,
+        2 => PageKind::Dictionary,
+        3 => PageKind::DataV2 { def_bytes, rep_bytes, compressed },
         _ => PageKind::Other,
+    };
+    let header = PageHeader {
+        kind,
+        compressed_size,
+        uncompressed_size,
+        crc,
+        num_values,
+        encoding,
+        def_encoding,
+        rep_encoding,
     };
     Ok((header, input.read()))
 }
@@ -111,6 +154,95 @@ mod tests {
     fn every_prefix_is_short() {
         for end in 0..V1.len() {
             assert_eq!(parse(&V1[..end]), Err(Short), "{end}");
+        }
+    }
+
+    fn parsed(parts: &[&[u8]]) -> (PageHeader, usize) {
+        parse(&parts.concat()).unwrap_or_else(|error| panic!("{parts:?}: {error:?}"))
+    }
+
+    /// What other headers have, or some version of the format will have, between what is known: it is passed.
+    #[test]
+    fn fields_of_any_type_are_passed() {
+        let (head, tail) = (&V1[..2], &V1[2..]);
+        let expect = parsed(&[V1]).0;
+        let unknown: &[&[u8]] = &[
+            // A list of nothing, of every type, in both forms; a set.
+            &[0x09, 0x00],
+            &[0x09, 0x03],
+            &[0x09, 0x0c],
+            &[0x09, 0x0f],
+            &[0x09, 0xf0, 0x00],
+            &[0x09, 0xfc, 0x00],
+            &[0x0a, 0x00],
+            // Lists of booleans, of structs, of lists, of many numbers.
+            &[0x09, 0x21, 1, 2],
+            &[0x09, 0x22, 1, 2],
+            &[0x09, 0x2c, 0x15, 0x02, 0x00, 0x00],
+            &[0x09, 0x29, 0x00, 0x15, 0x02],
+            &[0x09, 0xf5, 0x02, 0x80, 0x01, 0x03],
+            // Maps: of nothing, of strings to booleans, of numbers to lists of nothing.
+            &[0x0b, 0x00],
+            &[0x0b, 0x01, 0x81, 0x01, b'x', 0x01],
+            &[0x0b, 0x02, 0x59, 0x02, 0x00, 0x04, 0x00],
+            // Booleans, a byte, a double, bytes, a struct of no fields, a UUID.
+            &[0x01],
+            &[0x02],
+            &[0x03, 0xff],
+            &[0x07, 1, 2, 3, 4, 5, 6, 7, 8],
+            &[0x08, 0x03, 0xff, 0xfe, 0x00],
+            &[0x0c, 0x00],
+            &[0x0d, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16],
+        ];
+        for value in unknown {
+            // As field 40, whose number is spelled out; then field 2 is, too.
+            let (kind, value) = (value[0], &value[1..]);
+            let all: &[&[u8]] = &[head, &[kind, 80], value, &[0x05, 0x04], &tail[1..]];
+            let (header, length) = parsed(all);
+            assert_eq!((header, length), (expect, all.concat().len()), "{kind}, {value:?}");
+            // And within the details, as the last field there.
+            let (front, end) = V1.split_at(V1.len() - 2);
+            let all: &[&[u8]] = &[front, &[kind, 80], value, end];
+            assert_eq!(parsed(all).0, expect, "{kind}, {value:?}");
+        }
+        for kind in [0x00, 0x0e, 0x0f] {
+            let all: &[&[u8]] = &[head, &[kind | 0x20], tail];
+            let told = parse(&all.concat());
+            assert!(matches!(told, Err(Malformed(_))), "{kind}: {told:?}");
+        }
+        let all: &[&[u8]] = &[head, &[0x2b, 0xff, 0xff, 0xff, 0xff, 0x7f, 0x11], tail];
+        assert!(parse(&all.concat()).is_err(), "a map that would not end");
+    }
+
+    #[test]
+    fn the_details_of_the_pages_own_kind_count() {
+        // Type 3, sizes 40 and 20; details of a dictionary and of a page of version 1 before those of version 2.
+        let before: &[u8] =
+            &[0x15, 0x06, 0x15, 0x50, 0x15, 0x28, 0x2c, 0x15, 0x02, 0x15, 0x10, 0x15, 0x06, 0x15, 0x06, 0x00];
+        let dictionary: &[u8] = &[0x2c, 0x15, 0x04, 0x15, 0x04, 0x00];
+        // 7 values, 1 null, 7 rows, encoding 8, levels of 3 and 0 bytes.
+        let v2: &[u8] = &[0x1c, 0x15, 0x0e, 0x15, 0x02, 0x15, 0x0e, 0x15, 0x10, 0x15, 0x06, 0x15, 0x00];
+        for (flag, expect) in [(&[][..], true), (&[0x11], true), (&[0x12], false)] {
+            // And statistics of bytes that are no text, of no use.
+            let (header, _) = parsed(&[
+                before,
+                dictionary,
+                v2,
+                flag,
+                &[0x0c, 0x10, 0x18, 0x02, 0xff, 0x00, 0x36, 0x01, 0x00, 0x00, 0x00],
+            ]);
+            let kind = PageKind::DataV2 { def_bytes: 3, rep_bytes: 0, compressed: expect };
+            assert_eq!((header.kind, header.num_values, header.encoding), (kind, 7, 8));
+            assert_eq!((header.uncompressed_size, header.compressed_size), (40, 20));
+        }
+        assert!(parse(&[before, dictionary, &[0x00]].concat()).is_err(), "no details of version 2");
+    }
+
+    #[test]
+    fn checksums_are_signed_or_not() {
+        for crc in [&[0x15, 0x01][..], &[0x16, 0xfe, 0xff, 0xff, 0xff, 0x1f]] {
+            let (header, _) = parsed(&[&V1[..8], crc, &V1[10..]]);
+            assert_eq!(header.crc, Some(u32::MAX));
         }
     }
 

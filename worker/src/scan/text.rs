@@ -57,9 +57,9 @@ impl TextReader {
             if self.flat.left == 0 {
                 match self.flat.next()? {
                     Page::Dictionary { values } => self.dictionary.set(&mut self.flat.pages, values)?,
-                    Page::Data(DataPage { values, encoding, body, .. }) => {
-                        let pages = &mut self.flat.pages;
-                        self.source = TextSource::new(pages, encoding, &body, values)?;
+                    Page::Data(DataPage { encoding, body, .. }) => {
+                        let before = std::mem::replace(&mut self.source, TextSource::None);
+                        self.source = TextSource::new(self.flat.pages.data(), encoding, &body, before)?;
                     }
                 }
                 continue;

@@ -123,12 +123,20 @@ impl<'a> Input<'a> {
                 let length = self.varint()?;
                 self.advance(length)
             }
+            // Lists and sets. What the elements are says nothing where there is none, and may be any number.
             9 | 10 => {
                 let byte = self.byte()?;
                 let count = if byte >> 4 == 15 { self.varint()? } else { u64::from(byte >> 4) };
-                // Booleans in lists take a byte each.
-                let element = if byte & 0x0f <= 2 { 3 } else { byte & 0x0f };
-                (0..count).try_for_each(|_| self.skip(element, depth + 1))
+                (0..count).try_for_each(|_| self.skip_element(byte & 0x0f, depth + 1))
+            }
+            // Maps, which tell their types only where they have elements.
+            11 => {
+                let count = self.varint()?;
+                let types = if count > 0 { self.byte()? } else { 0 };
+                (0..count).try_for_each(|_| {
+                    self.skip_element(types >> 4, depth + 1)?;
+                    self.skip_element(types & 0x0f, depth + 1)
+                })
             }
             12 => {
                 let mut last = 0;
@@ -137,8 +145,15 @@ impl<'a> Input<'a> {
                 }
                 Ok(())
             }
+            // A UUID.
+            13 => self.advance(16),
             _ => Err(Malformed("a field of unknown type")),
         }
+    }
+
+    /// Passes an element of a list, a set or a map. A boolean takes a byte there.
+    fn skip_element(&mut self, kind: u8, depth: u32) -> Result<(), ThriftError> {
+        self.skip(if matches!(kind, 1 | 2) { 3 } else { kind }, depth)
     }
 
     /// Offers each field of a struct to `take`, which says whether it read the value; else it is passed.

@@ -12,6 +12,7 @@ use parquet::schema::types::ColumnDescPtr;
 use tally_dataset::Bits;
 
 use super::delta::DeltaTexts;
+use super::delta_ints::{DeltaInts, Int};
 use super::error::Fault;
 use super::hybrid::Hybrid;
 use super::page::Pages;
@@ -26,7 +27,7 @@ fn unsupported<T>(encoding: Encoding, what: &str) -> Result<T, Fault> {
 fn indices(data: &[u8], body: &Range<usize>) -> Result<Hybrid, Fault> {
     match data.get(body.start) {
         Some(&width) => Hybrid::new(body.start + 1..body.end, usize::from(width)),
-        // A page of nothing but nulls may have no body at all.
+        // A page of nothing but nulls, or of one value, may have no body at all.
         None => Hybrid::new(body.clone(), 0),
     }
 }
@@ -78,21 +79,19 @@ pub(crate) struct IntValues<T: DataType> {
 
 enum IntSource<T: DataType> {
     Dictionary(Hybrid),
+    Delta(DeltaInts),
     Decoder(Box<dyn Decoder<T>>),
     None,
 }
 
-impl<T: DataType> IntValues<T>
-where
-    T::T: Copy + Default,
-{
+impl<T: DataType<T: Int>> IntValues<T> {
     pub(crate) fn new(descriptor: ColumnDescPtr) -> Self {
         IntValues { descriptor, dictionary: vec![], source: IntSource::None, indices: vec![] }
     }
 
     pub(crate) fn set_dictionary(&mut self, pages: &mut Pages, values: usize) -> Result<(), Fault> {
         let all = 0..pages.data().len();
-        if values > all.len() {
+        if values > all.len() / size_of::<T::T>() {
             return Fault::corrupt("a dictionary of more values than bytes");
         }
         self.dictionary = vec![T::T::default(); values];
@@ -110,7 +109,8 @@ where
     ) -> Result<(), Fault> {
         self.source = match encoding {
             Encoding::RLE_DICTIONARY => IntSource::Dictionary(indices(pages.data(), body)?),
-            Encoding::PLAIN | Encoding::DELTA_BINARY_PACKED | Encoding::BYTE_STREAM_SPLIT => {
+            Encoding::DELTA_BINARY_PACKED => IntSource::Delta(DeltaInts::new(pages.data(), body.clone())?),
+            Encoding::PLAIN | Encoding::BYTE_STREAM_SPLIT => {
                 let mut decoder = get_decoder::<T>(self.descriptor.clone(), encoding)?;
                 decoder.set_data(pages.shared(body.clone()), values)?;
                 IntSource::Decoder(decoder)
@@ -137,6 +137,7 @@ where
                 }
                 Ok(())
             }
+            IntSource::Delta(ints) => ints.read(data, count, out),
             IntSource::Decoder(decoder) => {
                 let start = out.len();
                 out.resize(start + count, T::T::default());
@@ -171,17 +172,22 @@ pub(crate) enum TextSource {
 }
 
 impl TextSource {
+    /// Those in `data[body]`; `before` is of the page before.
     pub(crate) fn new(
-        pages: &mut Pages,
+        data: &[u8],
         encoding: Encoding,
         body: &Range<usize>,
-        values: usize,
+        before: TextSource,
     ) -> Result<Self, Fault> {
         Ok(match encoding {
-            Encoding::RLE_DICTIONARY => TextSource::Dictionary(indices(pages.data(), body)?),
+            Encoding::RLE_DICTIONARY => TextSource::Dictionary(indices(data, body)?),
             Encoding::PLAIN => TextSource::Plain { at: body.start, end: body.end },
             Encoding::DELTA_LENGTH_BYTE_ARRAY | Encoding::DELTA_BYTE_ARRAY => {
-                TextSource::Delta(Box::new(DeltaTexts::new(pages, encoding, body, values)?))
+                let mut texts = DeltaTexts::new(data, encoding, body.clone())?;
+                if let TextSource::Delta(before) = before {
+                    texts.follow(*before);
+                }
+                TextSource::Delta(Box::new(texts))
             }
             other => return unsupported(other, "strings"),
         })
