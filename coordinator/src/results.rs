@@ -134,6 +134,11 @@ impl Results {
         groups
     }
 
+    /// What a reduce attempt reported.
+    pub fn reduced(&self, attempt: &AttemptId) -> Option<&v1::ReduceResult> {
+        self.reduce.get(attempt)
+    }
+
     /// What a write attempt reported.
     pub fn written(&self, attempt: &AttemptId) -> Option<&v1::WriteResult> {
         self.write.get(attempt)

@@ -22,6 +22,12 @@ pub enum TaskError {
     /// An order that cannot be carried out as it stands.
     #[error("the task order is malformed: {0}")]
     Order(String),
+    /// An order whose inputs are not all that it says there are: nothing is made of a part of them.
+    #[error(
+        "the inputs of the task are not complete: {0}; it is tried again, and where that does not help, give \
+         coordinators and workers the same release"
+    )]
+    Incomplete(String),
     /// Encoding rows as Parquet.
     #[error("encoding rows: {0}")]
     Encode(#[from] parquet::errors::ParquetError),
@@ -111,6 +117,7 @@ impl From<TaskError> for Failure {
             TaskError::Lost { worker, task, reason } => Failure::FetchLost { worker, task, reason },
             TaskError::Scan(ScanError::Io { .. })
             | TaskError::Store(_)
+            | TaskError::Incomplete(_)
             | TaskError::Encode(_)
             | TaskError::Share { .. }
             | TaskError::Busy { .. }

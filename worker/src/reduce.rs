@@ -45,6 +45,7 @@ pub fn run(
     work: &v1::ReduceWork,
     inputs: &ReduceInputs,
 ) -> Result<(v1::ReduceResult, Output), TaskError> {
+    check_complete(&work.map_tasks, inputs)?;
     let texts = context.texts(&attempt.task.job);
     let mut inputs = Inputs::open(context, &attempt.task.job, work.partition, inputs)?;
     let passes = passes(dataset.reducer_bytes(&inputs.sizes), work, context.shares.reduce as u64)?;
@@ -78,6 +79,28 @@ fn passes(needed: u64, work: &v1::ReduceWork, share: u64) -> Result<u32, TaskErr
         return Err(TaskError::Share { wanted, share });
     }
     Ok(u32::try_from(needed.div_ceil(wanted.max(1))).unwrap_or(u32::MAX).max(1))
+}
+
+/// Refuses inputs that are not the outputs of as many map tasks of each table as there are, each once.
+fn check_complete(map_tasks: &[u32], inputs: &ReduceInputs) -> Result<(), TaskError> {
+    // Coordinators of earlier releases do not say how many there are.
+    if map_tasks.is_empty() {
+        return Ok(());
+    }
+    if map_tasks.len() != inputs.tables.len() {
+        let (told, tables) = (inputs.tables.len(), map_tasks.len());
+        return Err(TaskError::Incomplete(format!("outputs of {told} input tables instead of {tables}")));
+    }
+    for (table, (list, &tasks)) in inputs.tables.iter().zip(map_tasks).enumerate() {
+        let ascending = list.outputs.windows(2).all(|pair| pair[0].index < pair[1].index);
+        if list.outputs.len() as u64 != u64::from(tasks) || !ascending {
+            let told = list.outputs.len();
+            return Err(TaskError::Incomplete(format!(
+                "{told} outputs of the {tasks} map tasks of input table {table}, each to be there once"
+            )));
+        }
+    }
+    Ok(())
 }
 
 impl Inputs {

@@ -61,6 +61,7 @@ pub fn run(
         let encoded = Encoded(context.file(&work.holders, reference, &attempt)?);
         let metadata = ParquetMetaDataReader::new().parse_and_finish(&encoded);
         let metadata = metadata.map_err(|e| cause(e, place))?;
+        check_rows(&attempt, piece, metadata.row_groups())?;
         for &row_group in &piece.row_groups {
             context.check_cancelled()?;
             let groups = metadata.row_groups();
@@ -75,6 +76,27 @@ pub fn run(
     let part = writer.into_inner().map_err(|e| cause(e, place))?;
     let Written { bytes, crc32, parts } = part.finish()?;
     Ok(v1::WriteResult { rows, bytes, crc32, parts })
+}
+
+/// Refuses a reduce output whose row groups do not have the rows that the order says.
+fn check_rows(
+    attempt: &AttemptId,
+    piece: &v1::RowGroups,
+    groups: &[RowGroupMetaData],
+) -> Result<(), TaskError> {
+    // Coordinators of earlier releases do not say how many there are.
+    if piece.rows.is_empty() {
+        return Ok(());
+    }
+    let rows =
+        piece.row_groups.iter().map(|&number| groups.get(number as usize).map(RowGroupMetaData::num_rows));
+    if rows.eq(piece.rows.iter().map(|&rows| i64::try_from(rows).ok())) {
+        return Ok(());
+    }
+    let (numbers, rows) = (&piece.row_groups, &piece.rows);
+    Err(TaskError::Incomplete(format!(
+        "row groups {numbers:?} of {attempt} should have {rows:?} rows, and do not"
+    )))
 }
 
 fn properties(work: &v1::WriteWork) -> WriterProperties {

@@ -15,7 +15,9 @@ pub enum Command {
         /// The stage.
         stage: StageId,
     },
-    /// Run this attempt there; its inputs are in [`crate::Scheduler::outputs`] now.
+    /// Run this attempt there. Its inputs are in [`crate::Scheduler::outputs`] as long as
+    /// [`crate::Scheduler::inputs_of`] says so: in any case until the next step. Afterwards it may have to be
+    /// given back, by [`crate::Event::NotStarted`].
     Start {
         /// Where.
         worker: WorkerId,

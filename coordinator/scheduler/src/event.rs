@@ -133,6 +133,15 @@ pub enum Event {
         /// Whether its output exists, held by that worker.
         outcome: Result<(), Failure>,
     },
+    /// The other end of an attempt: its worker never had it, since what it was to read changed before an
+    /// order could be made or sent again. The task waits for its inputs anew; nothing is held against
+    /// anybody.
+    NotStarted {
+        /// Where it was to run.
+        worker: WorkerId,
+        /// Which one.
+        attempt: AttemptId,
+    },
     /// The output of a done task was handed to another worker.
     OutputMoved {
         /// The job.

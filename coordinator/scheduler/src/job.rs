@@ -121,6 +121,11 @@ impl Job {
         self.stages[stage].reads.iter().all(|read| self.stages[*read].complete())
     }
 
+    /// The version of what a stage reads: the same one means the same outputs in the same places.
+    pub(crate) fn inputs_version(&self, stage: usize) -> u64 {
+        self.stages[stage].reads.iter().map(|read| self.stages[*read].version).sum()
+    }
+
     /// The stages whose ready tasks may start, earliest first: later ones wait for them.
     pub(crate) fn startable(&self) -> impl Iterator<Item = (u32, &Stage)> {
         let open = self.open();

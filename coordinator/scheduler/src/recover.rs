@@ -64,7 +64,8 @@ impl Scheduler {
             TaskState::Ready | TaskState::Backoff { .. } | TaskState::Gone => {
                 let number = attempt.attempt;
                 let (worker, started, step) = (found.worker.clone(), self.now, self.steps);
-                stage.set(id.index, TaskState::alone(Attempt { number, worker, started, step }));
+                stage
+                    .set(id.index, TaskState::alone(Attempt { number, worker, started, step, inputs: None }));
             }
             TaskState::Running(_) | TaskState::Done(_) => {
                 order_stop(&mut self.workers, &mut self.out, found.worker.clone(), attempt.clone());

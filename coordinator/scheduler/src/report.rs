@@ -44,6 +44,19 @@ impl Scheduler {
         Ok(())
     }
 
+    /// Gives an attempt back that no order could be made for.
+    pub(crate) fn not_started(&mut self, worker: &WorkerId, attempt: &AttemptId) -> Result<(), Warning> {
+        if !self.workers.release(worker, attempt) {
+            return Err(Warning::UnknownAttempt { worker: worker.clone(), attempt: attempt.clone() });
+        }
+        let Some((_, other)) = self.take_out(attempt) else { return Ok(()) };
+        let task = &attempt.task;
+        if let Some(stage) = self.jobs.get_mut(&task.job).and_then(|job| job.stage_mut(task.stage)) {
+            stage.set(task.index, other.map_or(TaskState::Ready, TaskState::alone));
+        }
+        Ok(())
+    }
+
     fn attempt_won(&mut self, attempt: &AttemptId) {
         let Some((won, other)) = self.take_out(attempt) else { return };
         let task = &attempt.task;

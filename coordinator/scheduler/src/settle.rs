@@ -53,13 +53,18 @@ impl Scheduler {
 
     /// Starts an attempt: the first of a task that is ready, or the second of one that runs.
     pub(crate) fn start(&mut self, id: TaskId, worker: WorkerId) {
-        let Some(stage) = self.jobs.get_mut(&id.job).and_then(|job| job.stage_mut(id.stage)) else { return };
+        let Some(job) = self.jobs.get_mut(&id.job).filter(|job| job.stage(id.stage).is_some()) else {
+            return;
+        };
+        let inputs = Some(job.inputs_version(id.stage.0 as usize));
+        let Some(stage) = job.stage_mut(id.stage) else { return };
         let Some(task) = stage.task_mut(id.index) else { return };
         let attempt = Attempt {
             number: task.next_attempt,
             worker: worker.clone(),
             started: self.now,
             step: self.steps,
+            inputs,
         };
         task.next_attempt += 1;
         let (weight, number) = (task.weight, attempt.number);

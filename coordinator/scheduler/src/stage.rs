@@ -28,6 +28,8 @@ pub(crate) struct Stage {
     pub second_attempts: u64,
     /// How long the winning attempts ran, in milliseconds.
     pub durations: Median,
+    /// How often an output came, went or moved.
+    pub version: u64,
     tasks: Vec<Task>,
     queues: Queues,
 }
@@ -94,6 +96,7 @@ impl Stage {
             reruns: 0,
             second_attempts: 0,
             durations: Median::default(),
+            version: 0,
             tasks: Vec::new(),
             queues: Queues::default(),
         }
@@ -122,6 +125,9 @@ impl Stage {
     pub(crate) fn set(&mut self, index: u32, state: TaskState) {
         if let Some(task) = self.tasks.get_mut(index as usize) {
             self.queues.file(index, task, false);
+            if [task.state(), &state].iter().any(|state| matches!(state, TaskState::Done(_))) {
+                self.version += 1;
+            }
             task.replace_state(state);
             self.queues.file(index, task, true);
         }
@@ -266,7 +272,7 @@ mod tests {
 
     fn attempt(number: u32, started: u64) -> Attempt {
         let worker = WorkerId::parse("w").unwrap();
-        Attempt { number, worker, started: Millis(started), step: 0 }
+        Attempt { number, worker, started: Millis(started), step: 0, inputs: Some(0) }
     }
 
     #[test]

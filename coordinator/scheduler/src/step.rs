@@ -89,6 +89,7 @@ impl Scheduler {
             Event::AttemptEnded { worker, attempt, outcome } => {
                 self.attempt_ended(&worker, &attempt, outcome)
             }
+            Event::NotStarted { worker, attempt } => self.not_started(&worker, &attempt),
             Event::OutputMoved { job, stage, index, from, to } => {
                 self.output_moved(TaskId { job, stage, index }, from, to)
             }
@@ -205,6 +206,19 @@ impl Scheduler {
         let stage = self.jobs.get(job).and_then(|job| job.stage(stage));
         let outputs = stage.into_iter().flat_map(|stage| stage.outputs());
         outputs.map(|(index, output)| (index, &output.worker, output.attempt))
+    }
+
+    /// The version of what an attempt reads, if the attempt is still wanted and that is what it was
+    /// started on: all outputs of the stages that its own reads, each where it was then. `None`: no order
+    /// for it can be made (any more), see [`Event::NotStarted`].
+    pub fn inputs_of(&self, attempt: &AttemptId) -> Option<u64> {
+        let AttemptId { task, attempt } = attempt;
+        let job = self.jobs.get(&task.job)?;
+        let TaskState::Running(running) = job.stage(task.stage)?.task(task.index)?.state() else {
+            return None;
+        };
+        let started_on = running.attempts().find(|running| running.number == *attempt)?.inputs;
+        started_on.filter(|&version| version == job.inputs_version(task.stage.0 as usize))
     }
 
     /// How many outputs of live jobs a worker holds, whether or not somebody still reads them.

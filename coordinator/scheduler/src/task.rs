@@ -14,6 +14,9 @@ pub(crate) struct Attempt {
     pub started: Millis,
     /// The step that started it.
     pub step: u64,
+    /// The version of its stage's inputs that it was started on; `None` for one that an earlier
+    /// coordinator started.
+    pub inputs: Option<u64>,
 }
 
 /// The output of a done task.

@@ -30,6 +30,8 @@ fn action() -> impl Strategy<Value = Action> {
         4 => any::<u8>().prop_map(Action::Duplicate),
         1 => any::<u8>().prop_map(Action::Lose),
         2 => (any::<u8>(), any::<u8>()).prop_map(|(n, to)| Action::Move(n, to)),
+        3 => any::<u8>().prop_map(Action::Miss),
+        3 => any::<u8>().prop_map(Action::Resume),
         1 => Just(Action::Restart),
         8 => any::<u16>().prop_map(Action::Advance),
     ]
@@ -64,6 +66,8 @@ fn in_a_world_that_goes_wrong_every_rule_holds_and_every_job_ends() {
         total.warnings += run.warnings;
         total.restarts += run.restarts;
         total.adopted += run.adopted;
+        total.resent += run.resent;
+        total.given_back += run.given_back;
         total.steps += run.steps;
         Ok(())
     });
@@ -77,6 +81,7 @@ fn in_a_world_that_goes_wrong_every_rule_holds_and_every_job_ends() {
     assert!(seen.iter().all(|count| *count > 20), "{total:?}");
     assert!(total.timed_out > 20 && total.warnings > 20, "{total:?}");
     assert!(total.restarts > 20 && total.adopted > 20, "{total:?}");
+    assert!(total.resent > 20 && total.given_back > 20, "{total:?}");
 }
 
 /// One big job, its workers and the commands it took.

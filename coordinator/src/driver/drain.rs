@@ -11,7 +11,6 @@ use tally_scheduler::Event;
 
 use super::Driver;
 use crate::cluster::Member;
-use crate::job::MAP;
 
 /// A hand-over is ordered anew when nothing was heard of any for so long.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -91,11 +90,6 @@ impl Driver {
             last = drain.ordered.remove(attempt).is_some() && drain.ordered.is_empty();
         }
         let task = &attempt.task;
-        if task.stage.0 == MAP
-            && let Some(run) = self.jobs.get_mut(&task.job)
-        {
-            run.inputs_changed();
-        }
         let (job, stage, index) = (task.job.clone(), task.stage, task.index);
         self.step(Event::OutputMoved { job, stage, index, from, to });
         if last {

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tally_proto::v1::coordinator_message::Message;
 use tally_proto::{AttemptId, Failure, JobId, StageId, TaskId, WorkerId, v1};
-use tally_scheduler::{Command, Event, Found, StagePhase};
+use tally_scheduler::{Event, Found, StagePhase};
 
 use super::Driver;
 use crate::cluster::{Inventory, Member, Refused, Said, WorkerInput};
-use crate::job::{MAP, WRITE};
+use crate::job::WRITE;
 
 impl Driver {
     pub(super) fn worker(&mut self, input: WorkerInput) {
@@ -98,7 +98,8 @@ impl Driver {
             self.order_again(worker, attempt.clone());
         }
         for attempt in running.difference(&ordered) {
-            if self.is_live(&attempt.task.job) && attempt.task.stage.0 != WRITE {
+            let adopts = self.jobs.get(&attempt.task.job).is_some_and(|run| !run.replanned);
+            if adopts && attempt.task.stage.0 != WRITE {
                 found.push((attempt.clone(), false));
             } else {
                 self.fleet.stop(worker, attempt);
@@ -118,16 +119,19 @@ impl Driver {
         self.jobs.contains_key(job)
     }
 
-    /// An order that never arrived, or whose end was lost on the way back. While it ran the worker
-    /// was away, so nobody else was told to run this attempt.
+    /// An order that never arrived, or whose end was lost on the way back: it is made again if it would be the
+    /// same, see [`Driver::start`]. While it ran the worker was away, so nobody else was told to run this
+    /// attempt.
     fn order_again(&mut self, worker: &WorkerId, attempt: AttemptId) {
         if !self.is_live(&attempt.task.job) {
             self.ended(worker, attempt, Err(Failure::Cancelled));
             return;
         }
-        tracing::info!(%worker, %attempt, "ordered again");
-        let command = Command::Start { worker: worker.clone(), attempt };
-        if let Some(answer) = self.carry_out(command) {
+        if let Some(member) = self.fleet.remote().and_then(|fleet| fleet.member(worker)) {
+            member.running.remove(&attempt);
+        }
+        tracing::info!(%worker, %attempt, "its order got lost");
+        if let Some(answer) = self.start(worker.clone(), attempt) {
             self.step(answer);
         }
     }
@@ -136,7 +140,8 @@ impl Driver {
     fn keep_found(&mut self, attempt: &AttemptId, result: v1::TaskResult) -> bool {
         let task = &attempt.task;
         let Some(run) = self.jobs.get_mut(&task.job) else { return false };
-        if task.stage.0 >= WRITE || run.tasks(task.stage).is_some_and(|tasks| task.index as usize >= tasks) {
+        let strange = run.replanned || task.stage.0 >= WRITE;
+        if strange || run.tasks(task.stage).is_some_and(|tasks| task.index as usize >= tasks) {
             return false;
         }
         match run.results.keep(attempt, result) {
@@ -158,9 +163,6 @@ impl Driver {
             let stage = status.as_ref().and_then(|status| status.stages.get(task.stage.0 as usize));
             let Some(run) = self.jobs.get_mut(&task.job) else { continue };
             if stage.is_some_and(|stage| stage.phase == StagePhase::Planned) {
-                if task.stage.0 == MAP {
-                    run.inputs_changed();
-                }
                 planned.entry((task.job, task.stage)).or_default().push(known);
             } else {
                 run.note_found(task.stage, known);
@@ -219,20 +221,21 @@ impl Driver {
 
     /// Gives a worker up.
     pub(super) fn lose(&mut self, worker: &WorkerId) {
-        if self.forget_worker(worker) {
+        let members = self.fleet.remote().map(|fleet| fleet.members());
+        if members.is_some_and(|members| members.get(worker).is_some_and(|member| member.joined)) {
             self.step(Event::WorkerLost { worker: worker.clone() });
+        } else {
+            self.forget_worker(worker);
         }
     }
 
-    /// Forgets a worker here; true if the scheduler has to be told.
-    pub(super) fn forget_worker(&mut self, worker: &WorkerId) -> bool {
-        let Some(fleet) = self.fleet.remote() else { return true };
-        let joined = fleet.members().get(worker).is_some_and(|member| member.joined);
+    /// Forgets a worker here; the scheduler is told, too.
+    pub(super) fn forget_worker(&mut self, worker: &WorkerId) {
+        let Some(fleet) = self.fleet.remote() else { return };
         fleet.give_up(worker);
         self.drains.lost(worker);
         self.beginning.retain(|_, at| at != worker);
         self.jobs.values_mut().for_each(|run| run.worker_lost(worker));
-        joined
     }
 
     fn list_workers(&mut self, after: Option<&WorkerId>, most: usize) -> (Vec<v1::WorkerStatus>, bool) {

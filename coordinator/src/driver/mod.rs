@@ -20,7 +20,7 @@ mod uploads;
 mod view;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::cluster::WorkerInput;
 use crate::fleet::Fleet;
 use crate::history::Registry;
-use crate::job::{MAP, STAGES};
+use crate::job::STAGES;
 use crate::journal::Journal;
 use crate::load::Counts;
 use crate::memory::PeakMeter;
@@ -274,12 +274,7 @@ impl Driver {
             tracing::warn!(%attempt, %worker, %failure, "a task attempt failed");
         }
         self.count_attempt(&attempt, &outcome);
-        let mut run = self.jobs.get_mut(&attempt.task.job);
-        if let Some(run) = &mut run
-            && (attempt.task.stage.0 == MAP || matches!(outcome, Err(Failure::FetchLost { .. })))
-        {
-            run.inputs_changed();
-        }
+        let run = self.jobs.get_mut(&attempt.task.job);
         let outcome =
             outcome.and_then(|result| match run.map_or(Ok(()), |run| run.results.keep(&attempt, result)) {
                 Ok(()) => Ok(()),
@@ -288,16 +283,18 @@ impl Driver {
         self.step(Event::AttemptEnded { worker, attempt, outcome });
     }
 
+    /// Tells the scheduler, and carries out what follows. One event after another: commands are carried out
+    /// before anything changes the state that they were decided on, and what can be answered at once waits
+    /// for its turn.
     fn step(&mut self, event: Event) {
-        let mut commands = self.scheduler.step(self.now(), event);
-        // Commands that can be answered at once are; their answers bring more commands.
-        while !commands.is_empty() {
-            let mut answers = vec![];
-            for command in commands {
-                answers.extend(self.carry_out(command));
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            if let Event::WorkerLost { worker } = &event {
+                self.forget_worker(worker);
             }
-            let now = self.now();
-            commands = answers.into_iter().flat_map(|answer| self.scheduler.step(now, answer)).collect();
+            for command in self.scheduler.step(self.now(), event) {
+                events.extend(self.carry_out(command));
+            }
         }
     }
 
@@ -330,13 +327,19 @@ impl Driver {
         }
     }
 
+    /// Orders an attempt, now or again, if that order reads what the scheduler decided to start it on. Where
+    /// that changed, or nobody wants the attempt any more, it is given back.
     fn start(&mut self, worker: WorkerId, attempt: AttemptId) -> Option<Event> {
+        let Some(inputs) = self.scheduler.inputs_of(&attempt) else {
+            tracing::info!(%attempt, %worker, "given back: what it was to read is no longer there");
+            return Some(Event::NotStarted { worker, attempt });
+        };
         if self.needs_upload(&attempt) {
             self.begin_upload(worker, attempt);
             return None;
         }
         let run = self.jobs.get_mut(&attempt.task.job)?;
-        let order = run.order(&self.scheduler, &attempt, |worker| self.fleet.address(worker));
+        let order = run.order(&self.scheduler, &attempt, inputs, |worker| self.fleet.address(worker));
         let order = match order {
             Ok(order) => order,
             Err(reason) => {
@@ -347,7 +350,6 @@ impl Driver {
         };
         let reason = self.fleet.start(&worker, &attempt, order).err()?;
         tracing::warn!(%attempt, %worker, reason, "an order could not be sent: the worker counts as lost");
-        self.forget_worker(&worker);
         Some(Event::WorkerLost { worker })
     }
 }

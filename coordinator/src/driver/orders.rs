@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tally_dataset::Totals;
 use tally_proto::v1::write_work::Target;
-use tally_proto::{AttemptId, WorkerId, v1};
+use tally_proto::{AttemptId, JobId, WorkerId, v1};
 use tally_scheduler::Scheduler;
 use tally_worker::order::ReduceInputs;
 
@@ -16,11 +16,16 @@ use crate::plan::files;
 use crate::results::{Holders, Winner, winners};
 
 impl JobRun {
-    /// The order of an attempt; `address` says where a worker's outputs are reached.
+    /// The order of an attempt that reads the scheduler's outputs of that version, see
+    /// [`Scheduler::inputs_of`]; `address` says where a worker's outputs are reached.
+    ///
+    /// # Errors
+    /// There is no such task, or its inputs are not all there.
     pub(super) fn order(
         &mut self,
         scheduler: &Scheduler,
         attempt: &AttemptId,
+        version: u64,
         address: impl Fn(&WorkerId) -> String,
     ) -> Result<Order, String> {
         use v1::task_order::Work;
@@ -31,14 +36,12 @@ impl JobRun {
         let work = match attempt.task.stage.0 {
             MAP => Work::Map(self.plan.tasks.get(index).ok_or_else(unknown)?.work.clone()),
             REDUCE => {
-                let shared = self.reduce_inputs(scheduler, attempt, address);
-                let version = shared.version();
-                inputs = Some(shared);
+                inputs = Some(self.reduce_inputs(scheduler, job, version, address)?);
                 Work::Reduce(self.reduce_work(attempt.task.index, version))
             }
             WRITE => {
                 let reduced = winners(scheduler, job, REDUCE);
-                Work::Write(self.write_work(&reduced, attempt, address).ok_or_else(unknown)?)
+                Work::Write(self.write_work(&reduced, attempt, address)?)
             }
             _ => return Err(unknown()),
         };
@@ -54,33 +57,39 @@ impl JobRun {
             row_group_rows: files::row_group_rows(self.spec.target_file_size, per_row),
             table_bytes: self.plan.reduce_table_bytes,
             inputs_version,
+            map_tasks: self.map_tasks.clone(),
             ..v1::ReduceWork::default()
         }
     }
 
-    /// Where the map outputs are: made anew only after they changed, as every partition reads
-    /// all of them.
+    /// Where the outputs of all map tasks are: made anew only for another version of them, as every partition
+    /// reads all of them.
     fn reduce_inputs(
         &mut self,
         scheduler: &Scheduler,
-        attempt: &AttemptId,
+        job: &JobId,
+        version: u64,
         address: impl Fn(&WorkerId) -> String,
-    ) -> Arc<SharedInputs> {
-        if let Some(inputs) = &self.reduce_inputs {
-            return inputs.clone();
+    ) -> Result<Arc<SharedInputs>, String> {
+        if let Some(inputs) = self.reduce_inputs.as_ref().filter(|inputs| inputs.version() == version) {
+            return Ok(inputs.clone());
         }
         let mut holders = Holders::default();
         let mut tables = vec![v1::TableOutputs::default(); self.dataset.tables().len()];
-        for winner in winners(scheduler, &attempt.task.job, MAP) {
+        for winner in winners(scheduler, job, MAP) {
             let task = self.plan.tasks.get(winner.attempt.task.index as usize);
             if let Some(input) = task.and_then(|task| tables.get_mut(task.work.table as usize)) {
                 input.outputs.push(holders.reference(&winner, &address));
             }
         }
-        self.inputs_version += 1;
+        let told: Vec<u64> = tables.iter().map(|table| table.outputs.len() as u64).collect();
+        let tasks: Vec<u64> = self.map_tasks.iter().map(|&tasks| tasks.into()).collect();
+        if told != tasks {
+            return Err(format!("outputs of {told:?} map tasks are there, by input table, of {tasks:?}"));
+        }
         let list = ReduceInputs { tables, holders: holders.into_list() };
-        let inputs = Arc::new(SharedInputs::new(self.inputs_version, list));
-        self.reduce_inputs.insert(inputs).clone()
+        let inputs = Arc::new(SharedInputs::new(version, list));
+        Ok(self.reduce_inputs.insert(inputs).clone())
     }
 
     fn write_work(
@@ -88,30 +97,34 @@ impl JobRun {
         reduced: &[Winner],
         attempt: &AttemptId,
         address: impl Fn(&WorkerId) -> String,
-    ) -> Option<v1::WriteWork> {
+    ) -> Result<v1::WriteWork, String> {
         let mut holders = Holders::default();
         let index = attempt.task.index;
-        let file = self.files.get(index as usize)?;
+        let file = self.files.get(index as usize).ok_or_else(|| format!("{attempt} is not in the plan"))?;
         let by_task: HashMap<u32, &Winner> = reduced.iter().map(|w| (w.attempt.task.index, w)).collect();
         let mut pieces: Vec<v1::RowGroups> = vec![];
         let mut read = BTreeMap::new();
-        let mut last = None;
         for group in file {
-            let winner = by_task.get(&group.task)?;
-            read.insert(group.task, winner.attempt.attempt);
-            if last.replace(group.task) != Some(group.task) {
+            let missing = || format!("there is no output of reduce task {}", group.task);
+            let winner = by_task.get(&group.task).ok_or_else(missing)?;
+            let first = read.insert(group.task, winner.attempt.attempt).is_none();
+            if first {
                 let output = Some(holders.reference(winner, &address));
-                pieces.push(v1::RowGroups { output, row_groups: vec![] });
+                pieces.push(v1::RowGroups { output, ..v1::RowGroups::default() });
             }
-            pieces.last_mut()?.row_groups.push(group.row_group);
+            if let Some(piece) = pieces.last_mut() {
+                piece.row_groups.push(group.row_group);
+                piece.rows.push(group.rows);
+            }
         }
         self.read_by.insert(attempt.clone(), read);
         let upload = || self.uploads.get(attempt).cloned().map(Target::Upload);
-        let target = self.staging.as_ref()?.target(index, attempt.attempt).or_else(upload);
+        let target = self.staging.as_ref().and_then(|staging| staging.target(index, attempt.attempt));
+        let target = Some(target.or_else(upload).ok_or_else(|| format!("{attempt} has nowhere to write"))?);
         let Totals { rows, clients, custom_theme_clients } = self.totals;
         let totals = v1::Totals { rows, clients, custom_theme_clients };
         let (totals, holders) = (Some(totals), holders.into_list());
-        Some(v1::WriteWork { target, pieces, totals, metadata: self.footer(), holders })
+        Ok(v1::WriteWork { target, pieces, totals, metadata: self.footer(), holders })
     }
 
     /// What each part file says of itself.

@@ -60,7 +60,10 @@ impl Driver {
             // What write tasks of an earlier term made was staged for it.
             run.take_found(stage);
             let reduced = winners(&self.scheduler, &job, REDUCE);
-            (run.plan_write(&reduced), vec![])
+            match run.plan_write(&reduced) {
+                Ok(tasks) => (tasks, vec![]),
+                Err(reason) => return Some(Event::StagePlanFailed { job, stage, reason }),
+            }
         };
         self.running_there(&job, stage, &found);
         Some(Event::StagePlanned { job, stage, tasks, found })

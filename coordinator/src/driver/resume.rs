@@ -23,6 +23,8 @@ pub struct Resumed {
     spec: JobSpec,
     submitted: v1::JobSubmitted,
     plan: Option<InputPlan>,
+    /// A plan was recorded, and cannot be read.
+    replanned: bool,
     committed: Option<v1::JobCommitted>,
     cancelled: bool,
     staging: Option<Stage>,
@@ -45,8 +47,10 @@ impl Resumed {
                 return None;
             }
         };
-        let plan = live.planned.clone().map(InputPlan::try_from).transpose().unwrap_or_else(|error| {
-            tracing::warn!(job = %spec.id, %error, "the recorded plan is of no use: planned anew");
+        let plan = live.planned.clone().map(InputPlan::try_from).transpose();
+        let replanned = plan.is_err();
+        let plan = plan.unwrap_or_else(|error| {
+            tracing::warn!(job = %spec.id, %error, "the recorded plan is of no use: all is planned and made anew");
             None
         });
         // What is committed is looked for when it is carried out.
@@ -55,7 +59,7 @@ impl Resumed {
             None => Stage::adopt(&spec, epoch),
         };
         let (committed, cancelled) = (live.committed.clone(), live.cancelled);
-        Some(Resumed { spec, submitted, plan, committed, cancelled, staging })
+        Some(Resumed { spec, submitted, plan, replanned, committed, cancelled, staging })
     }
 }
 
@@ -77,7 +81,7 @@ impl Driver {
     }
 
     fn take_up(&mut self, resumed: Resumed) {
-        let Resumed { spec, submitted, plan, committed, cancelled, staging } = resumed;
+        let Resumed { spec, submitted, plan, replanned, committed, cancelled, staging } = resumed;
         let id = spec.id.clone();
         let Some(dataset) = dataset(&spec.dataset) else {
             tracing::error!(job = %id, dataset = spec.dataset, "there is no such dataset: left in the journal");
@@ -88,6 +92,7 @@ impl Driver {
         run.recorded = true;
         run.cancelled = cancelled;
         run.recorded_plan = plan;
+        run.replanned = replanned;
         run.staging = staging;
         run.committing = committed.is_some();
         self.registry.add(&id, run.first_status());

@@ -44,6 +44,9 @@ pub(super) struct JobRun {
     pub(super) committed_summary: Option<String>,
     /// The plan of an earlier leader.
     pub(super) recorded_plan: Option<InputPlan>,
+    /// What workers have of earlier terms was cut by a plan that cannot be read any more: none of it goes
+    /// together with what this term makes.
+    pub(super) replanned: bool,
     pub(super) results: Results,
     pub(super) plan: InputPlan,
     pub(super) staging: Option<Stage>,
@@ -51,10 +54,10 @@ pub(super) struct JobRun {
     pub(super) ready: Option<Ready>,
     /// Uploads that began for write attempts.
     pub(super) uploads: HashMap<AttemptId, v1::Upload>,
-    /// Where the map outputs are, for all reduce orders until they change.
+    /// Where the map outputs are, for all reduce orders of one version of them.
     pub(super) reduce_inputs: Option<Arc<SharedInputs>>,
-    /// How often they were made.
-    pub(super) inputs_version: u64,
+    /// How many map tasks there are, by input table.
+    pub(super) map_tasks: Vec<u32>,
     /// The row groups of each part file, once known, and the totals.
     pub(super) files: Vec<Vec<Encoded>>,
     pub(super) totals: Totals,
@@ -101,13 +104,14 @@ impl JobRun {
             committing: false,
             committed_summary: None,
             recorded_plan: None,
+            replanned: false,
             results: Results::default(),
             plan: InputPlan::default(),
             staging: None,
             ready: None,
             uploads: HashMap::new(),
             reduce_inputs: None,
-            inputs_version: 0,
+            map_tasks: vec![],
             files: vec![],
             totals: Totals::default(),
             read_by: HashMap::new(),
@@ -196,12 +200,6 @@ impl JobRun {
     /// Forgets what a lost worker held.
     pub(super) fn worker_lost(&mut self, worker: &WorkerId) {
         self.found.values_mut().for_each(|found| found.retain(|found| found.worker != *worker));
-        self.reduce_inputs = None;
-    }
-
-    /// The map outputs are no longer what or where they were.
-    pub(super) fn inputs_changed(&mut self) {
-        self.reduce_inputs = None;
     }
 
     /// Lets go of the job, for another coordinator to go on with it. One that is deposed takes with
@@ -245,6 +243,12 @@ impl JobRun {
     }
 
     pub(super) fn input_planned(&mut self, plan: InputPlan, staging: Stage, memory: &mut PeakMeter) {
+        self.map_tasks = vec![0; self.dataset.tables().len()];
+        for task in &plan.tasks {
+            if let Some(tasks) = self.map_tasks.get_mut(task.work.table as usize) {
+                *tasks += 1;
+            }
+        }
         self.plan = plan;
         self.staging = Some(staging);
         self.stage_ended(memory);
@@ -254,14 +258,22 @@ impl JobRun {
         (0..self.plan.partitions).map(|_| TaskPlan { weight: 1, preferred: None }).collect()
     }
 
-    pub(super) fn plan_write(&mut self, reduced: &[Winner]) -> Vec<TaskPlan> {
+    /// Cuts the write stage, from the results of all reduce tasks.
+    ///
+    /// # Errors
+    /// Some are missing.
+    pub(super) fn plan_write(&mut self, reduced: &[Winner]) -> Result<Vec<TaskPlan>, String> {
+        let known = reduced.iter().filter(|winner| self.results.reduced(&winner.attempt).is_some()).count();
+        if known != self.plan.partitions as usize {
+            return Err(format!("the results of {known} of {} reduce tasks are known", self.plan.partitions));
+        }
         self.totals = self.results.totals(reduced);
         let groups = self.results.row_groups(reduced);
         let per_row = self.dataset.bytes_per_row();
         let count = files::count(self.totals.rows, self.spec.target_file_size, per_row);
         self.files = files::layout(&groups, usize::try_from(count).unwrap_or(usize::MAX));
         let rows = |file: &Vec<Encoded>| file.iter().map(|group| group.rows).sum::<u64>();
-        self.files.iter().map(|file| TaskPlan { weight: rows(file), preferred: None }).collect()
+        Ok(self.files.iter().map(|file| TaskPlan { weight: rows(file), preferred: None }).collect())
     }
 
     /// The staged day, if what was written is what was reduced; `outputs` are all stages'.

@@ -1,5 +1,6 @@
 //! Uploads of write attempts: begun, and put on record, before the order is sent. Until then the
-//! scheduler takes the attempt for running; who stops it is answered at once.
+//! scheduler takes the attempt for running; who stops it is answered at once. If what it is to read changes
+//! meanwhile it is given back, see [`Driver::start`].
 
 use tally_proto::{AttemptId, Failure, WorkerId, v1};
 use tally_scheduler::Event;

@@ -5,6 +5,7 @@
 
 mod attach;
 mod drain;
+mod inputs;
 mod jobs;
 mod resume;
 mod rig;

@@ -7,6 +7,7 @@ mod attach;
 mod consul;
 mod fake;
 mod hand_over;
+mod inputs;
 mod leave;
 mod process;
 mod rig;

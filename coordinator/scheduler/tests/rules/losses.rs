@@ -34,6 +34,29 @@ fn a_lost_input_is_made_again_and_its_reader_waits_without_a_strike() {
 }
 
 #[test]
+fn an_attempt_that_cannot_be_ordered_any_more_waits_for_its_inputs_without_a_strike() {
+    let mut rig = reducing();
+    // More often than an attempt may fail, and than it may end for no reason.
+    for round in 0..7 {
+        let [first, second, third] = [0, 1, 2].map(|n| format!("s1-t0-a{}", 2 * round + n));
+        assert!(rig.can_order(&first) && !rig.can_order(&second));
+        let (from, to) = (if round == 0 { "w1" } else { "w0" }, format!("v{round}"));
+        assert!(rig.join(&to, 0).is_empty() && rig.moved("s0-t1-a0", from, &to).is_empty());
+        assert!(!rig.can_order(&first), "an output is elsewhere");
+        assert_eq!(rig.not_started("w0", &first), [format!("start w0 j-{second}")]);
+        assert!(rig.can_order(&second));
+        assert!(rig.lose(&to).is_empty());
+        assert!(!rig.can_order(&second), "an output is gone");
+        let map = format!("s0-t1-a{}", round + 1);
+        assert_eq!(rig.not_started("w0", &second), [format!("start w0 j-{map}")]);
+        assert_eq!(rig.ok("w0", &map), [format!("start w0 j-{third}")]);
+    }
+    assert_eq!((rig.stage(1).failed_attempts, rig.stage(1).running), (0, 2));
+    let warned = rig.not_started("w0", "s1-t0-a0");
+    assert_eq!(warned, ["warn attempt j-s1-t0-a0 does not run on worker w0"]);
+}
+
+#[test]
 fn two_reports_of_one_lost_input_make_it_again_once() {
     let mut rig = reducing();
     rig.err("w0", "s1-t0-a0", fetch_lost("w0", "s0-t0-a0"));

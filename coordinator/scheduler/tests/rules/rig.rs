@@ -138,6 +138,15 @@ impl Rig {
         self.tell(Event::AttemptEnded { worker: worker(on), attempt: attempt(text), outcome: Err(failure) })
     }
 
+    pub fn not_started(&mut self, on: &str, text: &str) -> Vec<String> {
+        self.tell(Event::NotStarted { worker: worker(on), attempt: attempt(text) })
+    }
+
+    /// Whether an order of that attempt would read what the attempt was started on.
+    pub fn can_order(&self, text: &str) -> bool {
+        self.scheduler.inputs_of(&attempt(text)).is_some()
+    }
+
     pub fn moved(&mut self, text: &str, from: &str, to: &str) -> Vec<String> {
         let TaskId { job, stage, index } = attempt(text).task;
         self.tell(Event::OutputMoved { job, stage, index, from: worker(from), to: worker(to) })

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tally_proto::ids::{AttemptId, JobId, StageId, TaskId, WorkerId};
 use tally_scheduler::{Command, Event, Found, JobState, Millis};
 
-use super::{Believed, Checked, WORKER_TIMEOUT, World, speaker};
+use super::{Believed, Checked, Read, WORKER_TIMEOUT, World, speaker};
 
 impl World {
     /// What an event must make the scheduler believe.
@@ -33,6 +33,12 @@ impl World {
                 let ran = self.believed.get_mut(worker).is_some_and(|known| known.busy.remove(attempt));
                 if ran && self.wanted.remove(attempt) && outcome.is_ok() {
                     self.succeeded.insert(attempt.clone());
+                }
+            }
+            Event::NotStarted { worker, attempt } => {
+                let ran = self.believed.get_mut(worker).is_some_and(|known| known.busy.remove(attempt));
+                if ran {
+                    self.wanted.remove(attempt);
                 }
             }
             Event::StagePlanned { job, stage, found, .. } | Event::Found { job, stage, found } => {
@@ -124,11 +130,9 @@ impl World {
         if !self.started.insert(attempt.clone()) {
             return self.wrong(&format!("{attempt} starts twice"));
         }
-        let reads = &self.jobs[&task.job].reads[task.stage.0 as usize];
-        let missing = reads.iter().any(|read| self.outputs_missing(task, *read));
-        if missing {
-            return self.wrong(&format!("{attempt} starts before its inputs exist"));
-        }
+        let reads = self.inputs(task);
+        self.reads.insert(attempt.clone(), reads);
+        self.check_order(attempt)?;
         let others: Vec<_> = self.wanted.iter().filter(|other| other.task == *task).cloned().collect();
         let Some(known) = self.believed.get_mut(worker) else {
             return self.wrong(&format!("{attempt} starts on {worker}, which is not here"));
@@ -143,6 +147,33 @@ impl World {
         }
         self.wanted.insert(attempt.clone());
         Ok(())
+    }
+
+    /// An order that is made now reads all outputs of all stages that it is to read, and the same ones as when
+    /// its attempt was started.
+    pub(super) fn check_order(&self, attempt: &AttemptId) -> Checked {
+        let task = &attempt.task;
+        let reads = &self.jobs[&task.job].reads[task.stage.0 as usize];
+        if reads.iter().any(|read| self.outputs_missing(task, *read)) {
+            return self.wrong(&format!("{attempt} starts before its inputs exist"));
+        }
+        if self.scheduler.inputs_of(attempt).is_none() {
+            return self.wrong(&format!("{attempt} starts and has no inputs"));
+        }
+        if self.reads.get(attempt) != Some(&self.inputs(task)) {
+            return self.wrong(&format!("{attempt} reads other outputs than it was started on"));
+        }
+        Ok(())
+    }
+
+    /// What an order of the task would name now.
+    fn inputs(&self, task: &TaskId) -> Vec<Read> {
+        let reads = &self.jobs[&task.job].reads[task.stage.0 as usize];
+        let outputs = reads.iter().flat_map(|&read| {
+            let outputs = self.scheduler.outputs(&task.job, read);
+            outputs.map(move |(index, worker, attempt)| (read, index, worker.clone(), attempt))
+        });
+        outputs.collect()
     }
 
     fn outputs_missing(&self, task: &TaskId, read: StageId) -> bool {

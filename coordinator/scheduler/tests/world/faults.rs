@@ -74,6 +74,39 @@ impl World {
         }
     }
 
+    /// Some order does not arrive, though its worker is well.
+    pub(super) fn miss(&mut self, n: u8) {
+        let running = self.workers.iter().flat_map(|worker| {
+            let id = worker.id.clone();
+            worker.running.iter().map(move |attempt| (id.clone(), attempt.clone()))
+        });
+        let running: Vec<_> = running.collect();
+        let Some(at) = choose(running.len(), n) else { return };
+        let (id, attempt) = running[at].clone();
+        for worker in self.workers.iter_mut().filter(|worker| worker.id == id) {
+            worker.running.remove(&attempt);
+        }
+        self.log.push(format!("{} the order of {attempt} does not arrive at {id}", self.now));
+        self.missed.push((id, attempt));
+    }
+
+    /// The worker of such an order is back, or gone for good. The order is made again only if it would be the
+    /// same; else the attempt is given back.
+    pub(super) fn order_again(&mut self, n: u8) -> Checked {
+        let Some(at) = choose(self.missed.len(), n) else { return Ok(()) };
+        let (worker, attempt) = self.missed.remove(at);
+        if self.scheduler.inputs_of(&attempt).is_none() {
+            self.tally.given_back += 1;
+            return self.tell(Event::NotStarted { worker, attempt });
+        }
+        self.check_order(&attempt)?;
+        self.tally.resent += 1;
+        if let Some(worker) = self.workers.iter_mut().find(|known| known.id == worker && known.well) {
+            worker.running.insert(attempt);
+        }
+        Ok(())
+    }
+
     /// Some outputs go from one worker to another; the report is on its way.
     pub(super) fn hand_over(&mut self, n: u8, to: u8) {
         let Some(from) = choose(self.workers.len(), n).map(|at| self.workers[at].id.clone()) else { return };
@@ -112,6 +145,8 @@ impl World {
         self.log.push(format!("{} epoch {}", self.now, self.epoch));
         self.scheduler = Scheduler::new(super::config(self.epoch << 12)).expect("valid options");
         self.mail.clear();
+        self.missed.clear();
+        self.reads.clear();
         self.believed.clear();
         self.gone.clear();
         self.wanted.clear();

@@ -36,6 +36,10 @@ pub enum Action {
     Lose(u8),
     /// An output is handed over.
     Move(u8, u8),
+    /// An order does not arrive: the worker's stream is broken.
+    Miss(u8),
+    /// The worker of such an order is back: it is ordered again, or given back.
+    Resume(u8),
     /// The coordinator dies, and another one takes over what workers have.
     Restart,
     Advance(u16),
@@ -90,6 +94,9 @@ pub struct Tally {
     pub warnings: u64,
     pub restarts: u64,
     pub adopted: u64,
+    /// Orders that were made again, and that could not be.
+    pub resent: u64,
+    pub given_back: u64,
     pub steps: u64,
 }
 
@@ -106,6 +113,10 @@ pub struct World {
     past: BTreeMap<JobId, SimJob>,
     mail: Vec<Event>,
     started: BTreeSet<AttemptId>,
+    /// What each attempt of this coordinator was to read when it was started.
+    reads: BTreeMap<AttemptId, Vec<Read>>,
+    /// Orders that did not arrive, with their workers.
+    missed: Vec<(WorkerId, AttemptId)>,
     /// Attempts that run for a task: not ended, stopped or lost.
     wanted: BTreeSet<AttemptId>,
     succeeded: BTreeSet<AttemptId>,
@@ -116,6 +127,9 @@ pub struct World {
     present: BTreeMap<TaskId, u32>,
     pub tally: Tally,
 }
+
+/// An output that is read: its stage and number, who holds it, and which attempt made it.
+pub type Read = (StageId, u32, WorkerId, u32);
 
 pub type Checked = Result<(), TestCaseError>;
 
@@ -160,6 +174,8 @@ impl World {
             past: BTreeMap::new(),
             mail: Vec::new(),
             started: BTreeSet::new(),
+            reads: BTreeMap::new(),
+            missed: Vec::new(),
             wanted: BTreeSet::new(),
             succeeded: BTreeSet::new(),
             epoch: 0,
@@ -220,6 +236,11 @@ impl World {
                 self.hand_over(n, to);
                 Ok(())
             }
+            Action::Miss(n) => {
+                self.miss(n);
+                Ok(())
+            }
+            Action::Resume(n) => self.order_again(n),
             Action::Restart => self.restart(),
             Action::Advance(by) => self.advance(u64::from(by % 400)),
         }
@@ -231,6 +252,9 @@ impl World {
         self.join(2)?;
         self.join(2)?;
         for _ in 0..200 {
+            while !self.missed.is_empty() {
+                self.order_again(0)?;
+            }
             while !self.mail.is_empty() {
                 self.deliver(0)?;
             }
