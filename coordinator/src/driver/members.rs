@@ -215,6 +215,9 @@ impl Driver {
             },
             Err(failure) => {
                 tracing::warn!(%worker, %attempt, %failure, "the end of an attempt that was not ordered");
+                if let Some(run) = self.jobs.get_mut(&attempt.task.job) {
+                    run.found_failed(worker, &attempt);
+                }
             }
         }
     }

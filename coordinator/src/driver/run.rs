@@ -174,6 +174,15 @@ impl JobRun {
         self.found.entry(stage).or_default().push(found);
     }
 
+    /// Notes that an attempt that was found running is over, and left nothing.
+    pub(super) fn found_failed(&mut self, worker: &WorkerId, attempt: &AttemptId) {
+        let AttemptId { task, attempt } = attempt;
+        if let Some(found) = self.found.get_mut(&task.stage) {
+            let same = |f: &Found| (f.index, f.attempt, &f.worker) == (task.index, *attempt, worker);
+            found.retain(|found| found.done || !same(found));
+        }
+    }
+
     /// What was noted of a stage that is planned now, as far as it exists.
     pub(super) fn take_found(&mut self, stage: StageId) -> Vec<Found> {
         let tasks = self.tasks(stage).unwrap_or(0);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use tally_coordinator::service::serve::Exit;
 use tally_proto::v1;
 use tally_proto::v1::coordinator_message::Message as Down;
+use tally_proto::v1::worker_message::Message as Up;
 
 use crate::rig::{Coordinator, DATE, Place, Player, Scene, becomes, hello, submit};
 
@@ -60,6 +61,27 @@ async fn a_successor_goes_on_where_the_workers_stand() {
     assert!(first_attempts.iter().all(|&number| u64::from(number >> 12) == worker.epoch));
     becomes(&mut jobs, &job, v1::JobState::Done).await;
     assert!(place.day("out").len() == 1 && place.is_clean());
+}
+
+/// An attempt that a worker brings along and that fails before its job goes on is not waited for.
+#[tokio::test]
+async fn what_failed_before_its_job_went_on_runs_again() {
+    let Scene { place, coordinator, mut jobs } = Scene::new().await;
+    let mut worker = coordinator.worker("w").await;
+    let job = submit(&mut jobs, place.spec("out")).await.unwrap().job;
+    let running = worker.order().await.attempt.unwrap();
+    coordinator.stop().await;
+    let coordinator = Coordinator::start(&place).await;
+    let mut jobs = coordinator.jobs().await;
+    let again = v1::Hello { epoch: worker.epoch, ..hello("w") };
+    let mut worker =
+        Player::attach_with(&coordinator, again, worker.leave(), vec![running.clone()]).await.unwrap();
+    let failure = v1::Failure { kind: Some(v1::failure::Kind::Retryable("a disk".into())) };
+    let (attempt, outcome) = (Some(running), Some(v1::ended::Outcome::Failure(failure)));
+    worker.say(Up::Ended(v1::Ended { attempt, outcome })).await;
+    let done = worker.work().await;
+    let status = becomes(&mut jobs, &job, v1::JobState::Done).await;
+    assert_eq!(done[0] as u64, status.stages[0].tasks, "{status:?}");
 }
 
 #[tokio::test]
