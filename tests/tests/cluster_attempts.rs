@@ -195,3 +195,33 @@ fn a_worker_that_comes_back_while_map_outputs_are_made_again() -> Result<()> {
         bail!("no order got lost whose inputs changed in {TRIES} tries")
     })
 }
+
+/// A worker dies that holds outputs of reduce tasks when a third of the part files are written: the others are made of other
+/// attempts' row groups, by workers that met the ids in another order. The tables are so large that each of these tasks
+/// takes several passes over the clients.
+#[test]
+fn reduce_outputs_that_are_made_again_while_part_files_are_written() -> Result<()> {
+    let setup = Setup { worker_memory: "100MiB", ..Setup::quick() };
+    with_cluster(setup, |cluster| {
+        let flags = ["--partitions", "2", "--shard-bytes", "100KB", "--target-file-size", "20KB"];
+        for at in [0, 1, 2] {
+            let place = Place::new()?;
+            let moment = Moment::Stage("write", 0.3);
+            let (job, before) = cluster.submit_held(DAY.dir.path(), &place, &flags, moment)?;
+            cluster.strike(Fault::KillWorker(at))?;
+            cluster.release()?;
+            let id = job.id.clone();
+            DAY.check(&place, &job.done()?).with_context(|| format!("without worker {at}"))?;
+            let reruns = cluster.client().job(&id)?.stage("reduce")?.reruns;
+            cluster.mend(Fault::KillWorker(at))?;
+            cluster.wait_attached(3)?;
+            cluster.wait_empty()?;
+            // One of the three holds none.
+            if reruns > 0 {
+                ensure!(before.stage("write")?.done > 100, "few part files were written: {before:?}");
+                return Ok(());
+            }
+        }
+        bail!("no reduce output was lost")
+    })
+}
