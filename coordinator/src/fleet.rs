@@ -18,14 +18,22 @@ use crate::cluster::RemoteFleet;
 pub struct SharedInputs {
     version: u64,
     list: Arc<ReduceInputs>,
+    /// What there is of each partition, as far as all map tasks told.
+    expected: Option<Vec<v1::Sums>>,
     packed: OnceLock<Vec<u8>>,
     whole: OnceLock<Vec<u8>>,
 }
 
 impl SharedInputs {
     /// Inputs that orders know as that version.
-    pub fn new(version: u64, list: ReduceInputs) -> Self {
-        SharedInputs { version, list: Arc::new(list), packed: OnceLock::new(), whole: OnceLock::new() }
+    pub fn new(version: u64, list: ReduceInputs, expected: Option<Vec<v1::Sums>>) -> Self {
+        let (packed, whole) = (OnceLock::new(), OnceLock::new());
+        SharedInputs { version, list: Arc::new(list), expected, packed, whole }
+    }
+
+    /// What a partition has, if all map tasks told.
+    pub fn expected(&self, partition: u32) -> Option<v1::Sums> {
+        self.expected.as_ref()?.get(partition as usize).copied()
     }
 
     /// Which of the job's inputs these are.

@@ -20,7 +20,7 @@ pub fn pack(outputs: &TableOutputs) -> PackedOutputs {
 }
 
 /// Makes the last run one longer if `next` says that it goes on with `value`, else begins another.
-fn extend(runs: &mut Vec<Run>, value: u32, next: impl Fn(&Run) -> Option<u32>) {
+pub fn extend(runs: &mut Vec<Run>, value: u32, next: impl Fn(&Run) -> Option<u32>) {
     match runs.last_mut() {
         Some(run) if next(run) == Some(value) => run.count += 1,
         _ => runs.push(Run { first: value, count: 1 }),

@@ -7,6 +7,7 @@
 pub mod autoscaler;
 pub mod azurite;
 pub mod certs;
+pub mod checksum;
 pub mod cluster;
 pub mod columns;
 pub mod consul;
@@ -24,6 +25,7 @@ pub mod rows;
 pub mod s3;
 pub mod scene;
 pub mod scratch;
+pub mod shard;
 mod shred;
 mod split;
 pub mod table;

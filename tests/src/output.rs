@@ -11,7 +11,7 @@ use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use crate::rows::Row;
-use crate::table;
+use crate::{checksum, table};
 
 /// Name, physical type and nullability of the columns, in order. `client_id` is a string.
 const COLUMNS: [(&str, Physical, Repetition); 9] = [
@@ -75,12 +75,17 @@ impl Place {
         Ok(())
     }
 
-    /// Reads the output of `date` after checking how it lies on disk: see [`check_published`] and [`check_schema`].
+    /// Reads the output of `date` after checking how it lies on disk, and what its footers say of its rows: see
+    /// [`check_published`], [`check_schema`] and [`checksum::verify`].
     pub fn read_output(&self, date: &str) -> Result<Vec<Row>> {
         check_published(&self.published(), &self.partition(date))?;
         check_no_spill(&self.spill())?;
         for file in table::data_files(&self.partition(date))? {
             check_schema(&file)?;
+        }
+        // Workers of the release before may tell no checksums.
+        if std::env::var_os("TALLY_BEFORE").is_none() {
+            checksum::verify(&self.partition(date))?;
         }
         table::read_aggregates(&self.partition(date))
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use tally_tests::checksum;
 use tally_tests::golden::{Case, DATE};
 use tally_tests::output::Place;
 use tally_tests::process::Tally;
@@ -232,10 +233,18 @@ fn the_record_of_a_publish_is_the_days_manifest() -> Result<()> {
     let files = list("files")?;
     assert_eq!(files.len() as u64, summary.files);
     assert_eq!(files.iter().filter_map(|file| file["rows"].as_u64()).sum::<u64>(), summary.rows);
+    let place = Place::new()?;
+    let mut sum = 0u64;
     for file in files {
         let bytes = scene.out.get(file["key"].as_str().context("no key")?)?;
         assert_eq!(file["bytes"], bytes.len());
         assert_eq!(file["crc32"], crc32fast::hash(&bytes));
+        let path = place.path().join("part.parquet");
+        std::fs::write(&path, &bytes)?;
+        let checksum = checksum::of(&table::read_aggregates(&path)?);
+        assert_eq!(file["checksum"], format!("{checksum:016x}"));
+        sum = sum.wrapping_add(checksum);
     }
+    assert_eq!(manifest["checksum"], format!("{sum:016x}"));
     Ok(())
 }

@@ -65,7 +65,7 @@ impl Served {
             (0..OUTPUTS).map(|index| Wanted { attempt: attempt(index), table: 0 }).collect();
         for Wanted { attempt, .. } in &wanted {
             let mut writer = store.map_writer();
-            writer.push(output()).expect("a run");
+            writer.push(output(), None).expect("a run");
             store.put(attempt.clone(), Output::Map(writer.finish().0), v1::TaskResult::default());
         }
         let config = ServeConfig { streams: 64, in_flight: 256 << 20 };

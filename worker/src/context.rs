@@ -117,7 +117,7 @@ impl TaskContext {
         self.peers.maps(&at, outputs, partition, &self.reading)
     }
 
-    /// A reduce output, wherever it lies.
+    /// A reduce output, wherever it lies, and who has it.
     ///
     /// # Errors
     /// [`TaskError::Lost`] where it is not to be had.
@@ -126,12 +126,13 @@ impl TaskContext {
         holders: &[v1::Holder],
         reference: &v1::OutputRef,
         output: &AttemptId,
-    ) -> Result<Arc<dyn FileReader>, TaskError> {
+    ) -> Result<(Place, Arc<dyn FileReader>), TaskError> {
         let at = place(required(holders.get(reference.holder as usize), "holder")?)?;
-        if at.worker == self.worker {
-            return peers::local_file(&self.store, &at, output);
-        }
-        self.peers.file(&at, output, &self.reading)
+        let file = match at.worker == self.worker {
+            true => peers::local_file(&self.store, &at, output)?,
+            false => self.peers.file(&at, output, &self.reading)?,
+        };
+        Ok((at, file))
     }
 }
 

@@ -68,6 +68,9 @@ pub enum TaskError {
         /// Bytes of a slot's tables here.
         share: u64,
     },
+    /// What was read or made is not what it should be, though each piece of it is.
+    #[error("the sums of the task do not agree: {0}")]
+    Sums(String),
     /// An input that is not where it should be.
     #[error("the output of task {task} is not at worker {worker}: {reason}")]
     Lost {
@@ -121,6 +124,7 @@ impl From<TaskError> for Failure {
             | TaskError::Encode(_)
             | TaskError::Share { .. }
             | TaskError::Busy { .. }
+            | TaskError::Sums(_)
             | TaskError::Upload { .. }
             | TaskError::Write { .. } => Failure::Retryable { reason },
             TaskError::Scan(_) | TaskError::Dataset(_) | TaskError::Order(_) | TaskError::Memory { .. } => {

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use parquet::file::metadata::ParquetMetaData;
 use tally_dataset::{Dataset, Mapper, TableSpec};
+use tally_proto::packed::extend;
 use tally_proto::v1;
 use tokio::sync::oneshot;
 
@@ -16,7 +17,7 @@ use crate::context::TaskContext;
 use crate::error::TaskError;
 use crate::scan::footer::Footer;
 use crate::scan::{InputFile, OpenFile, Place, RowGroup, ScanContext, ScanError, Task, excerpt};
-use crate::store::{MapWriter, Output};
+use crate::store::{MapOutput, Output, partial_checksum};
 use crate::urls;
 
 /// What a slot keeps between map tasks: an empty mapper whose tables have their size already.
@@ -62,9 +63,11 @@ pub fn run(
             if mapper.footprint() <= share {
                 return Ok(false);
             }
-            let run = mapper.flush().map_err(|source| ScanError::Dataset { place: place.clone(), source })?;
+            let fault = |source| ScanError::Dataset { place: place.clone(), source };
+            let run = mapper.flush().map_err(fault)?;
             result.partials += run.batch.num_rows() as u64;
-            writer.push(run).map_err(|e| {
+            let checksums = dataset.partial_checksums(number, &run.batch, &run.offsets).map_err(fault)?;
+            writer.push(run, Some(checksums)).map_err(|e| {
                 stored = Some(e);
                 ScanError::Cancelled
             })?;
@@ -77,25 +80,40 @@ pub fn run(
         done?;
     }
     result.rows = scan.rows.load(Ordering::Relaxed);
-    let output = finish(&mut *mapper, writer, &mut result)?;
-    result.bytes_read = scan.fetched.load(Ordering::Relaxed);
-    scratch.mapper = Some((kind, mapper));
-    Ok((result, output))
-}
-
-fn finish(
-    mapper: &mut dyn Mapper,
-    mut writer: MapWriter<'_>,
-    result: &mut v1::MapResult,
-) -> Result<Output, TaskError> {
     if !mapper.is_empty() {
         let run = mapper.flush()?;
         result.partials += run.batch.num_rows() as u64;
-        writer.push(run)?;
+        let checksums = dataset.partial_checksums(number, &run.batch, &run.offsets)?;
+        writer.push(run, Some(checksums))?;
     }
     let (output, bytes) = writer.finish();
     result.shuffle_bytes = bytes;
-    Ok(Output::Map(output))
+    result.sums = sums(&output, work);
+    result.bytes_read = scan.fetched.load(Ordering::Relaxed);
+    scratch.mapper = Some((kind, mapper));
+    Ok((result, Output::Map(output)))
+}
+
+/// What an output has in each partition, unless that is more than the order allows to list.
+fn sums(output: &MapOutput, work: &v1::MapWork) -> Option<v1::PartitionSums> {
+    let mut sums = v1::PartitionSums::default();
+    for partition in 0..work.partitions {
+        let (mut rows, mut checksum) = (0, 0u64);
+        for run in &output.runs {
+            let size = run.size(partition).rows;
+            rows += size;
+            checksum = checksum.wrapping_add(partial_checksum(run.checksums(partition)?, size));
+        }
+        if rows > 0 {
+            extend(&mut sums.partitions, partition, |run| run.first.checked_add(run.count));
+            sums.rows.push(rows);
+            sums.checksums.push(checksum);
+        }
+        if sums.rows.len() > work.most_sums as usize {
+            return None;
+        }
+    }
+    Some(sums)
 }
 
 /// Row groups open at a time, beside the one being decoded, and footers on their way.

@@ -16,8 +16,8 @@ use tokio::runtime::Handle;
 
 use crate::budget::Budget;
 use crate::error::TaskError;
-use crate::store::{FileOutput, MapOutput, Output, Store};
-use crate::texts::JobTexts;
+use crate::store::{FileOutput, MapOutput, Output, Run, Store, StoreError};
+use crate::texts::{JobTexts, Translation};
 
 /// Somebody who holds outputs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -67,6 +67,17 @@ pub struct Wanted {
     pub table: usize,
 }
 
+/// What the holder of a run says of its part in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed {
+    /// Rows.
+    pub rows: u64,
+    /// Items of nested lists.
+    pub items: u64,
+    /// The checksums of its rows and of its dictionary; `None` of workers that know none.
+    pub checksums: Option<(u64, u64)>,
+}
+
 /// Where other workers' outputs are read from.
 pub trait Peers: Send + Sync {
     /// One partition of map outputs that `at` holds, to be read in the order of `outputs`.
@@ -99,11 +110,14 @@ pub type TakeBatch<'a> = dyn FnMut(&RecordBatch) -> Result<(), TaskError> + 'a;
 /// One partition of the map outputs that one holder has. Outputs are named by their place in the
 /// list that the reader was opened with.
 pub trait MapReader: Send {
-    /// The sizes of each output's runs in the partition.
+    /// The sizes of each output's runs in the partition, and their checksums.
     ///
     /// # Errors
     /// [`TaskError::Lost`] for the first output that is not to be had.
-    fn sizes(&mut self) -> Result<&[Vec<Size>], TaskError>;
+    fn sizes(&mut self) -> Result<&[Vec<Listed>], TaskError>;
+
+    /// The failure that has the task of an output run again: what was read of it is not what it was.
+    fn lost(&self, output: usize, reason: String) -> TaskError;
 
     /// Goes to the first output, again if need be.
     fn rewind(&mut self);
@@ -112,7 +126,7 @@ pub trait MapReader: Send {
     ///
     /// # Errors
     /// [`TaskError::Lost`], or what [`JobTexts`] says.
-    fn codes(&mut self, output: usize, run: usize, texts: &JobTexts) -> Result<Arc<Vec<u32>>, TaskError>;
+    fn codes(&mut self, output: usize, run: usize, texts: &JobTexts) -> Result<Arc<Translation>, TaskError>;
 
     /// Hands the rows of a run to `take`, in order, in one batch or several. Runs are read in
     /// order, each once after a [`MapReader::rewind`]; those without rows are left out.
@@ -148,9 +162,10 @@ pub trait FileReader: Send + Sync {
 
 /// One partition of map outputs in a store of this process.
 struct LocalMaps {
+    at: Place,
     outputs: Vec<(AttemptId, Arc<MapOutput>)>,
     partition: u32,
-    sizes: Vec<Vec<Size>>,
+    sizes: Vec<Vec<Listed>>,
 }
 
 /// Opens one partition of map outputs of a store of this process.
@@ -163,37 +178,53 @@ pub fn local_maps(
     outputs: Vec<Wanted>,
     partition: u32,
 ) -> Result<Box<dyn MapReader>, TaskError> {
+    let listed = |run: &Run| {
+        let Size { rows, items } = run.size(partition);
+        Listed { rows, items, checksums: run.checksums(partition) }
+    };
     let mut found = Vec::with_capacity(outputs.len());
     let mut sizes = Vec::with_capacity(outputs.len());
     for Wanted { attempt, .. } in outputs {
         match store.get(&attempt) {
             Some(Output::Map(output)) => {
-                sizes.push(output.runs.iter().map(|run| run.size(partition)).collect());
+                sizes.push(output.runs.iter().map(listed).collect());
                 found.push((attempt, output));
             }
             Some(Output::File(_)) => return Err(TaskError::Order(format!("{attempt} is no map task"))),
             None => return Err(at.lost(&attempt, "it does not have it")),
         }
     }
-    Ok(Box::new(LocalMaps { outputs: found, partition, sizes }))
+    Ok(Box::new(LocalMaps { at: at.clone(), outputs: found, partition, sizes }))
+}
+
+impl LocalMaps {
+    /// An output that its own disk does not give back: it is made again, like one of another worker.
+    fn unreadable(&self, output: usize) -> impl Fn(StoreError) -> TaskError {
+        move |error| self.lost(output, error.to_string())
+    }
 }
 
 impl MapReader for LocalMaps {
-    fn sizes(&mut self) -> Result<&[Vec<Size>], TaskError> {
+    fn sizes(&mut self) -> Result<&[Vec<Listed>], TaskError> {
         Ok(&self.sizes)
+    }
+
+    fn lost(&self, output: usize, reason: String) -> TaskError {
+        self.at.lost(&self.outputs[output].0, reason)
     }
 
     fn rewind(&mut self) {}
 
-    fn codes(&mut self, output: usize, run: usize, texts: &JobTexts) -> Result<Arc<Vec<u32>>, TaskError> {
+    fn codes(&mut self, output: usize, run: usize, texts: &JobTexts) -> Result<Arc<Translation>, TaskError> {
         let (attempt, found) = &self.outputs[output];
-        texts.translation(&(attempt.clone(), run), || Ok(found.runs[run].dictionary()?))
+        let dictionary = || found.runs[run].dictionary().map_err(self.unreadable(output));
+        texts.translation(&(attempt.clone(), run), dictionary)
     }
 
     fn read(&mut self, output: usize, run: usize, take: &mut TakeBatch<'_>) -> Result<(), TaskError> {
         let run = &self.outputs[output].1.runs[run];
         for piece in 0..run.pieces(self.partition) {
-            take(&run.piece(self.partition, piece)?)?;
+            take(&run.piece(self.partition, piece).map_err(self.unreadable(output))?)?;
         }
         Ok(())
     }
@@ -202,18 +233,25 @@ impl MapReader for LocalMaps {
 /// Bytes read at a time of a file on disk.
 const WINDOW: usize = 1 << 20;
 
-impl FileReader for FileOutput {
+/// A reduce output in a store of this process.
+struct LocalFile {
+    at: Place,
+    attempt: AttemptId,
+    output: Arc<FileOutput>,
+}
+
+impl FileReader for LocalFile {
     fn len(&self) -> u64 {
-        FileOutput::len(self)
+        self.output.len()
     }
 
     fn exact(&self, at: u64, length: usize) -> Result<Bytes, TaskError> {
-        Ok(self.read(at, length)?)
+        self.output.read(at, length).map_err(|error| self.at.lost(&self.attempt, error.to_string()))
     }
 
     fn next(&self, at: u64) -> Result<Bytes, TaskError> {
-        let left = usize::try_from(FileOutput::len(self).saturating_sub(at)).unwrap_or(usize::MAX);
-        Ok(self.read(at, left.min(WINDOW))?)
+        let left = usize::try_from(self.output.len().saturating_sub(at)).unwrap_or(usize::MAX);
+        self.exact(at, left.min(WINDOW))
     }
 }
 
@@ -223,7 +261,9 @@ impl FileReader for FileOutput {
 /// [`TaskError::Lost`] where it is not there.
 pub fn local_file(store: &Store, at: &Place, output: &AttemptId) -> Result<Arc<dyn FileReader>, TaskError> {
     match store.get(output) {
-        Some(Output::File(file)) => Ok(file),
+        Some(Output::File(file)) => {
+            Ok(Arc::new(LocalFile { at: at.clone(), attempt: output.clone(), output: file }))
+        }
         Some(Output::Map(_)) => Err(TaskError::Order(format!("{output} is no reduce task"))),
         None => Err(at.lost(output, "it does not have it")),
     }

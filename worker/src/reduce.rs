@@ -5,7 +5,7 @@
 //! fit, the clients are taken in several passes.
 
 use arrow::array::RecordBatch;
-use tally_dataset::{Dataset, Pass, Reducer, Size, Totals};
+use tally_dataset::{Dataset, DatasetError, Fingerprint, Pass, Reducer, Size, Totals};
 use tally_proto::convert::{referred, required};
 use tally_proto::{AttemptId, JobId, v1};
 
@@ -13,9 +13,9 @@ use crate::context::TaskContext;
 use crate::encode::Encoder;
 use crate::error::TaskError;
 use crate::order::ReduceInputs;
-use crate::peers::{MapReader, Wanted};
-use crate::store::Output;
-use crate::texts::JobTexts;
+use crate::peers::{Listed, MapReader, Wanted};
+use crate::store::{Output, partial_checksum};
+use crate::texts::{JobTexts, Translation};
 
 /// One map output among a reduce task's inputs.
 struct Input {
@@ -49,24 +49,51 @@ pub fn run(
     let texts = context.texts(&attempt.task.job);
     let mut inputs = Inputs::open(context, &attempt.task.job, work.partition, inputs)?;
     let passes = passes(dataset.reducer_bytes(&inputs.sizes), work, context.shares.reduce as u64)?;
-    let mut encoder =
-        Encoder::new(context.store.file_writer(), dataset.reduced_schema(), work.row_group_rows)?;
+    let count = |rows: &RecordBatch, all: &mut Fingerprint| dataset.fingerprint(rows, all);
+    let (file, schema) = (context.store.file_writer(), dataset.reduced_schema());
+    let mut encoder = Encoder::new(file, schema, work.row_group_rows, &count)?;
     let mut totals = Totals::default();
+    let mut read = None;
     for index in 0..passes {
         let mut reducer = dataset.reducer(Pass { index, of: passes }, &inputs.sizes);
-        inputs.merge(context, &texts, &mut *reducer)?;
+        read = inputs.merge(context, &texts, dataset, &mut *reducer)?;
+        check(work, read)?;
         let mut sink = |batch: RecordBatch| Ok(encoder.write(&batch).map_err(Box::new)?);
         totals += reducer.finish(&*texts, &mut sink)?;
     }
-    let (row_group_rows, file) = encoder.finish()?;
+    let (encoded, file) = encoder.finish()?;
     let (output, bytes) = file.finish();
+    if encoded.all.rows != totals.rows {
+        return Err(TaskError::Sums(format!("{} rows were encoded of {}", encoded.all.rows, totals.rows)));
+    }
     let totals = v1::Totals {
         rows: totals.rows,
         clients: totals.clients,
         custom_theme_clients: totals.custom_theme_clients,
     };
-    let result = v1::ReduceResult { totals: Some(totals), row_group_rows, bytes, passes };
+    let result = v1::ReduceResult {
+        totals: Some(totals),
+        row_group_rows: encoded.row_groups.iter().map(|group| group.rows).collect(),
+        bytes,
+        passes,
+        read,
+        checksums: encoded.row_groups.iter().map(|group| group.checksum).collect(),
+        crc32s: encoded.row_groups.iter().map(|group| group.crc32).collect(),
+        footer_crc32: encoded.footer_crc32,
+        order: Some(encoded.all.order),
+    };
     Ok((result, Output::File(output)))
+}
+
+/// Compares what was read, as far as all of it could be checked, with what the order says there is.
+fn check(work: &v1::ReduceWork, read: Option<v1::Sums>) -> Result<(), TaskError> {
+    match (work.expected, read) {
+        (Some(expected), Some(read)) if expected != read => Err(TaskError::Sums(format!(
+            "partition {} was read as {} partials with the checksum {:016x}, but the map tasks made {} with {:016x}",
+            work.partition, read.rows, read.checksum, expected.rows, expected.checksum
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// How many passes tables of `needed` bytes are cut into. Passes decide the order of rows, so they
@@ -143,25 +170,113 @@ impl Inputs {
         Ok(inputs)
     }
 
-    /// Merges all partials, in the order of the inputs, whoever holds them.
+    /// Merges all partials, in the order of the inputs, whoever holds them. Gives what was read, unless a holder does
+    /// not know what it should have been.
     fn merge(
         &mut self,
         context: &TaskContext,
         texts: &JobTexts,
+        dataset: &dyn Dataset,
         reducer: &mut dyn Reducer,
-    ) -> Result<(), TaskError> {
+    ) -> Result<Option<v1::Sums>, TaskError> {
         self.readers.iter_mut().for_each(|reader| reader.rewind());
+        let mut all = Some(v1::Sums::default());
         for &Input { table, reader, place, .. } in &self.order {
-            let reader = &mut self.readers[reader];
+            let reader = &mut *self.readers[reader];
             for run in 0..reader.sizes()?[place].len() {
-                if reader.sizes()?[place][run].rows == 0 {
+                let listed = reader.sizes()?[place][run];
+                if listed.rows == 0 {
                     continue;
                 }
                 context.check_cancelled()?;
                 let codes = reader.codes(place, run, texts)?;
-                reader.read(place, run, &mut |batch| Ok(reducer.merge(table, batch, &codes, texts)?))?;
+                check_dictionary(reader, place, listed, &codes)?;
+                let mut seen = Seen { dataset, table, rows: 0, checksum: 0, fault: None };
+                reader.read(place, run, &mut |batch| {
+                    seen.take(batch, |rows| reducer.merge(table, rows, &codes, texts));
+                    Ok(())
+                })?;
+                let sums = seen.check(reader, place, listed)?;
+                all = all.zip(sums).map(|(all, sums)| v1::Sums {
+                    rows: all.rows + sums.rows,
+                    checksum: all.checksum.wrapping_add(sums.checksum),
+                });
             }
         }
-        Ok(())
+        Ok(all)
+    }
+}
+
+/// Codes mean nothing with the wrong strings, so these are compared before any is used.
+fn check_dictionary(
+    reader: &dyn MapReader,
+    output: usize,
+    listed: Listed,
+    codes: &Translation,
+) -> Result<(), TaskError> {
+    let read = codes.dictionary;
+    match listed.checksums {
+        Some((_, made)) if made != read => {
+            let what = format!("a dictionary was read with the checksum {read:016x}, but made with {made:016x}");
+            Err(reader.lost(output, what))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Rows of a batch that are counted and merged at a time: merging finds them in the cache.
+const COUNTED: usize = 4 << 10;
+
+/// What is read of a run's part in a partition.
+struct Seen<'a> {
+    dataset: &'a dyn Dataset,
+    table: usize,
+    rows: u64,
+    checksum: u64,
+    /// The first thing that was wrong with it.
+    fault: Option<DatasetError>,
+}
+
+impl Seen<'_> {
+    /// Counts rows and has them merged. After a fault the rest is only counted: what it comes from is not known before
+    /// all was.
+    fn take(&mut self, batch: &RecordBatch, mut merge: impl FnMut(&RecordBatch) -> Result<(), DatasetError>) {
+        for from in (0..batch.num_rows()).step_by(COUNTED) {
+            let rows = batch.slice(from, COUNTED.min(batch.num_rows() - from));
+            let counted = self.dataset.partial_checksums(self.table, &rows, &[0, rows.num_rows() as u32]);
+            let counted = counted.map(|sums| {
+                self.rows += rows.num_rows() as u64;
+                self.checksum = sums.iter().fold(self.checksum, |all, sum| all.wrapping_add(*sum));
+            });
+            if self.fault.is_none() {
+                self.fault = counted.and_then(|()| merge(&rows)).err();
+            }
+        }
+    }
+
+    /// Compares it with what the holder says that the task made.
+    fn check(
+        self,
+        reader: &dyn MapReader,
+        output: usize,
+        listed: Listed,
+    ) -> Result<Option<v1::Sums>, TaskError> {
+        let Seen { rows, checksum, fault, .. } = self;
+        if let Some((made, _)) = listed.checksums
+            && (rows, checksum) != (listed.rows, made)
+        {
+            let what = format!(
+                "{rows} rows were read with the checksum {checksum:016x}, but {} made with {made:016x}",
+                listed.rows
+            );
+            return Err(reader.lost(output, what));
+        }
+        match (fault, listed.checksums) {
+            (Some(fault), _) => Err(fault.into()),
+            (None, checksums) => Ok(checksums.map(|checksums| v1::Sums {
+                rows,
+                checksum: partial_checksum(checksums, rows),
+            })),
+        }
     }
 }

@@ -23,7 +23,7 @@ use crate::spill::{SpillDir, SpillError};
 
 pub use file::{FileOutput, FileWriter};
 pub use rebuild::{Part, Rebuild, RebuildError, RunParts};
-pub use run::{MapOutput, MapWriter, Run, dictionary_schema, join_texts};
+pub use run::{MapOutput, MapWriter, Run, RunSums, dictionary_schema, join_texts, partial_checksum};
 
 /// An output could not be kept or read.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arrow::array::{Array, BinaryArray};
 use parking_lot::{Condvar, Mutex, RwLock};
-use tally_dataset::Texts;
+use tally_dataset::{Texts, checksum};
 use tally_dataset::interner::Interner;
 use tally_proto::AttemptId;
 
@@ -33,7 +33,7 @@ pub struct JobTexts {
 /// Who fetches a run's dictionary.
 pub enum Claim<'a> {
     /// Nobody needs to.
-    Known(Arc<Vec<u32>>),
+    Known(Arc<Translation>),
     /// The caller does.
     Mine(Claimed<'a>),
     /// Another thread does already.
@@ -60,8 +60,25 @@ impl Drop for Claimed<'_> {
     }
 }
 
+/// A run's dictionary as the job's codes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Translation {
+    /// The job's code of each of the run's.
+    codes: Vec<u32>,
+    /// The fingerprint of the dictionary that it was made of.
+    pub dictionary: u64,
+}
+
+impl std::ops::Deref for Translation {
+    type Target = [u32];
+
+    fn deref(&self) -> &[u32] {
+        &self.codes
+    }
+}
+
 /// A translation, and the memory that it holds.
-type Kept = (Arc<Vec<u32>>, Reservation);
+type Kept = (Arc<Translation>, Reservation);
 
 #[derive(Default)]
 struct Interned {
@@ -112,7 +129,7 @@ impl JobTexts {
     }
 
     /// The job's codes of a run's codes, if they are kept.
-    pub fn known(&self, id: &RunId) -> Option<Arc<Vec<u32>>> {
+    pub fn known(&self, id: &RunId) -> Option<Arc<Translation>> {
         self.translations.lock().get(id).map(|(known, _)| known.clone())
     }
 
@@ -124,7 +141,7 @@ impl JobTexts {
         &self,
         id: &RunId,
         dictionary: impl FnOnce() -> Result<BinaryArray, TaskError>,
-    ) -> Result<Arc<Vec<u32>>, TaskError> {
+    ) -> Result<Arc<Translation>, TaskError> {
         match self.known(id) {
             Some(known) => Ok(known),
             None => self.translate(id, &dictionary()?),
@@ -135,7 +152,7 @@ impl JobTexts {
     ///
     /// # Errors
     /// The budget, or the dataset's limit on strings.
-    pub fn translate(&self, id: &RunId, dictionary: &BinaryArray) -> Result<Arc<Vec<u32>>, TaskError> {
+    pub fn translate(&self, id: &RunId, dictionary: &BinaryArray) -> Result<Arc<Translation>, TaskError> {
         let mut codes = Vec::with_capacity(dictionary.len());
         if dictionary.len() > 0 {
             let mut interned = self.interner.write();
@@ -144,7 +161,7 @@ impl JobTexts {
             }
             interned.account(&self.budget)?;
         }
-        let codes = Arc::new(codes);
+        let codes = Arc::new(Translation { codes, dictionary: checksum::dictionary(dictionary) });
         if self.roomy()
             && let Some(held) = self.budget.reserve(codes.len() * 4 + 128)
         {

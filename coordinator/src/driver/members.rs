@@ -146,8 +146,8 @@ impl Driver {
         }
         match run.results.keep(attempt, result) {
             Ok(()) => true,
-            Err(what) => {
-                tracing::warn!(%attempt, what, "a result that is none");
+            Err(failure) => {
+                tracing::warn!(%attempt, %failure, "a result that is none");
                 false
             }
         }

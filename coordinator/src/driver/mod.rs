@@ -17,6 +17,7 @@ mod resume;
 mod run;
 mod submit;
 mod uploads;
+mod verify;
 mod view;
 mod writer;
 
@@ -276,10 +277,10 @@ impl Driver {
         self.count_attempt(&attempt, &outcome);
         let run = self.jobs.get_mut(&attempt.task.job);
         let outcome =
-            outcome.and_then(|result| match run.map_or(Ok(()), |run| run.results.keep(&attempt, result)) {
-                Ok(()) => Ok(()),
-                Err(what) => Err(Failure::Retryable { reason: format!("{attempt} reported {what}") }),
-            });
+            outcome.and_then(|result| run.map_or(Ok(()), |run| run.results.keep(&attempt, result)));
+        if let Err(Failure::Fatal { reason }) = &outcome {
+            tracing::error!(%attempt, %worker, reason, "an attempt ends its job");
+        }
         self.step(Event::AttemptEnded { worker, attempt, outcome });
     }
 

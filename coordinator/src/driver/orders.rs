@@ -13,7 +13,7 @@ use super::run::JobRun;
 use crate::fleet::{Order, SharedInputs};
 use crate::job::{MAP, REDUCE, WRITE};
 use crate::plan::files;
-use crate::results::{Holders, Winner, winners};
+use crate::results::{Holders, Winner, checksum_text, winners};
 
 impl JobRun {
     /// The order of an attempt that reads the scheduler's outputs of that version, see
@@ -36,8 +36,11 @@ impl JobRun {
         let work = match attempt.task.stage.0 {
             MAP => Work::Map(self.plan.tasks.get(index).ok_or_else(unknown)?.work.clone()),
             REDUCE => {
-                inputs = Some(self.reduce_inputs(scheduler, job, version, address)?);
-                Work::Reduce(self.reduce_work(attempt.task.index, version))
+                let shared = self.reduce_inputs(scheduler, job, version, address)?;
+                let expected = shared.expected(attempt.task.index);
+                self.results.expect(attempt, expected);
+                inputs = Some(shared);
+                Work::Reduce(v1::ReduceWork { expected, ..self.reduce_work(attempt.task.index, version) })
             }
             WRITE => {
                 let reduced = winners(scheduler, job, REDUCE);
@@ -76,10 +79,11 @@ impl JobRun {
         }
         let mut holders = Holders::default();
         let mut tables = vec![v1::TableOutputs::default(); self.dataset.tables().len()];
-        for winner in winners(scheduler, job, MAP) {
+        let mapped = winners(scheduler, job, MAP);
+        for winner in &mapped {
             let task = self.plan.tasks.get(winner.attempt.task.index as usize);
             if let Some(input) = task.and_then(|task| tables.get_mut(task.work.table as usize)) {
-                input.outputs.push(holders.reference(&winner, &address));
+                input.outputs.push(holders.reference(winner, &address));
             }
         }
         let told: Vec<u64> = tables.iter().map(|table| table.outputs.len() as u64).collect();
@@ -88,7 +92,8 @@ impl JobRun {
             return Err(format!("outputs of {told:?} map tasks are there, by input table, of {tasks:?}"));
         }
         let list = ReduceInputs { tables, holders: holders.into_list() };
-        let inputs = Arc::new(SharedInputs::new(version, list));
+        let expected = self.results.partition_sums(&mapped, self.plan.partitions);
+        let inputs = Arc::new(SharedInputs::new(version, list, expected));
         Ok(self.reduce_inputs.insert(inputs).clone())
     }
 
@@ -104,40 +109,53 @@ impl JobRun {
         let by_task: HashMap<u32, &Winner> = reduced.iter().map(|w| (w.attempt.task.index, w)).collect();
         let mut pieces: Vec<v1::RowGroups> = vec![];
         let mut read = BTreeMap::new();
+        let (mut rows, mut checksum) = (0, Some(0u64));
         for group in file {
             let missing = || format!("there is no output of reduce task {}", group.task);
             let winner = by_task.get(&group.task).ok_or_else(missing)?;
             let first = read.insert(group.task, winner.attempt.attempt).is_none();
             if first {
                 let output = Some(holders.reference(winner, &address));
-                pieces.push(v1::RowGroups { output, ..v1::RowGroups::default() });
+                let footer_crc32 = self.results.footer_crc32(&winner.attempt);
+                pieces.push(v1::RowGroups { output, footer_crc32, ..v1::RowGroups::default() });
             }
+            let told = self.results.row_group(&winner.attempt, group.row_group).ok_or_else(missing)?;
+            rows += told.rows;
+            checksum = checksum.zip(told.sums).map(|(all, (checksum, _))| all.wrapping_add(checksum));
             if let Some(piece) = pieces.last_mut() {
                 piece.row_groups.push(group.row_group);
                 piece.rows.push(group.rows);
+                if let Some((checksum, crc32)) = told.sums {
+                    piece.checksums.push(checksum);
+                    piece.crc32s.push(crc32);
+                }
             }
         }
         self.read_by.insert(attempt.clone(), read);
         let upload = || self.uploads.get(attempt).cloned().map(Target::Upload);
         let target = self.staging.as_ref().and_then(|staging| staging.target(index, attempt.attempt));
         let target = Some(target.or_else(upload).ok_or_else(|| format!("{attempt} has nowhere to write"))?);
+        let metadata = self.footer(rows, checksum);
         let Totals { rows, clients, custom_theme_clients } = self.totals;
         let totals = v1::Totals { rows, clients, custom_theme_clients };
         let (totals, holders) = (Some(totals), holders.into_list());
-        Ok(v1::WriteWork { target, pieces, totals, metadata: self.footer(), holders })
+        Ok(v1::WriteWork { target, pieces, totals, metadata, holders })
     }
 
-    /// What each part file says of itself.
-    fn footer(&self) -> HashMap<String, String> {
+    /// What a part file says of itself and of its day.
+    fn footer(&self, rows: u64, checksum: Option<u64>) -> HashMap<String, String> {
+        let checksums = [("tally.checksum", checksum), ("tally.total_checksum", self.checksum)];
+        let checksums = checksums.into_iter().filter_map(|(key, sum)| Some((key, checksum_text(sum?))));
         let entries = [
             ("tally.version", env!("CARGO_PKG_VERSION").to_string()),
             ("tally.job_id", self.spec.id.to_string()),
             ("tally.dataset", self.spec.dataset.clone()),
             ("tally.date", self.spec.date.clone()),
+            ("tally.rows", rows.to_string()),
             ("tally.total_rows", self.totals.rows.to_string()),
             ("tally.n_clients", self.totals.clients.to_string()),
             ("tally.n_custom_theme_clients", self.totals.custom_theme_clients.to_string()),
         ];
-        entries.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
+        entries.into_iter().chain(checksums).map(|(key, value)| (key.to_string(), value)).collect()
     }
 }

@@ -20,7 +20,7 @@ use crate::plan::InputPlan;
 use crate::plan::files::{self, Encoded};
 use crate::publish::commit_log::{Input, Manifest, Part};
 use crate::publish::stage::{Ready, Stage, key_of};
-use crate::results::{Results, Winner};
+use crate::results::{Results, Winner, checksum_text};
 use crate::summary::{StageSummary, Summary};
 
 /// Who asked for a job, and whether it ran by then.
@@ -61,6 +61,8 @@ pub(super) struct JobRun {
     /// The row groups of each part file, once known, and the totals.
     pub(super) files: Vec<Vec<Encoded>>,
     pub(super) totals: Totals,
+    /// The checksum of all rows, if every reduce task told its own.
+    pub(super) checksum: Option<u64>,
     /// Which attempt of each reduce task a write attempt was told to read.
     pub(super) read_by: HashMap<AttemptId, BTreeMap<u32, u32>>,
     /// What workers hold of stages that are not planned.
@@ -114,6 +116,7 @@ impl JobRun {
             map_tasks: vec![],
             files: vec![],
             totals: Totals::default(),
+            checksum: None,
             read_by: HashMap::new(),
             found: BTreeMap::new(),
             shuffle_bytes: 0,
@@ -277,6 +280,7 @@ impl JobRun {
             return Err(format!("the results of {known} of {} reduce tasks are known", self.plan.partitions));
         }
         self.totals = self.results.totals(reduced);
+        self.checksum = self.results.checksum(reduced);
         let groups = self.results.row_groups(reduced);
         let per_row = self.dataset.bytes_per_row();
         let count = files::count(self.totals.rows, self.spec.target_file_size, per_row);
@@ -296,22 +300,17 @@ impl JobRun {
                 (summary.rows, summary.bytes) = (amount.rows, amount.bytes);
             }
         }
-        let rows = self.results.amount(WRITE, written).rows;
-        if rows != self.totals.rows {
-            let reason = format!("the part files have {rows} rows instead of {}", self.totals.rows);
-            return Err(Unready::Failed(reason));
-        }
         let files = self.unfit(reduced, written);
         if !files.is_empty() {
             let reason = "part files were written from attempts of reduce tasks that differ in their order";
             return Err(Unready::Unfit { files, reason: reason.into() });
         }
+        self.verify(reduced, written).map_err(Unready::Failed)?;
         self.staging.take().ok_or_else(|| Unready::Failed("there is no staged day".into()))
     }
 
     /// The part files to be written again, where several read a reduce task's rows in different orders:
-    /// row groups of one are no complement to those of the other. Attempts that took as many passes have
-    /// the same order.
+    /// row groups of one are no complement to those of the other.
     fn unfit(&self, reduced: &[Winner], written: &[Winner]) -> Vec<u32> {
         let mut read: BTreeMap<u32, Vec<(u32, u32)>> = BTreeMap::new();
         for winner in written {
@@ -354,6 +353,7 @@ impl JobRun {
                 bytes: result.bytes,
                 rows: result.rows,
                 crc32: result.crc32,
+                checksum: result.checksum.map(checksum_text),
             })
         };
         let pieces = self.plan.tasks.iter().flat_map(|task| &task.work.pieces);
@@ -367,6 +367,7 @@ impl JobRun {
             version: env!("CARGO_PKG_VERSION").into(),
             dataset: self.spec.dataset.clone(),
             rows: self.totals.rows,
+            checksum: self.checksum.map(checksum_text),
             inputs,
             files: written.iter().filter_map(part).collect(),
         }

@@ -29,6 +29,10 @@ const CONCURRENT_FOOTERS: usize = 16;
 /// Threads that read footers of this machine's files.
 const LOCAL_THREADS: usize = 4;
 
+/// Sums of partitions that a job's map tasks may report in all, of twelve bytes each. Where every task of a job of
+/// hundreds of slots has rows for every partition there are more; where the tables are laid out by clients there are few.
+const MOST_SUMS: usize = 8 << 20;
+
 /// A job that cannot be planned; the output was not touched.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
@@ -53,6 +57,8 @@ pub struct MapTask {
     pub work: v1::MapWork,
     /// Bytes of the needed columns.
     pub bytes: u64,
+    /// Rows of its row groups, going by the footers; unknown of plans that an older version recorded.
+    pub rows: Option<u64>,
 }
 
 /// The plan of a job's map stage.
@@ -84,7 +90,7 @@ impl InputPlan {
             let mut work = task.work.clone();
             // Long, and a later leader's workers can fetch it.
             work.pieces.iter_mut().for_each(|piece| piece.footer.clear());
-            v1::PlannedTask { work: Some(work), bytes: task.bytes }
+            v1::PlannedTask { work: Some(work), bytes: task.bytes, rows: task.rows }
         };
         v1::JobPlanned {
             job: job.to_string(),
@@ -104,8 +110,9 @@ impl TryFrom<v1::JobPlanned> for InputPlan {
     type Error = BadMessage;
 
     fn try_from(record: v1::JobPlanned) -> Result<Self, BadMessage> {
-        let task =
-            |task: v1::PlannedTask| Ok(MapTask { work: required(task.work, "work")?, bytes: task.bytes });
+        let task = |task: v1::PlannedTask| {
+            Ok(MapTask { work: required(task.work, "work")?, bytes: task.bytes, rows: task.rows })
+        };
         Ok(InputPlan {
             tasks: record.tasks.into_iter().map(task).collect::<Result<_, BadMessage>>()?,
             partitions: record.partitions,
@@ -151,10 +158,14 @@ pub async fn plan(
     for (table, files) in (0..).zip(tables) {
         for shard in shards::cut(files, most) {
             let bytes = shard.iter().map(FileWork::bytes).sum();
-            let work = v1::MapWork { table, partitions: plan.partitions, pieces: shards::pieces(shard) };
-            plan.tasks.push(MapTask { work, bytes });
+            let rows = Some(shard.iter().map(FileWork::rows).fold(0, u64::saturating_add));
+            let (partitions, pieces) = (plan.partitions, shards::pieces(shard));
+            let work = v1::MapWork { table, partitions, pieces, most_sums: 0 };
+            plan.tasks.push(MapTask { work, bytes, rows });
         }
     }
+    let most_sums = u32::try_from(MOST_SUMS / plan.tasks.len().max(1)).unwrap_or(u32::MAX);
+    plan.tasks.iter_mut().for_each(|task| task.work.most_sums = most_sums);
     Ok(plan)
 }
 
@@ -208,7 +219,8 @@ async fn look(mut file: InputFile, footers: &Footers, table: &TableSpec) -> Resu
             let columns = metadata.row_group(number).columns();
             let needed = leaves.iter().filter_map(|&leaf| columns.get(leaf));
             let bytes = needed.map(|c| u64::try_from(c.compressed_size()).unwrap_or(0)).sum();
-            RowGroupWork { number: number as u32, bytes }
+            let rows = u64::try_from(metadata.row_group(number).num_rows()).unwrap_or(0);
+            RowGroupWork { number: number as u32, bytes, rows }
         })
         .collect();
     // Of a file that contradicts itself nothing is sent on: whoever scans it says where.

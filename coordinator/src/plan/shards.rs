@@ -16,6 +16,8 @@ pub struct RowGroupWork {
     pub number: u32,
     /// Compressed bytes.
     pub bytes: u64,
+    /// Its rows.
+    pub rows: u64,
 }
 
 /// Row groups of one file.
@@ -37,6 +39,11 @@ impl FileWork {
     /// Bytes of the needed columns.
     pub fn bytes(&self) -> u64 {
         self.row_groups.iter().map(|group| group.bytes).sum()
+    }
+
+    /// Rows of its row groups.
+    pub fn rows(&self) -> u64 {
+        self.row_groups.iter().map(|group| group.rows).fold(0, u64::saturating_add)
     }
 
     /// What an order says of it, with a footer of at most `room` bytes.
@@ -144,7 +151,7 @@ mod tests {
             etag: None,
             footer: None,
         };
-        let row_groups = (0..).zip(sizes).map(|(number, &bytes)| RowGroupWork { number, bytes }).collect();
+        let row_groups = (0..).zip(sizes).map(|(number, &bytes)| RowGroupWork { number, bytes, rows: 1 }).collect();
         FileWork { file: Arc::new(file), row_groups, footer: vec![] }
     }
 

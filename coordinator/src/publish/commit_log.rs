@@ -47,6 +47,10 @@ pub struct Part {
     pub rows: u64,
     /// CRC-32 of the file.
     pub crc32: u32,
+    /// Checksum of its rows' content, in 16 hexadecimal digits; none of days that were written in part by a version that
+    /// made none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<String>,
 }
 
 /// An input file, in the version that was read.
@@ -71,6 +75,9 @@ pub struct Manifest {
     pub dataset: String,
     /// Rows of the day.
     pub rows: u64,
+    /// Checksum of their content: the sum of the files'.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<String>,
     /// The files read.
     pub inputs: Vec<Input>,
     /// The files written.
@@ -419,6 +426,7 @@ mod tests {
                 bytes: 9,
                 rows: 1,
                 crc32: 7,
+                checksum: None,
             };
             let manifest = Manifest { files: vec![part], ..Manifest::default() };
             let record = Record { nonce: 1, epoch: 2, manifest, old: vec![old.into()], jobs: vec![] };

@@ -240,13 +240,13 @@ mod tests {
         check_order(short.clone(), None, short.clone());
         let ReduceInputs { tables, holders } = inputs();
         let whole = order(Work::Reduce(v1::ReduceWork { inputs: tables, holders, ..reduce() }));
-        check_order(short, Some(SharedInputs::new(4, inputs())), whole);
+        check_order(short, Some(SharedInputs::new(4, inputs(), None)), whole);
     }
 
     #[test]
     fn inputs_arrive_as_they_were() {
         let job = JobId::parse("j").unwrap();
-        let shared = Arc::new(SharedInputs::new(4, inputs()));
+        let shared = Arc::new(SharedInputs::new(4, inputs(), None));
         let packed = v1::ReduceInputs::decode(shared.packed(&job)).unwrap();
         assert_eq!((packed.job.as_str(), packed.version), ("j", 4));
         assert_eq!(ReduceInputs::try_from(packed.clone()), Ok(inputs()));

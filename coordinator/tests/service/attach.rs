@@ -9,7 +9,7 @@ use tally_proto::v1::worker_message::Message as Up;
 use tally_proto::{OLDEST_PROTOCOL, v1};
 use tonic::Code;
 
-use crate::rig::{Player, Scene, becomes, eventually, hello, open, refused, submit};
+use crate::rig::{Player, Scene, becomes, eventually, hello, open, read, refused, submit};
 
 #[tokio::test]
 async fn a_job_runs_on_an_attached_worker_and_its_day_is_published() {
@@ -92,7 +92,8 @@ async fn a_worker_that_comes_back_in_time_goes_on_with_what_it_has() {
     let reply = submit(&mut jobs, place.spec("out")).await.unwrap();
     let [done, running, lost] = [worker.order().await, worker.order().await, worker.order().await];
     // The end of one is told only by its inventory, one still runs, one it never heard of.
-    let result = v1::task_result::Result::Map(v1::MapResult { rows: 1, ..Default::default() });
+    let Some(v1::task_order::Work::Map(work)) = &done.work else { panic!("{done:?}") };
+    let result = v1::task_result::Result::Map(read(work));
     let result = v1::TaskResult { result: Some(result) };
     let key = |order: &v1::TaskOrder| {
         let attempt = order.attempt.clone().unwrap();

@@ -11,3 +11,4 @@ mod resume;
 mod rig;
 mod scaler;
 mod security;
+mod sums;

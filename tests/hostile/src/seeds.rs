@@ -38,7 +38,17 @@ pub fn tickets() -> Vec<Vec<u8>> {
 
 fn result() -> v1::TaskResult {
     let totals = Some(v1::Totals { rows: 9, clients: 7, custom_theme_clients: 1 });
-    let reduced = v1::ReduceResult { totals, row_group_rows: vec![5, 4], bytes: 900, passes: 1 };
+    let reduced = v1::ReduceResult {
+        totals,
+        row_group_rows: vec![5, 4],
+        bytes: 900,
+        passes: 1,
+        read: Some(v1::Sums { rows: 30, checksum: 77 }),
+        checksums: vec![11, 12],
+        crc32s: vec![13, 14],
+        footer_crc32: 15,
+        order: Some(16),
+    };
     v1::TaskResult { result: Some(v1::task_result::Result::Reduce(reduced)) }
 }
 
@@ -95,7 +105,7 @@ fn piece() -> v1::InputPiece {
 }
 
 fn map() -> v1::MapWork {
-    v1::MapWork { table: 0, partitions: 24, pieces: vec![piece(); 2] }
+    v1::MapWork { table: 0, partitions: 24, pieces: vec![piece(); 2], most_sums: 99 }
 }
 
 fn spec() -> v1::JobSpec {
@@ -154,7 +164,7 @@ pub fn records() -> Vec<Vec<u8>> {
         key: vec![7; 16],
         submitted_at: 1_500_000_000_000,
     };
-    let task = v1::PlannedTask { work: Some(map()), bytes: 777 };
+    let task = v1::PlannedTask { work: Some(map()), bytes: 777, rows: Some(7_777) };
     let planned = v1::JobPlanned { job: job(), partitions: 24, tasks: vec![task; 2], ..Default::default() };
     let summary = r#"{"rows":1}"#.to_string();
     let parts = vec!["part-00000.snappy.parquet".into()];

@@ -110,12 +110,15 @@ fn result(order: &v1::TaskOrder) -> Result<v1::TaskResult> {
     use v1::task_order::Work;
     use v1::task_result::Result as Done;
     let done = match order.work.as_ref().context("an order without work")? {
-        Work::Map(_) => Done::Map(v1::MapResult { rows: 1, ..v1::MapResult::default() }),
+        Work::Map(work) => {
+            Done::Map(v1::MapResult { rows: tally_tests::shard::rows(work)?, ..v1::MapResult::default() })
+        }
         Work::Reduce(_) => Done::Reduce(v1::ReduceResult {
             totals: Some(v1::Totals { rows: 1, clients: 1, custom_theme_clients: 0 }),
             row_group_rows: vec![1],
             bytes: 1,
             passes: 1,
+            ..v1::ReduceResult::default()
         }),
         Work::Write(work) => {
             let Some(Target::Path(path)) = &work.target else { bail!("the fleet writes files only") };

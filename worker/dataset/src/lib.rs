@@ -9,6 +9,7 @@
 pub mod addon_aggregates;
 pub mod batch;
 pub mod bits;
+pub mod checksum;
 pub mod client_id;
 pub mod clients;
 pub mod interner;
@@ -23,6 +24,7 @@ use arrow::datatypes::SchemaRef;
 
 pub use batch::{BATCH_ROWS, Batch, Column, NULL_SYMBOL};
 pub use bits::Bits;
+pub use checksum::Fingerprint;
 
 /// What a needed column holds, and so how the scan delivers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,6 +248,24 @@ pub trait Dataset: Send + Sync {
 
     /// Bytes that one reducer of all partials of these sizes needs at most.
     fn reducer_bytes(&self, sizes: &[Size]) -> u64;
+
+    /// Checksums of the rows of a batch of table `table`'s partials, as they are stored: of the rows
+    /// `offsets[p] .. offsets[p + 1]` for each `p`. The order of rows does not matter.
+    ///
+    /// # Errors
+    /// [`DatasetError::Malformed`] where the batch has not the partial schema, or fewer rows.
+    fn partial_checksums(
+        &self,
+        table: usize,
+        batch: &RecordBatch,
+        offsets: &[u32],
+    ) -> Result<Vec<u64>, DatasetError>;
+
+    /// Takes rows of [`Dataset::reduced_schema`] into a fingerprint, by their values.
+    ///
+    /// # Errors
+    /// [`DatasetError::Malformed`] where the batch has another schema.
+    fn fingerprint(&self, batch: &RecordBatch, all: &mut Fingerprint) -> Result<(), DatasetError>;
 
     /// The output's columns, in order.
     fn output_schema(&self) -> SchemaRef;

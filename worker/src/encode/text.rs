@@ -160,6 +160,7 @@ mod tests {
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
     use proptest::prelude::*;
     use std::sync::Arc;
+    use tally_dataset::Fingerprint;
 
     use crate::encode::Encoder;
 
@@ -171,16 +172,34 @@ mod tests {
         batch_rows: usize,
     ) -> (Vec<String>, usize) {
         let schema = Arc::new(Schema::new(vec![Field::new("client_id", DataType::Utf8, nullable)]));
-        let mut encoder = Encoder::new(vec![], schema.clone(), row_group_rows).unwrap();
+        let length = |id: &str| id.len() as u64 + 1;
+        let count = |rows: &RecordBatch, all: &mut Fingerprint| {
+            rows.column(0).as_string::<i32>().iter().flatten().for_each(|id| all.add(length(id)));
+            Ok(())
+        };
+        let mut encoder = Encoder::new(vec![], schema.clone(), row_group_rows, &count).unwrap();
         for values in values.chunks(batch_rows) {
             let ids: ArrayRef = Arc::new(StringArray::from_iter_values(values));
             encoder.write(&RecordBatch::try_new(schema.clone(), vec![ids]).unwrap()).unwrap();
         }
-        let (row_groups, file) = encoder.finish().unwrap();
-        assert_eq!(row_groups.iter().sum::<u64>(), values.len() as u64);
-        assert!(row_groups.iter().rev().skip(1).all(|&rows| rows == row_group_rows));
+        let (encoded, file) = encoder.finish().unwrap();
+        assert_eq!(encoded.row_groups.iter().map(|group| group.rows).sum::<u64>(), values.len() as u64);
+        assert!(encoded.row_groups.iter().rev().skip(1).all(|group| group.rows == row_group_rows));
         let bytes = file.len();
-        let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(file)).unwrap().build().unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(file.clone())).unwrap();
+        // What was told of each row group is so, and of the bytes after them.
+        let rows = values.chunks(usize::try_from(row_group_rows).unwrap());
+        let mut end = 4;
+        for ((told, found), rows) in encoded.row_groups.iter().zip(reader.metadata().row_groups()).zip(rows) {
+            assert_eq!(told.checksum, rows.iter().map(|id| length(id)).sum::<u64>());
+            let columns = found.columns().iter().map(|column| column.compressed_size() as usize);
+            let from = end;
+            end += columns.sum::<usize>();
+            assert_eq!(told.crc32, crc32fast::hash(&file[from..end]));
+        }
+        assert_eq!(encoded.row_groups.len(), reader.metadata().num_row_groups());
+        assert_eq!(encoded.footer_crc32, crc32fast::hash(&file[end..]));
+        let reader = reader.build().unwrap();
         let mut read = vec![];
         for batch in reader {
             read.extend(batch.unwrap().column(0).as_string::<i32>().iter().map(|id| id.unwrap().to_owned()));

@@ -140,6 +140,8 @@ fn header(attempt: &AttemptId, result: v1::TaskResult, output: &Output, key: &[u
                 offsets: run.offsets().to_vec(),
                 items: run.items().to_vec(),
                 texts: run.texts(),
+                checksums: run.sums().map(|sums| sums.partitions.clone()).unwrap_or_default(),
+                dictionary: run.sums().map(|sums| sums.dictionary),
             };
             (output.runs.iter().map(header).collect(), 0)
         }

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{BinaryArray, RecordBatch};
-use tally_dataset::Size;
 use tally_proto::v1;
 use tally_proto::v1::ticket::What;
 use tokio::sync::mpsc;
@@ -19,9 +18,9 @@ use super::client::{Client, ask};
 use super::fetch::{Ask, Fetch, Trouble, wait};
 use crate::budget::Reservation;
 use crate::error::TaskError;
-use crate::peers::{MapReader, Place, Reading, TakeBatch, Wanted};
+use crate::peers::{Listed, MapReader, Place, Reading, TakeBatch, Wanted};
 use crate::store::join_texts;
-use crate::texts::{Claim, Claimed, JobTexts};
+use crate::texts::{Claim, Claimed, JobTexts, Translation};
 
 /// Bytes of a segment, unless a single output has more.
 const SEGMENT: u64 = 8 << 20;
@@ -51,7 +50,7 @@ pub struct RemoteMaps {
 
 enum Sizes {
     Asked { ask: Ask, answer: mpsc::Receiver<Result<v1::Sizes, Trouble>> },
-    Known(Vec<Vec<Size>>),
+    Known(Vec<Vec<Listed>>),
 }
 
 struct Segment {
@@ -179,7 +178,7 @@ impl RemoteMaps {
         missing: Vec<(usize, Claimed<'_>)>,
         run: usize,
         texts: &JobTexts,
-    ) -> Result<Arc<Vec<u32>>, TaskError> {
+    ) -> Result<Arc<Translation>, TaskError> {
         let attempts = missing.iter().map(|(output, _)| self.outputs[*output].attempt.clone()).collect();
         let ask = ask(&self.at, &self.reading, attempts, Some(What::Dictionary(run as u32)));
         let mut fetch = Fetch::start(&self.client, ask, UNRESERVED, &self.reading);
@@ -200,7 +199,8 @@ impl RemoteMaps {
             if pieces.is_empty() {
                 return Err(self.misread(output, "a dictionary is missing"));
             }
-            let dictionary: BinaryArray = join_texts(&pieces)?;
+            let dictionary = join_texts(&pieces);
+            let dictionary: BinaryArray = dictionary.map_err(|e| self.misread(output, &e.to_string()))?;
             let codes = texts.translate(claimed.run(), &dictionary)?;
             first.get_or_insert(codes);
         }
@@ -209,14 +209,17 @@ impl RemoteMaps {
 }
 
 impl MapReader for RemoteMaps {
-    fn sizes(&mut self) -> Result<&[Vec<Size>], TaskError> {
+    fn sizes(&mut self) -> Result<&[Vec<Listed>], TaskError> {
         if let Sizes::Asked { ask, answer } = &mut self.sizes {
             let gone = || Err(Trouble::lost(0, "it did not answer"));
             let sizes =
                 wait(answer, &self.reading)?.unwrap_or_else(gone).map_err(|trouble| trouble.of(ask))?;
             self.cut(&sizes);
-            let size = |run: &v1::RunSize| Size { rows: run.rows, items: run.items };
-            let known = sizes.outputs.iter().map(|output| output.runs.iter().map(size).collect());
+            let listed = |run: &v1::RunSize| {
+                let checksums = run.checksum.zip(run.dictionary);
+                Listed { rows: run.rows, items: run.items, checksums }
+            };
+            let known = sizes.outputs.iter().map(|output| output.runs.iter().map(listed).collect());
             self.sizes = Sizes::Known(known.collect());
         }
         match &self.sizes {
@@ -225,13 +228,17 @@ impl MapReader for RemoteMaps {
         }
     }
 
+    fn lost(&self, output: usize, reason: String) -> TaskError {
+        self.at.lost(&self.outputs[output].attempt, reason)
+    }
+
     fn rewind(&mut self) {
         self.under_way.clear();
         self.next = 0;
         self.top_up();
     }
 
-    fn codes(&mut self, output: usize, run: usize, texts: &JobTexts) -> Result<Arc<Vec<u32>>, TaskError> {
+    fn codes(&mut self, output: usize, run: usize, texts: &JobTexts) -> Result<Arc<Translation>, TaskError> {
         let id = (self.outputs[output].attempt.clone(), run);
         loop {
             match texts.claim(id.clone()) {
@@ -249,7 +256,7 @@ impl MapReader for RemoteMaps {
     }
 
     fn read(&mut self, output: usize, run: usize, take: &mut TakeBatch<'_>) -> Result<(), TaskError> {
-        let Size { rows, .. } = self.sizes()?[output][run];
+        let Listed { rows, .. } = self.sizes()?[output][run];
         let attempt = self.outputs[output].attempt.clone();
         let wanted = (attempt.task.index, attempt.attempt, run as u32, self.partition);
         let mut seen = 0;

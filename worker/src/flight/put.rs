@@ -22,7 +22,7 @@ use tonic::{Status, Streaming};
 use super::ticket::same_key;
 use super::wire::{self, Decoder};
 use super::{Traffic, listing};
-use crate::store::{FileWriter, Output, Part, Rebuild, RebuildError, RunParts, Store, StoreError};
+use crate::store::{FileWriter, Output, Part, Rebuild, RebuildError, RunParts, RunSums, Store, StoreError};
 
 /// Outputs taken over at a time.
 pub const AT_ONCE: usize = 4;
@@ -128,9 +128,12 @@ impl Header {
             return Err(Status::permission_denied(what));
         }
         let result = required(header.result, "result").map_err(misfit)?;
-        let runs = header.runs.into_iter();
-        let runs =
-            runs.map(|run| RunParts { offsets: run.offsets, items: run.items, texts: run.texts }).collect();
+        let parts = |run: v1::RunHeader| {
+            let sums = |dictionary| RunSums { partitions: run.checksums, dictionary };
+            let sums = run.dictionary.map(sums);
+            RunParts { offsets: run.offsets, items: run.items, texts: run.texts, sums }
+        };
+        let runs = header.runs.into_iter().map(parts).collect();
         Ok(Header { attempt, result, key: header.key, runs, file_bytes: header.file_bytes })
     }
 }

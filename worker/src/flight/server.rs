@@ -151,7 +151,9 @@ impl Service {
             (Found::Maps(maps), Some(What::Partition(partition))) => {
                 let size = |run: &crate::store::Run| {
                     let size = run.size(partition);
-                    v1::RunSize { rows: size.rows, items: size.items, bytes: run.bytes(partition) }
+                    let (checksum, dictionary) = run.checksums(partition).unzip();
+                    let bytes = run.bytes(partition);
+                    v1::RunSize { rows: size.rows, items: size.items, bytes, checksum, dictionary }
                 };
                 let sizes = |output: &crate::store::MapOutput| v1::OutputSizes {
                     runs: output.runs.iter().map(size).collect(),

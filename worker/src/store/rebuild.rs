@@ -9,7 +9,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 
 use super::run::{Piece, RunPlace};
-use super::{MapOutput, MapWriter, Run, Store, StoreError, cut};
+use super::{MapOutput, MapWriter, Run, RunSums, Store, StoreError, cut};
 
 /// Pieces that make no output.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,8 @@ pub struct RunParts {
     pub items: Vec<u32>,
     /// Strings in the dictionary.
     pub texts: u32,
+    /// Checksums of its rows and its dictionary, where the giver knows them.
+    pub sums: Option<RunSums>,
 }
 
 /// Which part of a run a batch is of.
@@ -78,6 +80,12 @@ impl<'a> Rebuild<'a> {
         if !runs.iter().all(fits) {
             return Err(RebuildError::Misfit("a run's offsets do not rise from 0".into()));
         }
+        let summed = |run: &RunParts| {
+            run.sums.as_ref().is_none_or(|sums| sums.partitions.len() + 1 == run.offsets.len())
+        };
+        if !runs.iter().all(summed) {
+            return Err(RebuildError::Misfit("a run's checksums are not one a partition".into()));
+        }
         Ok(Rebuild { writer: store.map_writer(), announced: runs.into_iter(), open: None, begun: 0 })
     }
 
@@ -108,9 +116,9 @@ impl<'a> Rebuild<'a> {
 
     fn begin(&mut self) -> Result<(), RebuildError> {
         let misfit = || RebuildError::Misfit(format!("there is no run {}", self.begun));
-        let RunParts { offsets, items, texts } = self.announced.next().ok_or_else(misfit)?;
+        let RunParts { offsets, items, texts, sums } = self.announced.next().ok_or_else(misfit)?;
         let place = RunPlace::Cut { file: None, ends: vec![0], pieces: vec![], texts: vec![] };
-        let run = Run { offsets, items, texts, schema: Arc::new(Schema::empty()), place };
+        let run = Run { offsets, items, texts, sums, schema: Arc::new(Schema::empty()), place };
         self.open = Some(Open { run, rows: 0, texts: 0 });
         self.begun += 1;
         Ok(())

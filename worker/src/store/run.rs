@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::StreamWriter;
-use tally_dataset::{MapRun, Size};
+use tally_dataset::{MapRun, Size, checksum};
 
 use super::{Store, StoreError, cut};
 use crate::budget::Reservation;
@@ -31,8 +31,24 @@ pub struct Run {
     pub(super) items: Vec<u32>,
     /// Strings in its dictionary.
     pub(super) texts: u32,
+    pub(super) sums: Option<RunSums>,
     pub(super) schema: SchemaRef,
     pub(super) place: RunPlace,
+}
+
+/// What a run holds, as its task made it: who reads it counts again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunSums {
+    /// The checksum of each partition's rows.
+    pub partitions: Vec<u64>,
+    /// The dictionary's fingerprint.
+    pub dictionary: u64,
+}
+
+/// The checksum of a run's part in a partition: of its rows, each with the dictionary without which its codes mean
+/// nothing.
+pub fn partial_checksum((checksum, dictionary): (u64, u64), rows: u64) -> u64 {
+    checksum.wrapping_add(dictionary.wrapping_mul(rows))
 }
 
 pub(super) enum RunPlace {
@@ -82,6 +98,17 @@ impl Run {
     /// Strings in its dictionary.
     pub fn texts(&self) -> u32 {
         self.texts
+    }
+
+    /// The checksums of its rows and its dictionary; `None` where they came from a worker that did not know them.
+    pub fn sums(&self) -> Option<&RunSums> {
+        self.sums.as_ref()
+    }
+
+    /// The checksums of the rows of partition `partition`, and of the dictionary.
+    pub fn checksums(&self, partition: u32) -> Option<(u64, u64)> {
+        let sums = self.sums.as_ref()?;
+        Some((*sums.partitions.get(partition as usize)?, sums.dictionary))
     }
 
     /// Bytes of partition `partition`, about.
@@ -218,18 +245,20 @@ pub struct MapWriter<'a> {
 }
 
 impl MapWriter<'_> {
-    /// Keeps a run.
+    /// Keeps a run, with the checksums of its partitions' rows, as far as they are known.
     ///
     /// # Errors
     /// [`StoreError`]: the disk is full, or fails.
-    pub fn push(&mut self, run: MapRun) -> Result<(), StoreError> {
+    pub fn push(&mut self, run: MapRun, checksums: Option<Vec<u64>>) -> Result<(), StoreError> {
         let items = item_offsets(&run);
+        let dictionary = checksum::dictionary(&run.dictionary);
+        let sums = checksums.map(|partitions| RunSums { partitions, dictionary });
         let size = run.batch.get_array_memory_size() + run.dictionary.get_array_memory_size();
         self.bytes += size as u64;
         let (schema, count) = (run.batch.schema(), run.dictionary.len() as u32);
         if let Some(held) = self.store.budget.reserve(size) {
             let place = RunPlace::Whole { batch: run.batch, dictionary: run.dictionary, _held: held };
-            self.runs.push(Run { offsets: run.offsets, items, texts: count, schema, place });
+            self.runs.push(Run { offsets: run.offsets, items, texts: count, sums, schema, place });
             return Ok(());
         }
         let mut ends = vec![0];
@@ -244,7 +273,7 @@ impl MapWriter<'_> {
         let texts = RecordBatch::try_new(dictionary_schema(), vec![Arc::new(run.dictionary)])?;
         let texts = cut::pieces(&texts).iter().map(|piece| self.spill(piece)).collect::<Result<_, _>>()?;
         let place = RunPlace::Cut { file: None, ends, pieces, texts };
-        self.runs.push(Run { offsets: run.offsets, items, texts: count, schema, place });
+        self.runs.push(Run { offsets: run.offsets, items, texts: count, sums, schema, place });
         Ok(())
     }
 

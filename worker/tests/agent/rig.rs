@@ -77,12 +77,12 @@ pub fn attempt(index: u32) -> v1::Attempt {
 
 /// An order that is done at once.
 pub fn short(index: u32) -> v1::TaskOrder {
-    order(index, v1::MapWork { table: 0, partitions: 4, pieces: vec![] })
+    order(index, v1::MapWork { table: 0, partitions: 4, pieces: vec![], most_sums: 4 })
 }
 
 /// An order that fails at once.
 pub fn wrong(index: u32) -> v1::TaskOrder {
-    order(index, v1::MapWork { table: 9, partitions: 4, pieces: vec![] })
+    order(index, v1::MapWork { table: 9, partitions: 4, pieces: vec![], most_sums: 4 })
 }
 
 /// An order that takes far longer than the test, unless it is stopped.
@@ -103,7 +103,7 @@ pub fn long_over(index: u32, file: &Path) -> Result<v1::TaskOrder> {
         footer_bytes: 0,
         footer: vec![],
     };
-    Ok(order(index, v1::MapWork { table: 0, partitions: 4, pieces: vec![piece; 4] }))
+    Ok(order(index, v1::MapWork { table: 0, partitions: 4, pieces: vec![piece; 4], most_sums: 4 }))
 }
 
 /// A small file of add-ons.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 use tally_proto::{AttemptId, v1};
 use tally_worker::flight::HandOverError;
-use tally_worker::peers::{FileReader, Wanted};
+use tally_worker::peers::Wanted;
 use tally_worker::store::Output;
 use tonic::{Code, Status};
 
@@ -43,7 +43,7 @@ fn an_output_that_was_handed_over_is_the_same_output() {
             }
         }
         let Some(Output::File(taken)) = to.store.get(&outputs[2]) else { panic!("no file") };
-        assert_eq!(taken.exact(0, file.len()).unwrap(), file);
+        assert_eq!(taken.read(0, file.len()).unwrap(), file);
         // A second hop, of what lies in pieces now.
         let last = Rig::new(taker);
         give(&to, &last, &outputs[0]).unwrap();
@@ -92,7 +92,8 @@ fn only_members_of_a_job_that_is_known_may_put() {
 
 /// The first message of a hand-over of one run.
 fn header(change: impl FnOnce(&mut v1::HandOverHeader)) -> FlightData {
-    let run = v1::RunHeader { offsets: vec![0, 10, 10, 10, 10], items: vec![], texts: 0 };
+    let offsets = vec![0, 10, 10, 10, 10];
+    let run = v1::RunHeader { offsets, ..v1::RunHeader::default() };
     let mut header = v1::HandOverHeader {
         attempt: Some((&attempt(0, 0, 0)).into()),
         result: Some(map_result(10)),

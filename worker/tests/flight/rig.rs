@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use arrow::array::{ArrayRef, BinaryArray, FixedSizeBinaryArray, ListArray, RecordBatch, UInt8Array};
 use arrow::datatypes::UInt32Type;
 use bytes::Bytes;
-use tally_dataset::{MapRun, Texts};
+use tally_dataset::addon_aggregates::{ADDONS, AddonAggregates};
+use tally_dataset::{Dataset, MapRun, Texts};
 use tally_proto::{AttemptId, JobId, StageId, TaskId, WorkerId, v1};
 use tally_worker::budget::Budget;
 use tally_worker::error::TaskError;
@@ -66,7 +67,11 @@ pub fn map_result(rows: u64) -> v1::TaskResult {
 pub fn put_map(store: &Store, attempt: &AttemptId, runs: Vec<MapRun>) {
     let mut writer = store.map_writer();
     let rows = runs.iter().map(|run| run.batch.num_rows() as u64).sum();
-    runs.into_iter().for_each(|run| writer.push(run).unwrap());
+    for run in runs {
+        // Only of the rows of one of the two schemas is it known what they hash to.
+        let checksums = AddonAggregates::new().partial_checksums(ADDONS, &run.batch, &run.offsets).ok();
+        writer.push(run, checksums).unwrap();
+    }
     assert!(store.put(attempt.clone(), Output::Map(writer.finish().0), map_result(rows)));
 }
 
@@ -157,11 +162,12 @@ pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// What a reader saw of one run: its rows, and its strings.
+/// What a reader saw of one run: its rows, and its strings; and what the holder says of both.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Seen {
     pub output: usize,
     pub run: usize,
+    pub checksums: Option<(u64, u64)>,
     pub rows: RecordBatch,
     pub texts: Vec<String>,
 }
@@ -197,7 +203,11 @@ pub fn read(
                     texts.append(code, &mut text);
                     String::from_utf8(text).unwrap()
                 };
-                seen.push(Seen { output, run, rows, texts: codes.iter().map(text).collect() });
+                if let Some((_, dictionary)) = size.checksums {
+                    assert_eq!(codes.dictionary, dictionary);
+                }
+                let (checksums, texts) = (size.checksums, codes.iter().map(text).collect());
+                seen.push(Seen { output, run, checksums, rows, texts });
             }
         }
         passes.push(seen);

@@ -7,10 +7,15 @@ pub mod map_addons;
 pub mod map_main;
 pub mod reduce;
 pub mod schema;
+mod sums;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
-use crate::{ColumnKind, ColumnSpec, Dataset, Mapper, Missing, Pass, Reducer, Size, TableSpec, Totals};
+use crate::checksum::Fingerprint;
+use crate::{
+    ColumnKind, ColumnSpec, Dataset, DatasetError, Mapper, Missing, Pass, Reducer, Size, TableSpec, Totals,
+};
 
 /// The dataset's name.
 pub const NAME: &str = "addon_aggregates";
@@ -85,6 +90,19 @@ impl Dataset for AddonAggregates {
 
     fn reducer_bytes(&self, sizes: &[Size]) -> u64 {
         reduce::bytes(sizes)
+    }
+
+    fn partial_checksums(
+        &self,
+        table: usize,
+        batch: &RecordBatch,
+        offsets: &[u32],
+    ) -> Result<Vec<u64>, DatasetError> {
+        sums::partials(table, batch, offsets)
+    }
+
+    fn fingerprint(&self, batch: &RecordBatch, all: &mut Fingerprint) -> Result<(), DatasetError> {
+        sums::reduced(batch, all)
     }
 
     fn output_schema(&self) -> SchemaRef {

@@ -56,11 +56,11 @@ pub(super) fn bytes(sizes: &[Size]) -> u64 {
     rows.saturating_mul(client * 2 + 8 * 4).saturating_add(items.saturating_mul(8 * 5))
 }
 
-fn malformed(what: impl Into<String>) -> DatasetError {
+pub(super) fn malformed(what: impl Into<String>) -> DatasetError {
     DatasetError::Malformed(what.into())
 }
 
-fn column<'a, T: Array + 'static>(batch: &'a RecordBatch, name: &str) -> Result<&'a T, DatasetError> {
+pub(super) fn column<'a, T: Array + 'static>(batch: &'a RecordBatch, name: &str) -> Result<&'a T, DatasetError> {
     let found = batch.column_by_name(name).and_then(|c| c.as_any().downcast_ref::<T>());
     found
         .filter(|c| c.null_count() == 0)

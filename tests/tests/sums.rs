@@ -1,0 +1,102 @@
+//! What is spoilt on the way from the maps to the published day is found and made again, in the real program; and what
+//! part files say of their rows can be verified by whoever reads them.
+//!
+//! Not here: that every output's footers are right (whoever reads an output with the testkit verifies them).
+
+use std::collections::HashSet;
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tally_tests::generated::Generated;
+use tally_tests::golden::{Case, DATE};
+use tally_tests::output::{Place, part_files};
+use tally_tests::process::Tally;
+use tally_tests::{checksum, table};
+
+/// Files of a spill folder, at whatever depth.
+fn spilled(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .flat_map(|entry| if entry.path().is_dir() { spilled(&entry.path()) } else { vec![entry.path()] })
+        .filter(|path| path.file_name().is_some_and(|name| name != ".lock"))
+        .collect()
+}
+
+/// Spoils a byte of each of the first spill files that have so many, until `over`.
+fn spoil(folder: &Path, bytes: u64, most: usize, over: &dyn Fn() -> bool) -> Result<usize> {
+    let mut spoilt = HashSet::new();
+    while !over() {
+        for path in spilled(folder) {
+            // It may be gone already.
+            let Ok(file) = OpenOptions::new().read(true).write(true).open(&path) else { continue };
+            let at = bytes / 2;
+            if file.metadata()?.len() >= bytes && spoilt.len() < most && spoilt.insert(path) {
+                let mut byte = [0];
+                file.read_exact_at(&mut byte, at)?;
+                file.write_all_at(&[byte[0] ^ 0x10], at)?;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(spoilt.len())
+}
+
+/// A day that does not fit the memory, whose outputs are spoilt on disk.
+#[test]
+fn outputs_that_are_spoilt_on_disk_are_made_again() -> Result<()> {
+    let place = Place::new()?;
+    let day = Generated::new(place.path(), &["--clients", "1000000", "--narrow"])?;
+    let running = Tally::job(&day.root, &place)
+        .date(DATE)
+        .args(["--threads", "1", "--memory-limit", "100MiB", "--target-file-size", "1MB"])
+        .spawn()?;
+    let spill = place.spill();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let (outcome, spoilt) = std::thread::scope(|scope| {
+        let over = &over;
+        let spoiler = scope.spawn(move || {
+            spoil(&spill, 200_000, 4, &|| over.load(std::sync::atomic::Ordering::Relaxed))
+        });
+        let outcome = running.wait();
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        (outcome, spoiler.join())
+    });
+    let outcome = outcome?;
+    let spoilt = spoilt.map_err(|_| anyhow::anyhow!("the spoiler panicked"))??;
+    ensure!(spoilt == 4, "only {spoilt} files were spoilt: {outcome}");
+    let said = outcome.to_string();
+    ensure!(said.contains("but made with") || said.contains("but made as"), "nothing was found: {said}");
+    let summary = outcome.summary()?;
+    let rows = place.read_output(DATE)?;
+    let count: i64 = rows.iter().map(|row| row.count).sum();
+    let totals = &day.totals;
+    ensure!((rows.len() as u64, count as u64) == (totals.rows, totals.sum_of_count), "{summary:?}, not {totals:?}");
+    ensure!((summary.rows, summary.n_clients) == (totals.rows, totals.n_clients), "{summary:?}, not {totals:?}");
+    Ok(())
+}
+
+/// The check itself: a part file that lost a row, or took another's, does not pass.
+#[test]
+fn a_published_day_can_be_verified_later() -> Result<()> {
+    let place = Place::new()?;
+    let case = Case::new("case-05");
+    Tally::job(&case.dir, &place).date(DATE).args(["--target-file-size", "2KB"]).run()?.expect_code(0)?;
+    let partition = place.partition(DATE);
+    let files = part_files(&partition)?;
+    ensure!(files.len() > 2, "{files:?}");
+    let all = checksum::verify(&partition)?;
+    let rows = table::read_aggregates(&partition)?;
+    ensure!(all == checksum::of(&rows));
+    let mut other = rows.clone();
+    other[0].count += 1;
+    ensure!(checksum::of(&other) != all);
+    std::fs::copy(&files[0], &files[1])?;
+    let said = checksum::verify(&partition).err().context("a file instead of another passes")?.to_string();
+    ensure!(said.contains("the files say"), "{said}");
+    std::fs::remove_file(&files[1])?;
+    checksum::verify(&partition).err().context("a day that lost a file passes")?;
+    Ok(())
+}
