@@ -1,7 +1,8 @@
 //! The data files of a table's day.
 //!
-//! Names that begin with `_` or `.`, on any level below the day, are no data (markers, checksums,
-//! metadata); the levels themselves may be any, or none. Nor are the empty objects by which some
+//! As for Spark, names that begin with `.`, that begin with `_` and have no `=` in them, or that end in `._COPYING_`, are no
+//! data (markers, checksums, metadata, copies under way), on any level below the day; the levels themselves may be any, or
+//! none. Files without a byte are passed over with a warning. Nor are the empty objects data by which some
 //! programs keep folders in a store. Stores list in orders of their own, so it is sorted here.
 
 use std::collections::HashSet;
@@ -18,6 +19,8 @@ use crate::job::date_folder;
 
 /// How many of the days that exist an error names.
 const NAMED_DAYS: usize = 10;
+/// How many of the files that were passed over a warning names.
+const NAMED_FILES: usize = 10;
 
 /// The day's files could not be listed, or there are none.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +58,18 @@ pub enum ListError {
         /// The file.
         path: String,
     },
+    /// Several folders that may be the day's.
+    #[error(
+        "{table}: the day may lie in any of {folders} under {url} (names match without regard to letter case): move its files into one"
+    )]
+    Ambiguous {
+        /// The table.
+        table: &'static str,
+        /// The table's root.
+        url: String,
+        /// The folders.
+        folders: String,
+    },
     /// Nothing there.
     #[error("{table}: no data files under {url}; {days}")]
     Nothing {
@@ -67,16 +82,61 @@ pub enum ListError {
     },
 }
 
-/// The data files of `date` in the table rooted at `url`, ordered by path.
+/// The data files of a table's day.
+#[derive(Debug)]
+pub struct DayFiles {
+    /// Ordered by path.
+    pub files: Vec<InputFile>,
+    /// Of files that were passed over.
+    pub warning: Option<String>,
+}
+
+/// The data files of `date` in the table rooted at `url`.
 ///
 /// # Errors
 /// [`ListError`]; where there are no files it says which days have some.
-pub async fn day_files(table: &'static str, url: &str, date: &str) -> Result<Vec<InputFile>, ListError> {
+pub async fn day_files(table: &'static str, url: &str, date: &str) -> Result<DayFiles, ListError> {
     let (store, root) = urls::open(url)?;
     let folder = date_folder(date);
-    let day = root.clone().join(folder.as_str());
+    let found = in_folder(table, url, &store, &root, &folder).await?;
+    if !found.files.is_empty() {
+        return Ok(found);
+    }
     let looked_at = format!("{}/{folder}", url.trim_end_matches('/'));
     let failed = |source| ListError::Store { table, url: looked_at.clone(), source };
+    if found.warning.is_some() {
+        let days = "all that lie there have no bytes".into();
+        return Err(ListError::Nothing { table, url: looked_at, days });
+    }
+    let folders = folders_of(&store, &root).await.map_err(failed)?;
+    let mut others = folders.iter().filter(|other| other.to_lowercase() == folder.to_lowercase());
+    match (others.next(), others.next()) {
+        (Some(one), Some(other)) => {
+            let folders = format!("{one} and {other}");
+            Err(ListError::Ambiguous { table, url: url.into(), folders })
+        }
+        (Some(other), None) if *other != folder => {
+            let found = in_folder(table, url, &store, &root, other).await?;
+            if found.files.is_empty() {
+                return Err(ListError::Nothing { table, url: looked_at, days: days(&folders, url) });
+            }
+            Ok(found)
+        }
+        _ => Err(ListError::Nothing { table, url: looked_at, days: days(&folders, url) }),
+    }
+}
+
+/// The data files below a folder of the root.
+async fn in_folder(
+    table: &'static str,
+    url: &str,
+    store: &Arc<dyn ObjectStore>,
+    root: &Path,
+    folder: &str,
+) -> Result<DayFiles, ListError> {
+    let day = root.clone().join(folder);
+    let failed =
+        |source| ListError::Store { table, url: format!("{}/{folder}", url.trim_end_matches('/')), source };
     let found: Vec<ObjectMeta> = store.list(Some(&day)).try_collect().await.map_err(failed)?;
     let mut files = vec![];
     let local = urls::is_local(url);
@@ -93,15 +153,25 @@ pub async fn day_files(table: &'static str, url: &str, date: &str) -> Result<Vec
             footer: None,
         });
     }
-    if files.is_empty() {
-        let days = days(&store, &root, url).await.map_err(failed)?;
-        return Err(ListError::Nothing { table, url: looked_at, days });
-    }
     files.sort_by(|a, b| a.path.cmp(&b.path));
-    if local {
-        check_complete(table, url, &folder, &files)?;
+    if local && !files.is_empty() {
+        check_complete(table, url, folder, &files)?;
     }
-    Ok(files)
+    let (empty, files): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.size == 0);
+    Ok(DayFiles { files, warning: passed_over(table, &empty) })
+}
+
+/// What somebody should know of files without a byte.
+fn passed_over(table: &str, empty: &[InputFile]) -> Option<String> {
+    let names: Vec<&str> = empty.iter().take(NAMED_FILES).map(|file| file.name.as_str()).collect();
+    let more = empty.len() - names.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let names = names.join(", ");
+    (!empty.is_empty()).then(|| {
+        format!(
+            "{table}: files without a byte are passed over, as writers that fail leave them: {names}{more}"
+        )
+    })
 }
 
 /// The empty objects that stand for folders: named like a partition, marked as one, or with others
@@ -139,9 +209,7 @@ fn check_complete(
             let entry = entry.map_err(failed)?;
             let path = entry.path();
             let kind = entry.file_type().map_err(failed)?;
-            if entry.file_name().as_encoded_bytes().starts_with(b"_")
-                || entry.file_name().as_encoded_bytes().starts_with(b".")
-            {
+            if is_hidden(entry.file_name().as_encoded_bytes()) {
                 continue;
             }
             if kind.is_dir() || (kind.is_symlink() && path.is_dir()) {
@@ -156,19 +224,28 @@ fn check_complete(
 
 fn is_data(day: &Path, file: &Path) -> bool {
     let below = file.prefix_match(day);
-    below.is_some_and(|mut parts| parts.all(|part| !part.as_ref().starts_with(['_', '.'])))
+    below.is_some_and(|mut parts| parts.all(|part| !is_hidden(part.as_ref().as_bytes())))
 }
 
-async fn days(store: &Arc<dyn ObjectStore>, root: &Path, url: &str) -> Result<String, object_store::Error> {
-    let prefix = date_folder("");
+/// Whether files and folders of this name are no data.
+fn is_hidden(name: &[u8]) -> bool {
+    name.starts_with(b".")
+        || (name.starts_with(b"_") && !name.contains(&b'='))
+        || name.ends_with(b"._COPYING_")
+}
+
+/// The names of the folders of a root.
+async fn folders_of(store: &Arc<dyn ObjectStore>, root: &Path) -> Result<Vec<String>, object_store::Error> {
     let listed = store.list_with_delimiter(Some(root)).await?;
-    let mut days: Vec<String> = listed
-        .common_prefixes
-        .iter()
-        .filter_map(|path| path.filename()?.strip_prefix(&prefix).map(str::to_string))
-        .collect();
+    Ok(listed.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_string)).collect())
+}
+
+/// What an error says of the days that there are.
+fn days(folders: &[String], url: &str) -> String {
+    let prefix = date_folder("");
+    let mut days: Vec<&str> = folders.iter().filter_map(|folder| folder.strip_prefix(&prefix)).collect();
     days.sort_unstable();
-    Ok(match days.len() {
+    match days.len() {
         0 => format!("there is no {prefix}* folder under {url}: is it the table's root?"),
         n if n <= NAMED_DAYS => format!("the days there are: {}", days.join(", ")),
         n => format!(
@@ -177,7 +254,7 @@ async fn days(store: &Arc<dyn ObjectStore>, root: &Path, url: &str) -> Result<St
             days[n - 1],
             days[n - NAMED_DAYS..].join(", ")
         ),
-    })
+    }
 }
 
 #[cfg(test)]
@@ -223,5 +300,13 @@ mod tests {
         check("_temporary/0/part-0.parquet", false);
         check(".hidden/part-0.parquet", false);
         check("_metadata", false);
+        check("_locality=1/part-0.parquet", true);
+        check("_locality=1/_SUCCESS", false);
+        check("_a=1.parquet", true);
+        check("_locality/part-0.parquet", false);
+        check(".a=1/part-0.parquet", false);
+        check("part-0.parquet._COPYING_", false);
+        check("sample_id=1._COPYING_/part-0.parquet", false);
+        check("part-0._COPYING_.parquet", true);
     }
 }

@@ -16,7 +16,7 @@ use tally_dataset::{Dataset, TableSpec};
 use tally_proto::convert::{BadMessage, required};
 use tally_proto::{JobId, v1};
 use tally_worker::scan::footer::{Footer, Footers};
-use tally_worker::scan::{InputFile, ScanError, excerpt};
+use tally_worker::scan::{InputFile, Place, ScanError, excerpt};
 use tally_worker::urls;
 
 use crate::job::JobSpec;
@@ -139,7 +139,8 @@ pub async fn plan(
     let mut plan = InputPlan::default();
     let mut tables = vec![];
     for (table, url) in dataset.tables().iter().zip(&job.inputs) {
-        let files = listing::day_files(table.name, url, &job.date).await?;
+        let listing::DayFiles { files, warning } = listing::day_files(table.name, url, &job.date).await?;
+        plan.warnings.extend(warning);
         let mut looked = look_at_all(files, footers, table).await?;
         let schemas: Vec<FileSchema> = looked.iter_mut().map(|(schema, ..)| std::mem::take(schema)).collect();
         plan.warnings.extend(schema::merge(table, &schemas)?);
@@ -210,10 +211,12 @@ async fn look_here(
 
 /// What a file has of the table's columns, and what reading it means.
 async fn look(mut file: InputFile, footers: &Footers, table: &TableSpec) -> Result<Looked, PlanError> {
-    let Footer { metadata, bytes, fetched } = footers.get(&file).await?;
-    file.footer = Some(bytes);
-    let schema = FileSchema::of(&file.name, &metadata, table);
-    let leaves = schema.leaves();
+    let footer = footers.get(&file).await?;
+    let (metadata, fetched) = (&footer.metadata, footer.fetched);
+    file.footer = Some(footer.bytes);
+    let schema = FileSchema::of(&file.name, metadata, table);
+    check_readable(&file, &footer, table, &schema)?;
+    let leaves: Vec<usize> = schema.found(table).map(|(_, leaf)| leaf).collect();
     let row_groups = (0..metadata.num_row_groups())
         .map(|number| {
             let columns = metadata.row_group(number).columns();
@@ -225,7 +228,27 @@ async fn look(mut file: InputFile, footers: &Footers, table: &TableSpec) -> Resu
         .collect();
     // Of a file that contradicts itself nothing is sent on: whoever scans it says where.
     let footer =
-        if urls::is_local(&file.name) { vec![] } else { excerpt::of(&metadata, &leaves).unwrap_or_default() };
+        if urls::is_local(&file.name) { vec![] } else { excerpt::of(metadata, &leaves).unwrap_or_default() };
     let work = FileWork { file: Arc::new(file), row_groups, footer };
     Ok((schema, work, fetched))
+}
+
+/// Says no to a file whose footer says that a needed chunk cannot be read.
+fn check_readable(
+    file: &InputFile,
+    footer: &Footer,
+    table: &TableSpec,
+    schema: &FileSchema,
+) -> Result<(), ScanError> {
+    let with_rows = (0..).zip(footer.metadata.row_groups()).filter(|(_, group)| group.num_rows() > 0);
+    for (number, _) in with_rows {
+        for (spec, leaf) in schema.found(table) {
+            if let Some(why) = footer.unreadable(number, leaf) {
+                let column = Some(spec.path.join("."));
+                let place = Place { file: file.name.clone(), row_group: Some(number), column };
+                return Err(ScanError::Corrupt { place, what: why.to_string() });
+            }
+        }
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@
 //! Types must agree; where they do not, the error names both files.
 
 use parquet::file::metadata::ParquetMetaData;
-use tally_dataset::{Missing, TableSpec};
+use tally_dataset::{ColumnSpec, Missing, TableSpec};
 use tally_worker::scan::resolve::{self, Lookup};
 
 /// Columns that cannot be read as the dataset needs them.
@@ -38,6 +38,20 @@ pub enum SchemaError {
         /// What it is in which file, and how it is in another.
         found: String,
     },
+    /// Several columns of a file whose names differ in letter case alone, or not at all.
+    #[error(
+        "{table}: the column {column} may be any of {names} in {file} (names match without regard to letter case): rename or remove all but one"
+    )]
+    Ambiguous {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: String,
+        /// The names of those that it may be.
+        names: String,
+        /// The file.
+        file: String,
+    },
 }
 
 /// What one file has of a table's needed columns.
@@ -60,13 +74,12 @@ impl FileSchema {
         }
     }
 
-    /// The leaves found.
-    pub fn leaves(&self) -> Vec<usize> {
-        let leaf = |lookup: &Lookup| match lookup {
-            Lookup::Found(leaf) => Some(leaf.index),
+    /// The needed columns that were found, with their leaves.
+    pub fn found<'a>(&self, table: &'a TableSpec) -> impl Iterator<Item = (&'a ColumnSpec, usize)> {
+        table.columns.iter().zip(&self.columns).filter_map(|(spec, lookup)| match lookup {
+            Lookup::Found(leaf) => Some((spec, leaf.index)),
             _ => None,
-        };
-        self.columns.iter().filter_map(leaf).collect()
+        })
     }
 }
 
@@ -76,10 +89,21 @@ impl FileSchema {
 /// [`SchemaError`].
 pub fn merge(table: &TableSpec, files: &[FileSchema]) -> Result<Vec<String>, SchemaError> {
     let mut warnings = vec![];
+    // A file without rows need not have a type for what is not there, and some writers give it any.
+    let with_rows: Vec<&FileSchema> = files.iter().filter(|file| file.rows > 0).collect();
+    let files = if with_rows.is_empty() { files.iter().collect() } else { with_rows };
     for (at, spec) in table.columns.iter().enumerate() {
         let column = spec.path.join(".");
         let wanted = resolve::kind_name(spec.kind);
-        let found = |file: &&FileSchema| matches!(file.columns[at], Lookup::Found(_));
+        let several = files.iter().find_map(|file| match &file.columns[at] {
+            Lookup::Ambiguous(names) => Some((file, names)),
+            _ => None,
+        });
+        if let Some((file, names)) = several {
+            let (table, names, file) = (table.name, names.clone(), file.name.clone());
+            return Err(SchemaError::Ambiguous { table, column, names, file });
+        }
+        let found = |file: &&&FileSchema| matches!(file.columns[at], Lookup::Found(_));
         let good = files.iter().find(found);
         if let Some((file, found)) = files.iter().find_map(|file| wrong(file, at).map(|w| (file, w))) {
             let second = || files.iter().find(|other| other.name != file.name && wrong(other, at).is_some());
@@ -94,7 +118,7 @@ pub fn merge(table: &TableSpec, files: &[FileSchema]) -> Result<Vec<String>, Sch
             return Err(SchemaError::WrongType { table: table.name, column, wanted, found });
         }
         let lacking: Vec<&FileSchema> =
-            files.iter().filter(|file| file.columns[at] == Lookup::Missing).collect();
+            files.iter().copied().filter(|file| file.columns[at] == Lookup::Missing).collect();
         let Some(example) = lacking.first() else { continue };
         let rows: u64 = lacking.iter().map(|file| file.rows).sum();
         if good.is_none() && spec.missing == Missing::Fails {

@@ -78,7 +78,7 @@ pub fn encode(columns: &ParquetMetaData, row_groups: &[u32]) -> Result<Vec<u8>> 
 /// [`ScanError::Corrupt`], naming the file.
 pub fn decode(bytes: Vec<u8>, file: &str, row_groups: usize) -> Result<Arc<ParquetMetaData>, ScanError> {
     let place = || Place { file: file.into(), ..Place::default() };
-    let metadata = footer::decode(&Bytes::from(bytes)).map_err(|fault| fault.at(place()))?;
+    let (metadata, _) = footer::decode(&Bytes::from(bytes)).map_err(|fault| fault.at(place()))?;
     if metadata.num_row_groups() != row_groups {
         let what = format!("{} row groups in the excerpt of {row_groups}", metadata.num_row_groups());
         return Err(Fault::Corrupt(what).at(place()));

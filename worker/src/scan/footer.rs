@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use parquet::file::FOOTER_SIZE;
-use parquet::file::metadata::{FooterTail, ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::{FooterTail, ParquetMetaData};
 
 use super::error::{Fault, Place, ScanError};
-use super::schema_shape;
+pub use super::metadata::Unreadable;
+use super::metadata::{self, Unreadables};
 use super::source::InputFile;
 use crate::urls;
 
@@ -38,10 +39,23 @@ pub struct Footers {
 pub struct Footer {
     /// What it says.
     pub metadata: Arc<ParquetMetaData>,
+    unreadable: Arc<Unreadables>,
     /// Its bytes, with its length and the magic.
     pub bytes: u64,
     /// What was fetched for it; 0 where it was kept.
     pub fetched: u64,
+}
+
+impl Footer {
+    /// Why the column chunk of a leaf cannot be read, where the footer says so.
+    pub fn unreadable(&self, row_group: usize, leaf: usize) -> Option<Unreadable> {
+        self.unreadable.get(&(row_group, leaf)).copied()
+    }
+
+    /// Bytes of memory.
+    fn memory(&self) -> usize {
+        self.metadata.memory_size() + self.unreadable.capacity() * size_of::<((usize, usize), Unreadable)>()
+    }
 }
 
 type Key = (String, Option<String>, u64);
@@ -78,13 +92,13 @@ impl Footers {
         let guess = (footer.bytes + footer.bytes / 8).next_multiple_of(512).max(LEAST_FETCH);
         self.guess.store(guess, Ordering::Relaxed);
         let mut inner = self.inner.lock();
-        inner.bytes += footer.metadata.memory_size();
+        inner.bytes += footer.memory();
         inner.order.push_back(key.clone());
         inner.kept.insert(key, footer.clone());
         while inner.bytes > self.limit {
             let Some(oldest) = inner.order.pop_front() else { break };
             if let Some(gone) = inner.kept.remove(&oldest) {
-                inner.bytes = inner.bytes.saturating_sub(gone.metadata.memory_size());
+                inner.bytes = inner.bytes.saturating_sub(gone.memory());
             }
         }
         Ok(footer)
@@ -102,6 +116,9 @@ async fn read(file: &InputFile, first: u64) -> Result<Footer, Fault> {
     let end = file.get(start..file.size).await?;
     let tail = &end[end.len() - FOOTER_SIZE..];
     let tail = FooterTail::try_from(tail).map_err(|e| no_parquet(&e.to_string()))?;
+    if tail.is_encrypted_footer() {
+        return Err(Fault::Corrupt("its footer is encrypted, and there is no way to give a key".into()));
+    }
     let length = tail.metadata_length() as u64;
     let body_end = file.size - tail_size;
     let Some(body_start) = body_end.checked_sub(length).filter(|&start| start >= 4) else {
@@ -118,18 +135,15 @@ async fn read(file: &InputFile, first: u64) -> Result<Footer, Fault> {
         let there = end.slice(..end.len() - FOOTER_SIZE);
         ([missing, there].concat().into(), start - body_start)
     };
-    let metadata = decode(&body)?;
+    let (metadata, unreadable) = decode(&body)?;
     let fetched = end.len() as u64 + more;
-    Ok(Footer { metadata: Arc::new(metadata), bytes: length + tail_size, fetched })
+    let (metadata, unreadable) = (Arc::new(metadata), Arc::new(unreadable));
+    Ok(Footer { metadata, unreadable, bytes: length + tail_size, fetched })
 }
 
 /// Decodes a footer.
-pub(super) fn decode(body: &Bytes) -> Result<ParquetMetaData, Fault> {
-    schema_shape::check(body)
-        .map_err(|e| Fault::Corrupt(format!("its footer cannot be decoded: {}", e.what())))?;
-    // The Thrift parser may panic on hostile bytes; a footer is foreign input.
-    let decoded = std::panic::catch_unwind(|| ParquetMetaDataReader::decode_metadata(body));
-    decoded
-        .map_err(|_| Fault::Corrupt("its footer cannot be decoded".into()))?
-        .map_err(|e| Fault::Corrupt(format!("its footer cannot be decoded: {e}")))
+pub(super) fn decode(body: &Bytes) -> Result<(ParquetMetaData, Unreadables), Fault> {
+    // The Parquet crate may panic on hostile numbers; a footer is foreign input.
+    let decoded = std::panic::catch_unwind(|| metadata::decode(body));
+    decoded.map_err(|_| Fault::Corrupt("its footer cannot be decoded".into()))?
 }

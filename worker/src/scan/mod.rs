@@ -21,11 +21,12 @@ pub mod footer;
 mod hybrid;
 mod list;
 mod lz4;
+mod metadata;
 mod page;
 mod page_header;
 pub mod resolve;
 mod runs;
-mod schema_shape;
+mod schema;
 #[cfg(test)]
 mod shapes;
 mod snappy;
@@ -129,6 +130,11 @@ impl<'a> RowGroup<'a> {
     ) -> Result<Self, ScanError> {
         let mut group =
             RowGroup { context, file, metadata, at, number, table, readers: vec![], reading: None, ahead: 0 };
+        if group.metadata.row_group(at).num_rows() == 0 {
+            // Whatever its columns are like.
+            group.readers.extend(table.columns.iter().map(|_| Reader::Absent));
+            return Ok(group);
+        }
         let mut chunks = vec![];
         for (at, spec) in table.columns.iter().enumerate() {
             chunks.push(group.chunk(spec).map_err(|fault| fault.at(group.place(Some(at))))?);
@@ -220,11 +226,19 @@ impl<'a> RowGroup<'a> {
             Lookup::Missing => return Ok(None),
             Lookup::Found(leaf) => leaf,
             Lookup::WrongType(found) => return Fault::corrupt(format!("it is of type {found}")),
+            Lookup::Ambiguous(names) => {
+                return Fault::corrupt(format!("several columns may be meant: {names}"));
+            }
         };
         let row_group = self.metadata.row_group(self.at);
         let Some(chunk) = row_group.columns().get(leaf.index) else {
             return Fault::corrupt("its row group lacks the column");
         };
+        if chunk.num_values() < 0 {
+            return Fault::corrupt(
+                "it is encrypted, or its chunk cannot be read for what the footer says of it",
+            );
+        }
         if spec.kind != ColumnKind::ListMinInt32 && chunk.num_values() != row_group.num_rows() {
             let (values, rows) = (chunk.num_values(), row_group.num_rows());
             return Fault::corrupt(format!("{values} values in a row group of {rows} rows"));

@@ -1,5 +1,8 @@
 //! Needed columns in a file's schema: which leaf is it, and is it of the right type.
 //!
+//! Names match without regard to letter case, as Spark's do: the field of exactly the name first, else the only one that
+//! differs in case alone.
+//!
 //! Lists come in several layouts: three levels (`list.element`, `bag.array_element`,
 //! `bag.array`), two levels (`array`), or a bare repeated group. Which one it is follows from the
 //! format's rules for old writers, not from names that one writer uses.
@@ -26,6 +29,8 @@ pub enum Lookup {
     Found(Leaf),
     /// Something of another type, described.
     WrongType(String),
+    /// Several fields that the name may mean: their names.
+    Ambiguous(String),
 }
 
 /// What a kind of column is called in messages.
@@ -45,8 +50,11 @@ pub fn lookup(schema: &SchemaDescriptor, spec: &ColumnSpec) -> Lookup {
     let mut element_def = 0;
     let last = spec.path.len() - 1;
     for (depth, name) in spec.path.iter().enumerate() {
-        let Some(child) = child(node, name) else { return Lookup::Missing };
-        node = child;
+        node = match child(node, name) {
+            Ok(Some(child)) => child,
+            Ok(None) => return Lookup::Missing,
+            Err(names) => return Lookup::Ambiguous(walk.joined(&names)),
+        };
         walk.enter(node);
         if depth == last {
             break;
@@ -78,6 +86,12 @@ struct Walk {
 }
 
 impl Walk {
+    /// The names of fields below where it is, with their paths.
+    fn joined(&self, names: &[&str]) -> String {
+        let path = |name: &&str| [&self.names[..], &[(*name).to_string()]].concat().join(".");
+        names.iter().map(path).collect::<Vec<_>>().join(" and ")
+    }
+
     fn enter(&mut self, node: &Type) {
         self.names.push(node.name().to_string());
         self.def += i16::from(!is(node, Repetition::REQUIRED));
@@ -101,7 +115,7 @@ impl Walk {
         let two_levels = inner.len() != 1
             || repeated.name() == "array"
             || repeated.name() == format!("{}_tuple", list.name())
-            || (inner[0].name() == field && !inner[0].is_group());
+            || (same(inner[0].name(), field) && !inner[0].is_group());
         if two_levels {
             return Ok(Element(repeated));
         }
@@ -119,8 +133,26 @@ fn group(node: &Type) -> Result<&Type, String> {
     if node.is_group() { Ok(node) } else { Err(describe(node)) }
 }
 
-fn child<'a>(node: &'a Type, name: &str) -> Option<&'a Type> {
-    node.is_group().then(|| node.get_fields().iter().find(|f| f.name() == name)).flatten().map(|f| &**f)
+/// The field that a name means, or the names of those that it may mean.
+fn child<'a>(node: &'a Type, name: &str) -> Result<Option<&'a Type>, Vec<&'a str>> {
+    if !node.is_group() {
+        return Ok(None);
+    }
+    let exact: Vec<&Type> = node.get_fields().iter().map(|f| &**f).filter(|f| f.name() == name).collect();
+    let found = match exact[..] {
+        [] => node.get_fields().iter().map(|f| &**f).filter(|f| same(f.name(), name)).collect(),
+        _ => exact,
+    };
+    match found[..] {
+        [] => Ok(None),
+        [field] => Ok(Some(field)),
+        _ => Err(found.iter().map(|field| field.name()).collect()),
+    }
+}
+
+/// Whether names differ in letter case at most.
+fn same(one: &str, other: &str) -> bool {
+    one == other || one.to_lowercase() == other.to_lowercase()
 }
 
 fn is(node: &Type, repetition: Repetition) -> bool {
@@ -159,8 +191,8 @@ fn fits(node: &Type, kind: ColumnKind) -> bool {
         (ColumnKind::ListMinInt32, Physical::INT32) => signed(32, ConvertedType::INT_32),
         (ColumnKind::Text, Physical::BYTE_ARRAY) => {
             plain
-                || matches!(converted, ConvertedType::UTF8 | ConvertedType::ENUM)
-                || matches!(logical, Some(LogicalType::String | LogicalType::Enum))
+                || matches!(converted, ConvertedType::UTF8 | ConvertedType::ENUM | ConvertedType::JSON)
+                || matches!(logical, Some(LogicalType::String | LogicalType::Enum | LogicalType::Json))
         }
         _ => false,
     }
@@ -225,6 +257,88 @@ mod tests {
             "required group addons (LIST) { repeated group list { required group element { required int32 day; } } }",
             at(1),
         );
+    }
+
+    #[test]
+    fn names_match_without_regard_to_letter_case_the_exact_one_first() {
+        let case = |body: &str, path, expect| {
+            check(&format!("message m {{ {body} }}"), path, ColumnKind::Text, expect);
+        };
+        let found = |index| Lookup::Found(Leaf { index, element_def: 0 });
+        let ambiguous = |names: &str| Lookup::Ambiguous(names.into());
+        case("optional binary Client_ID (UTF8);", &["client_id"], found(0));
+        case("optional binary Client_ID; optional binary client_id;", &["client_id"], found(1));
+        case("optional binary client_id; optional binary CLIENT_ID;", &["client_id"], found(0));
+        case(
+            "optional binary Client_ID; optional binary x; optional binary CLIENT_ID;",
+            &["client_id"],
+            ambiguous("Client_ID and CLIENT_ID"),
+        );
+        case("optional binary id; optional binary id;", &["id"], ambiguous("id and id"));
+        // Not of ASCII alone: a Kelvin sign is a k in capitals.
+        case("optional binary \u{212a}ey;", &["key"], found(0));
+        let theme = |body: &str, expect| {
+            case(&format!("optional group Active_Theme {{ {body} }}"), &["active_theme", "addon_id"], expect);
+        };
+        theme("optional binary name; optional binary ADDON_ID;", found(1));
+        theme(
+            "optional binary Addon_Id; optional binary ADDON_ID;",
+            ambiguous("Active_Theme.Addon_Id and Active_Theme.ADDON_ID"),
+        );
+        theme("optional binary addonid;", Lookup::Missing);
+        // A name with a dot is no path.
+        case("optional binary active_theme.addon_id;", &["active_theme", "addon_id"], Lookup::Missing);
+    }
+
+    #[test]
+    fn fields_of_lists_match_without_regard_to_letter_case() {
+        let three = |field: &str| {
+            format!(
+                "optional group ADDONS (LIST) {{ repeated group list {{ optional group element {{ {field} }} }} }}"
+            )
+        };
+        list(&three("optional int32 Day;"), at(2));
+        list(
+            &three("optional int32 Day; optional int32 DAY;"),
+            Lookup::Ambiguous("ADDONS.list.element.Day and ADDONS.list.element.DAY".into()),
+        );
+        list("optional group Addons (LIST) { repeated group array { optional int32 DAY; } }", at(2));
+        list("optional group Addons (LIST) { repeated group x { optional int32 DAY; } }", at(2));
+        list("repeated group Addons { optional int32 dAY; }", at(1));
+    }
+
+    #[test]
+    fn annotations_that_spark_reads_as_the_type_fit() {
+        let one = |column: &str, kind, fits: bool| {
+            let schema = parse_message_type(&format!("message m {{ optional {column}; }}")).unwrap();
+            let found = lookup(
+                &SchemaDescriptor::new(Arc::new(schema)),
+                &ColumnSpec { path: &["c"], kind, filter: false, missing: Missing::IsNull },
+            );
+            assert_eq!(matches!(found, Lookup::Found(_)), fits, "{column}: {found:?}");
+        };
+        for annotation in ["", "(UTF8)", "(STRING)", "(ENUM)", "(JSON)"] {
+            one(&format!("binary c {annotation}"), ColumnKind::Text, true);
+        }
+        for column in
+            ["binary c (BSON)", "binary c (DECIMAL(9, 2))", "fixed_len_byte_array(16) c (UUID)", "int32 c"]
+        {
+            one(column, ColumnKind::Text, false);
+        }
+        for annotation in ["", "(INT_64)", "(INTEGER(64, true))"] {
+            one(&format!("int64 c {annotation}"), ColumnKind::Int64, true);
+        }
+        for column in [
+            "int64 c (UINT_64)",
+            "int64 c (INTEGER(64, false))",
+            "int64 c (TIMESTAMP(MILLIS, true))",
+            "int64 c (TIME_MICROS)",
+            "int64 c (DECIMAL(9, 2))",
+            "int32 c",
+            "double c",
+        ] {
+            one(column, ColumnKind::Int64, false);
+        }
     }
 
     #[test]

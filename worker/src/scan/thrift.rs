@@ -1,7 +1,7 @@
-//! Thrift's compact protocol, as far as page headers and schemas of Parquet files use it. All input is foreign: nothing
+//! Thrift's compact protocol, as far as page headers and footers of Parquet files use it. All input is foreign: nothing
 //! here trusts a length.
 //!
-//! Not here: what the fields mean (`page_header`, `schema_shape`).
+//! Not here: what the fields mean (`page_header`, `metadata`, `schema`).
 
 /// Why there is nothing in the bytes.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,7 +26,15 @@ impl ThriftError {
 /// How deep unknown structures may nest.
 const MAX_DEPTH: u32 = 16;
 
+/// Types on the wire.
+pub(super) const I32: u8 = 5;
+pub(super) const I64: u8 = 6;
+pub(super) const BINARY: u8 = 8;
+pub(super) const LIST: u8 = 9;
+pub(super) const STRUCT: u8 = 12;
+
 /// Bytes that are read from the front.
+#[derive(Clone)]
 pub(super) struct Input<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -85,6 +93,25 @@ impl<'a> Input<'a> {
         usize::try_from(self.int()?).map_err(|_| Malformed("a negative size"))
     }
 
+    /// Bytes, or a text's.
+    pub(super) fn binary(&mut self) -> Result<&'a [u8], ThriftError> {
+        let length = self.varint()?;
+        let from = self.at;
+        self.advance(length)?;
+        self.bytes.get(from..self.at).ok_or(Short)
+    }
+
+    /// The head of a list of such elements: how many there are. What type a list without elements says they are does not
+    /// matter: writers put what they like there.
+    pub(super) fn list(&mut self, element: u8) -> Result<u64, ThriftError> {
+        let byte = self.byte()?;
+        let count = if byte >> 4 == 15 { self.varint()? } else { u64::from(byte >> 4) };
+        if count > 0 && byte & 0x0f != element {
+            return Err(Malformed("a list of another type than it must have"));
+        }
+        Ok(count)
+    }
+
     /// The head of a struct's next field, after the one of number `last`; none at its end.
     pub(super) fn field(&mut self, last: &mut i16) -> Result<Option<FieldHeader>, ThriftError> {
         let byte = self.byte()?;
@@ -136,6 +163,16 @@ impl<'a> Input<'a> {
                 (0..count).try_for_each(|_| {
                     self.skip_element(types >> 4, depth + 1)?;
                     self.skip_element(types & 0x0f, depth + 1)
+                })
+            }
+            11 => {
+                let count = self.varint()?;
+                // Types of keys and values, of a map that has any.
+                let kinds = if count > 0 { self.byte()? } else { 0 };
+                let of = |kind: u8| if kind <= 2 { 3 } else { kind };
+                (0..count).try_for_each(|_| {
+                    self.skip(of(kinds >> 4), depth + 1)?;
+                    self.skip(of(kinds & 0x0f), depth + 1)
                 })
             }
             12 => {
