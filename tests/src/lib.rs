@@ -22,6 +22,7 @@ pub mod pki;
 pub mod process;
 pub mod python;
 pub mod random;
+pub mod reference;
 pub mod rows;
 pub mod s3;
 pub mod scene;

@@ -6,12 +6,13 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use tally_tests::generated::Generated;
 use tally_tests::golden::DATE;
 use tally_tests::output::{Place, is_part_name, part_files};
 use tally_tests::process::{Summary, Tally};
+use tally_tests::reference::Reference;
 use tally_tests::table;
 
 fn check(day: &Generated, place: &Place, flags: &[&str]) -> Result<Summary> {
@@ -20,6 +21,7 @@ fn check(day: &Generated, place: &Place, flags: &[&str]) -> Result<Summary> {
     let context = format!("{flags:?}");
     assert_eq!(summary.rows, day.totals.rows, "{context}");
     assert_eq!(rows.len() as u64, day.totals.rows, "{context}");
+    table::compare(&rows, &Reference::of_day(&day.root, DATE)?.rows).with_context(|| context.clone())?;
     assert_eq!(rows.iter().map(|row| row.count as u64).sum::<u64>(), day.totals.sum_of_count, "{context}");
     for row in &rows {
         assert_eq!(row.n_clients as u64, day.totals.n_clients, "{context}");

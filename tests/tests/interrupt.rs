@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use tally_tests::generated::Generated;
+use anyhow::Result;
+use tally_tests::cluster::truth::Truth;
 use tally_tests::golden::DATE;
 use tally_tests::output::{Place, check_no_spill, check_unchanged, snapshot};
 use tally_tests::process::{Running, Tally};
@@ -43,7 +43,7 @@ fn names(place: &Place) -> Result<usize> {
 #[test]
 fn ctrl_c_leaves_the_old_day_or_the_new_one() -> Result<()> {
     let place = Place::new()?;
-    let day = Generated::new(place.path(), &["--clients", "200000", "--narrow"])?;
+    let day = Truth::new(&["--clients", "200000", "--narrow"])?;
     place.put_old_output(DATE)?;
     assert_eq!(names(&place)?, 5);
     let old = snapshot(&place.published())?;
@@ -61,7 +61,7 @@ fn ctrl_c_leaves_the_old_day_or_the_new_one() -> Result<()> {
                 interrupted += 1;
             }
             Some(0) => {
-                ensure!(place.read_output(DATE)?.len() as u64 == day.totals.rows, "half a day was published");
+                day.check(&place)?;
                 std::fs::remove_dir_all(place.published())?;
                 place.put_old_output(DATE)?;
             }

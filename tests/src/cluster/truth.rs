@@ -1,5 +1,5 @@
-//! What a job must give: the rows of a generated day as `tally run` computes them in one process, where they were
-//! checked against Spark and a naive reference. Not here: who else computes them.
+//! What a job must give: the rows of a generated day as the reference computes them from its files, once a day and
+//! test binary. Not here: the engine.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -8,9 +8,10 @@ use anyhow::{Context, Result, ensure};
 
 use crate::generated::Generated;
 use crate::golden::DATE;
+use crate::naive::Aggregates;
 use crate::output::Place;
-use crate::process::{Summary, Tally};
-use crate::rows::Row;
+use crate::process::Summary;
+use crate::reference::Reference;
 use crate::scratch::Scratch;
 use crate::table;
 
@@ -26,8 +27,7 @@ pub static DAY: LazyLock<Truth> =
 pub struct Truth {
     /// Holds `addons/v2` and `main_summary/v3`.
     pub root: PathBuf,
-    rows: Vec<Row>,
-    n_clients: u64,
+    right: Aggregates,
     _dir: Scratch,
 }
 
@@ -39,11 +39,15 @@ impl Truth {
     pub fn new(flags: &[&str]) -> Result<Self> {
         let dir = Scratch::new("tally day ")?;
         let day = Generated::new(dir.path(), flags)?;
-        let place = Place::new()?;
-        let summary = Tally::job(&day.root, &place).date(DATE).run()?.summary()?;
-        ensure!(summary.rows == day.totals.rows, "tally run gave {} rows of {:?}", summary.rows, day.totals);
-        let rows = place.read_output(DATE)?;
-        Ok(Self { root: day.root, rows, n_clients: day.totals.n_clients, _dir: dir })
+        let right = Reference::of_day(&day.root, DATE)?;
+        let (rows, clients) = (right.rows.len() as u64, right.n_clients as u64);
+        let promised = (day.totals.rows, day.totals.n_clients);
+        ensure!(
+            (rows, clients) == promised,
+            "the reference has {rows} rows, {clients} clients of {:?}",
+            day.totals
+        );
+        Ok(Self { root: day.root, right, _dir: dir })
     }
 
     /// Checks that `place` holds exactly the right rows, each once, in part files and nothing else.
@@ -52,7 +56,7 @@ impl Truth {
     /// Says what differs.
     pub fn check(&self, place: &Place) -> Result<()> {
         let rows = place.read_output(DATE)?;
-        table::compare(&rows, &self.rows).with_context(|| format!("in {}", place.output().display()))
+        table::compare(&rows, &self.right.rows).with_context(|| format!("in {}", place.output().display()))
     }
 
     /// [`Truth::check`], and that the summary says the same.
@@ -61,8 +65,10 @@ impl Truth {
     /// Says what differs.
     pub fn check_summary(&self, place: &Place, summary: &Summary) -> Result<()> {
         self.check(place)?;
-        ensure!(summary.rows == self.rows.len() as u64, "{summary:?}, not {} rows", self.rows.len());
-        ensure!(summary.n_clients == self.n_clients, "{summary:?}, not {} clients", self.n_clients);
+        let found = (summary.rows, summary.n_clients, summary.n_custom_theme_clients);
+        let Aggregates { rows, n_clients, n_custom_theme_clients } = &self.right;
+        let right = (rows.len() as u64, *n_clients as u64, *n_custom_theme_clients as u64);
+        ensure!(found == right, "{summary:?}, not rows, clients and clients with a custom theme {right:?}");
         Ok(())
     }
 }
