@@ -1,8 +1,6 @@
 //! Elections among candidates through a real Consul: who leads, and what happens when one goes, when
 //! Consul goes, and when a session ends under its owner. Not here: what leading means.
 
-#![cfg(test)]
-
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,7 +17,7 @@ use tokio::time::{Instant, timeout};
 const DEADLINE: Duration = Duration::from_secs(60);
 const KEY: &str = "teams/a/leader";
 
-fn durable() -> Result<Option<ConsulAgent>> {
+fn durable() -> Result<ConsulAgent> {
     ConsulAgent::start(Setup { durable: true, ..Setup::default() })
 }
 
@@ -55,9 +53,8 @@ async fn session(agent: &ConsulAgent) -> Result<SessionId> {
     pair.and_then(|pair| pair.session).context("nobody holds the key")
 }
 
-#[tokio::test]
 async fn one_leads_and_the_other_knows_where_until_it_resigns() -> Result<()> {
-    let Some(agent) = ConsulAgent::start(Setup::default())? else { return Ok(()) };
+    let agent = ConsulAgent::start(Setup::default())?;
     let first = candidate(&agent, "a").await?;
     leads(&first).await?;
     let second = candidate(&agent, "bb").await?;
@@ -80,9 +77,8 @@ async fn one_leads_and_the_other_knows_where_until_it_resigns() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
 async fn whoever_stepped_down_leaves_the_key_to_others() -> Result<()> {
-    let Some(agent) = ConsulAgent::start(Setup::default())? else { return Ok(()) };
+    let agent = ConsulAgent::start(Setup::default())?;
     let first = candidate(&agent, "a").await?;
     leads(&first).await?;
     let second = candidate(&agent, "bb").await?;
@@ -94,9 +90,8 @@ async fn whoever_stepped_down_leaves_the_key_to_others() -> Result<()> {
     leads(&first).await
 }
 
-#[tokio::test]
 async fn after_a_crash_another_leads_within_25_seconds() -> Result<()> {
-    let Some(agent) = ConsulAgent::start(Setup::default())? else { return Ok(()) };
+    let agent = ConsulAgent::start(Setup::default())?;
     // Its runtime ends under it: nothing is released, nothing renewed.
     let doomed = tokio::task::spawn_blocking(|| {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
@@ -119,9 +114,8 @@ async fn after_a_crash_another_leads_within_25_seconds() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
 async fn a_leader_in_doubt_leads_on_when_consul_is_back() -> Result<()> {
-    let Some(mut agent) = durable()? else { return Ok(()) };
+    let mut agent = durable()?;
     let first = candidate(&agent, "a").await?;
     leads(&first).await?;
     let second = candidate(&agent, "bb").await?;
@@ -138,9 +132,8 @@ async fn a_leader_in_doubt_leads_on_when_consul_is_back() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
 async fn consul_that_forgot_everything_elects_anew() -> Result<()> {
-    let Some(mut agent) = ConsulAgent::start(Setup::default())? else { return Ok(()) };
+    let mut agent = ConsulAgent::start(Setup::default())?;
     let candidates = [candidate(&agent, "a").await?, candidate(&agent, "bb").await?];
     leads(&candidates[0]).await?;
     agent.restart()?;
@@ -159,9 +152,8 @@ async fn consul_that_forgot_everything_elects_anew() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
 async fn a_session_that_ends_under_its_owner_changes_the_leader_or_the_session() -> Result<()> {
-    let Some(agent) = ConsulAgent::start(Setup::default())? else { return Ok(()) };
+    let agent = ConsulAgent::start(Setup::default())?;
     let first = candidate(&agent, "a").await?;
     leads(&first).await?;
     let before = session(&agent).await?;
@@ -188,15 +180,14 @@ async fn a_session_that_ends_under_its_owner_changes_the_leader_or_the_session()
     .await
 }
 
-#[tokio::test]
 async fn a_refused_candidate_is_told_at_once_and_one_without_consul_waits() -> Result<()> {
     let acl = serde_json::json!({ "acl": { "enabled": true, "default_policy": "deny", "tokens": { "master": "root", "agent_master": "agent" } } });
     let setup = Setup { config: acl, token: Some("root".into()), ..Setup::default() };
-    let Some(agent) = ConsulAgent::start(setup)? else { return Ok(()) };
+    let agent = ConsulAgent::start(setup)?;
     let refused = candidate(&agent, "a").await.err().context("it was taken")?;
     ensure!(refused.to_string().contains("permission denied"), "{refused}");
 
-    let Some(mut agent) = ConsulAgent::start(Setup::default())? else { return Ok(()) };
+    let mut agent = ConsulAgent::start(Setup::default())?;
     agent.kill();
     let early = candidate(&agent, "a").await?;
     assert!(matches!(*early.standing().borrow(), Standing::Standby { leader: None }));
@@ -217,9 +208,8 @@ async fn find(leader: &mut Leader) -> Result<Found> {
     Ok(timeout(DEADLINE, rounds).await?)
 }
 
-#[tokio::test]
 async fn the_leader_is_found_through_consul_and_remembered_while_it_is_away() -> Result<()> {
-    let Some(mut agent) = ConsulAgent::start(Setup::default())? else { return Ok(()) };
+    let mut agent = ConsulAgent::start(Setup::default())?;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
     let mut leader = Leader::new(Source::Consul(consul(&agent)?), Dialer::plain());
@@ -237,3 +227,15 @@ async fn the_leader_is_found_through_consul_and_remembered_while_it_is_away() ->
     assert_eq!(again.address.to_string(), address);
     Ok(())
 }
+
+tally_tests::tests![
+    async:
+    one_leads_and_the_other_knows_where_until_it_resigns,
+    whoever_stepped_down_leaves_the_key_to_others,
+    after_a_crash_another_leads_within_25_seconds,
+    a_leader_in_doubt_leads_on_when_consul_is_back,
+    consul_that_forgot_everything_elects_anew,
+    a_session_that_ends_under_its_owner_changes_the_leader_or_the_session,
+    a_refused_candidate_is_told_at_once_and_one_without_consul_waits,
+    the_leader_is_found_through_consul_and_remembered_while_it_is_away,
+];

@@ -1,8 +1,6 @@
 //! How processes show themselves in a real Consul: as services that the agent checks, or as keys of a
 //! session; what they make of maintenance, and of a Consul that forgot them.
 
-#![cfg(test)]
-
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -61,9 +59,8 @@ async fn key(consul: &Consul) -> Result<Option<KvPair>> {
     Ok(consul.client().kv().get(KEY).await?.filter(|pair| pair.session.is_some()))
 }
 
-#[tokio::test]
 async fn the_agent_checks_a_process_until_it_leaves() -> Result<()> {
-    let Some(mut agent) = ConsulAgent::start(Setup::default())? else { return Ok(()) };
+    let mut agent = ConsulAgent::start(Setup::default())?;
     let consul = consul(&agent)?;
     let (address, task) = process().await?;
     let membership = Membership::join(consul.clone(), member(&address), None);
@@ -85,9 +82,8 @@ async fn the_agent_checks_a_process_until_it_leaves() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
 async fn maintenance_is_noticed_and_its_end() -> Result<()> {
-    let Some(agent) = ConsulAgent::start(Setup::default())? else { return Ok(()) };
+    let agent = ConsulAgent::start(Setup::default())?;
     let consul = consul(&agent)?;
     let (address, _task) = process().await?;
     let membership = Membership::join(consul.clone(), member(&address), Some(Registration::Agent));
@@ -101,9 +97,8 @@ async fn maintenance_is_noticed_and_its_end() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
 async fn a_key_stands_for_a_process_as_long_as_it_lives() -> Result<()> {
-    let Some(agent) = ConsulAgent::start(Setup::default())? else { return Ok(()) };
+    let agent = ConsulAgent::start(Setup::default())?;
     let consul = consul(&agent)?;
     let membership = Membership::join(consul.clone(), member("127.0.0.1:7171"), Some(Registration::Kv));
     let first = eventually("a key", || key(&consul)).await?;
@@ -139,11 +134,10 @@ fn put(agent: &ConsulAgent, path: &str, body: &serde_json::Value) -> Result<()> 
 
 const MASTER: &str = "00000000-1111-2222-3333-444444444444";
 
-#[tokio::test]
 async fn without_a_right_to_the_agent_it_is_a_key() -> Result<()> {
     let acl = json!({ "acl": { "enabled": true, "default_policy": "deny", "tokens": { "master": MASTER } } });
     let setup = Setup { config: acl, token: Some(MASTER.into()), ..Setup::default() };
-    let Some(agent) = ConsulAgent::start(setup)? else { return Ok(()) };
+    let agent = ConsulAgent::start(setup)?;
     let rules = r#"key_prefix "" { policy = "write" } session_prefix "" { policy = "write" }"#;
     put(&agent, "/v1/acl/policy", &json!({ "Name": "keys", "Rules": rules }))?;
     let anonymous = "/v1/acl/token/00000000-0000-0000-0000-000000000002";
@@ -154,3 +148,11 @@ async fn without_a_right_to_the_agent_it_is_a_key() -> Result<()> {
     membership.leave().await;
     Ok(())
 }
+
+tally_tests::tests![
+    async:
+    the_agent_checks_a_process_until_it_leaves,
+    maintenance_is_noticed_and_its_end,
+    a_key_stands_for_a_process_as_long_as_it_lives,
+    without_a_right_to_the_agent_it_is_a_key,
+];

@@ -1,8 +1,6 @@
 //! Two processes of `tally coordinator` and a real Consul: one leads, the other stands by and takes
 //! over, with what was asked for before. Not here: jobs that run (there are no workers).
 
-#![cfg(test)]
-
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -89,9 +87,8 @@ fn submit(place: &TempDir, to: [&str; 2]) -> Result<String> {
     Ok(answer["job_id"].as_str().context("no id")?.to_string())
 }
 
-#[test]
 fn the_standby_leads_after_the_leader_is_stopped_or_killed_and_knows_its_jobs() -> Result<()> {
-    let Some(agent) = ConsulAgent::start(Setup::default())? else { return Ok(()) };
+    let agent = ConsulAgent::start(Setup::default())?;
     let place = TempDir::new()?;
     let consul = format!("http://{}", agent.address());
     let mut first = Coordinator::start(&place, &agent, "first")?;
@@ -128,11 +125,8 @@ fn the_standby_leads_after_the_leader_is_stopped_or_killed_and_knows_its_jobs() 
     Ok(())
 }
 
-#[test]
 fn without_consul_no_new_job_is_taken_and_the_reason_is_told() -> Result<()> {
-    let Some(mut agent) = ConsulAgent::start(Setup { durable: true, ..Setup::default() })? else {
-        return Ok(());
-    };
+    let mut agent = ConsulAgent::start(Setup { durable: true, ..Setup::default() })?;
     let place = TempDir::new()?;
     let leader = Coordinator::start(&place, &agent, "leader")?;
     let to = ["--coordinator", leader.address.as_str()];
@@ -154,3 +148,8 @@ fn without_consul_no_new_job_is_taken_and_the_reason_is_told() -> Result<()> {
     wait_for("a submit that is taken", || Ok(submit(&place, to).ok().filter(|same| *same == job)))?;
     Ok(())
 }
+
+tally_tests::tests![
+    the_standby_leads_after_the_leader_is_stopped_or_killed_and_knows_its_jobs,
+    without_consul_no_new_job_is_taken_and_the_reason_is_told,
+];

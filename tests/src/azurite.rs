@@ -1,4 +1,4 @@
-//! Azurite, Microsoft's emulator of Azure Blob Storage, on loopback. It comes from npm, where `tests/run` finds that.
+//! Azurite, Microsoft's emulator of Azure Blob Storage, on loopback. It comes from npm, by `tests/tools/azurite`.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
+use crate::harness::Missing;
 use crate::process::Tally;
 use crate::python::script_command;
 use crate::s3::client::Client;
@@ -32,16 +33,13 @@ pub struct Azurite {
 }
 
 impl Azurite {
-    /// Starts it. `None`: it is not on this machine, which was printed.
+    /// Starts it.
     ///
     /// # Errors
-    /// It does not start.
-    pub fn start() -> Result<Option<Self>> {
-        let Some(bin) = std::env::var_os("AZURITE_BIN").filter(|bin| !bin.is_empty()).map(PathBuf::from)
-        else {
-            eprintln!("passed over: no AZURITE_BIN; `tests/run` sets it where there is npm");
-            return Ok(None);
-        };
+    /// [`Missing`] where it is not on this machine. It does not start.
+    pub fn start() -> Result<Self> {
+        let bin = std::env::var_os("AZURITE_BIN").filter(|bin| !bin.is_empty()).map(PathBuf::from);
+        let bin = bin.ok_or_else(|| Missing("no AZURITE_BIN; `tests/tools/azurite` makes one".into()))?;
         let dir = TempDir::with_prefix("azurite-")?;
         let log = dir.path().join("log");
         let out = File::create(&log)?;
@@ -70,10 +68,10 @@ impl Azurite {
                 .filter(|_| rest.contains('\n'))
                 .and_then(|address| address.trim().parse().ok()))
         })?;
-        let Some(mut script) = script_command("make_container.py") else { return Ok(None) };
+        let mut script = script_command("make_container.py")?;
         let made = script.args([&endpoint(azurite.address), ACCOUNT, KEY, CONTAINER]).output()?;
         ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        Ok(Some(azurite))
+        Ok(azurite)
     }
 
     /// Where it listens.

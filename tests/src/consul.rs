@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::process::strict;
+use crate::harness::Missing;
 use crate::wait::wait_for;
 
 /// How long an agent may take until it has a leader and knows its own node.
@@ -57,30 +57,24 @@ struct Ports {
 }
 
 impl ConsulAgent {
-    /// Starts an agent and waits until it can be used. `None`: there is no Consul on this machine, which was printed.
+    /// Starts an agent and waits until it can be used.
     ///
     /// # Errors
-    /// It does not start, or is not ready in time; the message holds the end of its log.
-    ///
-    /// # Panics
-    /// When there is no Consul and `TALLY_TESTS_STRICT` is 1.
-    pub fn start(setup: Setup) -> Result<Option<Self>> {
-        let Some(bin) = consul_bin() else {
-            let reason = "no consul on PATH and none in CONSUL_BIN; `tests/tools/consul` finds one";
-            assert!(!strict(), "{reason}");
-            eprintln!("skipped: {reason}");
-            return Ok(None);
-        };
+    /// [`Missing`] where there is no Consul. It does not start, or is not ready in time; the message holds the end of
+    /// its log.
+    pub fn start(setup: Setup) -> Result<Self> {
+        let missing = "no consul on PATH and none in CONSUL_BIN; `tests/tools/consul` finds one";
+        let bin = consul_bin().ok_or_else(|| Missing(missing.into()))?;
         let dir = TempDir::with_prefix("consul-")?;
         let ports = free_ports()?;
         let mut agent = Self { setup, bin, dir, ports, child: None };
         for _ in 1..TRIES {
             match agent.run() {
                 Err(_) if agent.log().contains("address already in use") => agent.ports = free_ports()?,
-                result => return result.map(|()| Some(agent)),
+                result => return result.map(|()| agent),
             }
         }
-        agent.run().map(|()| Some(agent))
+        agent.run().map(|()| agent)
     }
 
     /// `127.0.0.1:port` of the HTTP API.

@@ -15,6 +15,7 @@ pub mod day;
 pub mod foreign;
 pub mod generated;
 pub mod golden;
+pub mod harness;
 pub mod http;
 pub mod naive;
 pub mod output;

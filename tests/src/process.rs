@@ -40,11 +40,6 @@ pub fn tally_bin() -> PathBuf {
     })
 }
 
-/// Must a missing tool fail a test? `tests/run` says so; a bare `cargo test` may pass over it with a printed reason.
-pub fn strict() -> bool {
-    std::env::var_os("TALLY_TESTS_STRICT").is_some_and(|value| value == "1")
-}
-
 /// The object that a job prints with `--output-format json`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Summary {

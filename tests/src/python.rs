@@ -5,47 +5,65 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use crate::process::strict;
+use crate::harness::Missing;
+use crate::rows::Row;
+use crate::table;
 
 /// `TALLY_PYTHON`, else the virtual environment that `tests/run` makes in the target folder.
-fn python() -> Option<PathBuf> {
+///
+/// # Errors
+/// [`Missing`] where there is neither.
+pub fn python() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("TALLY_PYTHON") {
-        return Some(path.into());
+        return Ok(path.into());
     }
-    let test = std::env::current_exe().ok()?;
-    test.ancestors().map(|folder| folder.join("test-venv/bin/python")).find(|path| path.is_file())
+    let test = std::env::current_exe()?;
+    let found =
+        test.ancestors().map(|folder| folder.join("test-venv/bin/python")).find(|path| path.is_file());
+    let missing = "no TALLY_PYTHON and no test-venv in the target folder; `tests/run` makes one";
+    Ok(found.ok_or_else(|| Missing(missing.into()))?)
 }
 
 /// A program that was installed beside that Python.
-pub fn beside_python(name: &str) -> Option<PathBuf> {
-    Some(python()?.parent()?.join(name)).filter(|path| path.is_file())
+///
+/// # Errors
+/// [`Missing`] where it is not there.
+pub fn beside_python(name: &str) -> Result<PathBuf> {
+    let path = python()?.with_file_name(name);
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(Missing(format!("no {name} beside the tests' Python; `tests/run` sets it up")).into())
 }
 
-/// Runs `tests/readers/SCRIPT`; nothing, with a printed reason, where there is no Python.
+/// Runs `tests/readers/SCRIPT`.
 ///
-/// # Panics
-/// Where there is no Python and `tests/run` asked for strictness.
-pub fn run_script(script: &str, args: &[&OsStr]) -> Result<Option<Output>> {
-    let Some(mut command) = script_command(script) else { return Ok(None) };
-    Ok(Some(command.args(args).output().with_context(|| format!("starting {command:?}"))?))
+/// # Errors
+/// [`Missing`] where there is no Python.
+pub fn run_script(script: &str, args: &[&OsStr]) -> Result<Output> {
+    let mut command = script_command(script)?;
+    command.args(args).output().with_context(|| format!("starting {command:?}"))
 }
 
 /// The command that runs `tests/readers/SCRIPT`.
 ///
-/// # Panics
+/// # Errors
 /// As [`run_script`].
-pub fn script_command(script: &str) -> Option<Command> {
-    let Some(python) = python() else {
-        assert!(
-            !strict(),
-            "no Python with the readers: neither TALLY_PYTHON nor test-venv in the target folder"
-        );
-        println!("passed over: no TALLY_PYTHON, and tests/run has made no test-venv");
-        return None;
-    };
-    let mut command = Command::new(&python);
+pub fn script_command(script: &str) -> Result<Command> {
+    let mut command = Command::new(python()?);
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("readers").join(script));
-    Some(command)
+    Ok(command)
+}
+
+/// What the day of `date` under `root` must give, as DuckDB computes it by `tests/readers/reference.py`; sorted. The file
+/// `out` is written on the way.
+///
+/// # Errors
+/// [`Missing`] where there is no Python; DuckDB cannot read the day.
+pub fn expected_by_duckdb(root: &Path, date: &str, out: &Path) -> Result<Vec<Row>> {
+    let done = run_script("reference.py", &[root.as_ref(), date.as_ref(), out.as_ref()])?;
+    ensure!(done.status.success(), "reference.py: {}", String::from_utf8_lossy(&done.stderr));
+    table::read_aggregates(out)
 }

@@ -13,6 +13,7 @@ use tally_tests::cluster::truth::{DAY, MANY_TASKS};
 use tally_tests::cluster::{Cluster, Setup, with_cluster};
 use tally_tests::golden::{Case, DATE};
 use tally_tests::output::{Place, check_unchanged, snapshot};
+use tally_tests::table;
 use tally_tests::wait::{PATIENT, wait_every};
 
 /// A session of Consul's ends 20 s after its last renewal, twice its TTL, and the standby claims an epoch at once: measured
@@ -76,30 +77,25 @@ fn check_stages(stages: &[Moment], fault: fn(usize) -> Fault, within: Duration) 
     })
 }
 
-#[test]
 fn a_leader_that_is_asked_to_go() -> Result<()> {
     check_stages(&STAGES[..3], Fault::EndCoordinator, AFTER_AN_END)
 }
 
-#[test]
 fn a_leader_that_is_killed() -> Result<()> {
     check_stages(&STAGES[..1], Fault::KillCoordinator, AFTER_A_KILL)
 }
 
-#[test]
 fn at_the_commit_a_leader_is_killed() -> Result<()> {
     check_stages(&STAGES[3..], Fault::KillCoordinator, AFTER_A_KILL)
 }
 
 /// It hangs until another has finished its job, wakes up, and must not do anything any more: also between its decision
 /// to publish and the exchange, or after it.
-#[test]
 fn a_leader_that_hangs() -> Result<()> {
     check_stages(&[STAGES[1], STAGES[3]], Fault::FreezeCoordinator, AFTER_A_KILL)
 }
 
 /// It goes on, but its session ends: another leads, and it finds out from the journal.
-#[test]
 fn a_leader_that_is_cut_off_from_consul() -> Result<()> {
     with_cluster(Setup { proxied: true, ..setup() }, |cluster| {
         check(cluster, STAGES[0], Fault::CutConsul, AFTER_A_KILL)
@@ -107,7 +103,6 @@ fn a_leader_that_is_cut_off_from_consul() -> Result<()> {
 }
 
 /// It wakes up in the middle of the job that another leads by now.
-#[test]
 fn a_leader_that_wakes_up_in_the_middle() -> Result<()> {
     with_cluster(setup(), |cluster| {
         let place = Place::new()?;
@@ -153,7 +148,8 @@ fn check_consul_away(
             let outcome = cluster.client().submit_command(&case.dir, &other, &[]).run()?;
             if outcome.code() == Some(0) { outcome.summary().map(Some) } else { Ok(None) }
         })?;
-        ensure!(summary.rows == case.totals()?.rows && !other.read_output(DATE)?.is_empty());
+        ensure!(summary.rows == case.totals()?.rows, "{summary:?}");
+        table::compare(&other.read_output(DATE)?, &case.expected_rows()?)?;
         cluster.wait_attached(3)?;
         cluster.wait_empty()
     })
@@ -163,18 +159,15 @@ fn agent(cluster: &mut Cluster) -> Result<&mut tally_tests::consul::ConsulAgent>
     cluster.consul.as_mut().context("the cluster has no Consul")
 }
 
-#[test]
 fn consul_that_is_killed_and_started_again() -> Result<()> {
     check_consul_away(|cluster| agent(cluster).map(|agent| agent.kill()), |cluster| agent(cluster)?.restart())
 }
 
-#[test]
 fn consul_that_hangs() -> Result<()> {
     check_consul_away(|cluster| agent(cluster)?.freeze(), |cluster| agent(cluster)?.thaw())
 }
 
 /// Restarted at once, in the middle of a job: nobody needs to notice.
-#[test]
 fn consul_that_restarts_at_once() -> Result<()> {
     with_cluster(setup(), |cluster| {
         let place = Place::new()?;
@@ -189,3 +182,15 @@ fn consul_that_restarts_at_once() -> Result<()> {
         cluster.wait_empty()
     })
 }
+
+tally_tests::tests![
+    a_leader_that_is_asked_to_go,
+    a_leader_that_is_killed,
+    at_the_commit_a_leader_is_killed,
+    a_leader_that_hangs,
+    a_leader_that_is_cut_off_from_consul,
+    a_leader_that_wakes_up_in_the_middle,
+    consul_that_is_killed_and_started_again,
+    consul_that_hangs,
+    consul_that_restarts_at_once,
+];

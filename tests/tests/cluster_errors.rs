@@ -15,6 +15,7 @@ use tally_tests::golden::{Case, DATE};
 use tally_tests::output::{Place, check_unchanged, snapshot};
 use tally_tests::process::Tally;
 use tally_tests::scene::{GROUP_ROWS, Scene};
+use tally_tests::table;
 use tally_tests::wait::wait_for;
 
 /// A small job that must go well, whatever happened before it.
@@ -22,8 +23,7 @@ fn check_works(client: &Client) -> Result<()> {
     let (case, place) = (Case::new("case-05"), Place::new()?);
     let summary = client.submit_command(&case.dir, &place, &[]).run()?.summary()?;
     ensure!(summary.rows == case.totals()?.rows, "{summary:?}");
-    ensure!(place.read_output(DATE)?.len() as u64 == summary.rows);
-    Ok(())
+    table::compare(&place.read_output(DATE)?, &case.expected_rows()?)
 }
 
 /// An address where nobody listens: taken, and given back.
@@ -31,7 +31,6 @@ fn nobody() -> Result<String> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.to_string())
 }
 
-#[test]
 fn nobody_at_the_address() -> Result<()> {
     let address = nobody()?;
     let case = Case::new("case-01");
@@ -55,7 +54,6 @@ fn nobody_at_the_address() -> Result<()> {
 }
 
 /// A server that is no coordinator: it accepts and says nothing, or speaks another tongue.
-#[test]
 fn somebody_else_at_the_address() -> Result<()> {
     for answer in [None, Some("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")] {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -76,7 +74,6 @@ fn somebody_else_at_the_address() -> Result<()> {
     Ok(())
 }
 
-#[test]
 fn ids_that_nobody_knows_or_that_play_tricks() -> Result<()> {
     with_cluster(Setup { workers: 1, ..Setup::default() }, |cluster| {
         let client = cluster.client();
@@ -100,7 +97,6 @@ fn ids_that_nobody_knows_or_that_play_tricks() -> Result<()> {
 }
 
 /// Bytes that are no HTTP/2, half a handshake, and connections that say nothing, to every port of the cluster.
-#[test]
 fn noise_on_the_ports() -> Result<()> {
     with_cluster(Setup { workers: 1, ..Setup::default() }, |cluster| {
         let ports = [cluster.coordinators[0].address(), cluster.workers[0].address()];
@@ -127,7 +123,6 @@ fn noise_on_the_ports() -> Result<()> {
     })
 }
 
-#[test]
 fn a_port_in_use() -> Result<()> {
     with_cluster(Setup { workers: 1, ..Setup::default() }, |cluster| {
         let taken = cluster.coordinators[0].address().to_string();
@@ -150,7 +145,6 @@ fn a_port_in_use() -> Result<()> {
 }
 
 /// Everybody is started before Consul is: they say what they tried, wait, and come together once it is there.
-#[test]
 fn consul_that_comes_last() -> Result<()> {
     with_cluster(Setup { workers: 1, consul: true, ..Setup::default() }, |cluster| {
         let address = cluster.consul.as_ref().context("no Consul")?.address();
@@ -178,7 +172,6 @@ fn consul_that_comes_last() -> Result<()> {
 }
 
 /// A second coordinator with the same state takes the lead; the first stops, says why, and the workers' job goes on.
-#[test]
 fn a_second_coordinator_on_the_same_state() -> Result<()> {
     with_cluster(Setup { workers: 1, ..Setup::default() }, |cluster| {
         check_works(&cluster.client())?;
@@ -192,10 +185,9 @@ fn a_second_coordinator_on_the_same_state() -> Result<()> {
 }
 
 /// Days that can't be computed fail at once, with the file; other jobs don't notice, and the old day stays.
-#[test]
 fn a_corrupt_file_fails_its_job_and_no_other() -> Result<()> {
     let scene = Scene::new()?;
-    let file = tally_tests::table::data_files(&scene.addons())?.remove(1);
+    let file = table::data_files(&scene.addons())?.remove(1);
     let mut bytes = std::fs::read(&file)?;
     // In a data page of the last row group: the footer stays whole, so that a worker has to find it.
     let middle = bytes.len() / 2;
@@ -220,7 +212,6 @@ fn a_corrupt_file_fails_its_job_and_no_other() -> Result<()> {
 }
 
 /// Inputs that are not there, an output over an input: refused, or failed with the path.
-#[test]
 fn impossible_jobs() -> Result<()> {
     let scene = Scene::new()?;
     with_cluster(Setup { workers: 1, ..Setup::default() }, |cluster| {
@@ -245,7 +236,6 @@ fn impossible_jobs() -> Result<()> {
 }
 
 /// Jobs that are over are forgotten in time, by `tally jobs` and by the journal.
-#[test]
 fn history_is_bounded() -> Result<()> {
     let setup = Setup {
         workers: 1,
@@ -274,3 +264,16 @@ fn history_is_bounded() -> Result<()> {
         check_works(&client)
     })
 }
+
+tally_tests::tests![
+    nobody_at_the_address,
+    somebody_else_at_the_address,
+    ids_that_nobody_knows_or_that_play_tricks,
+    noise_on_the_ports,
+    a_port_in_use,
+    consul_that_comes_last,
+    a_second_coordinator_on_the_same_state,
+    a_corrupt_file_fails_its_job_and_no_other,
+    impossible_jobs,
+    history_is_bounded,
+];

@@ -60,7 +60,6 @@ fn wait_loads(http: SocketAddr, loads: usize) -> Result<()> {
     })
 }
 
-#[test]
 fn a_job_goes_on_while_all_certificates_and_their_authority_are_replaced() -> Result<()> {
     let day = Truth::new(&["--clients", "100000", "--narrow"])?;
     let (setup, pki) = secure(2)?;
@@ -156,7 +155,6 @@ fn try_roles(cluster: &Cluster, pki: &Pki, day: &Truth) -> Result<()> {
     day.check_summary(&place, &done.summary()?)
 }
 
-#[test]
 fn strangers_are_refused_with_a_reason_and_counted() -> Result<()> {
     let day = Truth::new(&["--clients", "20000", "--narrow"])?;
     let (setup, pki) = secure(1)?;
@@ -206,7 +204,6 @@ fn told(said: &str, reason: &str) -> Result<usize> {
     Ok(lines.len())
 }
 
-#[test]
 fn roles_go_by_the_names_of_a_file_and_change_with_it() -> Result<()> {
     let day = Truth::new(&["--clients", "5000", "--narrow"])?;
     let pki = Arc::new(Mutex::new(Pki::with_roles()?));
@@ -266,7 +263,6 @@ fn roles_go_by_the_names_of_a_file_and_change_with_it() -> Result<()> {
 }
 
 /// The times between which certificates are valid are shown, under the names that the chart's alert goes by.
-#[test]
 fn the_end_of_certificates_is_seen_before_it_comes() -> Result<()> {
     let (setup, pki) = secure(1)?;
     with_cluster(setup, |cluster| {
@@ -300,7 +296,6 @@ fn the_end_of_certificates_is_seen_before_it_comes() -> Result<()> {
     })
 }
 
-#[test]
 fn a_standby_takes_over_and_consul_sees_everybody() -> Result<()> {
     let day = Truth::new(&["--clients", "5000", "--narrow"])?;
     let (setup, _pki) = secure(1)?;
@@ -325,7 +320,6 @@ fn a_standby_takes_over_and_consul_sees_everybody() -> Result<()> {
     })
 }
 
-#[test]
 fn plain_text_beyond_this_machine_is_wanted_or_refused() -> Result<()> {
     let place = Place::new()?;
     let (state, spill) = (place.path().join("state"), place.spill());
@@ -359,3 +353,12 @@ fn plain_text_beyond_this_machine_is_wanted_or_refused() -> Result<()> {
     coordinator(&[]).args(pki.flags("worker")).run()?.expect_failure(2, &["worker.key", "no private key"])?;
     Ok(())
 }
+
+tally_tests::tests![
+    a_job_goes_on_while_all_certificates_and_their_authority_are_replaced,
+    strangers_are_refused_with_a_reason_and_counted,
+    roles_go_by_the_names_of_a_file_and_change_with_it,
+    the_end_of_certificates_is_seen_before_it_comes,
+    a_standby_takes_over_and_consul_sees_everybody,
+    plain_text_beyond_this_machine_is_wanted_or_refused,
+];

@@ -27,7 +27,6 @@ use tonic_health::pb::health_client::HealthClient;
 
 const FLAGS: &[&str] = &["--shard-bytes", "100KB", "--partitions", "24", "--target-file-size", "1MB"];
 
-#[test]
 fn metrics_add_up_to_what_a_job_did() -> Result<()> {
     let day = Truth::new(&["--clients", "100000", "--narrow"])?;
     with_cluster(Setup { workers: 2, ..Setup::default() }, |cluster| {
@@ -100,7 +99,6 @@ fn wait_slow(cluster: &Cluster, expected: f64) -> Result<()> {
     })
 }
 
-#[test]
 fn a_job_that_is_slower_than_the_last_of_its_kind_is_seen() -> Result<()> {
     let day = Truth::new(&["--clients", "5000", "--narrow"])?;
     // A frozen worker is not given up.
@@ -125,7 +123,6 @@ fn a_job_that_is_slower_than_the_last_of_its_kind_is_seen() -> Result<()> {
     })
 }
 
-#[test]
 fn a_drain_and_busy_cores_end_readiness_at_most() -> Result<()> {
     let day = Truth::new(&["--clients", "300000", "--narrow"])?;
     with_cluster(Setup { workers: 1, ..Setup::default() }, |cluster| {
@@ -179,7 +176,6 @@ fn wait_health(address: SocketAddr, service: &str, expected: ServingStatus) -> R
     })
 }
 
-#[test]
 fn a_standby_is_ready_and_answers_the_autoscaler_as_the_leader_does() -> Result<()> {
     let setup = Setup { coordinators: 2, workers: 1, consul: true, ..Setup::default() };
     with_cluster(setup, |cluster| {
@@ -253,7 +249,6 @@ fn a_standby_is_ready_and_answers_the_autoscaler_as_the_leader_does() -> Result<
     })
 }
 
-#[test]
 fn a_wrong_setting_is_told_with_its_key_and_its_place() -> Result<()> {
     let place = Place::new()?;
     let file = place.path().join("settings.toml");
@@ -281,3 +276,11 @@ fn a_wrong_setting_is_told_with_its_key_and_its_place() -> Result<()> {
     missing.expect_failure(2, &["--config /no/such/file"])?;
     Ok(())
 }
+
+tally_tests::tests![
+    metrics_add_up_to_what_a_job_did,
+    a_job_that_is_slower_than_the_last_of_its_kind_is_seen,
+    a_drain_and_busy_cores_end_readiness_at_most,
+    a_standby_is_ready_and_answers_the_autoscaler_as_the_leader_does,
+    a_wrong_setting_is_told_with_its_key_and_its_place,
+];

@@ -61,7 +61,6 @@ fn check(cluster: &mut Cluster, at: Moment, drain: Drain) -> Result<usize> {
     Ok(handed)
 }
 
-#[test]
 fn a_drain_during_map_and_reduce_loses_nothing() -> Result<()> {
     with_cluster(Setup::quick(), |cluster| {
         for (name, share) in [("map", 0.5), ("reduce", 0.5)] {
@@ -77,7 +76,6 @@ fn a_drain_during_map_and_reduce_loses_nothing() -> Result<()> {
     })
 }
 
-#[test]
 fn all_workers_are_replaced_during_a_job() -> Result<()> {
     with_cluster(Setup::quick(), |cluster| {
         let place = Place::new()?;
@@ -98,7 +96,6 @@ fn all_workers_are_replaced_during_a_job() -> Result<()> {
 }
 
 /// Maintenance in Consul, of the service that the worker's agent knows: the third way to ask it to go.
-#[test]
 fn consul_s_maintenance_drains_a_worker_that_holds_outputs() -> Result<()> {
     with_cluster(Setup { consul: true, ..Setup::quick() }, |cluster| {
         let place = Place::new()?;
@@ -119,7 +116,6 @@ fn consul_s_maintenance_drains_a_worker_that_holds_outputs() -> Result<()> {
     })
 }
 
-#[test]
 fn a_worker_that_nobody_can_relieve_waits_for_another() -> Result<()> {
     with_cluster(Setup { workers: 1, ..Setup::quick() }, |cluster| {
         let place = Place::new()?;
@@ -141,7 +137,6 @@ fn a_worker_that_nobody_can_relieve_waits_for_another() -> Result<()> {
     })
 }
 
-#[test]
 fn a_drain_that_takes_too_long_is_told_and_what_was_lost_is_made_again() -> Result<()> {
     let setup = Setup { workers: 1, worker_flags: vec!["--drain-timeout", "1s"], ..Setup::quick() };
     with_cluster(setup, |cluster| {
@@ -165,3 +160,11 @@ fn a_drain_that_takes_too_long_is_told_and_what_was_lost_is_made_again() -> Resu
         cluster.wait_empty()
     })
 }
+
+tally_tests::tests![
+    a_drain_during_map_and_reduce_loses_nothing,
+    all_workers_are_replaced_during_a_job,
+    consul_s_maintenance_drains_a_worker_that_holds_outputs,
+    a_worker_that_nobody_can_relieve_waits_for_another,
+    a_drain_that_takes_too_long_is_told_and_what_was_lost_is_made_again,
+];

@@ -27,15 +27,15 @@ struct Identity {
 }
 
 impl Identity {
-    fn start(cert: &Path, key: &Path) -> Result<Option<Self>> {
-        let Some(mut script) = script_command("identity.py") else { return Ok(None) };
+    fn start(cert: &Path, key: &Path) -> Result<Self> {
+        let mut script = script_command("identity.py")?;
         script.args([cert, key]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = script.spawn()?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().context("no output")?).read_line(&mut line)?;
         let (plain, sealed) = line.trim().split_once(' ').context("no ports")?;
         let (plain, sealed) = (format!("http://127.0.0.1:{plain}"), format!("https://127.0.0.1:{sealed}"));
-        Ok(Some(Self { child, plain, sealed }))
+        Ok(Self { child, plain, sealed })
     }
 }
 
@@ -48,14 +48,13 @@ impl Drop for Identity {
 }
 
 /// moto takes any credentials; that those of each way were taken is seen in what is signed.
-#[test]
 fn credentials_come_as_clouds_hand_them_out() -> Result<()> {
-    let Some(server) = Server::start(Kind::Moto)? else { return Ok(()) };
+    let server = Server::start(Kind::Moto)?;
     let (place, authority) = (Place::new()?, Authority::new("a test's authority")?);
     let folder = place.path();
     let ca = authority.write(folder, "ca")?;
     let signed = authority.sign(folder, "sts", &["127.0.0.1"])?;
-    let Some(identity) = Identity::start(&signed.cert, &signed.key)? else { return Ok(()) };
+    let identity = Identity::start(&signed.cert, &signed.key)?;
     let file = |name: &str, text: &str| {
         let path = folder.join(name);
         std::fs::write(&path, text).map(|()| path.display().to_string())
@@ -125,12 +124,11 @@ fn credentials_come_as_clouds_hand_them_out() -> Result<()> {
     Ok(())
 }
 
-#[test]
 fn a_store_is_trusted_by_the_authority_that_is_named() -> Result<()> {
     let (place, authority) = (Place::new()?, Authority::new("a test's authority")?);
     let ca = authority.write(place.path(), "ca")?.display().to_string();
     let signed = authority.sign(place.path(), "s3", &["127.0.0.1"])?;
-    let Some(server) = Server::start_tls(&signed)? else { return Ok(()) };
+    let server = Server::start_tls(&signed)?;
     let case = put_case(&server.client(DATA)?, CASE)?;
     let endpoint = format!("https://{}", server.tls_address());
     let job = || job(server.address(), ADMIN, CASE, &place.spill()).env("AWS_ENDPOINT_URL", &endpoint);
@@ -148,9 +146,8 @@ fn a_store_is_trusted_by_the_authority_that_is_named() -> Result<()> {
     Ok(())
 }
 
-#[test]
 fn a_right_that_lacks_is_told_before_anything_is_decided() -> Result<()> {
-    let Some(server) = Server::start(Kind::Seaweed)? else { return Ok(()) };
+    let server = Server::start(Kind::Seaweed)?;
     let (data, out) = (server.client(DATA)?, server.client(OUT)?);
     put_case(&data, CASE)?;
     let old = put_old_output(&out)?;
@@ -179,3 +176,9 @@ fn a_right_that_lacks_is_told_before_anything_is_decided() -> Result<()> {
     reach(gc, server.address(), ADMIN).run()?.expect_code(0)?;
     check_nothing_left(&out)
 }
+
+tally_tests::tests![
+    credentials_come_as_clouds_hand_them_out,
+    a_store_is_trusted_by_the_authority_that_is_named,
+    a_right_that_lacks_is_told_before_anything_is_decided,
+];

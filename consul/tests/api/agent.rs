@@ -26,9 +26,8 @@ async fn status(consul: &Client) -> Result<CheckStatus> {
     Ok(consul.health().service("svc", Which::All).await?.first().context("no instance")?.status())
 }
 
-#[tokio::test]
 async fn a_service_whose_port_closes_turns_critical() -> Result<()> {
-    let Some((_agent, consul)) = start()? else { return Ok(()) };
+    let (_agent, consul) = start()?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
     let probe = Probe::Tcp { target: format!("127.0.0.1:{port}") };
@@ -62,9 +61,8 @@ async fn a_service_whose_port_closes_turns_critical() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
 async fn a_grpc_and_an_http_check_that_nobody_answers_stay_critical() -> Result<()> {
-    let Some((_agent, consul)) = start()? else { return Ok(()) };
+    let (_agent, consul) = start()?;
     // Bound but never accepted: nobody else can take the port and answer.
     let closed = TcpListener::bind("127.0.0.1:0")?;
     let target = closed.local_addr()?.to_string();
@@ -90,9 +88,8 @@ async fn a_grpc_and_an_http_check_that_nobody_answers_stay_critical() -> Result<
     Ok(())
 }
 
-#[tokio::test]
 async fn a_ttl_check_is_what_it_is_told() -> Result<()> {
-    let Some((_agent, consul)) = start()? else { return Ok(()) };
+    let (_agent, consul) = start()?;
     let agent = consul.agent();
     let check = Check { id: Some("beat".into()), ..Check::new(Probe::Ttl { ttl: Duration::from_secs(2) }) };
     assert!(!agent.update_ttl("beat", CheckStatus::Passing, "").await?, "nobody knows it yet");
@@ -109,9 +106,8 @@ async fn a_ttl_check_is_what_it_is_told() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
 async fn maintenance_takes_a_service_out_and_back() -> Result<()> {
-    let Some((_agent, consul)) = start()? else { return Ok(()) };
+    let (_agent, consul) = start()?;
     let agent = consul.agent();
     let check =
         Check { initial: CheckStatus::Passing, ..Check::new(Probe::Ttl { ttl: Duration::from_secs(600) }) };
@@ -146,10 +142,18 @@ async fn maintenance_takes_a_service_out_and_back() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
 async fn a_leader_is_named() -> Result<()> {
-    let Some((_agent, consul)) = start()? else { return Ok(()) };
+    let (_agent, consul) = start()?;
     let leader = tokio::time::timeout(DEADLINE, consul.leader()).await??.context("no leader")?;
     assert!(leader.starts_with("127.0.0.1:"), "{leader}");
     Ok(())
 }
+
+tally_tests::tests![
+    mod async:
+    a_service_whose_port_closes_turns_critical,
+    a_grpc_and_an_http_check_that_nobody_answers_stay_critical,
+    a_ttl_check_is_what_it_is_told,
+    maintenance_takes_a_service_out_and_back,
+    a_leader_is_named,
+];

@@ -9,9 +9,8 @@ use consul_api_client::{Client, Config, Error, WatchOptions};
 
 use super::{DEADLINE, durable, eventually, first, next, start, start_with};
 
-#[tokio::test]
 async fn an_agent_that_is_gone_is_named_and_found_again() -> Result<()> {
-    let Some((mut agent, consul)) = start_with(durable())? else { return Ok(()) };
+    let (mut agent, consul) = start_with(durable())?;
     consul.kv().put("k", "kept").await?;
     let mut watch = consul.watch_key("k", WatchOptions::default());
     next(&mut watch).await??;
@@ -42,9 +41,8 @@ async fn an_agent_that_is_gone_is_named_and_found_again() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
 async fn an_agent_that_hangs_is_waited_for_so_long_and_no_longer() -> Result<()> {
-    let Some((agent, patient)) = start()? else { return Ok(()) };
+    let (agent, patient) = start()?;
     let config = Config { request_timeout: Duration::from_millis(500), ..Config::new(agent.address()) };
     let hasty = Client::new(&config)?;
     patient.kv().put("k", "x").await?;
@@ -76,7 +74,6 @@ fn http(status: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-#[tokio::test]
 async fn answers_of_something_else_are_errors_with_a_piece_of_them() -> Result<()> {
     let error = impostor(http("502 Bad Gateway", &[b'x'; 100_000]))?.kv().get("k").await.unwrap_err();
     assert!(
@@ -108,3 +105,10 @@ async fn answers_of_something_else_are_errors_with_a_piece_of_them() -> Result<(
     assert_eq!(impostor(http("200 OK", b"\"\""))?.leader().await?, None);
     Ok(())
 }
+
+tally_tests::tests![
+    mod async:
+    an_agent_that_is_gone_is_named_and_found_again,
+    an_agent_that_hangs_is_waited_for_so_long_and_no_longer,
+    answers_of_something_else_are_errors_with_a_piece_of_them,
+];

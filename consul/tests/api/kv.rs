@@ -5,9 +5,8 @@ use consul_api_client::{Client, Config, Error, MAX_VALUE, Query};
 
 use super::start;
 
-#[tokio::test]
 async fn reads_what_was_written() -> Result<()> {
-    let Some((_agent, consul)) = start()? else { return Ok(()) };
+    let (_agent, consul) = start()?;
     let kv = consul.kv();
     assert_eq!(kv.get("a").await?, None);
     let all_bytes: Vec<u8> = (0..=255).collect();
@@ -26,9 +25,8 @@ async fn reads_what_was_written() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
 async fn conditions_hold() -> Result<()> {
-    let Some((_agent, consul)) = start()? else { return Ok(()) };
+    let (_agent, consul) = start()?;
     let kv = consul.kv();
     assert!(kv.cas("c", "first", 0).await?, "0 creates");
     assert!(!kv.cas("c", "second", 0).await?, "0 only creates");
@@ -46,11 +44,10 @@ async fn conditions_hold() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
 async fn of_many_writers_one_wins_each_round() -> Result<()> {
     const WRITERS: u64 = 8;
     const ROUNDS: u64 = 10;
-    let Some((_agent, consul)) = start()? else { return Ok(()) };
+    let (_agent, consul) = start()?;
     let mut index = 0;
     for round in 0..ROUNDS {
         let writes = (0..WRITERS).map(|writer| {
@@ -70,9 +67,8 @@ async fn of_many_writers_one_wins_each_round() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
 async fn names_with_odd_characters_are_themselves() -> Result<()> {
-    let Some((_agent, consul)) = start()? else { return Ok(()) };
+    let (_agent, consul) = start()?;
     let kv = consul.kv();
     let names =
         ["a b", "a+b", "a%2Fb", "a?b&c=d", "a#b", "a;b", "ä/☃", "..a/.b", "q\"'\\<>|", "dir/", "dir/x"];
@@ -97,9 +93,8 @@ async fn names_with_odd_characters_are_themselves() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
 async fn sizes_are_bounded_both_ways() -> Result<()> {
-    let Some((agent, consul)) = start()? else { return Ok(()) };
+    let (agent, consul) = start()?;
     consul.kv().put("big", vec![7; MAX_VALUE]).await?;
     let error = consul.kv().put("big", vec![8; MAX_VALUE + 1]).await.unwrap_err();
     assert!(matches!(error, Error::ValueTooLarge { size: 524_289, limit: 524_288, .. }), "{error:?}");
@@ -114,9 +109,8 @@ async fn sizes_are_bounded_both_ways() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
 async fn an_index_comes_with_what_is_missing_too() -> Result<()> {
-    let Some((_agent, consul)) = start()? else { return Ok(()) };
+    let (_agent, consul) = start()?;
     consul.kv().put("other", "x").await?;
     let missing = consul.kv().get_with("missing", &Query::default()).await?;
     assert!(missing.value.is_none() && missing.index > 1, "{missing:?}");
@@ -124,3 +118,13 @@ async fn an_index_comes_with_what_is_missing_too() -> Result<()> {
     assert!(list.value.is_empty() && list.index >= 1, "{list:?}");
     Ok(())
 }
+
+tally_tests::tests![
+    mod async:
+    reads_what_was_written,
+    conditions_hold,
+    of_many_writers_one_wins_each_round,
+    names_with_odd_characters_are_themselves,
+    sizes_are_bounded_both_ways,
+    an_index_comes_with_what_is_missing_too,
+];

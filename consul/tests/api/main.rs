@@ -1,5 +1,8 @@
 //! The client against real agents: every test starts its own. Not here: what needs no Consul (unit tests).
 
+// What fails here fails the test.
+#![allow(clippy::unwrap_used)]
+
 mod agent;
 mod away;
 mod kv;
@@ -19,15 +22,15 @@ use tally_tests::consul::{ConsulAgent, Setup};
 /// How long anything may take before it counts as hung.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A `-dev` agent and a client of it; `None` where there is no Consul.
-fn start() -> Result<Option<(ConsulAgent, Client)>> {
+/// A `-dev` agent and a client of it.
+fn start() -> Result<(ConsulAgent, Client)> {
     start_with(Setup::default())
 }
 
-fn start_with(setup: Setup) -> Result<Option<(ConsulAgent, Client)>> {
-    let Some(agent) = ConsulAgent::start(setup)? else { return Ok(None) };
+fn start_with(setup: Setup) -> Result<(ConsulAgent, Client)> {
+    let agent = ConsulAgent::start(setup)?;
     let client = Client::new(&Config::new(agent.address()))?;
-    Ok(Some((agent, client)))
+    Ok((agent, client))
 }
 
 /// A server that keeps its data, and takes sessions shorter than Consul's usual 10 s.
@@ -78,4 +81,15 @@ async fn first<T: std::fmt::Debug>(
         }
     }
     bail!("the watch never saw it")
+}
+
+fn main() -> std::process::ExitCode {
+    tally_tests::harness::run([
+        agent::tests(),
+        away::tests(),
+        kv::tests(),
+        security::tests(),
+        session::tests(),
+        watch::tests(),
+    ])
 }

@@ -10,11 +10,10 @@ use super::start;
 
 const MASTER: &str = "00000000-1111-2222-3333-444444444444";
 
-#[tokio::test]
 async fn a_token_opens_what_is_closed_without() -> Result<()> {
     let acl = json!({ "acl": { "enabled": true, "default_policy": "deny", "tokens": { "master": MASTER } } });
     let setup = Setup { config: acl, token: Some(MASTER.into()), ..Setup::default() };
-    let Some(agent) = ConsulAgent::start(setup)? else { return Ok(()) };
+    let agent = ConsulAgent::start(setup)?;
     let with = |token: Option<Token>| Client::new(&Config { token, ..Config::new(agent.address()) });
 
     let dir = tempfile::tempdir()?;
@@ -43,7 +42,6 @@ async fn a_token_opens_what_is_closed_without() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
 async fn tls_trusts_its_authority_and_shows_a_certificate() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let ca = Authority::new("the right one")?;
@@ -55,9 +53,7 @@ async fn tls_trusts_its_authority_and_shows_a_certificate() -> Result<()> {
     let config = json!({
         "ca_file": ca_file, "cert_file": server.cert, "key_file": server.key, "verify_incoming_https": true,
     });
-    let Some(agent) = ConsulAgent::start(Setup { https: true, config, ..Setup::default() })? else {
-        return Ok(());
-    };
+    let agent = ConsulAgent::start(Setup { https: true, config, ..Setup::default() })?;
     let address = format!("https://{}", agent.https_address());
     let with = |tls: Tls| Client::new(&Config { tls, ..Config::new(&address) });
     let trusting = Tls { ca_file: Some(ca_file.clone()), ..Tls::default() };
@@ -82,7 +78,6 @@ async fn tls_trusts_its_authority_and_shows_a_certificate() -> Result<()> {
     Ok(())
 }
 
-#[test]
 fn settings_of_tls_that_can_not_work_are_refused() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let ca = Authority::new("one")?;
@@ -109,9 +104,8 @@ fn settings_of_tls_that_can_not_work_are_refused() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
 async fn datacenter_and_namespace_are_asked_for() -> Result<()> {
-    let Some((agent, _)) = start()? else { return Ok(()) };
+    let (agent, _) = start()?;
     let with = |dc: &str, ns: Option<&str>| {
         Client::new(&Config {
             datacenter: Some(dc.into()),
@@ -130,3 +124,13 @@ async fn datacenter_and_namespace_are_asked_for() -> Result<()> {
     assert!(matches!(&error, Error::Status { status: 400, body, .. } if body.contains("ns")), "{error:?}");
     Ok(())
 }
+
+tally_tests::tests![
+    mod:
+    settings_of_tls_that_can_not_work_are_refused,
+    ;
+    async:
+    a_token_opens_what_is_closed_without,
+    tls_trusts_its_authority_and_shows_a_certificate,
+    datacenter_and_namespace_are_asked_for,
+];

@@ -13,9 +13,8 @@ async fn holder(consul: &Client, key: &str) -> Result<Option<SessionId>> {
     Ok(consul.kv().get(key).await?.and_then(|pair| pair.session))
 }
 
-#[tokio::test]
 async fn a_session_is_made_renewed_looked_up_and_destroyed() -> Result<()> {
-    let Some((_agent, consul)) = start()? else { return Ok(()) };
+    let (_agent, consul) = start()?;
     let sessions = consul.sessions();
     let new = NewSession {
         name: Some("of a \"test\"".into()),
@@ -52,9 +51,8 @@ async fn a_session_is_made_renewed_looked_up_and_destroyed() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
 async fn one_of_two_leads_until_it_lets_go() -> Result<()> {
-    let Some((_agent, consul)) = start()? else { return Ok(()) };
+    let (_agent, consul) = start()?;
     let kv = consul.kv();
     let one = consul.sessions().create(&plain_session()).await?;
     let two = consul.sessions().create(&plain_session()).await?;
@@ -83,9 +81,8 @@ async fn one_of_two_leads_until_it_lets_go() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
 async fn what_becomes_of_keys_is_the_sessions_behavior() -> Result<()> {
-    let Some((_agent, consul)) = start()? else { return Ok(()) };
+    let (_agent, consul) = start()?;
     let kv = consul.kv();
     let releases = consul.sessions().create(&plain_session()).await?;
     let deletes =
@@ -105,9 +102,8 @@ async fn what_becomes_of_keys_is_the_sessions_behavior() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
 async fn a_lock_delay_keeps_the_next_one_out() -> Result<()> {
-    let Some((_agent, consul)) = start_with(durable())? else { return Ok(()) };
+    let (_agent, consul) = start_with(durable())?;
     let short = |lock_delay| NewSession {
         ttl: Some(Duration::from_secs(1)),
         lock_delay: Some(lock_delay),
@@ -130,9 +126,8 @@ async fn a_lock_delay_keeps_the_next_one_out() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
 async fn renewing_keeps_a_leader_and_silence_ends_it() -> Result<()> {
-    let Some((_agent, consul)) = start_with(durable())? else { return Ok(()) };
+    let (_agent, consul) = start_with(durable())?;
     let leader =
         NewSession { ttl: Some(Duration::from_secs(2)), behavior: Behavior::Delete, ..plain_session() };
     let leader = consul.sessions().create(&leader).await?;
@@ -153,3 +148,12 @@ async fn renewing_keeps_a_leader_and_silence_ends_it() -> Result<()> {
     assert_eq!(consul.sessions().renew(&leader).await?, None);
     Ok(())
 }
+
+tally_tests::tests![
+    mod async:
+    a_session_is_made_renewed_looked_up_and_destroyed,
+    one_of_two_leads_until_it_lets_go,
+    what_becomes_of_keys_is_the_sessions_behavior,
+    a_lock_delay_keeps_the_next_one_out,
+    renewing_keeps_a_leader_and_silence_ends_it,
+];

@@ -11,9 +11,8 @@ fn value(pair: &Option<KvPair>) -> &[u8] {
     pair.as_ref().map_or(b"", |pair| &pair.value)
 }
 
-#[tokio::test]
 async fn a_blocking_query_waits_for_news_and_no_longer() -> Result<()> {
-    let Some((_agent, consul)) = start()? else { return Ok(()) };
+    let (_agent, consul) = start()?;
     let kv = consul.kv();
     kv.put("k", "1").await?;
     let before = kv.get_with("k", &Query::default()).await?;
@@ -33,9 +32,8 @@ async fn a_blocking_query_waits_for_news_and_no_longer() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
 async fn a_watch_sees_every_slow_change_and_no_other() -> Result<()> {
-    let Some((_agent, consul)) = start()? else { return Ok(()) };
+    let (_agent, consul) = start()?;
     let kv = consul.kv();
     let mut one = consul.watch_key("w/a", WatchOptions::default());
     let mut all = consul.watch_prefix("w/", WatchOptions::default());
@@ -54,9 +52,8 @@ async fn a_watch_sees_every_slow_change_and_no_other() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
 async fn a_watch_outlives_a_server_that_keeps_its_data() -> Result<()> {
-    let Some((mut agent, consul)) = start_with(durable())? else { return Ok(()) };
+    let (mut agent, consul) = start_with(durable())?;
     consul.kv().put("k", "before").await?;
     let mut watch = consul.watch_key("k", WatchOptions::default());
     let before = next(&mut watch).await??.context("no key")?;
@@ -74,9 +71,8 @@ async fn a_watch_outlives_a_server_that_keeps_its_data() -> Result<()> {
 }
 
 /// A `-dev` agent comes back empty and counts from the beginning, like a server whose data was restored.
-#[tokio::test]
 async fn a_watch_starts_anew_when_the_index_does() -> Result<()> {
-    let Some((mut agent, consul)) = start()? else { return Ok(()) };
+    let (mut agent, consul) = start()?;
     for n in 0..50 {
         consul.kv().put("k", n.to_string()).await?;
     }
@@ -100,3 +96,11 @@ async fn a_watch_starts_anew_when_the_index_does() -> Result<()> {
     }
     Ok(())
 }
+
+tally_tests::tests![
+    mod async:
+    a_blocking_query_waits_for_news_and_no_longer,
+    a_watch_sees_every_slow_change_and_no_other,
+    a_watch_outlives_a_server_that_keeps_its_data,
+    a_watch_starts_anew_when_the_index_does,
+];

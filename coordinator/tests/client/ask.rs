@@ -67,7 +67,6 @@ fn ask(fake: &Fake, args: &[&str]) -> Outcome {
     tally(&[args, &["--coordinator", &fake.address]].concat())
 }
 
-#[test]
 fn a_job_as_json_and_as_a_table() {
     let fake = Fake::new();
     fake.set(job());
@@ -87,7 +86,6 @@ fn a_job_as_json_and_as_a_table() {
     assert!(shown.stdout.contains(&format!("\"summary\":{summary}")), "{}", shown.stdout);
 }
 
-#[test]
 fn an_unknown_job_or_worker_is_named() {
     let fake = Fake::new();
     for args in [&["job", "no-such"][..], &["cancel", "no-such"], &["worker", "drain", "no-such"]] {
@@ -97,7 +95,6 @@ fn an_unknown_job_or_worker_is_named() {
     }
 }
 
-#[test]
 fn all_pages_of_jobs_are_listed() {
     let fake = Fake::new();
     let count = 450;
@@ -115,7 +112,6 @@ fn all_pages_of_jobs_are_listed() {
     assert_eq!(ask(&fake, &["jobs", "--output-format", "json"]).expect(0).json(), json!({ "jobs": [] }));
 }
 
-#[test]
 fn pages_without_an_end_are_an_error() {
     let fake = Fake::new();
     fake.state().jobs = vec![job()];
@@ -124,7 +120,6 @@ fn pages_without_an_end_are_an_error() {
     assert!(error.stderr.contains("does not go on"), "{error:?}");
 }
 
-#[test]
 fn workers_as_json_and_as_a_table() {
     let fake = Fake::new();
     fake.state().workers = vec![worker("w-1"), worker("w-2")];
@@ -141,7 +136,6 @@ fn workers_as_json_and_as_a_table() {
     assert_eq!(fake.state().drained, ["w-2"]);
 }
 
-#[test]
 fn only_a_job_that_runs_can_be_cancelled() {
     let fake = Fake::new();
     ask(&fake, &["cancel", JOB]).expect(0);
@@ -155,7 +149,6 @@ fn only_a_job_that_runs_can_be_cancelled() {
     }
 }
 
-#[test]
 fn text_of_others_moves_no_cursor() {
     let fake = Fake::new();
     fake.state().workers = vec![WorkerStatus { version: "\x1b[2Jv".into(), ..worker("w-1") }];
@@ -168,7 +161,6 @@ fn text_of_others_moves_no_cursor() {
     assert!(!failed.stderr.contains('\x1b'), "{failed:?}");
 }
 
-#[test]
 fn the_address_comes_from_the_flag_then_the_environment() {
     let fake = Fake::new();
     let with =
@@ -185,7 +177,6 @@ fn the_address_comes_from_the_flag_then_the_environment() {
     tally(&["jobs", "--coordinator", "https://x:1"]).expect(2);
 }
 
-#[test]
 fn help_tells_the_exit_codes() {
     for args in [&["--help"][..], &["submit", "--help"]] {
         let help = tally(args).expect(0).stdout;
@@ -194,3 +185,16 @@ fn help_tells_the_exit_codes() {
         }
     }
 }
+
+tally_tests::tests![
+    mod:
+    a_job_as_json_and_as_a_table,
+    an_unknown_job_or_worker_is_named,
+    all_pages_of_jobs_are_listed,
+    pages_without_an_end_are_an_error,
+    workers_as_json_and_as_a_table,
+    only_a_job_that_runs_can_be_cancelled,
+    text_of_others_moves_no_cursor,
+    the_address_comes_from_the_flag_then_the_environment,
+    help_tells_the_exit_codes,
+];

@@ -25,7 +25,7 @@ fn elect(runtime: &Runtime, agent: &ConsulAgent, name: &str, fake: &Fake) -> Res
 
 /// `tally submit` waits for a job; then another leads, and whoever led is left as `loses` says.
 fn check_follow(loses: impl FnOnce(&mut Fake)) -> Result<()> {
-    let Some(agent) = ConsulAgent::start(Setup::default())? else { return Ok(()) };
+    let agent = ConsulAgent::start(Setup::default())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let (mut first, second) = (Fake::new(), Fake::new());
     let election = elect(&runtime, &agent, "a", &first)?;
@@ -50,20 +50,17 @@ fn check_follow(loses: impl FnOnce(&mut Fake)) -> Result<()> {
     Ok(())
 }
 
-#[test]
 fn a_submit_follows_the_leader_that_consul_names() -> Result<()> {
     check_follow(Fake::kill)
 }
 
 /// Whoever led before still answers, and tells nothing more of the job.
-#[test]
 fn a_submit_leaves_a_leader_that_was_succeeded() -> Result<()> {
     check_follow(|_| ())
 }
 
-#[test]
 fn the_environment_names_consul_too() -> Result<()> {
-    let Some(agent) = ConsulAgent::start(Setup::default())? else { return Ok(()) };
+    let agent = ConsulAgent::start(Setup::default())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let url = format!("http://{}", agent.address());
     let jobs = |more: &[&str]| {
@@ -80,7 +77,6 @@ fn the_environment_names_consul_too() -> Result<()> {
     Ok(())
 }
 
-#[test]
 fn a_consul_that_is_away_or_misnamed_is_told() {
     let away = tally(&["jobs", "--consul", "http://127.0.0.1:1", "--connect-timeout", "200ms"]).expect(5);
     assert!(away.stderr.contains("can't reach Consul at http://127.0.0.1:1"), "{away:?}");
@@ -92,3 +88,11 @@ fn a_consul_that_is_away_or_misnamed_is_told() {
     let token = tally(&["jobs", "--consul", "http://127.0.0.1:1", "--consul-token-file", file]).expect(2);
     assert!(token.stderr.contains(file), "{token:?}");
 }
+
+tally_tests::tests![
+    mod:
+    a_submit_follows_the_leader_that_consul_names,
+    a_submit_leaves_a_leader_that_was_succeeded,
+    the_environment_names_consul_too,
+    a_consul_that_is_away_or_misnamed_is_told,
+];

@@ -26,7 +26,6 @@ fn waiting(fake: &Fake, coordinator: &str, more: &[&str]) -> Child {
     child
 }
 
-#[test]
 fn a_job_that_is_done_prints_its_summary_and_exits_with_0() {
     let fake = Fake::new();
     let child = waiting(&fake, &fake.address, &["--output-format", "json"]);
@@ -55,7 +54,6 @@ fn a_job_that_is_done_prints_its_summary_and_exits_with_0() {
     assert!(table.stderr.contains(&format!("job {JOB} was taken")), "{}", table.stderr);
 }
 
-#[test]
 fn a_job_that_failed_or_was_cancelled_has_its_exit_code() {
     let fake = Fake::new();
     fake.set(JobStatus { reason: "x.parquet: no magic".into(), ..status(JobState::Failed, "map") });
@@ -66,7 +64,6 @@ fn a_job_that_failed_or_was_cancelled_has_its_exit_code() {
     assert!(cancelled.stdout.is_empty() && cancelled.stderr.contains("was cancelled"), "{cancelled:?}");
 }
 
-#[test]
 fn after_the_timeout_the_job_goes_on_unless_it_should_not() {
     let fake = Fake::new();
     let late = tally(&submit(&fake.address, &["--timeout", "300ms"])).expect(4);
@@ -77,7 +74,6 @@ fn after_the_timeout_the_job_goes_on_unless_it_should_not() {
     assert_eq!(fake.state().cancelled, [JOB]);
 }
 
-#[test]
 fn an_interrupt_leaves_the_job_alone_unless_it_should_not() {
     let fake = Fake::new();
     let child = waiting(&fake, &fake.address, &[]);
@@ -93,7 +89,6 @@ fn an_interrupt_leaves_the_job_alone_unless_it_should_not() {
     assert_eq!(fake.state().cancelled, [JOB]);
 }
 
-#[test]
 fn detached_it_prints_the_id_alone() {
     let fake = Fake::new();
     let detached = tally(&submit(&fake.address, &["--detach"])).expect(0);
@@ -104,7 +99,6 @@ fn detached_it_prints_the_id_alone() {
     tally(&submit(&fake.address, &["--detach", "--timeout", "1s"])).expect(2);
 }
 
-#[test]
 fn the_same_job_is_followed_not_started_again() {
     let fake = Fake::new();
     fake.state().existing = true;
@@ -113,7 +107,6 @@ fn the_same_job_is_followed_not_started_again() {
     assert!(ended.stderr.contains("runs already"), "{}", ended.stderr);
 }
 
-#[test]
 fn without_a_leader_every_address_and_its_reason_are_named() {
     let mut dead = Fake::new();
     dead.kill();
@@ -128,7 +121,6 @@ fn without_a_leader_every_address_and_its_reason_are_named() {
     assert_eq!(ended.stderr.matches("looking for").count(), 1, "{}", ended.stderr);
 }
 
-#[test]
 fn a_standby_shows_the_way_to_the_leader() {
     let (standby, leader) = (Fake::new(), Fake::new());
     standby.stand_by(Some(&leader.address));
@@ -138,7 +130,6 @@ fn a_standby_shows_the_way_to_the_leader() {
     assert!(standby.state().submitted.is_empty());
 }
 
-#[test]
 fn the_wait_goes_on_with_the_next_leader_when_one_is_killed() {
     let (mut old, new) = (Fake::new(), Fake::new());
     new.stand_by(Some(&old.address));
@@ -156,7 +147,6 @@ fn the_wait_goes_on_with_the_next_leader_when_one_is_killed() {
     assert!(new.state().submitted.is_empty());
 }
 
-#[test]
 fn a_leader_that_refuses_says_why() {
     let fake = Fake::new();
     let refuse = |code| fake.state().refuse = Some((code, "the output overlaps the input".into(), None));
@@ -170,7 +160,6 @@ fn a_leader_that_refuses_says_why() {
     }
 }
 
-#[test]
 fn relative_paths_are_sent_from_the_root() {
     let fake = Fake::new();
     let folder = tempfile::tempdir().unwrap();
@@ -183,3 +172,18 @@ fn relative_paths_are_sent_from_the_root() {
     assert_eq!(spec.inputs, [under("a"), "s3://b/m".into()]);
     assert_eq!(spec.output, under("out"));
 }
+
+tally_tests::tests![
+    mod:
+    a_job_that_is_done_prints_its_summary_and_exits_with_0,
+    a_job_that_failed_or_was_cancelled_has_its_exit_code,
+    after_the_timeout_the_job_goes_on_unless_it_should_not,
+    an_interrupt_leaves_the_job_alone_unless_it_should_not,
+    detached_it_prints_the_id_alone,
+    the_same_job_is_followed_not_started_again,
+    without_a_leader_every_address_and_its_reason_are_named,
+    a_standby_shows_the_way_to_the_leader,
+    the_wait_goes_on_with_the_next_leader_when_one_is_killed,
+    a_leader_that_refuses_says_why,
+    relative_paths_are_sent_from_the_root,
+];

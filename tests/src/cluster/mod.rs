@@ -22,6 +22,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use tempfile::TempDir;
 
 use crate::consul::ConsulAgent;
+use crate::harness::Missing;
 use crate::output::snapshot;
 use crate::pki::Pki;
 use client::{Client, DEADLINE};
@@ -108,30 +109,27 @@ pub struct Cluster {
     dir: TempDir,
 }
 
-/// Runs `scenario` on a cluster of its own and checks that nothing of it is left. Where there is no Consul and the
-/// scenario needs one, it is passed over with a printed reason, unless `tests/run` runs it.
+/// Runs `scenario` on a cluster of its own and checks that nothing of it is left.
 ///
 /// # Errors
-/// Those of the scenario, with the ends of all logs.
+/// [`Missing`] where there is no Consul and the scenario needs one. Those of the scenario, with the ends of all logs.
 pub fn with_cluster(setup: Setup, scenario: impl FnOnce(&mut Cluster) -> Result<()>) -> Result<()> {
-    let Some(mut cluster) = Cluster::start(setup)? else { return Ok(()) };
+    let mut cluster = Cluster::start(setup)?;
     let done = scenario(&mut cluster).and_then(|()| cluster.end());
-    done.map_err(|error| anyhow!("{error:?}\n{}", cluster.logs()))
+    done.map_err(|error| match error.is::<Missing>() {
+        true => error,
+        false => anyhow!("{error:?}\n{}", cluster.logs()),
+    })
 }
 
 impl Cluster {
-    /// Starts all processes and waits until the workers are attached; none where there is no Consul and it is wanted.
+    /// Starts all processes and waits until the workers are attached.
     ///
     /// # Errors
-    /// A process does not start, with the ends of all logs.
-    pub fn start(setup: Setup) -> Result<Option<Self>> {
-        let consul = match setup.consul {
-            false => None,
-            true => match ConsulAgent::start(crate::consul::Setup { durable: true, ..Default::default() })? {
-                None => return Ok(None),
-                agent => agent,
-            },
-        };
+    /// [`Missing`] where there is no Consul and it is wanted. A process does not start, with the ends of all logs.
+    pub fn start(setup: Setup) -> Result<Self> {
+        let durable = || crate::consul::Setup { durable: true, ..Default::default() };
+        let consul = setup.consul.then(|| ConsulAgent::start(durable())).transpose()?;
         let dir = tempfile::Builder::new().prefix("tally cluster ").tempdir()?;
         for name in ["logs", "state"] {
             std::fs::create_dir(dir.path().join(name))?;
@@ -140,7 +138,7 @@ impl Cluster {
         let network = Network::new()?;
         let mut cluster = Self { coordinators, workers, consul, setup, network, dir };
         match cluster.start_all() {
-            Ok(()) => Ok(Some(cluster)),
+            Ok(()) => Ok(cluster),
             Err(error) => Err(anyhow!("{error:?}\n{}", cluster.logs())),
         }
     }

@@ -13,7 +13,6 @@ use tempfile::TempDir;
 
 use super::client::{Client, Keys};
 use crate::certs::Signed;
-use crate::process::strict;
 use crate::python::beside_python;
 use crate::wait::wait_for;
 
@@ -59,14 +58,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server and makes its buckets. `None`: it is not on this machine, which was printed.
+    /// Starts a server and makes its buckets.
     ///
     /// # Errors
-    /// It does not start, or is not ready in time; the message holds the end of its log.
-    ///
-    /// # Panics
-    /// When it is not there and `TALLY_TESTS_STRICT` is 1.
-    pub fn start(kind: Kind) -> Result<Option<Self>> {
+    /// [`Missing`](crate::harness::Missing) where it is not on this machine. It does not start, or is not ready in time; the message holds the
+    /// end of its log.
+    pub fn start(kind: Kind) -> Result<Self> {
         Self::start_with(kind, None)
     }
 
@@ -74,32 +71,24 @@ impl Server {
     ///
     /// # Errors
     /// As [`Server::start`].
-    ///
-    /// # Panics
-    /// As [`Server::start`].
-    pub fn start_tls(signed: &Signed) -> Result<Option<Self>> {
+    pub fn start_tls(signed: &Signed) -> Result<Self> {
         Self::start_with(Kind::Seaweed, Some((signed.clone(), 0)))
     }
 
-    fn start_with(kind: Kind, tls: Option<(Signed, u16)>) -> Result<Option<Self>> {
+    fn start_with(kind: Kind, tls: Option<(Signed, u16)>) -> Result<Self> {
         let name = match kind {
             Kind::Seaweed => "weed",
             Kind::Moto => "moto_server",
         };
-        let Some(bin) = beside_python(name) else {
-            let reason = format!("no {name} beside the tests' Python; `tests/run` sets it up");
-            assert!(!strict(), "{reason}");
-            eprintln!("skipped: {reason}");
-            return Ok(None);
-        };
+        let bin = beside_python(name)?;
         let mut server = Self { kind, bin, dir: TempDir::with_prefix("s3-")?, port: 0, tls, child: None };
         for _ in 1..TRIES {
             match server.run() {
                 Err(_) if server.log().to_lowercase().contains("address already in use") => {}
-                result => return result.map(|()| Some(server)),
+                result => return result.map(|()| server),
             }
         }
-        server.run().map(|()| Some(server))
+        server.run().map(|()| server)
     }
 
     /// Where it listens.

@@ -16,7 +16,6 @@ use crate::rig::{Agent, attempt, golden_file, long, long_over, short, wrong};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_introduces_itself_does_what_it_is_told_and_reports() -> Result<()> {
     let mut fake = Fake::start().await?;
     let _agent = Agent::start(&[&fake.address], MINUTE)?;
@@ -41,7 +40,6 @@ async fn a_worker_introduces_itself_does_what_it_is_told_and_reports() -> Result
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn nonsense_from_the_coordinator_is_ignored() -> Result<()> {
     let mut fake = Fake::start().await?;
     let _agent = Agent::start(&[&fake.address], MINUTE)?;
@@ -69,7 +67,6 @@ async fn nonsense_from_the_coordinator_is_ignored() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_broken_stream_is_opened_again_with_all_that_the_worker_has() -> Result<()> {
     let mut fake = Fake::start().await?;
     let _agent = Agent::start(&[&fake.address], MINUTE)?;
@@ -112,7 +109,6 @@ async fn a_broken_stream_is_opened_again_with_all_that_the_worker_has() -> Resul
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn an_end_that_nobody_was_there_to_hear_is_told_to_the_next_leader() -> Result<()> {
     let mut fake = Fake::start().await?;
     let _agent = Agent::start(&[&fake.address], MINUTE)?;
@@ -141,7 +137,6 @@ async fn an_end_that_nobody_was_there_to_hear_is_told_to_the_next_leader() -> Re
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_leader_of_an_earlier_epoch_is_hung_up_on_and_told() -> Result<()> {
     let mut fake = Fake::start().await?;
     let _agent = Agent::start(&[&fake.address], MINUTE)?;
@@ -159,7 +154,6 @@ async fn a_leader_of_an_earlier_epoch_is_hung_up_on_and_told() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_was_given_up_comes_back_as_a_new_one_with_nothing() -> Result<()> {
     let mut fake = Fake::start().await?;
     let agent = Agent::start(&[&fake.address], MINUTE)?;
@@ -184,7 +178,6 @@ async fn a_worker_that_was_given_up_comes_back_as_a_new_one_with_nothing() -> Re
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_standby_says_where_the_leader_is() -> Result<()> {
     let (mut standby, mut leader) = (Fake::start().await?, Fake::start().await?);
     let _agent = Agent::start(&[&standby.address], MINUTE)?;
@@ -198,7 +191,6 @@ async fn a_standby_says_where_the_leader_is() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_says_nothing_is_left_and_one_that_beats_is_not() -> Result<()> {
     let mut fake = Fake::start().await?;
     let _agent = Agent::start(&[&fake.address], MINUTE)?;
@@ -216,7 +208,6 @@ async fn a_leader_that_says_nothing_is_left_and_one_that_beats_is_not() -> Resul
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn some_refusals_are_final() -> Result<()> {
     let mut fake = Fake::start().await?;
     let agent = Agent::start(&[&fake.address], MINUTE)?;
@@ -230,3 +221,16 @@ async fn some_refusals_are_final() -> Result<()> {
     assert!(error.to_string().contains(&fake.address), "{error}");
     Ok(())
 }
+
+tally_tests::tests![
+    mod async:
+    a_worker_introduces_itself_does_what_it_is_told_and_reports,
+    nonsense_from_the_coordinator_is_ignored,
+    a_broken_stream_is_opened_again_with_all_that_the_worker_has,
+    an_end_that_nobody_was_there_to_hear_is_told_to_the_next_leader,
+    a_leader_of_an_earlier_epoch_is_hung_up_on_and_told,
+    a_worker_that_was_given_up_comes_back_as_a_new_one_with_nothing,
+    a_standby_says_where_the_leader_is,
+    a_leader_that_says_nothing_is_left_and_one_that_beats_is_not,
+    some_refusals_are_final,
+];

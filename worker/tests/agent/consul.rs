@@ -30,9 +30,8 @@ async fn lead(consul: &Client, session: &SessionId, fake: &Fake) -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn consul_names_the_leader_and_its_maintenance_drains() -> Result<()> {
-    let Some(agent) = ConsulAgent::start(Setup::default())? else { return Ok(()) };
+    let agent = ConsulAgent::start(Setup::default())?;
     let consul = Client::new(&Config::new(agent.address()))?;
     let mut fake = Fake::start().await?;
     let url = format!("http://{}", agent.address());
@@ -55,9 +54,8 @@ async fn consul_names_the_leader_and_its_maintenance_drains() -> Result<()> {
 }
 
 /// One that hangs takes a connection and says nothing: the worker does not wait for its welcome once Consul names another.
-#[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_hangs_is_left_when_consul_names_another() -> Result<()> {
-    let Some(agent) = ConsulAgent::start(Setup::default())? else { return Ok(()) };
+    let agent = ConsulAgent::start(Setup::default())?;
     let consul = Client::new(&Config::new(agent.address()))?;
     let session = consul.sessions().create(&NewSession::default()).await?;
     let (mut hangs, mut next) = (Fake::start().await?, Fake::start().await?);
@@ -75,7 +73,6 @@ async fn a_leader_that_hangs_is_left_when_consul_names_another() -> Result<()> {
     Ok(())
 }
 
-#[test]
 fn consul_or_a_list_but_not_both() -> Result<()> {
     let both = ["--consul", "http://127.0.0.1:1", "--coordinator", "127.0.0.1:1"];
     let (code, said) = Process::start(&both)?.ended()?;
@@ -83,3 +80,12 @@ fn consul_or_a_list_but_not_both() -> Result<()> {
     assert!(said.contains("not both"), "{said}");
     Ok(())
 }
+
+tally_tests::tests![
+    mod:
+    consul_or_a_list_but_not_both,
+    ;
+    async:
+    consul_names_the_leader_and_its_maintenance_drains,
+    a_leader_that_hangs_is_left_when_consul_names_another,
+];

@@ -38,7 +38,6 @@ async fn outcomes(giver: &mut Attached, count: usize) -> Result<Vec<(u32, String
     Ok(said)
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn outputs_go_to_whom_the_coordinator_names_and_stay_until_the_giver_goes() -> Result<()> {
     let mut fake = Fake::start().await?;
     let agent = Agent::start(&[&fake.address], MINUTE)?;
@@ -85,3 +84,8 @@ async fn outputs_go_to_whom_the_coordinator_names_and_stay_until_the_giver_goes(
     assert_eq!(agent.ended().await??, Left::Drained);
     Ok(())
 }
+
+tally_tests::tests![
+    mod async:
+    outputs_go_to_whom_the_coordinator_names_and_stay_until_the_giver_goes,
+];

@@ -22,7 +22,6 @@ async fn with_one_output(fake: &mut Fake) -> Result<Attached> {
     Ok(stream)
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_drains_when_it_is_told_and_goes_when_nothing_of_it_is_needed() -> Result<()> {
     let mut fake = Fake::start().await?;
     let agent = Agent::start(&[&fake.address], MINUTE)?;
@@ -36,7 +35,6 @@ async fn a_worker_drains_when_it_is_told_and_goes_when_nothing_of_it_is_needed()
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_drain_survives_a_broken_stream() -> Result<()> {
     let mut fake = Fake::start().await?;
     let agent = Agent::start(&[&fake.address], MINUTE)?;
@@ -55,7 +53,6 @@ async fn a_drain_survives_a_broken_stream() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_drain_that_takes_too_long_ends_with_what_is_lost() -> Result<()> {
     let mut fake = Fake::start().await?;
     let agent = Agent::start(&[&fake.address], Duration::from_millis(300))?;
@@ -69,7 +66,6 @@ async fn a_drain_that_takes_too_long_ends_with_what_is_lost() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_second_wish_ends_a_drain_at_once() -> Result<()> {
     let mut fake = Fake::start().await?;
     let agent = Agent::start(&[&fake.address], MINUTE)?;
@@ -83,7 +79,6 @@ async fn a_second_wish_ends_a_drain_at_once() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn without_a_coordinator_a_worker_that_has_nothing_goes_and_one_that_has_something_waits() -> Result<()>
 {
     let mut fake = Fake::start().await?;
@@ -104,7 +99,6 @@ async fn without_a_coordinator_a_worker_that_has_nothing_goes_and_one_that_has_s
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_draining_worker_that_was_given_up_does_not_come_back() -> Result<()> {
     let mut fake = Fake::start().await?;
     let agent = Agent::start(&[&fake.address], MINUTE)?;
@@ -116,3 +110,13 @@ async fn a_draining_worker_that_was_given_up_does_not_come_back() -> Result<()> 
     assert!(matches!(agent.ended().await??, Left::GivenUp(Holdings { outputs: 1, .. })));
     Ok(())
 }
+
+tally_tests::tests![
+    mod async:
+    a_worker_drains_when_it_is_told_and_goes_when_nothing_of_it_is_needed,
+    a_drain_survives_a_broken_stream,
+    a_drain_that_takes_too_long_ends_with_what_is_lost,
+    a_second_wish_ends_a_drain_at_once,
+    without_a_coordinator_a_worker_that_has_nothing_goes_and_one_that_has_something_waits,
+    a_draining_worker_that_was_given_up_does_not_come_back,
+];

@@ -11,3 +11,13 @@ mod inputs;
 mod leave;
 mod process;
 mod rig;
+
+fn main() -> std::process::ExitCode {
+    tally_tests::harness::run([
+        attach::tests(),
+        consul::tests(),
+        hand_over::tests(),
+        leave::tests(),
+        process::tests(),
+    ])
+}

@@ -72,7 +72,6 @@ fn check(arguments: &[&str], code: i32, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-#[test]
 fn what_is_wrong_with_the_arguments_is_said_with_the_option_and_its_value() -> Result<()> {
     let there = ["--coordinator", "127.0.0.1:1"];
     let with = |more: &[&'static str]| [&there, more].concat();
@@ -89,7 +88,6 @@ fn what_is_wrong_with_the_arguments_is_said_with_the_option_and_its_value() -> R
     check(&[&there[..], &["--listen", &address]].concat(), 1, &["--listen", &address])
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_of_another_version_ends_it_with_a_code_of_its_own() -> Result<()> {
     let mut fake = Fake::start().await?;
     let process =
@@ -101,7 +99,6 @@ async fn a_coordinator_of_another_version_ends_it_with_a_code_of_its_own() -> Re
     Ok(())
 }
 
-#[test]
 fn a_worker_waits_for_a_coordinator_and_says_whom_it_tried() -> Result<()> {
     let arguments = ["--coordinator", "127.0.0.1:1,localhost:1", "--memory-limit", "1GiB", "--slots", "1"];
     let mut process = Process::start(&[&arguments[..], &["--log-format", "json"]].concat())?;
@@ -118,7 +115,6 @@ fn a_worker_waits_for_a_coordinator_and_says_whom_it_tried() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_signal_drains_and_a_second_one_ends() -> Result<()> {
     for again in [false, true] {
         let mut fake = Fake::start().await?;
@@ -142,3 +138,13 @@ async fn a_signal_drains_and_a_second_one_ends() -> Result<()> {
     }
     Ok(())
 }
+
+tally_tests::tests![
+    mod:
+    what_is_wrong_with_the_arguments_is_said_with_the_option_and_its_value,
+    a_worker_waits_for_a_coordinator_and_says_whom_it_tried,
+    ;
+    async:
+    a_coordinator_of_another_version_ends_it_with_a_code_of_its_own,
+    a_signal_drains_and_a_second_one_ends,
+];

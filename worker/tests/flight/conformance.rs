@@ -15,7 +15,6 @@ fn wanted(table: usize, attempt: AttemptId) -> Wanted {
     Wanted { attempt, table }
 }
 
-#[test]
 fn the_same_rows_come_in_the_same_order_whatever_carries_them() {
     for memory in MEMORIES {
         let rig = Rig::new(memory);
@@ -53,7 +52,6 @@ fn the_same_rows_come_in_the_same_order_whatever_carries_them() {
     }
 }
 
-#[test]
 fn runs_larger_than_a_message_and_more_segments_than_one_arrive_whole() {
     for memory in [1 << 30, 0] {
         let rig = Rig::new(memory);
@@ -74,7 +72,6 @@ fn runs_larger_than_a_message_and_more_segments_than_one_arrive_whole() {
     }
 }
 
-#[test]
 fn an_output_that_is_not_there_is_lost_by_name() {
     let rig = Rig::new(1 << 20);
     put_map(&rig.store, &attempt(0, 0, 0), vec![run([1; 4], 9)]);
@@ -103,7 +100,6 @@ fn an_output_that_is_not_there_is_lost_by_name() {
     assert!(matches!(&error, TaskError::Lost { .. }), "{error}");
 }
 
-#[test]
 fn map_outputs_can_be_released_alone() {
     let rig = Rig::new(1 << 20);
     put_file(&rig.store, &attempt(1, 0, 0), b"file");
@@ -118,7 +114,6 @@ fn map_outputs_can_be_released_alone() {
     assert!(rig.store.key(&crate::rig::job()).is_some());
 }
 
-#[test]
 fn a_worker_that_is_gone_is_a_loss_and_a_stopped_task_does_not_wait_for_it() {
     let mut rig = Rig::new(1 << 20);
     put_map(&rig.store, &attempt(0, 0, 0), vec![run([1; 4], 9)]);
@@ -142,7 +137,6 @@ fn a_worker_that_is_gone_is_a_loss_and_a_stopped_task_does_not_wait_for_it() {
     waiting.join().unwrap();
 }
 
-#[test]
 fn files_are_read_in_ranges_and_on_and_on() {
     let bytes: Vec<u8> = (0..11_000_000u32).map(|at| (at % 251) as u8).collect();
     for memory in [1 << 30, 6 << 20, 0] {
@@ -170,3 +164,13 @@ fn files_are_read_in_ranges_and_on_and_on() {
         }
     }
 }
+
+tally_tests::tests![
+    mod:
+    the_same_rows_come_in_the_same_order_whatever_carries_them,
+    runs_larger_than_a_message_and_more_segments_than_one_arrive_whole,
+    an_output_that_is_not_there_is_lost_by_name,
+    map_outputs_can_be_released_alone,
+    a_worker_that_is_gone_is_a_loss_and_a_stopped_task_does_not_wait_for_it,
+    files_are_read_in_ranges_and_on_and_on,
+];

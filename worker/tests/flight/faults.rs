@@ -82,7 +82,6 @@ impl Way {
     }
 }
 
-#[test]
 fn a_stream_that_breaks_once_goes_on_where_it_broke() {
     let way = Way::new();
     let whole = way.read(|_| ()).unwrap();
@@ -95,7 +94,6 @@ fn a_stream_that_breaks_once_goes_on_where_it_broke() {
     assert_eq!(broken.unwrap(), whole);
 }
 
-#[test]
 fn a_stream_that_breaks_again_and_again_is_a_loss() {
     let way = Way::new();
     let error = way.read(|_| way.proxy.break_connections()).unwrap_err();
@@ -104,7 +102,6 @@ fn a_stream_that_breaks_again_and_again_is_a_loss() {
     way.read(|_| ()).unwrap();
 }
 
-#[test]
 fn a_holder_that_falls_silent_is_given_up_in_time_and_one_that_comes_back_is_not() {
     let way = Way::new();
     let whole = way.read(|_| ()).unwrap();
@@ -142,7 +139,6 @@ fn a_holder_that_falls_silent_is_given_up_in_time_and_one_that_comes_back_is_not
     assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
 }
 
-#[test]
 fn a_busy_holder_is_asked_again_until_it_has_time() {
     let way = Way::with(Rig::with(1 << 30, ServeConfig { streams: 1, in_flight: 32 << 20 }));
     // Takes the only turn, and does not read.
@@ -159,3 +155,11 @@ fn a_busy_holder_is_asked_again_until_it_has_time() {
     });
     wait_for("no turn is taken", || way.rig.traffic.serving() == 0);
 }
+
+tally_tests::tests![
+    mod:
+    a_stream_that_breaks_once_goes_on_where_it_broke,
+    a_stream_that_breaks_again_and_again_is_a_loss,
+    a_holder_that_falls_silent_is_given_up_in_time_and_one_that_comes_back_is_not,
+    a_busy_holder_is_asked_again_until_it_has_time,
+];

@@ -16,7 +16,6 @@ fn give(from: &Rig, to: &Rig, output: &AttemptId) -> Result<(), HandOverError> {
     from.runtime.block_on(from.client.hand_over(&to.place, &from.store, output))
 }
 
-#[test]
 fn an_output_that_was_handed_over_is_the_same_output() {
     let file: Vec<u8> = (0..9_000_000u32).map(|at| (at % 241) as u8).collect();
     // From memory or disk, to memory, some of each, or disk.
@@ -53,7 +52,6 @@ fn an_output_that_was_handed_over_is_the_same_output() {
     }
 }
 
-#[test]
 fn only_members_of_a_job_that_is_known_may_put() {
     let (from, to) = (Rig::new(1 << 20), Rig::new(1 << 20));
     let output = attempt(0, 0, 0);
@@ -114,7 +112,6 @@ async fn put(to: &Rig, messages: Vec<FlightData>) -> Status {
     }
 }
 
-#[test]
 fn a_hand_over_that_breaks_or_lies_leaves_nothing() {
     let to = Rig::new(1 << 20);
     let noise = FlightData {
@@ -168,7 +165,6 @@ fn a_hand_over_that_breaks_or_lies_leaves_nothing() {
     }
 }
 
-#[test]
 fn a_taker_that_is_gone_is_a_failure_and_the_output_stays() {
     let (from, mut to) = (Rig::new(0), Rig::new(0));
     put_map(&from.store, &attempt(0, 0, 0), vec![run([9; 4], 19)]);
@@ -177,3 +173,11 @@ fn a_taker_that_is_gone_is_a_failure_and_the_output_stays() {
     assert!(matches!(failed, HandOverError::Failed { .. }), "{failed}");
     assert_eq!(from.store.inventory().len(), 1);
 }
+
+tally_tests::tests![
+    mod:
+    an_output_that_was_handed_over_is_the_same_output,
+    only_members_of_a_job_that_is_known_may_put,
+    a_hand_over_that_breaks_or_lies_leaves_nothing,
+    a_taker_that_is_gone_is_a_failure_and_the_output_stays,
+];

@@ -10,3 +10,14 @@ mod pyarrow;
 mod rig;
 mod security;
 mod tickets;
+
+fn main() -> std::process::ExitCode {
+    tally_tests::harness::run([
+        conformance::tests(),
+        faults::tests(),
+        hand_over::tests(),
+        pyarrow::tests(),
+        security::tests(),
+        tickets::tests(),
+    ])
+}

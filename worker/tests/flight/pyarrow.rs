@@ -1,24 +1,22 @@
 //! A worker through the eyes of PyArrow's plain Flight client, by `tests/readers/flight.py`: what it is told is true,
-//! and what it may not have is refused. Without that Python a bare `cargo test` passes over this with a printed reason.
+//! and what it may not have is refused.
 
 use std::collections::BTreeMap;
 
+use anyhow::Result;
 use serde_json::{Value, json};
 use tally_tests::python::run_script;
 
 use crate::rig::{Rig, attempt, put_file, put_map, run, thin_run};
 
-#[test]
-fn a_plain_client_sees_what_is_there_and_opens_nothing() {
+fn a_plain_client_sees_what_is_there_and_opens_nothing() -> Result<()> {
     let rig = Rig::new(1 << 20);
     put_map(&rig.store, &attempt(0, 0, 0), vec![run([1000; 4], 9), run([1, 2, 3, 4], 1)]);
     // Too much for memory: it lies on disk.
     put_map(&rig.store, &attempt(0, 1, 5), vec![run([90_000; 4], 9)]);
     put_map(&rig.store, &attempt(0, 2, 4096), vec![thin_run([7, 0, 0, 0], 9)]);
     put_file(&rig.store, &attempt(1, 0, 0), &[7; 5_000_000]);
-    let Some(done) = run_script("flight.py", &[rig.place.address.as_ref(), "job-1".as_ref()]).unwrap() else {
-        return;
-    };
+    let done = run_script("flight.py", &[rig.place.address.as_ref(), "job-1".as_ref()])?;
     let (said, errors) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     assert!(done.status.success(), "{said}{errors}");
     let flights: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -47,4 +45,10 @@ fn a_plain_client_sees_what_is_there_and_opens_nothing() {
     assert!((360_000 * 25..360_000 * 35).contains(&bytes[1]), "{bytes:?}");
     assert!((7 * 17..7 * 40).contains(&bytes[2]), "{bytes:?}");
     assert_eq!(bytes[3], 5_000_000);
+    Ok(())
 }
+
+tally_tests::tests![
+    mod:
+    a_plain_client_sees_what_is_there_and_opens_nothing,
+];

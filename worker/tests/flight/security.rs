@@ -56,7 +56,6 @@ fn cause(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), cause)
 }
 
-#[test]
 fn rows_are_for_workers_and_listings_for_readers_too() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::new("tests").unwrap();
@@ -99,3 +98,8 @@ fn rows_are_for_workers_and_listings_for_readers_too() {
         wait_for(&format!("{reason:?} is counted"), || own.refusals().of(reason) > 0);
     }
 }
+
+tally_tests::tests![
+    mod:
+    rows_are_for_workers_and_listings_for_readers_too,
+];

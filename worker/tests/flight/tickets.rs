@@ -34,7 +34,6 @@ async fn get(service: &mut Service, ticket: &v1::Ticket) -> Result<usize, Status
     stream.into_inner().try_fold(0, async |count, _| Ok(count + 1)).await
 }
 
-#[test]
 fn tickets_that_are_no_good_are_refused_with_a_reason() {
     let rig = Rig::new(1 << 20);
     put_map(&rig.store, &attempt(0, 0, 0), vec![run([5; 4], 9)]);
@@ -92,7 +91,6 @@ fn tickets_that_are_no_good_are_refused_with_a_reason() {
     });
 }
 
-#[test]
 fn rows_come_in_large_batches_and_bounded_messages() {
     let rig = Rig::new(256 << 20);
     put_map(&rig.store, &attempt(0, 0, 0), vec![run([1_500_000, 1, 0, 40_000], 9)]);
@@ -115,7 +113,6 @@ fn rows_come_in_large_batches_and_bounded_messages() {
     });
 }
 
-#[test]
 fn listings_tell_the_truth_and_open_nothing() {
     let rig = Rig::new(300 << 10);
     put_map(&rig.store, &attempt(0, 0, 0), vec![run([1000; 4], 9), run([1, 2, 3, 4], 1)]);
@@ -165,7 +162,6 @@ fn listings_tell_the_truth_and_open_nothing() {
     });
 }
 
-#[test]
 fn what_there_is_not_is_refused_with_a_sentence() {
     let rig = Rig::new(1 << 20);
     rig.runtime.block_on(async {
@@ -185,7 +181,6 @@ fn what_there_is_not_is_refused_with_a_sentence() {
     });
 }
 
-#[test]
 fn a_message_over_the_limit_is_refused_and_harms_nobody() {
     let rig = Rig::new(1 << 20);
     put_map(&rig.store, &attempt(0, 0, 0), vec![run([5; 4], 9)]);
@@ -207,3 +202,12 @@ fn a_message_over_the_limit_is_refused_and_harms_nobody() {
         assert_eq!(get(&mut service, &good).await.unwrap(), 2, "the same connection serves on");
     });
 }
+
+tally_tests::tests![
+    mod:
+    tickets_that_are_no_good_are_refused_with_a_reason,
+    rows_come_in_large_batches_and_bounded_messages,
+    listings_tell_the_truth_and_open_nothing,
+    what_there_is_not_is_refused_with_a_sentence,
+    a_message_over_the_limit_is_refused_and_harms_nobody,
+];
