@@ -130,11 +130,6 @@ impl<'a> RowGroup<'a> {
     ) -> Result<Self, ScanError> {
         let mut group =
             RowGroup { context, file, metadata, at, number, table, readers: vec![], reading: None, ahead: 0 };
-        if group.metadata.row_group(at).num_rows() == 0 {
-            // Whatever its columns are like.
-            group.readers.extend(table.columns.iter().map(|_| Reader::Absent));
-            return Ok(group);
-        }
         let mut chunks = vec![];
         for (at, spec) in table.columns.iter().enumerate() {
             chunks.push(group.chunk(spec).map_err(|fault| fault.at(group.place(Some(at))))?);
@@ -219,8 +214,12 @@ impl<'a> RowGroup<'a> {
         Place { file: self.file.input.name.clone(), row_group: Some(self.number), column }
     }
 
-    /// Where a column's bytes lie; `None` where the file has no such column.
+    /// Where a column's bytes lie; `None` where the file has no such column, or the row group no rows.
     fn chunk(&self, spec: &ColumnSpec) -> Result<Option<Chunk>, Fault> {
+        if self.metadata.row_group(self.at).num_rows() == 0 {
+            // Whatever its columns are like.
+            return Ok(None);
+        }
         let descriptor = self.metadata.file_metadata().schema_descr();
         let leaf = match resolve::lookup(descriptor, spec) {
             Lookup::Missing => return Ok(None),
