@@ -34,3 +34,4 @@ mod split;
 pub mod table;
 pub mod thrift;
 pub mod wait;
+pub mod writers;
