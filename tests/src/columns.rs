@@ -14,6 +14,9 @@ pub trait Record: Clone {
     /// `<table>/<version>`, the folder of the table under a day's root.
     const TABLE: &'static str;
 
+    /// Whose row it is.
+    fn client_id(&self) -> Option<&str>;
+
     /// Takes out what `file` can't hold: the columns it lacks, and null elements in the two-level layout.
     fn mask(&mut self, file: &DataFile<Self>);
 
@@ -26,6 +29,10 @@ pub struct Columns<R>(pub(crate) Vec<Column<R>>);
 
 impl Record for MainRow {
     const TABLE: &'static str = "main_summary/v3";
+
+    fn client_id(&self) -> Option<&str> {
+        self.client_id.as_deref()
+    }
 
     fn mask(&mut self, file: &DataFile<Self>) {
         for column in &file.missing {
@@ -82,6 +89,10 @@ impl Record for MainRow {
 
 impl Record for AddonRow {
     const TABLE: &'static str = "addons/v2";
+
+    fn client_id(&self) -> Option<&str> {
+        self.client_id.as_deref()
+    }
 
     fn mask(&mut self, file: &DataFile<Self>) {
         for column in &file.missing {

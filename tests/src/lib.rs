@@ -17,6 +17,7 @@ pub mod generated;
 pub mod golden;
 pub mod harness;
 pub mod http;
+pub mod large;
 pub mod naive;
 pub mod output;
 pub mod pki;

@@ -25,14 +25,21 @@ pub struct Shape {
     pub heavy: usize,
 }
 
+/// How many elements the lists of a small day have.
+const LIST_LENGTHS: [usize; 5] = [0, 1, 2, 5, 40];
+
 /// How the rows of a table lie in folders.
-#[derive(Clone, Copy)]
-enum Folders {
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Folders {
     None,
     /// `sample_id=crc32(client_id) % 100`, as in production.
     BySample,
     /// `sample_id` folders that say nothing about the client.
     Misleading,
+}
+
+impl Folders {
+    pub(crate) const ALL: [Self; 3] = [Self::None, Self::BySample, Self::Misleading];
 }
 
 /// The day of `shape`, always the same one.
@@ -48,17 +55,20 @@ pub fn random_day(shape: Shape) -> Day {
     for (at, id) in ids.iter().enumerate() {
         let heavy = if at == 0 { shape.heavy } else { 0 };
         let (pings, installed) = (rng.random_range(0..=shape.rows), rng.random_range(0..=shape.rows));
-        main.extend((0..pings + heavy).map(|_| main_row(&mut rng, id, nulls)));
-        addons.extend((0..installed + heavy).map(|_| addon_row(&mut rng, id, nulls)));
+        main.extend((0..pings + heavy).map(|_| main_row(&mut rng, id, nulls, &LIST_LENGTHS)));
+        addons.extend((0..installed + heavy).map(|_| {
+            let name = addon_name(&mut rng);
+            addon_row(&mut rng, id, nulls, name)
+        }));
     }
     if rng.random() {
         main.shuffle(&mut rng);
         addons.shuffle(&mut rng);
     }
-    let folders = [Folders::None, Folders::BySample, Folders::Misleading][rng.random_range(0..3)];
+    let folders = Folders::ALL[rng.random_range(0..3)];
     let mut day = Day {
-        main: files(&mut rng, main, shape.files, folders, |row| row.client_id.as_deref()),
-        addons: files(&mut rng, addons, shape.files, folders, |row| row.client_id.as_deref()),
+        main: files(&mut rng, main, shape.files, folders, |rng, _| random_format(rng)),
+        addons: files(&mut rng, addons, shape.files, folders, |rng, _| random_format(rng)),
         litter: Vec::new(),
     };
     drop_columns(&mut rng, &mut day);
@@ -101,12 +111,12 @@ fn client_ids(rng: &mut StdRng, n: usize) -> Vec<Option<String>> {
         .collect()
 }
 
-fn uuid(rng: &mut StdRng) -> String {
+pub(crate) fn uuid(rng: &mut StdRng) -> String {
     let hex = format!("{:032x}", rng.random::<u128>());
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
-fn main_row(rng: &mut StdRng, id: &Option<String>, nulls: f64) -> MainRow {
+pub(crate) fn main_row(rng: &mut StdRng, id: &Option<String>, nulls: f64, lengths: &[usize]) -> MainRow {
     const DATES: [i64; 8] = [0, -1, 17_224, 16_000, 15_999, i64::MAX, i64::MIN, 1 << 33];
     let client_id = id.clone().filter(|_| !rng.random_bool(nulls / 10.0));
     // Most pings agree on the date, so that a client has one group, several or (with nulls) a null one.
@@ -114,7 +124,7 @@ fn main_row(rng: &mut StdRng, id: &Option<String>, nulls: f64) -> MainRow {
     let theme = [DEFAULT_THEME, "theme@personas", "", "{972CE4C6-7E08-4474-A285-3208198CE6FD}"];
     let theme = if rng.random_bool(0.7) { theme[0] } else { theme[rng.random_range(0..theme.len())] };
     let theme = Theme { addon_id: some(rng, nulls, theme.to_owned()) };
-    let n = [0, 1, 2, 5, 40][rng.random_range(0..5)];
+    let n = lengths[rng.random_range(0..lengths.len())];
     let list = (0..n)
         .map(|_| {
             let addon = ActiveAddon { install_day: install_day(rng, nulls) };
@@ -137,13 +147,16 @@ fn install_day(rng: &mut StdRng, nulls: f64) -> Option<i32> {
     some(rng, nulls, day)
 }
 
-fn addon_row(rng: &mut StdRng, id: &Option<String>, nulls: f64) -> AddonRow {
-    let name = match rng.random_range(0..20) {
+fn addon_name(rng: &mut StdRng) -> String {
+    match rng.random_range(0..20) {
         0 => String::new(),
         1 => DEFAULT_THEME.to_owned(),
         2 => format!("дополнение {}", "long".repeat(500)),
         _ => format!("addon{}@example.org", rng.random_range(0..12)),
-    };
+    }
+}
+
+pub(crate) fn addon_row(rng: &mut StdRng, id: &Option<String>, nulls: f64, name: String) -> AddonRow {
     let foreign = rng.random_bool(0.4);
     let mut off = || rng.random_bool(0.2);
     let flags = [off(), off(), off()];
@@ -162,12 +175,12 @@ fn some<T>(rng: &mut StdRng, nulls: f64, value: T) -> Option<T> {
 }
 
 /// Spreads `rows` over files, at least one, some of them perhaps without rows.
-fn files<R: Record>(
+pub(crate) fn files<R: Record>(
     rng: &mut StdRng,
     rows: Vec<R>,
     most: usize,
     folders: Folders,
-    id: impl Fn(&R) -> Option<&str>,
+    format: impl Fn(&mut StdRng, usize) -> Format,
 ) -> Vec<DataFile<R>> {
     let n = rng.random_range(1..=most.max(1));
     let mut buckets: std::collections::BTreeMap<String, Vec<R>> = Default::default();
@@ -181,7 +194,7 @@ fn files<R: Record>(
     }
     let names: Vec<String> = buckets.keys().cloned().collect();
     for row in rows {
-        let name = match (folders, id(&row)) {
+        let name = match (folders, row.client_id()) {
             (Folders::BySample, None) => "sample_id=__HIVE_DEFAULT_PARTITION__/part-00000".to_owned(),
             (Folders::BySample, Some(id)) => {
                 format!("sample_id={}/part-00000", crc32fast::hash(id.as_bytes()) % 100)
@@ -196,14 +209,14 @@ fn files<R: Record>(
     buckets
         .into_iter()
         .map(|(name, rows)| {
-            let format: Format = random_format(rng);
+            let format = format(rng, rows.len());
             DataFile::new(format!("{name}.parquet"), rows, format)
         })
         .collect()
 }
 
 /// Leaves columns out of some files. Those that must be in one file of the day at least stay in the first.
-fn drop_columns(rng: &mut StdRng, day: &mut Day) {
+pub(crate) fn drop_columns(rng: &mut StdRng, day: &mut Day) {
     const MAIN: [&str; 5] = [
         "profile_creation_date",
         "active_theme",
@@ -225,7 +238,7 @@ fn drop_columns(rng: &mut StdRng, day: &mut Day) {
 }
 
 /// What lies about in real tables and is no data: marks, checksums, hidden folders, and another date's broken file.
-fn litter() -> Vec<String> {
+pub(crate) fn litter() -> Vec<String> {
     let partition = format!("submission_date_s3={}", crate::golden::DATE);
     vec![
         "_SUCCESS".to_owned(),
