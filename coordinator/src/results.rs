@@ -152,7 +152,9 @@ impl Results {
         let told = |(totals, checksum): (v1::Totals, u64)| {
             let v1::Totals { rows, clients, custom_theme_clients } = totals;
             let checksum = checksum_text(checksum);
-            format!("{rows} rows of {clients} clients ({custom_theme_clients} with a custom theme), checksum {checksum}")
+            format!(
+                "{rows} rows of {clients} clients ({custom_theme_clients} with a custom theme), checksum {checksum}"
+            )
         };
         let reason = format!(
             "two attempts of a reduce task gave different rows: {first} gave {}; {attempt} gave {}",
@@ -181,7 +183,8 @@ impl Results {
         let mut all = vec![v1::Sums::default(); partitions as usize];
         for winner in mapped {
             let sums = self.map.get(&winner.attempt)?.sums.as_ref()?;
-            let listed = sums.partitions.iter().flat_map(|run| (0..run.count).map(|at| run.first.wrapping_add(at)));
+            let listed =
+                sums.partitions.iter().flat_map(|run| (0..run.count).map(|at| run.first.wrapping_add(at)));
             for ((partition, rows), checksum) in listed.zip(&sums.rows).zip(&sums.checksums) {
                 let sum = all.get_mut(partition as usize)?;
                 sum.rows = sum.rows.wrapping_add(*rows);
@@ -225,7 +228,10 @@ impl Results {
     pub fn row_group(&self, attempt: &AttemptId, number: u32) -> Option<RowGroup> {
         let (result, at) = (self.reduce.get(attempt)?, number as usize);
         let sums = result.checksums.get(at).copied().zip(result.crc32s.get(at).copied());
-        Some(RowGroup { rows: *result.row_group_rows.get(at)?, sums: sums.filter(|_| result.order.is_some()) })
+        Some(RowGroup {
+            rows: *result.row_group_rows.get(at)?,
+            sums: sums.filter(|_| result.order.is_some()),
+        })
     }
 
     /// The CRC-32 of a reduce output's footer, if it was told.

@@ -59,12 +59,15 @@ impl Fleet for Played {
 
 fn result(order: &Order) -> v1::TaskResult {
     let done = match order.head.work.as_ref().unwrap() {
-        Work::Map(_) => Done::Map(v1::MapResult { rows: 1, ..Default::default() }),
+        Work::Map(work) => {
+            Done::Map(v1::MapResult { rows: tally_tests::shard::rows(work).unwrap(), ..Default::default() })
+        }
         Work::Reduce(_) => Done::Reduce(v1::ReduceResult {
             totals: Some(v1::Totals { rows: 1, clients: 1, custom_theme_clients: 0 }),
             row_group_rows: vec![1],
             bytes: 1,
             passes: 1,
+            ..Default::default()
         }),
         Work::Write(work) => {
             let Some(Target::Path(path)) = &work.target else { panic!("an upload instead of a file") };

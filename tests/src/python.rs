@@ -16,7 +16,7 @@ use crate::table;
 /// # Errors
 /// [`Missing`] where there is neither.
 pub fn python() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("TALLY_PYTHON") {
+    if let Some(path) = std::env::var_os("TALLY_PYTHON").filter(|path| !path.is_empty()) {
         return Ok(path.into());
     }
     let test = std::env::current_exe()?;

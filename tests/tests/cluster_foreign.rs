@@ -12,7 +12,6 @@ use tally_tests::s3::{check_nothing_left, day_folder, read_output, submit};
 /// Many small tasks, so that all workers take part.
 const SMALL_TASKS: [&str; 4] = ["--shard-bytes", "512", "--partitions", "7"];
 
-#[test]
 fn foreign_files_are_read_as_spark_reads_them() -> Result<()> {
     with_cluster(Setup::quick(), |cluster| {
         let client = cluster.client();
@@ -24,9 +23,8 @@ fn foreign_files_are_read_as_spark_reads_them() -> Result<()> {
     })
 }
 
-#[test]
 fn foreign_files_in_s3_are_read_as_spark_reads_them() -> Result<()> {
-    let Some(server) = Server::start(Kind::Seaweed)? else { return Ok(()) };
+    let server = Server::start(Kind::Seaweed)?;
     let (data, out) = (server.client(DATA)?, server.client(OUT)?);
     let environment = ADMIN.environment(server.address()).to_vec();
     with_cluster(Setup { environment, ..Setup::quick() }, |cluster| {
@@ -42,3 +40,8 @@ fn foreign_files_in_s3_are_read_as_spark_reads_them() -> Result<()> {
         })
     })
 }
+
+tally_tests::tests![
+    foreign_files_are_read_as_spark_reads_them,
+    foreign_files_in_s3_are_read_as_spark_reads_them,
+];

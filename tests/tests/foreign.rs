@@ -11,7 +11,6 @@ use tally_tests::process::Tally;
 use tally_tests::s3::server::{ADMIN, DATA, Kind, OUT, Server};
 use tally_tests::s3::{check_nothing_left, day_folder, job, read_output};
 
-#[test]
 fn foreign_files_are_read_as_spark_reads_them() -> Result<()> {
     all(|case| {
         let place = Place::new()?;
@@ -20,9 +19,8 @@ fn foreign_files_are_read_as_spark_reads_them() -> Result<()> {
     })
 }
 
-#[test]
 fn foreign_files_in_s3_are_read_as_spark_reads_them() -> Result<()> {
-    let Some(server) = Server::start(Kind::Seaweed)? else { return Ok(()) };
+    let server = Server::start(Kind::Seaweed)?;
     let (data, out) = (server.client(DATA)?, server.client(OUT)?);
     let spill = Place::new()?;
     all(|case| {
@@ -37,7 +35,6 @@ fn foreign_files_in_s3_are_read_as_spark_reads_them() -> Result<()> {
 }
 
 /// Files that are passed over are named.
-#[test]
 fn files_without_a_byte_are_passed_over_with_a_warning() -> Result<()> {
     let case = case("01-zero-byte-part")?;
     let place = Place::new()?;
@@ -54,7 +51,6 @@ fn files_without_a_byte_are_passed_over_with_a_warning() -> Result<()> {
 }
 
 /// The day's folder is a column of the table, so its name matches as those of columns do.
-#[test]
 fn the_name_of_the_days_folder_matches_without_regard_to_letter_case() -> Result<()> {
     let case = case("21-letter-case")?;
     let place = Place::new()?;
@@ -82,3 +78,10 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+tally_tests::tests![
+    foreign_files_are_read_as_spark_reads_them,
+    foreign_files_in_s3_are_read_as_spark_reads_them,
+    files_without_a_byte_are_passed_over_with_a_warning,
+    the_name_of_the_days_folder_matches_without_regard_to_letter_case,
+];

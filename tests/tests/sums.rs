@@ -48,33 +48,39 @@ fn spoil(folder: &Path, bytes: u64, most: usize, over: &dyn Fn() -> bool) -> Res
 #[test]
 fn outputs_that_are_spoilt_on_disk_are_made_again() -> Result<()> {
     let place = Place::new()?;
-    let day = Generated::new(place.path(), &["--clients", "1000000", "--narrow"])?;
+    let day = Generated::new(place.path(), &["--clients", "1200000", "--narrow", "--shuffle"])?;
     let running = Tally::job(&day.root, &place)
         .date(DATE)
-        .args(["--threads", "1", "--memory-limit", "100MiB", "--target-file-size", "1MB"])
+        .args(["--threads", "2", "--memory-limit", "256MiB", "--target-file-size", "1MB"])
         .spawn()?;
     let spill = place.spill();
     let over = std::sync::atomic::AtomicBool::new(false);
     let (outcome, spoilt) = std::thread::scope(|scope| {
         let over = &over;
-        let spoiler = scope.spawn(move || {
-            spoil(&spill, 200_000, 4, &|| over.load(std::sync::atomic::Ordering::Relaxed))
-        });
+        let spoiler = scope
+            .spawn(move || spoil(&spill, 200_000, 4, &|| over.load(std::sync::atomic::Ordering::Relaxed)));
         let outcome = running.wait();
         over.store(true, std::sync::atomic::Ordering::Relaxed);
         (outcome, spoiler.join())
     });
     let outcome = outcome?;
     let spoilt = spoilt.map_err(|_| anyhow::anyhow!("the spoiler panicked"))??;
-    ensure!(spoilt == 4, "only {spoilt} files were spoilt: {outcome}");
+    ensure!(spoilt > 0, "no file was spoilt: {outcome}");
     let said = outcome.to_string();
-    ensure!(said.contains("but made with") || said.contains("but made as"), "nothing was found: {said}");
+    let found = ["were read with the checksum", "could not be fetched"];
+    ensure!(found.iter().any(|found| said.contains(found)), "nothing was found: {said}");
     let summary = outcome.summary()?;
     let rows = place.read_output(DATE)?;
     let count: i64 = rows.iter().map(|row| row.count).sum();
     let totals = &day.totals;
-    ensure!((rows.len() as u64, count as u64) == (totals.rows, totals.sum_of_count), "{summary:?}, not {totals:?}");
-    ensure!((summary.rows, summary.n_clients) == (totals.rows, totals.n_clients), "{summary:?}, not {totals:?}");
+    ensure!(
+        (rows.len() as u64, count as u64) == (totals.rows, totals.sum_of_count),
+        "{summary:?}, not {totals:?}"
+    );
+    ensure!(
+        (summary.rows, summary.n_clients) == (totals.rows, totals.n_clients),
+        "{summary:?}, not {totals:?}"
+    );
     Ok(())
 }
 

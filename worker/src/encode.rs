@@ -26,7 +26,8 @@ use tally_dataset::{DatasetError, Fingerprint};
 use text::TextChunk;
 
 /// Takes rows into a fingerprint.
-pub(crate) type Count<'a> = dyn Fn(&RecordBatch, &mut Fingerprint) -> std::result::Result<(), DatasetError> + 'a;
+pub(crate) type Count<'a> =
+    dyn Fn(&RecordBatch, &mut Fingerprint) -> std::result::Result<(), DatasetError> + 'a;
 
 /// Encodes rows as row groups of a Parquet file, and tells what each of them holds. The columns are flat.
 pub(crate) struct Encoder<'a, W: Write + Send> {

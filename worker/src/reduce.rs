@@ -217,7 +217,8 @@ fn check_dictionary(
     let read = codes.dictionary;
     match listed.checksums {
         Some((_, made)) if made != read => {
-            let what = format!("a dictionary was read with the checksum {read:016x}, but made with {made:016x}");
+            let what =
+                format!("a dictionary was read with the checksum {read:016x}, but made with {made:016x}");
             Err(reader.lost(output, what))
         }
         _ => Ok(()),
@@ -273,10 +274,9 @@ impl Seen<'_> {
         }
         match (fault, listed.checksums) {
             (Some(fault), _) => Err(fault.into()),
-            (None, checksums) => Ok(checksums.map(|checksums| v1::Sums {
-                rows,
-                checksum: partial_checksum(checksums, rows),
-            })),
+            (None, checksums) => {
+                Ok(checksums.map(|checksums| v1::Sums { rows, checksum: partial_checksum(checksums, rows) }))
+            }
         }
     }
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use arrow::array::{Array, BinaryArray};
 use parking_lot::{Condvar, Mutex, RwLock};
-use tally_dataset::{Texts, checksum};
 use tally_dataset::interner::Interner;
+use tally_dataset::{Texts, checksum};
 use tally_proto::AttemptId;
 
 use crate::budget::{Budget, Reservation};

@@ -276,8 +276,7 @@ impl Driver {
         }
         self.count_attempt(&attempt, &outcome);
         let run = self.jobs.get_mut(&attempt.task.job);
-        let outcome =
-            outcome.and_then(|result| run.map_or(Ok(()), |run| run.results.keep(&attempt, result)));
+        let outcome = outcome.and_then(|result| run.map_or(Ok(()), |run| run.results.keep(&attempt, result)));
         if let Err(Failure::Fatal { reason }) = &outcome {
             tracing::error!(%attempt, %worker, reason, "an attempt ends its job");
         }

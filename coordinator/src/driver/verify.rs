@@ -58,7 +58,9 @@ impl JobRun {
                 && made != copied
             {
                 let (made, copied) = (checksum_text(made), checksum_text(copied));
-                return Err(format!("part file {number} has rows with the checksum {copied} instead of {made}"));
+                return Err(format!(
+                    "part file {number} has rows with the checksum {copied} instead of {made}"
+                ));
             }
             rows = rows.wrapping_add(result.rows);
             checksum = checksum.zip(result.checksum).map(|(all, sum)| all.wrapping_add(sum));
@@ -74,7 +76,9 @@ impl JobRun {
         match checksum.zip(self.checksum) {
             Some((copied, made)) if copied != made => {
                 let (made, copied) = (checksum_text(made), checksum_text(copied));
-                Err(format!("the part files have rows with the checksum {copied}, but the reduce tasks made {made}"))
+                Err(format!(
+                    "the part files have rows with the checksum {copied}, but the reduce tasks made {made}"
+                ))
             }
             _ => Ok(()),
         }

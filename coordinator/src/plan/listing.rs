@@ -104,8 +104,8 @@ pub async fn day_files(table: &'static str, url: &str, date: &str) -> Result<Day
     }
     let looked_at = format!("{}/{folder}", url.trim_end_matches('/'));
     let failed = |source| ListError::Store { table, url: looked_at.clone(), source };
-    if found.warning.is_some() {
-        let days = "all that lie there have no bytes".into();
+    if let Some(warning) = found.warning {
+        let days = format!("all that are there have no bytes: {warning}");
         return Err(ListError::Nothing { table, url: looked_at, days });
     }
     let folders = folders_of(&store, &root).await.map_err(failed)?;

@@ -151,7 +151,8 @@ mod tests {
             etag: None,
             footer: None,
         };
-        let row_groups = (0..).zip(sizes).map(|(number, &bytes)| RowGroupWork { number, bytes, rows: 1 }).collect();
+        let row_groups =
+            (0..).zip(sizes).map(|(number, &bytes)| RowGroupWork { number, bytes, rows: 1 }).collect();
         FileWork { file: Arc::new(file), row_groups, footer: vec![] }
     }
 

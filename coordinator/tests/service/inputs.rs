@@ -165,7 +165,7 @@ async fn outputs_of_a_plan_that_is_lost_are_not_taken_over() {
     let spec = Some(place.spec("out"));
     let submitted = v1::JobSubmitted { job: job.clone(), spec, key: vec![7; 16], submitted_at: 1 };
     log.append(Record::Submitted(submitted)).await.unwrap();
-    let tasks = vec![v1::PlannedTask { work: None, bytes: 1 }; 9];
+    let tasks = vec![v1::PlannedTask { bytes: 1, ..v1::PlannedTask::default() }; 9];
     let planned = v1::JobPlanned { job: job.clone(), partitions: 2, tasks, ..Default::default() };
     log.append(Record::Planned(planned)).await.unwrap();
 

@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn passes_share_the_clients_out() {
-        let uuid = |i: u32| (u128::from(i) << 64) | u128::from(i) * 3;
+        let uuid = |i: u32| (u128::from(i) << 64) | (u128::from(i) * 3);
         assert_shared_out(100_000, |i, passes| pass_of_uuid(uuid(i), passes), "UUIDs");
         // Of one partition, as passes cut those: what the partition took of the CRC is not missing here.
         for partitions in [1, 4, 7, 64, 100, 101] {

@@ -104,13 +104,8 @@ mod tests {
     }
 
     fn check(outputs: u32, running: u32, page_bytes: usize, pages: usize) {
-        let result = v1::MapResult {
-            rows: 1 << 40,
-            bytes_read: 1 << 40,
-            partials: 7,
-            shuffle_bytes: 7,
-            sums: None,
-        };
+        let result =
+            v1::MapResult { rows: 1 << 40, bytes_read: 1 << 40, partials: 7, shuffle_bytes: 7, sums: None };
         let result = v1::TaskResult { result: Some(v1::task_result::Result::Map(result)) };
         let outputs: Vec<_> = (0..outputs).map(|index| (attempt(index), result.clone())).collect();
         let running: BTreeSet<_> = (0..running).map(|index| attempt(1_000_000 + index)).collect();

@@ -165,16 +165,6 @@ impl<'a> Input<'a> {
                     self.skip_element(types & 0x0f, depth + 1)
                 })
             }
-            11 => {
-                let count = self.varint()?;
-                // Types of keys and values, of a map that has any.
-                let kinds = if count > 0 { self.byte()? } else { 0 };
-                let of = |kind: u8| if kind <= 2 { 3 } else { kind };
-                (0..count).try_for_each(|_| {
-                    self.skip(of(kinds >> 4), depth + 1)?;
-                    self.skip(of(kinds & 0x0f), depth + 1)
-                })
-            }
             12 => {
                 let mut last = 0;
                 while let Some(field) = self.field(&mut last)? {

@@ -2,6 +2,7 @@
 //!
 //! Not here: which outputs there are (`store`), how they travel (`flight`).
 
+use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use arrow::array::{Array, BinaryArray, RecordBatch};
@@ -223,10 +224,10 @@ fn encode(batch: &RecordBatch) -> Result<Vec<u8>, StoreError> {
 }
 
 fn decode(bytes: Vec<u8>) -> Result<RecordBatch, StoreError> {
-    let mut decoder = StreamDecoder::new();
-    let mut buffer = Buffer::from_vec(bytes);
-    let batch = decoder.decode(&mut buffer)?;
-    batch.ok_or_else(|| ArrowError::IpcError("a stream without a batch".into()).into())
+    // The decoder trusts lengths: of bytes that a disk spoilt it may panic.
+    let decoded = catch_unwind(|| StreamDecoder::new().decode(&mut Buffer::from_vec(bytes)));
+    let decoded = decoded.unwrap_or_else(|_| Err(ArrowError::IpcError("the decoder panicked".into())));
+    decoded?.ok_or_else(|| ArrowError::IpcError("a stream without a batch".into()).into())
 }
 
 /// Items of the list column before each of these rows, if there is one.

@@ -27,7 +27,7 @@ fn map(index: u32, table: u32, file: &Path) -> Result<v1::TaskOrder> {
     let url = file.canonicalize()?.to_str().context("the path is no text")?.to_string();
     let piece =
         v1::InputPiece { url, size: file.metadata()?.len(), row_groups: vec![0], ..Default::default() };
-    let work = Work::Map(v1::MapWork { table, partitions: 1, pieces: vec![piece] });
+    let work = Work::Map(v1::MapWork { table, partitions: 1, pieces: vec![piece], ..Default::default() });
     Ok(v1::TaskOrder { attempt: Some(attempt(0, index)), work: Some(work), ..short(0) })
 }
 
@@ -61,7 +61,12 @@ fn write(index: u32, path: &Path, worker: &str, rows: &[u64]) -> v1::TaskOrder {
     let output = Some(v1::OutputRef { holder: 0, stage: 1, index: 0, attempt: 4096 });
     let work = v1::WriteWork {
         target: Some(Target::Path(path.display().to_string())),
-        pieces: vec![v1::RowGroups { output, row_groups: vec![0], rows: rows.to_vec() }],
+        pieces: vec![v1::RowGroups {
+            output,
+            row_groups: vec![0],
+            rows: rows.to_vec(),
+            ..Default::default()
+        }],
         totals: Some(v1::Totals { rows: 1, clients: 1, custom_theme_clients: 0 }),
         holders: vec![v1::Holder { worker: worker.into(), address: String::new() }],
         ..Default::default()
@@ -83,7 +88,6 @@ fn done(outcome: Outcome) -> Result<Done> {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn tasks_with_less_than_they_were_promised_are_not_done() -> Result<()> {
     let mut fake = Fake::start().await?;
     let agent = Agent::start(&[&fake.address], MINUTE)?;
@@ -123,3 +127,8 @@ async fn tasks_with_less_than_they_were_promised_are_not_done() -> Result<()> {
     refused(&run(&mut stream, write(3, &path("d"), &worker, &[rows, 1])).await?, "row groups [0]");
     Ok(())
 }
+
+tally_tests::tests![
+    mod async:
+    tasks_with_less_than_they_were_promised_are_not_done,
+];

@@ -17,6 +17,7 @@ fn main() -> std::process::ExitCode {
         attach::tests(),
         consul::tests(),
         hand_over::tests(),
+        inputs::tests(),
         leave::tests(),
         process::tests(),
     ])

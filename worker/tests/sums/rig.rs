@@ -92,7 +92,13 @@ impl Rig {
         let config = ServeConfig { streams: 8, in_flight: 32 << 20 };
         let server = runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await?;
-            Ok::<_, anyhow::Error>(serve(holder.store().clone(), listener, config, traffic, Security::plain())?)
+            Ok::<_, anyhow::Error>(serve(
+                holder.store().clone(),
+                listener,
+                config,
+                traffic,
+                Security::plain(),
+            )?)
         })?;
         // Memory has no room for any output.
         let budget = holder.store().budget();
@@ -115,7 +121,14 @@ impl Rig {
         })
     }
 
-    fn run(&mut self, at_reader: bool, stage: u32, index: u32, work: Work, inputs: Option<ReduceInputs>) -> Result<(u32, Outcome<Done>)> {
+    fn run(
+        &mut self,
+        at_reader: bool,
+        stage: u32,
+        index: u32,
+        work: Work,
+        inputs: Option<ReduceInputs>,
+    ) -> Result<(u32, Outcome<Done>)> {
         self.attempts += 1;
         let attempt = v1::Attempt { job: "job".into(), stage, index, attempt: self.attempts };
         let head = v1::TaskOrder {
@@ -175,7 +188,12 @@ impl Rig {
         })
     }
 
-    fn reduce_at(&mut self, at_reader: bool, maps: &[Map], expected: Option<v1::Sums>) -> Result<(u32, Outcome<v1::ReduceResult>)> {
+    fn reduce_at(
+        &mut self,
+        at_reader: bool,
+        maps: &[Map],
+        expected: Option<v1::Sums>,
+    ) -> Result<(u32, Outcome<v1::ReduceResult>)> {
         let mut tables = vec![v1::TableOutputs::default(); TABLES.len()];
         for map in maps {
             let output = v1::OutputRef { holder: 0, stage: 0, index: map.index, attempt: map.attempt };
@@ -213,7 +231,10 @@ impl Rig {
     }
 
     /// Copies all row groups of the holder's reduce output into a part file, at the reader.
-    pub fn write(&mut self, reduced: &v1::ReduceResult) -> Result<(Outcome<v1::WriteResult>, Option<Vec<u8>>)> {
+    pub fn write(
+        &mut self,
+        reduced: &v1::ReduceResult,
+    ) -> Result<(Outcome<v1::WriteResult>, Option<Vec<u8>>)> {
         let held = self.holder.store().inventory();
         let reduce = |(attempt, _): &&(AttemptId, v1::TaskResult)| attempt.task.stage.0 == 1;
         let (attempt, _) = held.iter().find(reduce).context("no reduce output")?;

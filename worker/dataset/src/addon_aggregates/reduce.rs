@@ -60,7 +60,10 @@ pub(super) fn malformed(what: impl Into<String>) -> DatasetError {
     DatasetError::Malformed(what.into())
 }
 
-pub(super) fn column<'a, T: Array + 'static>(batch: &'a RecordBatch, name: &str) -> Result<&'a T, DatasetError> {
+pub(super) fn column<'a, T: Array + 'static>(
+    batch: &'a RecordBatch,
+    name: &str,
+) -> Result<&'a T, DatasetError> {
     let found = batch.column_by_name(name).and_then(|c| c.as_any().downcast_ref::<T>());
     found
         .filter(|c| c.null_count() == 0)

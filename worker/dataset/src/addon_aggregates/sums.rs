@@ -19,11 +19,7 @@ const BLOCK_ITEMS: usize = 8 << 10;
 const BLOCK_ROWS: usize = 1 << 10;
 
 /// The checksum of the rows of each of the ranges that begin and end at `offsets`.
-pub(super) fn partials(
-    table: usize,
-    batch: &RecordBatch,
-    offsets: &[u32],
-) -> Result<Vec<u64>, DatasetError> {
+pub(super) fn partials(table: usize, batch: &RecordBatch, offsets: &[u32]) -> Result<Vec<u64>, DatasetError> {
     let misfit = || malformed("offsets that are not those of its rows");
     let rows = offsets.last().map_or(0, |&end| end as usize);
     if rows > batch.num_rows() || !offsets.is_sorted() {
@@ -250,7 +246,8 @@ mod tests {
         let slices = [batch.slice(0, at), batch.slice(at, rows - at)];
         prop_assert_eq!(sum(table, &slices[0]), cut[0]);
         prop_assert_eq!(sum(table, &slices[1]), cut[2]);
-        let order = UInt32Array::from_iter_values((0..rows as u32).map(|row| (row + at as u32) % rows.max(1) as u32));
+        let order =
+            UInt32Array::from_iter_values((0..rows as u32).map(|row| (row + at as u32) % rows.max(1) as u32));
         let turned = take_record_batch(batch, &order).unwrap();
         prop_assert_eq!(sum(table, &turned), all);
         Ok(())
@@ -304,11 +301,20 @@ mod tests {
     /// Values that changed places between rows: every column as a whole is what it was.
     #[test]
     fn what_belongs_to_another_row_is_told_apart() {
-        let pings = |dates: [i64; 2], days: [i32; 2]| sum(MAIN_SUMMARY, &main(&[(1, 3, dates[0], days[0]), (2, 3, dates[1], days[1])]));
-        let seen = [pings([7, 8], [1, 2]), pings([8, 7], [1, 2]), pings([7, 8], [2, 1]), pings([7, 9], [1, 1])];
+        let pings = |dates: [i64; 2], days: [i32; 2]| {
+            sum(MAIN_SUMMARY, &main(&[(1, 3, dates[0], days[0]), (2, 3, dates[1], days[1])]))
+        };
+        let seen =
+            [pings([7, 8], [1, 2]), pings([8, 7], [1, 2]), pings([7, 8], [2, 1]), pings([7, 9], [1, 1])];
         assert_eq!(seen.iter().collect::<HashSet<_>>().len(), 4);
-        let installed = |one: &[u32], two: &[u32]| sum(ADDONS, &addons(&[(1, 0, one.into()), (2, 0, two.into())]));
-        let seen = [installed(&[1, 2], &[3]), installed(&[1], &[2, 3]), installed(&[3], &[1, 2]), installed(&[], &[1, 2, 3])];
+        let installed =
+            |one: &[u32], two: &[u32]| sum(ADDONS, &addons(&[(1, 0, one.into()), (2, 0, two.into())]));
+        let seen = [
+            installed(&[1, 2], &[3]),
+            installed(&[1], &[2, 3]),
+            installed(&[3], &[1, 2]),
+            installed(&[], &[1, 2, 3]),
+        ];
         assert_eq!(seen.iter().collect::<HashSet<_>>().len(), 4);
         assert_eq!(installed(&[2, 1], &[3]), seen[0], "the order of a client's add-ons says nothing");
     }
@@ -316,7 +322,8 @@ mod tests {
     /// Clients of more items than a block, and of none, beside each other.
     #[test]
     fn clients_of_many_addons_are_summed_like_others() {
-        let items = |count: usize| (0..count as u32).map(|item| item.wrapping_mul(0x9e37_79b9)).collect::<Vec<_>>();
+        let items =
+            |count: usize| (0..count as u32).map(|item| item.wrapping_mul(0x9e37_79b9)).collect::<Vec<_>>();
         let counts = [0, 3, BLOCK_ITEMS - 1, BLOCK_ITEMS, BLOCK_ITEMS + 1, 0, 3 * BLOCK_ITEMS, 1, 5];
         let rows: Vec<AddonRow> = (0..).zip(counts).map(|(id, count)| (id, 1, items(count))).collect();
         let alone = |row: &AddonRow| {
@@ -325,7 +332,8 @@ mod tests {
         };
         let expected = rows.iter().fold(0u64, |sum, row| sum.wrapping_add(alone(row)));
         assert_eq!(sum(ADDONS, &addons(&rows)), expected);
-        let many: Vec<AddonRow> = (0..3 * BLOCK_ROWS as u128).map(|id| (id, 1, items(id as usize % 4))).collect();
+        let many: Vec<AddonRow> =
+            (0..3 * BLOCK_ROWS as u128).map(|id| (id, 1, items(id as usize % 4))).collect();
         let expected = many.iter().fold(0u64, |sum, row| sum.wrapping_add(alone(row)));
         assert_eq!(sum(ADDONS, &addons(&many)), expected);
     }

@@ -119,8 +119,11 @@ fn file(groups: Vec<Vec<u8>>) -> Vec<u8> {
     Struct::default().int(1, 2).list(2, STRUCT, schema()).long(3, 7).list(4, STRUCT, groups).end()
 }
 
+/// Where the chunks begin, and which cannot be read.
+type Places = (Vec<i64>, Vec<(usize, Unreadable)>);
+
 /// Where the data of each column lies, in the order of the schema.
-fn places(bytes: &[u8]) -> Result<(Vec<i64>, Vec<(usize, Unreadable)>), String> {
+fn places(bytes: &[u8]) -> Result<Places, String> {
     let (metadata, unreadable) = decode(bytes).map_err(|fault| format!("{fault:?}"))?;
     let mut why: Vec<_> = unreadable.into_iter().map(|((_, leaf), why)| (leaf, why)).collect();
     why.sort_by_key(|(leaf, _)| *leaf);
