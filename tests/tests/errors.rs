@@ -76,7 +76,8 @@ type Spoil = fn(&mut Vec<u8>);
 #[test]
 fn a_file_that_is_no_whole_parquet_is_named() -> Result<()> {
     let spoils: [(&str, Spoil); 7] = [
-        ("empty", |bytes| bytes.clear()),
+        // One of no bytes is passed over: see `foreign`.
+        ("a byte", |bytes| bytes.truncate(1)),
         ("text", |bytes| *bytes = b"client_id,addon_id\n1,2\n".repeat(100)),
         ("the magic alone", |bytes| bytes.truncate(4)),
         ("cut in half", |bytes| bytes.truncate(bytes.len() / 2)),
