@@ -2,6 +2,7 @@
 tests/run counts it."""
 
 import pathlib
+import signal
 import sys
 import unittest
 
@@ -10,6 +11,8 @@ sys.path.insert(0, str(HERE))
 
 
 def main():
+    # A shell ignores Ctrl-C for what it starts in the background, and what is started from there would, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     names = sys.argv[1:] or sorted(file.stem for file in HERE.glob("test_*.py"))
     tests = unittest.defaultTestLoader.loadTestsFromNames(names)
     result = unittest.TextTestRunner(stream=sys.stdout, verbosity=2).run(tests)
