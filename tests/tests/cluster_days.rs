@@ -125,7 +125,7 @@ fn check_together(seeds: &[u64]) -> Result<()> {
             Ok(())
         };
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(&work)).collect();
+            let threads: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
             threads.into_iter().try_for_each(|thread| match thread.join() {
                 Ok(done) => done,
                 Err(panic) => std::panic::resume_unwind(panic),
