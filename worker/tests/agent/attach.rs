@@ -75,6 +75,9 @@ async fn a_broken_stream_is_opened_again_with_all_that_the_worker_has() -> Resul
     stream.say(Down::Start(short(0))).await?;
     let Some(Outcome::Done(result)) = stream.ended().await?.outcome else { panic!("it failed") };
     stream.say(Down::Start(long(1)?)).await?;
+    // Orders are taken one after another: when this one has ended, the long one is there.
+    stream.say(Down::Start(short(4))).await?;
+    assert_eq!(stream.ended().await?.attempt, Some(attempt(4)));
     // An end that may or may not be told before the stream breaks is never lost.
     stream.say(Down::Start(short(2))).await?;
     let id = stream.hello.worker.clone();
