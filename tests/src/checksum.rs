@@ -1,5 +1,5 @@
-//! What part files say of their rows, computed anew by the formula in ARCHITECTURE.md, "The engine's sums": one number
-//! after another, with what the language has. Not here: any code of the engine.
+//! The checksums that part files state, computed independently by the formula in ARCHITECTURE.md, "The engine's sums",
+//! with the standard library alone. Not here: any code of the engine.
 
 use std::collections::HashMap;
 use std::fs::File;

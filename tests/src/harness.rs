@@ -3,8 +3,8 @@
 //! under `tests/run`, which sets all tools up, it fails.
 //!
 //! A test is a function that gives a result. Its file (`harness = false` in Cargo.toml) ends in [`tests!`](crate::tests),
-//! which lists all of them: the compiler warns of one that is not listed. Not here: looking for a tool; whoever
-//! does not find one gives [`Missing`].
+//! which lists all tests of the file. The compiler warns about a test that is not listed. Not here: the search for a tool;
+//! the code that needs one returns [`Missing`] if it is not found.
 
 use std::ffi::OsString;
 use std::future::Future;

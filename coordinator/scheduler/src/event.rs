@@ -133,9 +133,8 @@ pub enum Event {
         /// Whether its output exists, held by that worker.
         outcome: Result<(), Failure>,
     },
-    /// The other end of an attempt: its worker never had it, since what it was to read changed before an
-    /// order could be made or sent again. The task waits for its inputs anew; nothing is held against
-    /// anybody.
+    /// The attempt was never started: its inputs changed before its order could be built or sent again. The
+    /// task waits for its inputs. This counts as a failure of neither the task nor the worker.
     NotStarted {
         /// Where it was to run.
         worker: WorkerId,

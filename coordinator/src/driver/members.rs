@@ -119,9 +119,8 @@ impl Driver {
         self.jobs.contains_key(job)
     }
 
-    /// An order that never arrived, or whose end was lost on the way back: it is made again if it would be the
-    /// same, see [`Driver::start`]. While it ran the worker was away, so nobody else was told to run this
-    /// attempt.
+    /// Repeats an order that never arrived, or whose result was lost on the way back, if the order is still the
+    /// same (see [`Driver::start`]). No other worker was told to run this attempt meanwhile.
     fn order_again(&mut self, worker: &WorkerId, attempt: AttemptId) {
         if !self.is_live(&attempt.task.job) {
             self.ended(worker, attempt, Err(Failure::Cancelled));

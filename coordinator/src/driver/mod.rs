@@ -327,8 +327,8 @@ impl Driver {
         }
     }
 
-    /// Orders an attempt, now or again, if that order reads what the scheduler decided to start it on. Where
-    /// that changed, or nobody wants the attempt any more, it is given back.
+    /// Sends an attempt's order, for the first time or again. If its inputs are no longer those that the
+    /// scheduler started it on, or the attempt is no longer wanted, it is returned to the scheduler.
     fn start(&mut self, worker: WorkerId, attempt: AttemptId) -> Option<Event> {
         let Some(inputs) = self.scheduler.inputs_of(&attempt) else {
             tracing::info!(%attempt, %worker, "given back: what it was to read is no longer there");

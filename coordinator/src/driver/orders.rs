@@ -65,8 +65,8 @@ impl JobRun {
         }
     }
 
-    /// Where the outputs of all map tasks are: made anew only for another version of them, as every partition
-    /// reads all of them.
+    /// Where the outputs of all map tasks are. All partitions read the same list, so it is built once for each
+    /// version of the outputs.
     fn reduce_inputs(
         &mut self,
         scheduler: &Scheduler,

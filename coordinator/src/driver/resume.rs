@@ -50,7 +50,7 @@ impl Resumed {
         let plan = live.planned.clone().map(InputPlan::try_from).transpose();
         let replanned = plan.is_err();
         let plan = plan.unwrap_or_else(|error| {
-            tracing::warn!(job = %spec.id, %error, "the recorded plan is of no use: all is planned and made anew");
+            tracing::warn!(job = %spec.id, %error, "the recorded plan cannot be read: the job starts over");
             None
         });
         // What is committed is looked for when it is carried out.

@@ -153,8 +153,8 @@ async fn an_order_whose_inputs_are_as_they_were_is_sent_again() {
     becomes(&mut jobs, &job, v1::JobState::Done).await;
 }
 
-/// Where the plan of an earlier leader cannot be read, the job is cut anew, and outputs of the old cut are no part of
-/// it, whatever their numbers.
+/// If an earlier leader's plan cannot be read, the job is planned again, and outputs of the old plan are not used,
+/// whatever their task numbers.
 #[tokio::test]
 async fn outputs_of_a_plan_that_is_lost_are_not_taken_over() {
     let place = Place::new();
