@@ -1,4 +1,4 @@
-//! Compiles the .proto files with a compiler written in Rust, so that no `protoc` is needed.
+//! Compiles the .proto files with a compiler written in Rust, so that the build needs no `protoc`.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
     let names = ["task", "control", "jobs", "journal", "shuffle"];
     let own = names.map(|name| format!("proto/tally/v1/{name}.proto"));
-    // KEDA's, so that its operator can ask a coordinator how many workers are wanted.
+    // KEDA's interface, with which its operator asks a coordinator for the desired number of workers.
     let paths = own.into_iter().chain(["proto/externalscaler/externalscaler.proto".into()]);
     let files = protox::compile(paths, ["proto"])?;
     // For the reflection service.

@@ -1,6 +1,7 @@
-//! Services that the agent beside us keeps and checks. Not here: who else offers a service (`health`).
+//! Services of the local agent, which registers and checks them. Only an agent runs checks: a service that is written to
+//! the catalog directly stays "passing" forever.
 //!
-//! Only an agent checks anything: a service that was written into the catalog by other ways stays "passing" for ever.
+//! Not here: other instances of a service (`health`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,16 +13,16 @@ use crate::error::{Error, Result};
 use crate::health::{CheckState, CheckStatus};
 use crate::session::span;
 
-/// How the agent finds out whether a service lives.
+/// How the agent checks a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
-    /// Asks the standard gRPC health service at `host:port` or `host:port/service`.
+    /// Calls the standard gRPC health service at `host:port` or `host:port/service`.
     Grpc { target: String, tls: bool },
-    /// Gets a URL: 2xx passes, 429 warns, all else is critical.
+    /// Requests a URL: 2xx passes, 429 warns, all other statuses are critical.
     Http { url: String },
     /// Opens a connection to `host:port`.
     Tcp { target: String },
-    /// Waits to be told with [`Agent::update_ttl`].
+    /// Expects calls of [`Agent::update_ttl`].
     Ttl { ttl: Duration },
 }
 
@@ -31,20 +32,20 @@ pub struct Check {
     /// Unique on the agent; by default `service:` and the service's id.
     pub id: Option<String>,
     pub probe: Probe,
-    /// Between two probes. Without meaning for a TTL.
+    /// The interval between probes; not used for a TTL.
     pub interval: Duration,
-    /// Of one probe. Without meaning for a TTL.
+    /// The time limit of a probe; not used for a TTL.
     pub timeout: Duration,
-    /// Removes the service when the check was critical for so long; Consul takes no less than a minute.
+    /// Removes the service after the check is critical for this long; Consul requires at least a minute.
     pub deregister_after: Option<Duration>,
-    /// Until the first result. Consul's default is critical.
+    /// The status until the first result. Consul's default is critical.
     pub initial: CheckStatus,
-    /// Whether the probes trust any certificate.
+    /// Whether the probes accept any certificate.
     pub skip_verify: bool,
 }
 
 impl Check {
-    /// A check every 10 s with 5 s for an answer, critical until the first one, that never removes the service.
+    /// A check every 10 s with a time limit of 5 s, critical until the first result, that never removes the service.
     pub fn new(probe: Probe) -> Self {
         Self {
             id: None,
@@ -58,18 +59,18 @@ impl Check {
     }
 }
 
-/// A service to be registered. Registering the same id again replaces it.
+/// A service to register. Registering the same id again replaces it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Service {
     /// Unique on the agent.
     pub id: String,
-    /// What others look for.
+    /// The name that clients look up.
     pub name: String,
-    /// Where it is; empty: the agent's own address.
+    /// Its address; empty for the agent's own address.
     pub address: String,
     pub port: u16,
     pub tags: Vec<String>,
-    /// Consul takes 64 pairs, keys up to 128 characters of `A-Z a-z 0-9 _ -`, values up to 512.
+    /// Consul accepts 64 pairs, keys up to 128 characters of `A-Z a-z 0-9 _ -`, values up to 512.
     pub meta: BTreeMap<String, String>,
     pub checks: Vec<Check>,
 }
@@ -80,6 +81,13 @@ pub struct Agent<'c> {
     client: &'c Client,
 }
 
+impl Client {
+    /// Services of the agent that this client is connected to.
+    pub fn agent(&self) -> Agent<'_> {
+        Agent::new(self)
+    }
+}
+
 impl<'c> Agent<'c> {
     pub(crate) fn new(client: &'c Client) -> Self {
         Self { client }
@@ -88,7 +96,7 @@ impl<'c> Agent<'c> {
     /// The agent's node.
     ///
     /// # Errors
-    /// See [`Error`]; also when the token may not read the agent.
+    /// See [`Error`]; also if the token may not read the agent.
     pub async fn node(&self) -> Result<String> {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
@@ -105,15 +113,15 @@ impl<'c> Agent<'c> {
         Ok(me.config.node_name)
     }
 
-    /// What the agent itself knows of a service's checks, and whether its node is in maintenance mode. None of the
-    /// service's own: the agent does not know it, or it has none.
+    /// The agent's view of a service's checks and of the maintenance mode of its node. Without checks of the service, the
+    /// agent does not know it, or it has none.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn checks(&self, service_id: &str) -> Result<Vec<CheckState>> {
         let op = Op::new("look up checks of service", service_id);
         if service_id.contains(['"', '\\']) {
-            return Err(op.argument("such an id can't stand in a filter"));
+            return Err(op.argument("a filter can't contain this id"));
         }
         let filter = format!("ServiceID == \"{service_id}\" or CheckID == \"_node_maintenance\"");
         let call = Call::get(op, "/v1/agent/checks".into()).query("filter", filter);
@@ -121,10 +129,10 @@ impl<'c> Agent<'c> {
         Ok(checks.into_values().collect())
     }
 
-    /// Registers a service, or changes it. The check's state begins anew.
+    /// Registers a service, or replaces it. The state of its checks is reset.
     ///
     /// # Errors
-    /// See [`Error`]; what Consul does not take comes back as a status with its reason.
+    /// See [`Error`]; Consul refuses invalid values with a status and the reason.
     pub async fn register(&self, service: &Service) -> Result<()> {
         let op = Op::new("register service", &service.id);
         if service.id.is_empty() || service.name.is_empty() {
@@ -145,7 +153,7 @@ impl<'c> Agent<'c> {
         self.client.call(call).await.map(|_| ())
     }
 
-    /// Removes a service; also fine if the agent does not know it.
+    /// Removes a service; succeeds also if the agent does not know it.
     ///
     /// # Errors
     /// See [`Error`].
@@ -155,8 +163,8 @@ impl<'c> Agent<'c> {
         self.client.call(Call::put(op, path).or_not_found()).await.map(|_| ())
     }
 
-    /// Tells the state of a TTL check; `output` is shown to people (servers cut it at 4 KiB). False: the agent does
-    /// not know the check, as after a restart without its data: register the service again.
+    /// Sets the state of a TTL check; `output` is for display (servers truncate it at 4 KiB). Returns `false` if the agent
+    /// does not know the check, for example after a restart without its data: then register the service again.
     ///
     /// # Errors
     /// See [`Error`].
@@ -175,7 +183,7 @@ impl<'c> Agent<'c> {
         let call = Call::put(op, path).json(&Body { status, output })?.or_not_found();
         match self.client.call(call).await {
             Ok(answer) => Ok(answer.found()),
-            // Before 1.11 there was no status of its own for it.
+            // Consul before 1.11 has no separate status for this.
             Err(Error::Status { status: 500, body, .. }) if body.contains("does not have associated TTL") => {
                 Ok(false)
             }
@@ -183,8 +191,8 @@ impl<'c> Agent<'c> {
         }
     }
 
-    /// Takes a service out of the passing ones, whatever its checks say, or puts it back. False: the agent does not
-    /// know the service.
+    /// Puts a service into maintenance mode, in which it does not count as passing, or ends the mode. Returns `false` if
+    /// the agent does not know the service.
     ///
     /// # Errors
     /// See [`Error`].
@@ -209,7 +217,7 @@ struct ServiceBody<'a> {
     checks: Vec<CheckBody<'a>>,
 }
 
-/// A check as it is sent: the absent fields decide what kind it is.
+/// The JSON of a check. The fields that are present determine its kind.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct CheckBody<'a> {

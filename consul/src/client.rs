@@ -1,15 +1,13 @@
 //! One HTTP exchange with Consul: address, headers, timeouts, a bounded body, and the meaning of status codes.
 //!
-//! Not here: what is asked; that is in the module of each part of the API.
+//! Not here: the requests, which are in the module of each part of the API.
 
-use std::error::Error as _;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{HeaderMap, HeaderName};
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,19 +15,17 @@ use url::Url;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::{Agent, Health, Kv, Sessions, tls};
+use crate::transport::{Transport, causes};
 
-/// What may stand in a path as it is.
+/// Characters of a path that are not encoded.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~').remove(b'.');
-/// Keys are paths of their own: their slashes stay.
+/// Keys are paths, so their slashes are not encoded.
 const KEY: &AsciiSet = &SEGMENT.remove(b'/');
 
-/// The most bytes of an error's body that are read, and repeated in a message.
+/// The maximum number of bytes of an error's body that are read and shown.
 const MAX_DETAIL: usize = 512;
-/// The most characters of a name that a message repeats.
+/// The maximum number of characters of a name in a message.
 const MAX_NAME: usize = 200;
-/// How long an unused connection is silent before the system asks whether the other side still lives.
-const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// A client of one Consul agent or server. Cheap to clone; all clones share their connections.
 #[derive(Clone)]
@@ -38,7 +34,7 @@ pub struct Client {
 }
 
 struct Inner {
-    http: reqwest::Client,
+    transport: Transport,
     url: Url,
     address: String,
     query: Vec<(&'static str, String)>,
@@ -53,32 +49,18 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// Makes a client. Reads the certificates, so it may block for a moment; connects to nothing yet.
+    /// Creates a client. Reads the token and the certificates, so it may block for a moment, and opens no connection yet.
+    /// Files are read again when they change, with a delay of at most a second.
     ///
     /// # Errors
-    /// The address is no URL, a file of certificates is not usable, or settings contradict each other.
+    /// The address is not a URL, a file is not usable, or settings contradict each other.
     pub fn new(config: &Config) -> Result<Self> {
         let url = config.url()?;
-        let tls = tls::client_config(url.scheme() == "https", &config.tls)?;
-        let mut headers = HeaderMap::new();
-        if let Some(token) = &config.token {
-            headers.insert(HeaderName::from_static("x-consul-token"), token.header());
-        }
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .default_headers(headers)
-            .connect_timeout(config.connect_timeout)
-            .tcp_keepalive(KEEPALIVE)
-            // Consul is next door; a proxy for the outer world does not know it.
-            .no_proxy()
-            // The token must not follow to another place.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|error| Error::Settings(causes(&error)))?;
+        let transport = Transport::open(config, url.scheme() == "https")?;
         let part = |name, value: &Option<String>| value.clone().map(|value| (name, value));
         let query = [part("dc", &config.datacenter), part("ns", &config.namespace)];
         let inner = Inner {
-            http,
+            transport,
             address: url.as_str().trim_end_matches('/').to_owned(),
             url,
             query: query.into_iter().flatten().collect(),
@@ -93,24 +75,10 @@ impl Client {
         &self.inner.address
     }
 
-    /// Keys and values.
-    pub fn kv(&self) -> Kv<'_> {
-        Kv::new(self)
-    }
-
-    /// Sessions, which hold keys.
-    pub fn sessions(&self) -> Sessions<'_> {
-        Sessions::new(self)
-    }
-
-    /// Services of the agent that this client speaks to.
-    pub fn agent(&self) -> Agent<'_> {
-        Agent::new(self)
-    }
-
-    /// Services of the datacenter and their health.
-    pub fn health(&self) -> Health<'_> {
-        Health::new(self)
+    /// How often the token and the certificates were read again. Consul keeps the token of some requests (the catalog
+    /// keeps a service with the token that registered it): repeat these requests when this number grows.
+    pub fn generation(&self) -> u64 {
+        self.inner.transport.generation()
     }
 
     /// The server that leads Consul, as `ip:port` of its RPC; `None` while there is none.
@@ -123,11 +91,12 @@ impl Client {
         Ok(Some(leader).filter(|leader| !leader.is_empty()))
     }
 
-    /// Sends a call and takes the answer if it is a success or in `call.also`; all else is an error.
+    /// Sends a call. The answer must be a success or have the status `call.also`; all other answers are errors.
     pub(crate) async fn call<'a>(&self, call: Call<'a>) -> Result<Answer<'a>> {
         let timeout = self.inner.timeout.saturating_add(call.wait);
         let failed = |error: &reqwest::Error| self.transport_error(call.op, timeout, error);
-        let mut request = self.inner.http.request(call.method.clone(), self.url(&call)).timeout(timeout);
+        let mut request =
+            self.inner.transport.http().request(call.method.clone(), self.url(&call)).timeout(timeout);
         if let Some(body) = call.body {
             request = request.body(body);
         }
@@ -148,7 +117,7 @@ impl Client {
             }
         }
         if !good {
-            return Err(refusal(call.op, status, &body));
+            return Err(self.with_reload_error(refusal(call.op, status, &body)));
         }
         let index = response.headers().get("x-consul-index");
         let index = index.and_then(|text| text.to_str().ok()).and_then(|text| text.parse().ok());
@@ -171,11 +140,23 @@ impl Client {
         if error.is_timeout() && !error.is_connect() {
             return Error::Timeout { operation, address, after };
         }
-        Error::Unreachable { operation, address, reason: causes(error) }
+        self.with_reload_error(Error::Unreachable { operation, address, reason: causes(error) })
+    }
+
+    /// Adds that the new credentials cannot be used, if the old ones may be the cause of the error.
+    fn with_reload_error(&self, mut error: Error) -> Error {
+        if let Error::PermissionDenied { detail: text, .. } | Error::Unreachable { reason: text, .. } =
+            &mut error
+            && let Some(reason) = self.inner.transport.reload_error()
+        {
+            text.push_str("; its files changed and cannot be used, so the old credentials stay in use: ");
+            text.push_str(&reason);
+        }
+        error
     }
 }
 
-/// What is being done and to what, for messages.
+/// The operation and its object, for messages.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Op<'a> {
     verb: &'static str,
@@ -246,24 +227,24 @@ impl<'a> Call<'a> {
         Ok(self.body(bytes))
     }
 
-    /// "Not found" is an answer too, not an error.
+    /// Accepts the status "not found" as an answer.
     pub(crate) fn or_not_found(mut self) -> Self {
         self.also = Some(StatusCode::NOT_FOUND);
         self
     }
 
-    /// The server may hold the answer back for so long.
+    /// How long the server may delay the answer.
     pub(crate) fn wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
         self
     }
 }
 
-/// An answer that is no error.
+/// An answer that is not an error.
 pub(crate) struct Answer<'a> {
     op: Op<'a>,
     status: StatusCode,
-    /// `X-Consul-Index`, where it was sent.
+    /// `X-Consul-Index`, if it was sent.
     pub(crate) index: Option<u64>,
     body: Vec<u8>,
 }
@@ -281,7 +262,7 @@ impl Answer<'_> {
 /// `name` as one segment of a path.
 ///
 /// # Errors
-/// An empty name, or one that a URL takes for "here" or "up".
+/// The name is empty, `.` or `..`.
 pub(crate) fn segment(op: Op<'_>, name: &str) -> Result<String> {
     if matches!(name, "" | "." | "..") {
         return Err(op.argument("a name can't be empty, `.` or `..`"));
@@ -292,7 +273,7 @@ pub(crate) fn segment(op: Op<'_>, name: &str) -> Result<String> {
 /// `key` as the rest of a path.
 ///
 /// # Errors
-/// A key that Consul's HTTP API can't address: it would answer with a redirect to another key.
+/// Consul's HTTP API can't address the key: it would redirect to another key.
 pub(crate) fn key_path(op: Op<'_>, key: &str) -> Result<String> {
     let inner = key.strip_suffix('/').unwrap_or(key);
     if inner.split('/').any(|part| matches!(part, "" | "." | "..")) {
@@ -304,12 +285,12 @@ pub(crate) fn key_path(op: Op<'_>, key: &str) -> Result<String> {
     Ok(format!("/v1/kv/{}", utf8_percent_encode(key, KEY)))
 }
 
-/// What an answer that is no success means.
+/// The error of an answer that is not a success.
 fn refusal(op: Op<'_>, status: StatusCode, body: &[u8]) -> Error {
     let text = String::from_utf8_lossy(body);
     let body: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let operation = op.to_string();
-    // Consul has one status for all that went wrong inside it; the text tells these apart in all its versions.
+    // Consul has one status for all internal errors; the text distinguishes them in all its versions.
     let says = |what: &str| status == StatusCode::INTERNAL_SERVER_ERROR && body.contains(what);
     if status == StatusCode::FORBIDDEN || says("Permission denied") || says("ACL not found") {
         Error::PermissionDenied { operation, detail: body }
@@ -320,26 +301,6 @@ fn refusal(op: Op<'_>, status: StatusCode, body: &[u8]) -> Error {
     } else {
         Error::Status { operation, status: status.as_u16(), body }
     }
-}
-
-/// An error of the HTTP stack with all that lies behind it, without the URL, which messages name shorter.
-fn causes(error: &reqwest::Error) -> String {
-    let mut text = match error.is_connect() {
-        true => "no connection".to_owned(),
-        false => "the connection broke".to_owned(),
-    };
-    let mut last = String::new();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if cause_text != last {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        last = cause_text;
-        next = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
@@ -366,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_told_apart() {
+    fn refusals_are_distinguished() {
         let check = |status: u16, body: &str, expect: &str| {
             let status = StatusCode::from_u16(status).unwrap();
             let shown = format!("{:?}", refusal(OP, status, body.as_bytes()));

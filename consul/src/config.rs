@@ -1,5 +1,6 @@
-//! Where Consul is and how to speak to it. Not here: the environment, files of settings and their order, which are the
-//! program's business; it hands a complete [`Config`] over.
+//! The settings of a client.
+//!
+//! Not here: where settings come from (flags, environment, files): the program passes a complete [`Config`].
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,33 +10,37 @@ use url::Url;
 use crate::error::{Error, Result};
 use crate::token::Token;
 
-/// All settings of a [`Client`](crate::Client). `Config::default()` speaks to an agent on this machine.
+/// All settings of a [`Client`](crate::Client). `Config::default()` connects to an agent on this machine.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `http://host:port`, `https://host:port`, or `host:port` for the former; a path before `/v1` is kept.
     pub address: String,
     /// Sent as `X-Consul-Token`.
     pub token: Option<Token>,
-    /// The datacenter that is asked; by default the agent's own.
+    /// A file with the token, such as a mounted secret. It replaces `token` and is read again when it changes.
+    pub token_file: Option<PathBuf>,
+    /// Called with each token before it is used, for programs that redact secrets in their logs.
+    pub on_token: Option<fn(&str)>,
+    /// The datacenter of requests; by default that of the agent.
     pub datacenter: Option<String>,
-    /// The namespace that is used (Consul Enterprise only; others refuse it with status 400).
+    /// The namespace of requests (Consul Enterprise only; other editions refuse it with status 400).
     pub namespace: Option<String>,
     /// For `https` addresses.
     pub tls: Tls,
-    /// How long the making of a connection may take.
+    /// The time limit of a connection attempt.
     pub connect_timeout: Duration,
-    /// How long a call may take, connection and body included. A blocking query gets its wait on top.
+    /// The time limit of a call, including connection and body. The wait of a blocking query is added.
     pub request_timeout: Duration,
-    /// The most bytes that are read of one answer. A listed KV entry takes 4/3 of its value and some 200 bytes.
+    /// The maximum size of an answer in bytes. A listed KV entry takes 4/3 of its value and about 200 bytes.
     pub max_answer: usize,
 }
 
-/// Certificates, as PEM files, read once when the client is made.
+/// Certificates, as PEM files; read again when they change.
 #[derive(Clone, Debug, Default)]
 pub struct Tls {
-    /// The only authorities that are trusted; by default those that the machine trusts.
+    /// The trusted certificate authorities; by default those of the machine.
     pub ca_file: Option<PathBuf>,
-    /// The client's certificate with its chain, for servers that ask for one.
+    /// The client's certificate with its chain, for servers that require one.
     pub client_cert: Option<PathBuf>,
     /// The private key of `client_cert`.
     pub client_key: Option<PathBuf>,
@@ -46,6 +51,8 @@ impl Default for Config {
         Self {
             address: "http://127.0.0.1:8500".into(),
             token: None,
+            token_file: None,
+            on_token: None,
             datacenter: None,
             namespace: None,
             tls: Tls::default(),
@@ -73,22 +80,25 @@ impl Config {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(fail(format!("the scheme `{}` is neither http nor https", url.scheme())));
         }
+        const ELSEWHERE: &str = "give the token as a file, or in CONSUL_HTTP_TOKEN";
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(fail("it holds a user or password".into()));
+            return Err(fail(format!("it contains a user or password; {ELSEWHERE}")));
         }
         if url.query().is_some() || url.fragment().is_some() {
-            return Err(fail("it has a query or a fragment".into()));
+            return Err(fail(format!("it has a query or a fragment; {ELSEWHERE}")));
         }
         let path = url.path().trim_end_matches('/').to_owned();
         url.set_path(&path);
         Ok(url)
     }
 
-    /// The address without what may stand before an `@`, which may be a password.
+    /// The address without what may be a password or token: the text before an `@`, and after a `?` or `#`.
     fn shown_address(&self) -> String {
+        let address = self.address.split(['?', '#']).next().unwrap_or_default();
+        let cut = if address.len() < self.address.len() { "?..." } else { "" };
         match self.address.rsplit_once('@') {
-            Some((_, host)) => format!("...@{host}"),
-            None => self.address.clone(),
+            Some((_, host)) => format!("...@{}", host.split(['?', '#']).next().unwrap_or_default()) + cut,
+            None => format!("{address}{cut}"),
         }
     }
 }
@@ -112,6 +122,9 @@ mod tests {
         check("[::1]:8500", "http://[::1]:8500/");
         check("unix:///run/consul.sock", "neither http nor https");
         check("", "error: the Consul address ``");
-        check("http://me:pw@host", "`...@host` is not usable: it holds a user");
+        check("http://me:pw@host", "`...@host` is not usable: it contains a user");
+        check("http://host/?token=s3cret", "`http://host/?...` is not usable: it has a query");
+        check("http://me:p?s3cret@host:1", "`...@host:1?...` is not usable");
+        check("me:s3cret@host:x/?q", "`...@host:x/?...` is not usable");
     }
 }

@@ -1,4 +1,6 @@
-//! Who offers a service, and how well each of them is. Not here: one's own service (`agent`), watching (`watch`).
+//! The instances of a service and their health.
+//!
+//! Not here: services of the local agent (`agent`), watches (`watch`).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,17 +19,17 @@ pub enum CheckStatus {
     Warning,
     #[default]
     Critical,
-    /// Somebody took the service or its node out of service; only [`ServiceHealth::status`] says so.
+    /// The service or its node is in maintenance mode; only [`ServiceHealth::status`] returns it.
     Maintenance,
 }
 
-/// Which instances of a service are wanted.
+/// Which instances of a service are returned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Which {
-    /// Those whose checks all pass.
+    /// Instances whose checks all pass.
     #[default]
     Passing,
-    /// All that are registered.
+    /// All registered instances.
     All,
 }
 
@@ -79,10 +81,10 @@ pub struct CheckState {
     pub id: String,
     pub name: String,
     pub status: CheckStatus,
-    /// What the last probe said.
+    /// The output of the last probe.
     #[serde(default)]
     pub output: String,
-    /// What people noted; of maintenance mode its reason.
+    /// Notes; the reason of maintenance mode.
     #[serde(default)]
     pub notes: String,
     /// Empty for a check of the node.
@@ -91,14 +93,14 @@ pub struct CheckState {
 }
 
 impl CheckState {
-    /// Does it stand for the maintenance mode of a service or of its node?
+    /// Whether this check represents the maintenance mode of a service or of its node.
     pub fn is_maintenance(&self) -> bool {
         self.id == "_node_maintenance" || self.id.starts_with("_service_maintenance:")
     }
 }
 
 impl ServiceHealth {
-    /// The worst of all checks; an instance without any passes.
+    /// The worst status of all checks; an instance without checks passes.
     pub fn status(&self) -> CheckStatus {
         let status = |check: &CheckState| match check.is_maintenance() {
             true => CheckStatus::Maintenance,
@@ -107,7 +109,7 @@ impl ServiceHealth {
         self.checks.iter().map(status).max().unwrap_or(CheckStatus::Passing)
     }
 
-    /// Where to connect: `host:port`, with the node's address if the service has none of its own.
+    /// The address to connect to, `host:port`; the service's address, or else its node's.
     pub fn address(&self) -> String {
         let host = match self.service.address.is_empty() {
             true => &self.node.address,
@@ -126,12 +128,19 @@ pub struct Health<'c> {
     client: &'c Client,
 }
 
+impl Client {
+    /// Services of the datacenter and their health.
+    pub fn health(&self) -> Health<'_> {
+        Health::new(self)
+    }
+}
+
 impl<'c> Health<'c> {
     pub(crate) fn new(client: &'c Client) -> Self {
         Self { client }
     }
 
-    /// The instances of a service; none if nobody knows it.
+    /// The instances of a service; empty if the service is not registered.
     ///
     /// # Errors
     /// See [`Error`](crate::Error). A token that may not see a service gets an empty list, not an error.
@@ -139,7 +148,7 @@ impl<'c> Health<'c> {
         Ok(self.service_with(name, which, &Query::default()).await?.value)
     }
 
-    /// [`Health::service`] in a given way, for instance blocking.
+    /// [`Health::service`] with a query, for example a blocking one.
     ///
     /// # Errors
     /// See [`Error`](crate::Error).
@@ -160,7 +169,7 @@ impl<'c> Health<'c> {
     }
 }
 
-/// Consul writes null for what is empty.
+/// Consul sends null for empty values.
 fn or_empty<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }

@@ -1,4 +1,6 @@
-//! Keys and values: read, write, compare-and-swap, lock. Not here: watching them (`watch`), sessions (`session`).
+//! Keys and values: read, write, compare-and-swap, lock.
+//!
+//! Not here: watches (`watch`), sessions (`session`).
 
 use std::fmt;
 
@@ -13,27 +15,27 @@ use crate::error::{Error, Result};
 use crate::query::{Indexed, Query};
 use crate::session::SessionId;
 
-/// The most bytes that a value may have; servers may be set to take less or more.
+/// The maximum size of a value in bytes; servers may have another limit.
 pub const MAX_VALUE: usize = 512 * 1024;
 
-/// A key with all that Consul knows of it.
+/// A key with its value and metadata.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KvPair {
     pub key: String,
     pub value: Bytes,
-    /// The writer's own number; Consul does not look at it.
+    /// A number of the writer, without meaning to Consul.
     pub flags: u64,
     pub create_index: u64,
     /// For [`Kv::cas`] and [`Kv::delete_cas`].
     pub modify_index: u64,
-    /// How often the key was acquired since it was made: it starts anew when a session deletes it.
+    /// How often the key was acquired since its creation; it starts at 0 again after a session deletes the key.
     pub lock_index: u64,
-    /// Who holds the key now.
+    /// The session that holds the key.
     pub session: Option<SessionId>,
 }
 
 impl fmt::Debug for KvPair {
-    /// The value is told by its length only: it may be long, or nobody's business.
+    /// Shows only the length of the value, which may be long or confidential.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KvPair")
             .field("key", &self.key)
@@ -55,12 +57,19 @@ pub struct Kv<'c> {
     flags: u64,
 }
 
+impl Client {
+    /// Keys and values.
+    pub fn kv(&self) -> Kv<'_> {
+        Kv::new(self)
+    }
+}
+
 impl<'c> Kv<'c> {
     pub(crate) fn new(client: &'c Client) -> Self {
         Self { client, flags: 0 }
     }
 
-    /// All writes through the result set this number beside the value; others set 0.
+    /// Sets the flags of all writes through the result; the default is 0.
     pub fn with_flags(self, flags: u64) -> Self {
         Self { flags, ..self }
     }
@@ -68,15 +77,15 @@ impl<'c> Kv<'c> {
     /// Reads one key.
     ///
     /// # Errors
-    /// None for a missing key. Otherwise see [`Error`]; so in all calls here.
+    /// See [`Error`], as for all calls here. A missing key is not an error.
     pub async fn get(&self, key: &str) -> Result<Option<KvPair>> {
         Ok(self.get_with(key, &Query::default()).await?.value)
     }
 
-    /// Reads one key in a given way, for instance blocking. A missing key has an index too.
+    /// Reads one key with a query, for example a blocking one. A missing key has an index too.
     ///
     /// # Errors
-    /// None for a missing key.
+    /// See [`Error`]. A missing key is not an error.
     pub async fn get_with(&self, key: &str, query: &Query) -> Result<Indexed<Option<KvPair>>> {
         let op = Op::new("get key", key);
         let call = query.apply(Call::get(op, key_path(op, key)?)).or_not_found();
@@ -87,15 +96,15 @@ impl<'c> Kv<'c> {
     /// Reads all keys that start with `prefix`, in the order of their bytes; an empty prefix means all keys.
     ///
     /// # Errors
-    /// Also when all of it is longer than the client's limit of an answer.
+    /// See [`Error`]; also if the answer exceeds the client's limit.
     pub async fn list(&self, prefix: &str) -> Result<Vec<KvPair>> {
         Ok(self.list_with(prefix, &Query::default()).await?.value)
     }
 
-    /// [`Kv::list`] in a given way, for instance blocking.
+    /// [`Kv::list`] with a query, for example a blocking one.
     ///
     /// # Errors
-    /// Also when all of it is longer than the client's limit of an answer.
+    /// See [`Error`]; also if the answer exceeds the client's limit.
     pub async fn list_with(&self, prefix: &str, query: &Query) -> Result<Indexed<Vec<KvPair>>> {
         let op = Op::new("list keys", prefix);
         let path = if prefix.is_empty() { "/v1/kv/".to_owned() } else { key_path(op, prefix)? };
@@ -103,39 +112,40 @@ impl<'c> Kv<'c> {
         self.pairs(op, call).await
     }
 
-    /// Writes a key, whatever was there.
+    /// Writes a key unconditionally.
     ///
     /// # Errors
-    /// Also for a value of more than [`MAX_VALUE`] bytes; so in all writes.
+    /// See [`Error`]; also for a value of more than [`MAX_VALUE`] bytes, as for all writes.
     pub async fn put(&self, key: &str, value: impl Into<Bytes>) -> Result<()> {
         let op = Op::new("put key", key);
         match self.write(op, key, value.into(), None).await? {
             true => Ok(()),
-            false => Err(op.decode("it said false to a write without a condition")),
+            false => Err(op.decode("false for a write without a condition")),
         }
     }
 
-    /// Writes a key if its `modify_index` is still `index`; 0: if it does not exist. False: it was not so, and nothing
-    /// was written.
+    /// Writes a key if its `modify_index` is still `index`, or if it does not exist and `index` is 0. Returns `false` if
+    /// the condition does not hold and nothing was written.
     ///
     /// # Errors
-    /// After one that leaves the outcome open (unreachable, time-out), read the key before trying again.
+    /// See [`Error`]. After [`Error::Unreachable`] or [`Error::Timeout`] read the key before a retry: the write may have
+    /// happened.
     pub async fn cas(&self, key: &str, value: impl Into<Bytes>, index: u64) -> Result<bool> {
         let condition = ("cas", index.to_string());
         self.write(Op::new("compare-and-swap key", key), key, value.into(), Some(condition)).await
     }
 
-    /// Writes a key and locks it for `session`. False: another session holds it, and nothing was written. The holder
-    /// may acquire again, which writes.
+    /// Writes a key and locks it for `session`. Returns `false` if another session holds it and nothing was written. The
+    /// holder may acquire the key again, which writes it.
     ///
     /// # Errors
-    /// [`Error::InvalidSession`] when the session is gone.
+    /// [`Error::InvalidSession`] if the session no longer exists.
     pub async fn acquire(&self, key: &str, value: impl Into<Bytes>, session: &SessionId) -> Result<bool> {
         let condition = ("acquire", session.to_string());
         self.write(Op::new("acquire key", key), key, value.into(), Some(condition)).await
     }
 
-    /// Gives the lock up and leaves `value` in the key. False: `session` does not hold it, and nothing was written.
+    /// Releases the lock and writes `value`. Returns `false` if `session` does not hold the key and nothing was written.
     ///
     /// # Errors
     /// See [`Error`].
@@ -144,7 +154,7 @@ impl<'c> Kv<'c> {
         self.write(Op::new("release key", key), key, value.into(), Some(condition)).await
     }
 
-    /// Removes a key; also fine if there is none.
+    /// Removes a key; succeeds also if it does not exist.
     ///
     /// # Errors
     /// See [`Error`].
@@ -154,8 +164,8 @@ impl<'c> Kv<'c> {
         self.client.call(call).await.map(|_| ())
     }
 
-    /// Removes a key if its `modify_index` is still `index`. False: it was not, or `index` is 0. True as well if the
-    /// key is already gone.
+    /// Removes a key if its `modify_index` is still `index`. Returns `false` if it is not, or if `index` is 0. Returns
+    /// `true` also if the key no longer exists.
     ///
     /// # Errors
     /// See [`Error`].
@@ -196,7 +206,7 @@ impl<'c> Kv<'c> {
     }
 }
 
-/// A pair as it is sent.
+/// The JSON of a pair.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct RawPair {

@@ -1,5 +1,5 @@
 //! A thin, typed, async client of Consul's HTTP API: keys and values, sessions, blocking queries and watches, services
-//! of the local agent and their health. It knows nothing of the programs that use it.
+//! of the local agent and their health. It is independent of the programs that use it.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -17,7 +17,7 @@
 //! };
 //! let session = consul.sessions().create(&session).await?;
 //! if consul.kv().acquire("app/leader", "me", &session).await? {
-//!     println!("I lead, as long as I renew the session");
+//!     println!("leader, as long as the session is renewed");
 //! }
 //! let mut leaders = consul.watch_key("app/leader", WatchOptions::default());
 //! while let Some(change) = leaders.next().await {
@@ -30,8 +30,8 @@
 //! # }
 //! ```
 //!
-//! Not here: settings from the environment, the catalog's write side, transactions, prepared queries, Connect, ACL
-//! administration; a lock with threads of its own: acquire, renew and release are calls that the caller makes.
+//! Not here: settings from the environment, writes to the catalog, transactions, prepared queries, Connect, ACL
+//! administration, and a lock with its own threads: the caller acquires, renews and releases.
 
 mod agent;
 mod client;
@@ -43,6 +43,7 @@ mod query;
 mod session;
 mod tls;
 mod token;
+mod transport;
 mod watch;
 
 pub use agent::{Agent, Check, Probe, Service};

@@ -1,37 +1,38 @@
-//! How reads are asked: consistency, and blocking until something changes. Not here: the loop around blocking queries
-//! (`watch`).
+//! The options of reads: consistency, and blocking until a change.
+//!
+//! Not here: the loop around blocking queries (`watch`).
 
 use std::time::Duration;
 
 use crate::client::{Answer, Call};
 
-/// Consul lets a blocking query wait no longer than this.
+/// The maximum wait of a blocking query.
 pub const MAX_WAIT: Duration = Duration::from_secs(600);
 
-/// How fresh a read is.
+/// The consistency of a read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Consistency {
-    /// The leader answers; just after a change of leaders, an old one might.
+    /// The leader answers; just after a change of leaders, the old one may answer.
     #[default]
     Default,
-    /// The leader makes sure that it still leads: one round more, never an old value.
+    /// The leader first confirms that it still leads: one more round trip, and never an old value.
     Consistent,
-    /// Any server answers, also without a leader; the value may be old.
+    /// Any server answers, even without a leader; the value may be old.
     Stale,
 }
 
-/// How a read is done. The default answers at once.
+/// The options of a read. The default returns at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Query {
     pub consistency: Consistency,
-    /// With an index, the answer is held back until what is read has a newer one, or `wait` is over. 0: at once.
+    /// The server delays the answer until the value has an index higher than this, or until `wait` is over. 0: at once.
     pub index: u64,
-    /// At most [`MAX_WAIT`]. Consul adds up to a sixteenth, and takes 5 minutes for zero.
+    /// At most [`MAX_WAIT`]. Consul adds up to a sixteenth, and uses 5 minutes for zero.
     pub wait: Duration,
 }
 
 impl Query {
-    /// Answers once there is something newer than `index`, or after `wait` with the same again.
+    /// Returns a value newer than `index`, or the same value after `wait`.
     pub fn after(index: u64, wait: Duration) -> Self {
         Self { index, wait, ..Self::default() }
     }
@@ -51,7 +52,7 @@ impl Query {
         if self.index == 0 {
             return call;
         }
-        // Nothing shorter than a millisecond: zero would mean the server's default.
+        // At least a millisecond: zero means the server's default.
         let wait = self.wait.clamp(Duration::from_millis(1), MAX_WAIT);
         call.query("index", self.index.to_string())
             .query("wait", format!("{}ms", wait.as_millis()))
@@ -59,16 +60,16 @@ impl Query {
     }
 }
 
-/// What was read, and the index to ask for newer things.
+/// A value, and the index to wait for the next change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Indexed<T> {
     pub value: T,
-    /// At least 1. It may be smaller than before, after Consul's data was restored: then start at 0 again.
+    /// At least 1. It may become smaller after Consul's data is restored: then start at 0 again.
     pub index: u64,
 }
 
 impl<T> Indexed<T> {
-    /// An answer without an index counts as the oldest, so that the next query does not wait in vain.
+    /// An answer without an index counts as the oldest, so that the next query returns at once.
     pub(crate) fn of(answer: &Answer<'_>, value: T) -> Self {
         Self { value, index: answer.index.unwrap_or(0).max(1) }
     }

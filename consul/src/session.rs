@@ -1,4 +1,6 @@
-//! Sessions: what holds keys, and lets go of them when its owner stops renewing it. Not here: acquiring (`kv`).
+//! Sessions, which hold keys and release them when the owner stops renewing the session.
+//!
+//! Not here: acquiring keys (`kv`).
 
 use std::fmt;
 use std::time::Duration;
@@ -8,20 +10,20 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::client::{Call, Client, Op, segment};
 use crate::error::Result;
 
-/// The name of a session: a UUID that Consul chose.
+/// The id of a session: a UUID that Consul assigns.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SessionId(String);
 
 impl SessionId {
-    /// Takes an id that was kept as text.
+    /// Parses an id.
     ///
     /// # Errors
-    /// It has not the 36 characters of a UUID.
+    /// The text does not have the 36 characters of a UUID.
     pub fn parse(text: &str) -> Result<Self> {
         match text.len() == 36 && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-') {
             true => Ok(Self(text.to_owned())),
-            false => Err(Op::new("read session id", text).argument("it is no UUID")),
+            false => Err(Op::new("read session id", text).argument("it is not a UUID")),
         }
     }
 
@@ -37,35 +39,35 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// What becomes of the keys of a session that ends.
+/// What happens to the keys of a session that ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Behavior {
-    /// They stay, unlocked.
+    /// They are unlocked.
     #[default]
     Release,
-    /// They are deleted; so their `lock_index` starts anew, and counts nothing.
+    /// They are deleted, so their `lock_index` starts at 0 again.
     Delete,
 }
 
-/// A session to be made. The default has no TTL and Consul's own lock delay.
+/// A session to create. The default has no TTL and Consul's own lock delay.
 #[derive(Clone, Debug, Default)]
 pub struct NewSession {
-    /// For people who look at the list of sessions.
+    /// A name for display.
     pub name: Option<String>,
-    /// Ends the session when it was not renewed for so long; Consul may take up to twice as long. Servers take
-    /// 10 s to 24 h, if not set otherwise.
+    /// The session ends when it is not renewed for this long; Consul may take up to twice as long. Servers accept 10 s to
+    /// 24 h by default.
     pub ttl: Option<Duration>,
     pub behavior: Behavior,
-    /// How long nobody may acquire a key after its session ended without releasing it. Consul's default is 15 s;
-    /// zero lets the next one in at once.
+    /// How long a key cannot be acquired after its session ends without releasing it. Consul's default is 15 s; zero
+    /// allows it at once.
     pub lock_delay: Option<Duration>,
-    /// Checks of the agent's node that end the session when they turn critical. By default the node's own health: a
-    /// session then also ends when the agent is gone. Empty: only the TTL counts.
+    /// Checks of the agent's node that end the session when they become critical. The default is the node's own health,
+    /// so that the session also ends when the agent fails. Empty: only the TTL counts.
     pub node_checks: Option<Vec<String>>,
 }
 
-/// A session as Consul knows it.
+/// A session of Consul.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Session {
@@ -73,10 +75,10 @@ pub struct Session {
     pub id: SessionId,
     #[serde(default)]
     pub name: String,
-    /// The node of the agent that made it.
+    /// The node of the agent that created it.
     pub node: String,
     pub behavior: Behavior,
-    /// As its maker wrote it, such as `15s`; empty for none.
+    /// As it was written, such as `15s`; empty for none.
     #[serde(default, rename = "TTL")]
     pub ttl: String,
     #[serde(default, deserialize_with = "nanoseconds")]
@@ -91,16 +93,22 @@ pub struct Sessions<'c> {
     client: &'c Client,
 }
 
+impl Client {
+    /// Sessions.
+    pub fn sessions(&self) -> Sessions<'_> {
+        Sessions::new(self)
+    }
+}
+
 impl<'c> Sessions<'c> {
     pub(crate) fn new(client: &'c Client) -> Self {
         Self { client }
     }
 
-    /// Makes a session on the node of the agent that this client speaks to.
+    /// Creates a session on the node of the agent that this client is connected to.
     ///
     /// # Errors
-    /// See [`Error`](crate::Error); a TTL that the server does not take is an error of status 500 or 400 with its
-    /// bounds.
+    /// See [`Error`](crate::Error); the server refuses an invalid TTL with status 500 or 400 and the limits.
     pub async fn create(&self, new: &NewSession) -> Result<SessionId> {
         #[derive(Serialize)]
         #[serde(rename_all = "PascalCase")]
@@ -132,7 +140,7 @@ impl<'c> Sessions<'c> {
         Ok(self.client.call(call).await?.json::<Made>()?.id)
     }
 
-    /// Starts the TTL anew. `None`: the session is gone, and its keys with it.
+    /// Restarts the TTL. Returns `None` if the session no longer exists, and so holds no keys.
     ///
     /// # Errors
     /// See [`Error`](crate::Error).
@@ -146,7 +154,8 @@ impl<'c> Sessions<'c> {
         Ok(answer.json::<Vec<Session>>()?.into_iter().next())
     }
 
-    /// Ends a session: its keys are released or deleted, without a lock delay. Also fine if it is gone already.
+    /// Ends a session: its keys are released or deleted, without a lock delay. Succeeds also if the session no longer
+    /// exists.
     ///
     /// # Errors
     /// See [`Error`](crate::Error).
@@ -172,7 +181,7 @@ fn nanoseconds<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error>
     Ok(Duration::from_nanos(u64::deserialize(from)?))
 }
 
-/// A time as Consul reads it.
+/// A duration in Consul's format.
 pub(crate) fn span(time: Duration) -> String {
     format!("{}ms", time.as_millis())
 }

@@ -1,5 +1,6 @@
-//! The TLS setting of a client, made with the crypto of `ring` whatever else the process has. Not here: which address
-//! is spoken to over TLS.
+//! The TLS configuration of a client, with the cryptography of `ring` whatever the process uses elsewhere.
+//!
+//! Not here: which addresses use TLS (`config`).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use rustls_platform_verifier::Verifier;
 use crate::config::Tls;
 use crate::error::{Error, Result};
 
-/// Whom to trust and whom to be. Without `https` nothing is read and nobody trusted.
+/// The trusted authorities and the client certificate. Without `https` no file is read, and no certificate is trusted.
 pub(crate) fn client_config(https: bool, tls: &Tls) -> Result<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -23,7 +24,7 @@ pub(crate) fn client_config(https: bool, tls: &Tls) -> Result<ClientConfig> {
         .map_err(|error| Error::Settings(error.to_string()))?;
     if !https {
         if tls.ca_file.is_some() || tls.client_cert.is_some() || tls.client_key.is_some() {
-            let reason = "certificates are given, but the address is not https";
+            let reason = "certificates are set, but the address is not https";
             return Err(Error::Settings(reason.into()));
         }
         return Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth());
@@ -31,7 +32,9 @@ pub(crate) fn client_config(https: bool, tls: &Tls) -> Result<ClientConfig> {
     let verifier: Arc<dyn ServerCertVerifier> = match &tls.ca_file {
         Some(path) => trust_only(path, provider)?,
         None => Arc::new(Verifier::new(provider).map_err(|error| {
-            Error::Settings(format!("no authorities that this machine trusts ({error}); give a CA file"))
+            Error::Settings(format!(
+                "this machine has no trusted certificate authorities ({error}); give a CA file"
+            ))
         })?),
     };
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
@@ -45,7 +48,7 @@ pub(crate) fn client_config(https: bool, tls: &Tls) -> Result<ClientConfig> {
                 .with_client_auth_cert(chain, secret)
                 .map_err(|error| failed("the client certificate", cert, &error.to_string()))?
         }
-        _ => return Err(Error::Settings("a client certificate and its key are given together".into())),
+        _ => return Err(Error::Settings("give a client certificate and its key together".into())),
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
@@ -67,7 +70,7 @@ fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'s
         .and_then(Iterator::collect)
         .map_err(|error| failed(what, path, &error.to_string()))?;
     if found.is_empty() {
-        return Err(failed(what, path, "it holds no certificate in PEM"));
+        return Err(failed(what, path, "it contains no certificate in PEM"));
     }
     Ok(found)
 }

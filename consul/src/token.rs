@@ -1,4 +1,6 @@
-//! The ACL token: a secret that goes into one request header and nowhere else. Not here: policies, logins.
+//! The ACL token: a secret that is sent in one request header and nowhere else.
+//!
+//! Not here: policies, logins.
 
 use std::fmt;
 use std::path::Path;
@@ -7,32 +9,32 @@ use reqwest::header::HeaderValue;
 
 use crate::error::{Error, Result};
 
-/// An ACL token of Consul. It can be sent, but neither printed nor read back.
+/// An ACL token of Consul. It can be sent, but neither printed nor read.
 #[derive(Clone)]
 pub struct Token(HeaderValue);
 
 impl Token {
-    /// Takes the token's text, without the blanks and line ends around it.
+    /// Parses a token, without the white space around it.
     ///
     /// # Errors
-    /// The text is empty or can't stand in a header. The message does not repeat it.
+    /// The text is empty or not valid in a header. The message does not repeat it.
     pub fn new(text: &str) -> Result<Self> {
         let text = text.trim();
         if text.is_empty() {
             return Err(Error::Settings("the ACL token is empty".into()));
         }
         let mut value = HeaderValue::from_str(text).map_err(|_| {
-            Error::Settings("the ACL token has characters that can't stand in a header".into())
+            Error::Settings("the ACL token has characters that are not valid in a header".into())
         })?;
-        // Keeps it out of the debug output of the HTTP stack too.
+        // Hides it in the debug output of the HTTP stack.
         value.set_sensitive(true);
         Ok(Self(value))
     }
 
-    /// Reads the token from a file, such as a mounted secret. Blocks: for start-up.
+    /// Reads the token from a file, such as a mounted secret. Blocks.
     ///
     /// # Errors
-    /// The file can't be read, or holds no token.
+    /// The file can't be read, or contains no token.
     pub fn from_file(path: &Path) -> Result<Self> {
         let fail = |reason: String| Error::File { what: "the ACL token file", path: path.to_owned(), reason };
         let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;

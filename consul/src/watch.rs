@@ -1,7 +1,7 @@
-//! Watching: one blocking query after the other, as a stream of what changed, through errors and restarts of Consul.
+//! Watches: repeated blocking queries as a stream of changes, which continues after errors and restarts of Consul.
 //!
-//! Not here: sharing. A watch keeps one connection busy and Consul takes 200 from one address, so a process watches a
-//! thing once and hands the news on.
+//! Not here: sharing a watch. A watch uses a connection, and Consul accepts 200 connections from one address, so a
+//! process should watch a value once and distribute the changes.
 
 use std::future::Future;
 use std::time::Duration;
@@ -16,24 +16,24 @@ use crate::health::{ServiceHealth, Which};
 use crate::kv::KvPair;
 use crate::query::{Consistency, Indexed, Query};
 
-/// What a watch yields: the value at the beginning and after each change; an error whenever Consul can't be asked,
-/// after which the watch goes on by itself and yields the value again. It never ends. Nothing happens while nobody
-/// polls it; dropping it closes its query.
+/// The stream of a watch. It yields the value at the start and after each change, and an error whenever a query fails,
+/// after which it continues and yields the value again. It never ends. It makes no progress unless it is polled;
+/// dropping it closes its query.
 pub type Changes<T> = BoxStream<'static, Result<T>>;
 
-/// How a watch behaves.
+/// The options of a watch.
 #[derive(Clone, Copy, Debug)]
 pub struct WatchOptions {
-    /// How long one query waits for news before the next one; at most [`MAX_WAIT`](crate::MAX_WAIT). Each query takes
-    /// a little less by chance, so that many watchers don't come back at the same moment.
-    /// Consul lets a query wait all of it if its data was replaced by older ones and the watch saw no break.
+    /// How long one query waits for a change; at most [`MAX_WAIT`](crate::MAX_WAIT). The wait of each query is shortened
+    /// at random, so that many watches do not query at the same moment. If Consul's data is replaced by older data
+    /// without an error of the watch, the change is noticed only after this wait.
     pub wait: Duration,
-    /// Between the beginnings of two queries: what changes faster is seen less often.
+    /// The minimum time between the starts of two queries; faster changes are combined.
     pub min_interval: Duration,
-    /// After the first error; doubled with each error in a row.
+    /// The pause after the first error, doubled with each further error.
     pub first_pause: Duration,
-    /// After many errors.
-    pub longest_pause: Duration,
+    /// The maximum pause.
+    pub max_pause: Duration,
     pub consistency: Consistency,
 }
 
@@ -43,14 +43,14 @@ impl Default for WatchOptions {
             wait: Duration::from_secs(60),
             min_interval: Duration::from_millis(50),
             first_pause: Duration::from_millis(100),
-            longest_pause: Duration::from_secs(5),
+            max_pause: Duration::from_secs(5),
             consistency: Consistency::Default,
         }
     }
 }
 
 impl Client {
-    /// Watches one key; `None` while there is none.
+    /// Watches one key; `None` while it does not exist.
     pub fn watch_key(&self, key: &str, options: WatchOptions) -> Changes<Option<KvPair>> {
         let (client, key) = (self.clone(), key.to_owned());
         watch(options, move |query| {
@@ -83,7 +83,7 @@ impl Client {
     }
 }
 
-/// Watches whatever `ask` reads.
+/// Watches the value that `ask` reads.
 pub fn watch<T, A, F>(options: WatchOptions, ask: A) -> Changes<T>
 where
     T: Clone + PartialEq + Send + 'static,
@@ -102,9 +102,9 @@ struct Watcher<T, A> {
     options: WatchOptions,
     ask: A,
     index: u64,
-    /// The value that was yielded last, if no error came after it.
+    /// The last value, unless an error was yielded after it.
     last: Option<T>,
-    /// In a row.
+    /// Consecutive errors.
     errors: u32,
     asked: Option<Instant>,
 }
@@ -124,7 +124,7 @@ where
                 sleep_until(asked + self.options.min_interval).await;
             }
             self.asked = Some(Instant::now());
-            // Down to 15/16 of it; Consul itself adds up to as much.
+            // At least 15/16 of it; Consul adds up to a sixteenth.
             let wait = self.options.wait.mul_f64(1.0 - rand::random::<f64>() / 16.0);
             let query = Query::after(self.index, wait).with(self.options.consistency);
             match (self.ask)(query).await {
@@ -138,7 +138,7 @@ where
                 }
                 Err(error) => {
                     self.errors = self.errors.saturating_add(1);
-                    // Another server, or the same with other data, may count otherwise: ask without waiting.
+                    // Another server, or the same one with other data, may have other indexes: query without a wait.
                     self.index = 0;
                     self.last = None;
                     return Err(error);
@@ -148,16 +148,16 @@ where
     }
 }
 
-/// The index for the next query: 0, "at once", if the server's went backwards, as after a restore of its data.
+/// The index for the next query: 0, which does not wait, if the index became smaller, as after a restore of data.
 fn next_index(before: u64, got: u64) -> u64 {
     if got < before { 0 } else { got.max(1) }
 }
 
-/// The pause after a number of errors in a row: doubled each time, and between half and all of that by `chance` of
-/// 0 to 1, so that many watchers come back one by one.
+/// The pause after consecutive errors: doubled each time, and between half and all of that by `chance` from 0 to 1, so
+/// that many watches do not query at the same moment.
 fn pause(options: &WatchOptions, errors: u32, chance: f64) -> Duration {
     let doubled = options.first_pause.saturating_mul(1 << errors.saturating_sub(1).min(20));
-    doubled.min(options.longest_pause).mul_f64(0.5 + chance / 2.0)
+    doubled.min(options.max_pause).mul_f64(0.5 + chance / 2.0)
 }
 
 #[cfg(test)]
@@ -170,7 +170,7 @@ mod tests {
     use crate::error::Error;
 
     #[test]
-    fn an_index_that_goes_back_starts_anew() {
+    fn an_index_that_decreases_starts_at_0() {
         assert_eq!(next_index(0, 7), 7);
         assert_eq!(next_index(7, 7), 7);
         assert_eq!(next_index(7, 6), 0);
@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(pause(&options, u32::MAX, 1.0), Duration::from_secs(5));
     }
 
-    /// The indices that were asked with, and what was yielded, for a list of answers.
+    /// The indexes of the queries, and what was yielded, for a list of answers.
     async fn play(answers: Vec<Result<Indexed<u32>>>) -> (Vec<u64>, Vec<Option<u32>>) {
         let options = WatchOptions {
             min_interval: Duration::ZERO,
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn goes_on_after_errors_and_says_so() {
+    async fn continues_after_errors_and_yields_them() {
         let away = || Err(Error::Settings("away".into()));
         let (asked, yielded) = play(vec![at(9, 1), away(), away(), at(3, 1), at(2, 1), at(4, 3)]).await;
         assert_eq!(asked, [0, 9, 0, 0, 3, 0, 4]);

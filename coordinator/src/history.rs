@@ -1,68 +1,76 @@
-//! How jobs stand, for those who ask: live ones and the last that ended, each behind a channel that
-//! can be watched; and the load.
+//! The statuses of live jobs and of the last ended ones, for clients, each behind a channel that can be watched; and the
+//! load.
 //!
 //! Not here: what changes a status (the driver).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use parking_lot::RwLock;
-use prost::Message;
+use tally_proto::limits::{MAX_REASON_BYTES, entry_len, shorten};
 use tally_proto::{JobId, v1};
 use tokio::sync::watch;
 
 use crate::load::Load;
 
-/// A page ends after so many bytes: it has to fit into a message.
+/// The most bytes of a page, unless a single job has more, so that it fits into a message.
 const PAGE_BYTES: usize = 2 << 20;
 
-/// So many jobs of a kind say what is usual, and so few say nothing.
-const USUAL: usize = 14;
-const LEAST_USUAL: usize = 3;
+/// The most and the fewest jobs of a kind from which the usual duration is taken.
+const MAX_USUAL: usize = 14;
+const MIN_USUAL: usize = 3;
 
-/// All jobs that can be asked for.
+/// All known jobs.
 #[derive(Debug)]
 pub struct Registry {
     jobs: RwLock<Jobs>,
-    most_ended: usize,
+    max_ended: usize,
     load: watch::Sender<Option<Load>>,
 }
 
-/// By time of submit, then id: the order of lists.
-type Place = (u64, JobId);
+/// The key by which jobs are listed: time of submission, then id.
+type ListKey = (u64, JobId);
 
 #[derive(Debug, Default)]
 struct Jobs {
-    by_place: BTreeMap<Place, watch::Sender<v1::JobStatus>>,
-    places: HashMap<JobId, u64>,
-    /// In the order of their ends.
+    by_key: BTreeMap<ListKey, watch::Sender<v1::JobStatus>>,
+    submitted_at: HashMap<JobId, u64>,
+    /// Ended jobs, in the order of their ends.
     ended: VecDeque<JobId>,
 }
 
-/// Whether a job in this state changes no more.
+/// Whether a job has ended.
 pub fn is_over(status: &v1::JobStatus) -> bool {
     use v1::JobState::{Cancelled, Done, Failed};
     matches!(status.state(), Done | Failed | Cancelled)
 }
 
+/// Limits the reason for which a job failed, so that every status fits into a page.
+fn limit(status: &mut v1::JobStatus) {
+    if status.reason.len() > MAX_REASON_BYTES {
+        status.reason = shorten(&status.reason).into_owned();
+    }
+}
+
 impl Registry {
-    /// Keeps live jobs, and the last `most_ended` of the others.
-    pub fn new(most_ended: usize) -> Self {
-        Registry { jobs: RwLock::default(), most_ended, load: watch::Sender::new(None) }
+    /// A registry of live jobs and the last `max_ended` ended ones.
+    pub fn new(max_ended: usize) -> Self {
+        Registry { jobs: RwLock::default(), max_ended, load: watch::Sender::new(None) }
     }
 
     /// Adds a job.
-    pub fn add(&self, job: &JobId, status: v1::JobStatus) {
+    pub fn add(&self, job: &JobId, mut status: v1::JobStatus) {
+        limit(&mut status);
         let over = is_over(&status);
         let at = status.submitted_at;
         let mut jobs = self.jobs.write();
-        jobs.places.insert(job.clone(), at);
-        jobs.by_place.insert((at, job.clone()), watch::Sender::new(status));
+        jobs.submitted_at.insert(job.clone(), at);
+        jobs.by_key.insert((at, job.clone()), watch::Sender::new(status));
         if over {
-            jobs.end(job, self.most_ended);
+            jobs.end(job, self.max_ended);
         }
     }
 
-    /// Changes a job's status; `change` says whether it did.
+    /// Changes a job's status; `change` returns whether it changed anything.
     pub fn update(&self, job: &JobId, change: impl FnOnce(&mut v1::JobStatus) -> bool) {
         let mut ended = false;
         {
@@ -71,21 +79,22 @@ impl Registry {
             sender.send_if_modified(|status| {
                 let was_over = is_over(status);
                 let changed = change(status);
+                limit(status);
                 ended = !was_over && is_over(status);
                 changed
             });
         }
         if ended {
-            self.jobs.write().end(job, self.most_ended);
+            self.jobs.write().end(job, self.max_ended);
         }
     }
 
-    /// Notes how much there is to do.
+    /// Sets the load.
     pub fn show_load(&self, load: Load) {
         self.load.send_replace(Some(load));
     }
 
-    /// How much there is to do, now and at each look of the driver; `None` before its first.
+    /// The load, as the driver updates it; `None` before the first update.
     pub fn load(&self) -> watch::Receiver<Option<Load>> {
         self.load.subscribe()
     }
@@ -95,11 +104,11 @@ impl Registry {
         self.jobs.read().get(job).map(|sender| sender.borrow().clone())
     }
 
-    /// The longest that one of the last 14 jobs over the same tables to the same output took, in milliseconds; none
-    /// where fewer than 3 of them are known. History is kept in the journal, so another leader says the same.
+    /// The longest duration of the last 14 jobs over the same tables to the same output, in milliseconds; `None` if fewer
+    /// than 3 of them are known. The history is in the journal, so every leader returns the same.
     pub fn usual(&self, spec: &v1::JobSpec) -> Option<u64> {
         let jobs = self.jobs.read();
-        let done = jobs.by_place.values().rev().filter_map(|sender| {
+        let done = jobs.by_key.values().rev().filter_map(|sender| {
             let status = sender.borrow();
             let same = status.spec.as_ref().is_some_and(|other| {
                 (&other.dataset, &other.inputs, &other.output) == (&spec.dataset, &spec.inputs, &spec.output)
@@ -107,39 +116,43 @@ impl Registry {
             let took = status.ended_at.saturating_sub(status.submitted_at);
             (same && status.state() == v1::JobState::Done).then_some(took)
         });
-        let last: Vec<u64> = done.take(USUAL).collect();
-        last.iter().max().copied().filter(|_| last.len() >= LEAST_USUAL)
+        let last: Vec<u64> = done.take(MAX_USUAL).collect();
+        last.iter().max().copied().filter(|_| last.len() >= MIN_USUAL)
     }
 
-    /// A job's status as it changes.
+    /// A job's status, and its changes.
     pub fn watch(&self, job: &JobId) -> Option<watch::Receiver<v1::JobStatus>> {
         self.jobs.read().get(job).map(watch::Sender::subscribe)
     }
 
-    /// Up to `size` jobs, the newest first, after the one that `token` names; and the next
-    /// page's token, empty on the last. `None` for a token that is none.
+    /// Up to `size` jobs, newest first, after the one that `token` names; and the token of the next page, empty on the
+    /// last page. `None` for an invalid token.
     pub fn page(&self, size: usize, token: &str) -> Option<(Vec<v1::JobStatus>, String)> {
         let jobs = self.jobs.read();
-        let before: Option<Place> = match token {
+        let before: Option<ListKey> = match token {
             "" => None,
             token => {
                 let (at, id) = token.split_once('.')?;
                 Some((u64::from_str_radix(at, 16).ok()?, JobId::parse(id).ok()?))
             }
         };
-        let mut older: Box<dyn Iterator<Item = _>> = match before {
-            Some(place) => Box::new(jobs.by_place.range(..place).rev()),
-            None => Box::new(jobs.by_place.iter().rev()),
+        let older: Box<dyn Iterator<Item = _>> = match before {
+            Some(key) => Box::new(jobs.by_key.range(..key).rev()),
+            None => Box::new(jobs.by_key.iter().rev()),
         };
         let mut page = vec![];
         let mut last = None;
         let mut bytes = 0;
+        let mut older = older.peekable();
         while page.len() < size
-            && bytes < PAGE_BYTES
-            && let Some(((at, id), sender)) = older.next()
+            && let Some(&((at, id), sender)) = older.peek()
         {
             let status = sender.borrow().clone();
-            bytes += status.encoded_len();
+            bytes += entry_len(1, &status);
+            if bytes > PAGE_BYTES && !page.is_empty() {
+                break;
+            }
+            older.next();
             page.push(status);
             last = Some(format!("{at:x}.{id}"));
         }
@@ -150,15 +163,15 @@ impl Registry {
 
 impl Jobs {
     fn get(&self, job: &JobId) -> Option<&watch::Sender<v1::JobStatus>> {
-        self.by_place.get(&(*self.places.get(job)?, job.clone()))
+        self.by_key.get(&(*self.submitted_at.get(job)?, job.clone()))
     }
 
-    fn end(&mut self, job: &JobId, most: usize) {
+    fn end(&mut self, job: &JobId, max: usize) {
         self.ended.push_back(job.clone());
-        while self.ended.len() > most {
+        while self.ended.len() > max {
             let Some(oldest) = self.ended.pop_front() else { return };
-            if let Some(at) = self.places.remove(&oldest) {
-                self.by_place.remove(&(at, oldest));
+            if let Some(at) = self.submitted_at.remove(&oldest) {
+                self.by_key.remove(&(at, oldest));
             }
         }
     }
@@ -166,6 +179,9 @@ impl Jobs {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message;
+    use tally_proto::MESSAGE_BYTES;
+
     use super::*;
 
     fn id(n: u64) -> JobId {
@@ -177,13 +193,13 @@ mod tests {
     }
 
     #[test]
-    fn pages_go_from_the_newest_to_the_oldest_without_gap() {
+    fn pages_go_from_the_newest_to_the_oldest_without_gaps() {
         let registry = Registry::new(100);
         (0..7).for_each(|n| registry.add(&id(n), status(n, v1::JobState::Running)));
         let (mut token, mut seen) = (String::new(), vec![]);
         loop {
             let (page, next) = registry.page(3, &token).unwrap();
-            // A job that comes in between stands before the first page.
+            // A new job is listed before the first page.
             registry.add(&id(100 + seen.len() as u64), status(100, v1::JobState::Running));
             seen.extend(page.into_iter().map(|s| s.job));
             if next.is_empty() {
@@ -196,7 +212,48 @@ mod tests {
     }
 
     #[test]
-    fn what_is_usual_is_said_by_the_last_jobs_of_the_kind() {
+    fn pages_of_long_statuses_fit_into_messages() {
+        // Statuses of a third of a page, of about a page, and of more.
+        for (bytes, jobs) in [(PAGE_BYTES / 3 - 100, 3), (PAGE_BYTES - 100, 1), (PAGE_BYTES + 1, 1)] {
+            let registry = Registry::new(100);
+            let summary = "x".repeat(bytes);
+            let long = |n| v1::JobStatus { summary: summary.clone(), ..status(n, v1::JobState::Done) };
+            (0..7).for_each(|n| registry.add(&id(n), long(n)));
+            let (mut token, mut seen) = (String::new(), 0);
+            loop {
+                let (page, next) = registry.page(100, &token).unwrap();
+                seen += page.len();
+                assert!(page.len() == jobs || (next.is_empty() && seen == 7), "{} jobs", page.len());
+                let page = v1::JobPage { jobs: page, next_page_token: next.clone() };
+                assert!(page.encoded_len() <= MESSAGE_BYTES);
+                if next.is_empty() {
+                    break;
+                }
+                token = next;
+            }
+            assert_eq!(seen, 7);
+        }
+    }
+
+    #[test]
+    fn a_long_reason_is_shortened() {
+        let registry = Registry::new(100);
+        let failed =
+            |n, bytes| v1::JobStatus { reason: "x".repeat(bytes), ..status(n, v1::JobState::Failed) };
+        registry.add(&id(0), failed(0, 9 << 20));
+        registry.add(&id(1), status(1, v1::JobState::Running));
+        registry.update(&id(1), |status| {
+            *status = failed(1, 9 << 20);
+            true
+        });
+        for n in 0..2 {
+            let reason = registry.get(&id(n)).unwrap().reason;
+            assert!(reason.len() <= MAX_REASON_BYTES && reason.ends_with("more bytes)"));
+        }
+    }
+
+    #[test]
+    fn the_usual_duration_is_taken_from_the_last_jobs_of_the_kind() {
         let registry = Registry::new(100);
         let spec = |output: &str| v1::JobSpec { output: output.into(), ..v1::JobSpec::default() };
         let done = |n: u64, took: u64, output: &str| {
@@ -220,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_that_ended_are_forgotten_in_the_order_of_their_ends() {
+    fn ended_jobs_are_forgotten_in_the_order_of_their_ends() {
         let registry = Registry::new(2);
         (0..4).for_each(|n| registry.add(&id(n), status(n, v1::JobState::Running)));
         let mut watched = registry.watch(&id(3)).unwrap();
@@ -233,7 +290,7 @@ mod tests {
         }
         assert!(registry.get(&id(3)).is_none() && registry.get(&id(0)).is_some());
         assert!(registry.get(&id(1)).is_some_and(|s| is_over(&s)));
-        // Who watches sees the end even so.
+        // Watchers see the end nevertheless.
         assert!(watched.has_changed().is_ok_and(|changed| changed) || is_over(&watched.borrow()));
     }
 }

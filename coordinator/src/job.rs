@@ -1,28 +1,30 @@
-//! What a job is: the day, its inputs and output, and how it is cut.
+//! The specification of a job: the day, its inputs and output, and the options of its plan.
 //!
-//! Not here: how it is run.
+//! Not here: how a job runs.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use chrono::NaiveDate;
+use tally_common::stores::urls::{self, UrlError};
 use tally_dataset::dataset;
 use tally_proto::ids::InvalidId;
 use tally_proto::{JobId, v1};
-use tally_worker::urls;
 
 /// The stages of every job, in order.
 pub const STAGES: [&str; 3] = ["map", "reduce", "write"];
-/// Place of the map stage.
+/// The number of the map stage.
 pub const MAP: u32 = 0;
-/// Place of the reduce stage.
+/// The number of the reduce stage.
 pub const REDUCE: u32 = 1;
-/// Place of the write stage.
+/// The number of the write stage.
 pub const WRITE: u32 = 2;
 
-/// More partitions than any day needs.
-const MOST_PARTITIONS: u32 = 10_000;
+/// The most partitions that a job may ask for: more than any day needs.
+const MAX_PARTITIONS: u32 = 10_000;
+/// The longest URL of an input or output, in bytes. Object keys and paths are shorter.
+const MAX_URL_BYTES: usize = 8 << 10;
 
 /// A job, validated.
 #[derive(Debug, Clone)]
@@ -33,95 +35,160 @@ pub struct JobSpec {
     pub dataset: String,
     /// The day, `YYYYMMDD`.
     pub date: String,
+    /// The day's folder below the roots of inputs and output, see [`date_folder`].
+    pub day_folder: String,
     /// URLs of the input tables' roots, in the dataset's order.
     pub inputs: Vec<String>,
     /// URL of the output's root; the day becomes a folder below it.
     pub output: String,
-    /// Bytes of a part file, as the dataset reckons them.
+    /// Target size of a part file, in bytes, estimated by the dataset's bytes per row.
     pub target_file_size: u64,
-    /// How the work is cut; `None` where the planner decides.
+    /// Explicit options of the plan.
     pub cut: Cut,
 }
 
-/// Explicit choices of the planner's, for tests and tuning.
+/// Options of the plan, for tests and tuning; `None` if the planner decides.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cut {
-    /// Bytes of needed columns in a shard, at most.
+    /// The most bytes of needed columns in a shard.
     pub shard_bytes: Option<u64>,
     /// Partitions of the shuffle.
     pub partitions: Option<u32>,
 }
 
+/// A job that cannot be accepted as it is specified.
+#[derive(Debug, thiserror::Error)]
+pub enum SpecError {
+    /// The dataset is unknown.
+    #[error("there is no dataset {0:?}")]
+    Dataset(String),
+    /// The date is invalid.
+    #[error("{0:?} is not a date: write YYYYMMDD")]
+    Date(String),
+    /// Another number of inputs than the dataset has tables.
+    #[error("{given} inputs instead of {expected}: {names}")]
+    Inputs {
+        /// Inputs that were given.
+        given: usize,
+        /// Tables of the dataset.
+        expected: usize,
+        /// Their names.
+        names: String,
+    },
+    /// No target size.
+    #[error("target_file_size is 0: give the bytes of a part file")]
+    NoTargetFileSize,
+    /// Too many partitions, or none.
+    #[error("partitions: give 1 to {MAX_PARTITIONS}")]
+    Partitions,
+    /// Shards without bytes.
+    #[error("shard_bytes is 0: give the bytes of a shard, or leave it out")]
+    NoShardBytes,
+    /// A URL that is too long for the journal and for the statuses of jobs.
+    #[error("a URL of an input or output has {0} bytes: give at most {MAX_URL_BYTES}")]
+    LongUrl(usize),
+    /// A relative path.
+    #[error("{0:?} is neither an absolute path nor a URL")]
+    Relative(String),
+    /// An invalid URL.
+    #[error(transparent)]
+    Url(#[from] UrlError),
+    /// An invalid id.
+    #[error(transparent)]
+    Id(#[from] InvalidId),
+    /// The job would replace what it reads.
+    #[error("the output {output} and the input {input} overlap: give another output")]
+    Overlap {
+        /// The day's output folder.
+        output: String,
+        /// The day's input folder.
+        input: String,
+    },
+}
+
+/// A job of the journal that cannot be resumed.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordedError {
+    /// The job id is invalid.
+    #[error(transparent)]
+    Id(#[from] InvalidId),
+    /// The dataset is unknown.
+    #[error("there is no dataset {0:?}")]
+    Dataset(String),
+}
+
 impl JobSpec {
-    /// Whether the other job makes the same day of the same output.
+    /// Whether the other job writes the same day of the same output.
     pub fn same_day(&self, other: &JobSpec) -> bool {
         self.date == other.date && self.output == other.output
     }
 
-    /// Whether the other job is the same but for its id and how it is cut.
+    /// Whether the other job differs only in its id, target size and plan options.
     pub fn same_work(&self, other: &JobSpec) -> bool {
         self.same_day(other) && self.dataset == other.dataset && self.inputs == other.inputs
     }
 
-    /// A job that somebody asks for, under a new id; places are given back as absolute paths, so
-    /// that the same place has one name.
+    /// Validates a requested job and gives it a new id. Inputs and output become absolute paths or URLs, so that each
+    /// location has one name.
     ///
     /// # Errors
-    /// A sentence that names what makes no sense.
-    pub fn asked(asked: v1::JobSpec) -> Result<Self, String> {
-        let dataset =
-            dataset(&asked.dataset).ok_or_else(|| format!("there is no dataset {:?}", asked.dataset))?;
+    /// [`SpecError`] names the invalid field.
+    pub fn asked(asked: v1::JobSpec) -> Result<Self, SpecError> {
+        let dataset = dataset(&asked.dataset).ok_or_else(|| SpecError::Dataset(asked.dataset.clone()))?;
         let digits = asked.date.len() == 8 && asked.date.bytes().all(|b| b.is_ascii_digit());
         if !digits || NaiveDate::parse_from_str(&asked.date, "%Y%m%d").is_err() {
-            return Err(format!("{:?} is no day: write YYYYMMDD", asked.date));
+            return Err(SpecError::Date(asked.date));
         }
         let tables = dataset.tables();
         if asked.inputs.len() != tables.len() {
             let names: Vec<_> = tables.iter().map(|table| table.name).collect();
-            return Err(format!(
-                "{} inputs instead of {}: {}",
-                asked.inputs.len(),
-                tables.len(),
-                names.join(", ")
-            ));
+            let (given, expected, names) = (asked.inputs.len(), tables.len(), names.join(", "));
+            return Err(SpecError::Inputs { given, expected, names });
         }
         if asked.target_file_size == 0 {
-            return Err("target_file_size is 0: give the bytes of a part file".into());
+            return Err(SpecError::NoTargetFileSize);
         }
-        if asked.partitions.is_some_and(|partitions| !(1..=MOST_PARTITIONS).contains(&partitions)) {
-            return Err(format!("partitions: give 1 to {MOST_PARTITIONS}"));
+        if asked.partitions.is_some_and(|partitions| !(1..=MAX_PARTITIONS).contains(&partitions)) {
+            return Err(SpecError::Partitions);
         }
         if asked.shard_bytes == Some(0) {
-            return Err("shard_bytes is 0: give the bytes of a shard, or leave it out".into());
+            return Err(SpecError::NoShardBytes);
         }
-        let place = |url: &String| {
-            if !url.contains("://") && !Path::new(url).is_absolute() {
-                return Err(format!("{url:?} is no absolute path and no URL"));
+        let absolute = |url: &String| {
+            if url.len() > MAX_URL_BYTES {
+                return Err(SpecError::LongUrl(url.len()));
             }
-            urls::place(url).map_err(|e| e.to_string())
+            if !url.contains("://") && !Path::new(url).is_absolute() {
+                return Err(SpecError::Relative(url.clone()));
+            }
+            Ok(urls::canonical(url)?)
         };
         let mut spec = JobSpec {
-            id: new_id(&asked.date).map_err(|e| e.to_string())?,
+            id: new_id(&asked.date)?,
             dataset: asked.dataset,
+            day_folder: date_folder(dataset.partition_column(), &asked.date),
             date: asked.date,
-            inputs: asked.inputs.iter().map(place).collect::<Result<_, String>>()?,
+            inputs: asked.inputs.iter().map(absolute).collect::<Result<_, SpecError>>()?,
             output: String::new(),
             target_file_size: asked.target_file_size,
             cut: Cut { shard_bytes: asked.shard_bytes, partitions: asked.partitions },
         };
-        spec.output = place(&asked.output)?;
-        spec.check_places()?;
+        spec.output = absolute(&asked.output)?;
+        spec.check_overlap()?;
         Ok(spec)
     }
 
-    /// A job of the journal's.
+    /// A job from the journal.
     ///
     /// # Errors
-    /// [`InvalidId`].
-    pub fn recorded(job: &str, spec: v1::JobSpec) -> Result<Self, InvalidId> {
+    /// [`RecordedError`].
+    pub fn recorded(job: &str, spec: v1::JobSpec) -> Result<Self, RecordedError> {
+        let id = JobId::parse(job)?;
+        let Some(dataset) = dataset(&spec.dataset) else { return Err(RecordedError::Dataset(spec.dataset)) };
         Ok(JobSpec {
-            id: JobId::parse(job)?,
+            id,
             dataset: spec.dataset,
+            day_folder: date_folder(dataset.partition_column(), &spec.date),
             date: spec.date,
             inputs: spec.inputs,
             output: spec.output,
@@ -130,22 +197,21 @@ impl JobSpec {
         })
     }
 
-    /// Checks that the inputs and the output can be named, and that the job would not replace what
-    /// it reads, nor read what it wrote.
+    /// Checks that the URLs are valid, and that the day's input folders and output folder do not overlap.
     ///
     /// # Errors
-    /// A sentence that names both places.
-    pub fn check_places(&self) -> Result<(), String> {
+    /// [`SpecError`] names both folders.
+    pub fn check_overlap(&self) -> Result<(), SpecError> {
         let day = |url: &str| {
-            let root = urls::place(url).map_err(|e| e.to_string())?;
-            Ok::<_, String>(Path::new(&root).join(date_folder(&self.date)))
+            let root = urls::canonical(url)?;
+            Ok::<_, SpecError>(Path::new(&root).join(&self.day_folder))
         };
         let output = day(&self.output)?;
         for input in &self.inputs {
             let read = day(input)?;
             if read.starts_with(&output) || output.starts_with(&read) {
-                let (output, read) = (output.display(), read.display());
-                return Err(format!("the output {output} and the input {read} overlap: give another output"));
+                let (output, input) = (output.display().to_string(), read.display().to_string());
+                return Err(SpecError::Overlap { output, input });
             }
         }
         Ok(())
@@ -166,15 +232,20 @@ impl From<&JobSpec> for v1::JobSpec {
     }
 }
 
-/// The folder of a day, in inputs and output alike.
-pub fn date_folder(date: &str) -> String {
-    format!("submission_date_s3={date}")
+/// The name of a day's folder, in inputs and output.
+pub fn date_folder(partition_column: &str, date: &str) -> String {
+    format!("{partition_column}={date}")
 }
 
-/// A job id that this machine did not give before: the day, the time, the process, a count.
+/// A new secret with which workers may fetch a job's outputs.
+pub fn new_key() -> Vec<u8> {
+    rand::random::<[u8; 16]>().to_vec()
+}
+
+/// A new job id: the date, the time, the process id and a counter.
 ///
 /// # Errors
-/// [`InvalidId`] only if the date is no date.
+/// [`InvalidId`] if the date is invalid.
 pub fn new_id(date: &str) -> Result<JobId, InvalidId> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -191,12 +262,30 @@ mod tests {
             id: new_id("20170227").unwrap(),
             dataset: "addon_aggregates".into(),
             date: "20170227".into(),
+            day_folder: date_folder("submission_date_s3", "20170227"),
             inputs: vec![addons.into(), "/data/main_summary/v3".into()],
             output: output.into(),
             target_file_size: 1,
             cut: Cut::default(),
         };
-        assert_eq!(spec.check_places().is_ok(), fits, "{addons} {output}");
+        assert_eq!(spec.check_overlap().is_ok(), fits, "{addons} {output}");
+    }
+
+    #[test]
+    fn urls_are_limited_because_statuses_and_records_have_them() {
+        let asked = |bytes: usize| {
+            let output = format!("/{}", "x/".repeat(bytes / 2))[..bytes].to_string();
+            JobSpec::asked(v1::JobSpec {
+                dataset: "addon_aggregates".into(),
+                date: "20170227".into(),
+                inputs: vec!["/data/addons".into(), "/data/main_summary".into()],
+                output,
+                target_file_size: 1,
+                ..Default::default()
+            })
+        };
+        assert!(asked(MAX_URL_BYTES - 1).is_ok() && asked(MAX_URL_BYTES).is_ok());
+        assert!(matches!(asked(MAX_URL_BYTES + 1), Err(SpecError::LongUrl(_))));
     }
 
     #[test]

@@ -1,24 +1,23 @@
 //! The coordinator: plans jobs, drives the scheduler, publishes days.
 //!
-//! `job` says what a job is; `plan` looks at the inputs and cuts the work (listing, schemas,
-//! shards, part files); `driver` owns the scheduler's state and carries its commands out through
-//! a `fleet` of workers; `publish` stages part files and makes a day visible in one step;
-//! `history` and `load` are what others may see of them; `embedded` puts it all into one process; `election` says who of several may lead; `client` speaks
-//! to whoever does; `cli` is the `tally` command. Not here: which task runs next (`tally-scheduler`),
-//! what tasks do (`tally-worker`), what rows mean (`tally-dataset`).
+//! `job` specifies a job; `plan` reads the inputs' metadata and plans the tasks (listing, schemas, shards, part files);
+//! `driver` owns the scheduler and carries its commands out through a `fleet` of workers; `publish` stages part files and
+//! makes a day visible in one step; `history` and `load` show jobs and load to clients; `election` decides which of
+//! several coordinators may lead; `client` talks to the leader. Not here: which task runs next (`tally-scheduler`), what
+//! tasks do (`tally-worker`), what rows mean (`tally-dataset`), the `tally` command (`coordinator/cli`).
 
-pub mod cli;
 pub mod client;
 pub mod cluster;
+pub mod dispatch;
 pub mod driver;
 pub mod election;
-pub mod embedded;
+pub mod failures;
 pub mod fleet;
 pub mod history;
 pub mod job;
 pub mod journal;
 pub mod load;
-pub mod memory;
+pub mod peak_memory;
 pub mod plan;
 pub mod publish;
 pub mod results;

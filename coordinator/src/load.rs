@@ -1,13 +1,12 @@
-//! How much there is to do and who does it, as the driver last saw it: what autoscalers and
-//! monitoring go by.
+//! The load of the cluster at the driver's last tick, for autoscalers and monitoring.
 //!
-//! Not here: how it is asked (`service::scaler`, `service::observed`).
+//! Not here: how it is requested (`service::scaler`, `service::observed`).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use tally_proto::report::OUTCOMES;
 use tally_scheduler::Demand;
-use tally_worker::runner::OUTCOMES;
 
 /// The outcomes of jobs.
 pub const JOB_OUTCOMES: [&str; 3] = ["done", "failed", "cancelled"];
@@ -16,27 +15,27 @@ pub const JOB_STATES: [&str; 3] = ["running", "waiting_for_workers", "publishing
 /// The states of workers.
 pub const WORKER_STATES: [&str; 3] = ["attached", "draining", "detached"];
 
-/// One look at a term.
+/// The load at one moment of a term.
 #[derive(Debug, Clone)]
 pub struct Load {
-    /// When.
+    /// The moment.
     pub at: Instant,
-    /// Work in slots that it would take. `None` while jobs of an earlier term wait for what workers
-    /// have of them: nobody can tell yet.
+    /// Runnable and running work, in slots. `None` while jobs of an earlier term wait for the workers' inventories: the
+    /// work is not known yet.
     pub demand: Option<Demand>,
-    /// Jobs that are not over. Outputs are needed only by these.
+    /// Live jobs. Only they need outputs of tasks.
     pub live_jobs: usize,
-    /// Those that run for longer than each of the last of their kind did.
+    /// Live jobs that run for longer than each of the last jobs of their kind.
     pub slow_jobs: usize,
-    /// Those by state, as [`JOB_STATES`] has them.
+    /// Live jobs by state, in the order of [`JOB_STATES`].
     pub jobs: [usize; JOB_STATES.len()],
     /// Tasks of live jobs, by stage.
     pub stages: Vec<StageLoad>,
-    /// Workers, as [`WORKER_STATES`] has them.
+    /// Workers by state, in the order of [`WORKER_STATES`].
     pub workers: [usize; WORKER_STATES.len()],
     /// Slots of workers that take tasks.
     pub slots: u64,
-    /// What was counted since the term began.
+    /// Counters since the term began.
     pub counts: Counts,
 }
 
@@ -53,42 +52,42 @@ pub struct StageLoad {
     pub done: usize,
 }
 
-/// What only grows during a term.
+/// Counters of a term. They only grow.
 #[derive(Debug, Clone)]
 pub struct Counts {
     /// Attempts that ended, by stage and outcome.
     pub attempts: BTreeMap<(&'static str, &'static str), u64>,
-    /// Workers that left, and nothing that was needed with them.
+    /// Workers that left after a complete drain.
     pub workers_drained: u64,
-    /// Workers that were given up, or left with something that may be needed.
+    /// Workers that were lost, or left before their drain was complete.
     pub workers_lost: u64,
     /// Jobs that ended, by outcome.
     pub jobs: BTreeMap<&'static str, u64>,
-    /// Days that were, or were to be, published.
+    /// Publishes, successful or not.
     pub publish: Publishes,
 }
 
-/// A day that was written.
+/// The size of a written day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Day {
     /// Part files.
     pub files: u64,
     /// Rows in them.
     pub rows: u64,
-    /// Bytes of them.
+    /// Their bytes.
     pub bytes: u64,
 }
 
-/// What came of publishing, from the laying ready of part files on.
+/// Publishes, counted from the preparation of the part files.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Publishes {
-    /// Days that were published.
+    /// Published days.
     pub done: u64,
-    /// Those that could not be.
+    /// Days that could not be published.
     pub failed: u64,
-    /// What both took together.
+    /// The total duration of both.
     pub took: Duration,
-    /// All that was published.
+    /// The total size of the published days.
     pub day: Day,
 }
 
@@ -96,7 +95,7 @@ impl Publishes {
     const NONE: Publishes =
         Publishes { done: 0, failed: 0, took: Duration::ZERO, day: Day { files: 0, rows: 0, bytes: 0 } };
 
-    /// One more, with the day where it was published.
+    /// Counts a publish; `day` is the published day.
     pub fn count(&mut self, took: Duration, day: Option<Day>) {
         self.took += took;
         match day {
@@ -112,7 +111,7 @@ impl Publishes {
 }
 
 impl Counts {
-    /// Nothing yet; all outcomes are there, so that rates are right at the first one.
+    /// Zero counters. All outcomes are present, so that rates are correct from the first event on.
     pub fn new(stages: &[&'static str]) -> Self {
         let attempts = stages.iter().flat_map(|stage| OUTCOMES.map(|outcome| ((*stage, outcome), 0)));
         Counts {
@@ -126,7 +125,7 @@ impl Counts {
 }
 
 impl Load {
-    /// Whether there has to be any worker: a job lives, and with it its map outputs are needed.
+    /// Whether workers are needed: a job is live, so its map outputs are needed.
     pub fn is_active(&self) -> bool {
         self.live_jobs > 0
     }

@@ -1,11 +1,14 @@
-//! What is said of a job when it is over, for people and for programs.
+//! The summary of an ended job, for people and programs.
 
 use std::borrow::Cow;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tally_dataset::{TotalSpec, Totals};
 
-/// A finished job. The JSON form is stable: fields are added, never changed; one that a coordinator
-/// of another version left out is empty.
+/// An ended job. The JSON form is stable: fields are added, never changed. A field that another version does not write
+/// is empty.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Summary {
@@ -17,33 +20,81 @@ pub struct Summary {
     pub rows: u64,
     /// Part files.
     pub files: usize,
-    /// Distinct clients of the day.
-    pub n_clients: u64,
-    /// Those with a custom theme at some time of the day.
-    pub n_custom_theme_clients: u64,
+    /// The dataset's counters, each as a field.
+    #[serde(flatten)]
+    pub totals: NamedTotals,
     /// Bytes fetched from the inputs, footers included.
     pub bytes_read: u64,
-    /// Bytes of partials that went through the shuffle.
+    /// Shuffled bytes of partials.
     pub shuffle_bytes: u64,
-    /// Bytes that memory had no room for and disk took.
+    /// Bytes spilled to disk.
     pub spilled_bytes: u64,
-    /// Wall time from start to published.
+    /// Wall time from the start to the end of the publish.
     pub seconds: f64,
-    /// The most memory that the process had resident.
+    /// The peak of the process's resident memory.
     pub peak_memory_bytes: u64,
     /// The stages, in order.
     pub stages: Vec<StageSummary>,
-    /// What somebody should look at.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
-/// One stage of a finished job.
+/// The counters of a job's dataset by name, in the dataset's order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NamedTotals(pub Vec<(String, u64)>);
+
+impl NamedTotals {
+    /// A job's totals under the names that its dataset gives them.
+    pub fn new(names: &[TotalSpec], totals: &Totals) -> Self {
+        let named = names.iter().zip(&totals.counters);
+        NamedTotals(named.map(|(total, value)| (total.name.to_string(), *value)).collect())
+    }
+
+    /// The counter with that name.
+    pub fn get(&self, name: &str) -> Option<u64> {
+        self.0.iter().find(|(found, _)| found == name).map(|(_, value)| *value)
+    }
+}
+
+impl Serialize for NamedTotals {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+impl<'de> Deserialize<'de> for NamedTotals {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(CountersVisitor)
+    }
+}
+
+/// Collects the remaining fields of a summary: numbers are counters, anything else is a field of another version and is
+/// ignored.
+struct CountersVisitor;
+
+impl<'de> Visitor<'de> for CountersVisitor {
+    type Value = NamedTotals;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("counters by name")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<NamedTotals, A::Error> {
+        let mut totals = vec![];
+        while let Some((name, value)) = fields.next_entry::<String, serde_json::Value>()? {
+            totals.extend(value.as_u64().map(|value| (name, value)));
+        }
+        Ok(NamedTotals(totals))
+    }
+}
+
+/// One phase of an ended job.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StageSummary {
     /// `plan`, `map`, `reduce`, `write` or `publish`.
     pub name: Cow<'static, str>,
-    /// Tasks in it.
+    /// Its tasks.
     pub tasks: usize,
     /// Rows read (map) or written (reduce, write).
     pub rows: u64,
@@ -51,11 +102,11 @@ pub struct StageSummary {
     pub bytes: u64,
     /// Wall time.
     pub seconds: f64,
-    /// The most memory resident in it.
+    /// The peak of resident memory during the phase.
     pub peak_memory_bytes: u64,
 }
 
-/// A number with its thousands apart.
+/// A number with thousands separators.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
@@ -68,7 +119,7 @@ pub fn grouped(number: u64) -> String {
     out
 }
 
-pub use tally_worker::size::text as bytes;
+pub use tally_common::size::text as bytes;
 
 impl Summary {
     /// The summary as a table.
@@ -77,8 +128,9 @@ impl Summary {
         let mut line = |name: &str, value: String| out.push_str(&format!("  {name:<24} {value:>16}\n"));
         line("rows", grouped(self.rows));
         line("files", grouped(self.files as u64));
-        line("n_clients", grouped(self.n_clients));
-        line("n_custom_theme_clients", grouped(self.n_custom_theme_clients));
+        for (name, value) in &self.totals.0 {
+            line(name, grouped(*value));
+        }
         line("bytes read", bytes(self.bytes_read));
         line("bytes shuffled", bytes(self.shuffle_bytes));
         line("bytes spilled", bytes(self.spilled_bytes));
@@ -108,7 +160,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_written_for_people() {
+    fn counters_are_fields_of_the_summary_whatever_the_version() {
+        let counters = [("n_clients", 7), ("n_custom_theme_clients", 3)];
+        let totals = NamedTotals(counters.map(|(name, value)| (name.to_string(), value)).to_vec());
+        let text = serde_json::to_string(&Summary { rows: 9, totals: totals.clone(), ..Summary::default() });
+        let text = text.unwrap();
+        let expect = r#"{"job_id":"","date":"","rows":9,"files":0,"n_clients":7,"n_custom_theme_clients":3,"bytes_read":0,"#;
+        assert!(text.starts_with(expect), "{text}");
+        let later = text.replacen('{', r#"{"some_text":"of another version","some_list":[1],"#, 1);
+        for text in [text, later] {
+            let read: Summary = serde_json::from_str(&text).unwrap();
+            assert_eq!((read.rows, &read.totals), (9, &totals));
+            assert_eq!((read.totals.get("n_clients"), read.totals.get("rows")), (Some(7), None));
+        }
+        let earlier: Summary = serde_json::from_str(r#"{"rows":1}"#).unwrap();
+        assert_eq!((earlier.rows, earlier.totals), (1, NamedTotals::default()));
+    }
+
+    #[test]
+    fn numbers_have_thousands_separators() {
         assert_eq!(grouped(0), "0");
         assert_eq!(grouped(1234567), "1,234,567");
         assert_eq!(grouped(123), "123");

@@ -1,25 +1,28 @@
-//! The driver over a fleet that a test plays: what is ordered when several things go wrong in one step.
+//! The driver with a fleet that the test simulates: which tasks are dispatched when several faults happen in one step.
 
-// What fails here fails the test.
+// A panic here fails the test.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tally_coordinator::driver::{self, Driver, Ended, Input, Parts, Submit};
-use tally_coordinator::fleet::{Capacity, Fleet, Order};
+use tally_coordinator::dispatch::TaskDispatch;
+use tally_coordinator::driver::{
+    self, DriverInput, DriverParts, Ended, Intervals, Shell, ShellParts, Submit,
+};
+use tally_coordinator::fleet::{Capacity, DispatchError, Fleet};
 use tally_coordinator::history::Registry;
-use tally_coordinator::job::JobSpec;
-use tally_coordinator::journal::Forgetful;
-use tally_proto::v1::task_order::Work;
+use tally_coordinator::job::{JobSpec, new_key};
+use tally_coordinator::journal::NoopJournal;
+use tally_proto::report::Report;
+use tally_proto::v1::task_dispatch::Work;
 use tally_proto::v1::task_result::Result as Done;
 use tally_proto::v1::write_work::Target;
 use tally_proto::{AttemptId, JobId, WorkerId, v1};
+use tally_scan::footer::Footers;
 use tally_scheduler::Config;
-use tally_worker::runner::Report;
-use tally_worker::scan::footer::Footers;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -30,18 +33,25 @@ fn worker(name: &str) -> WorkerId {
     WorkerId::parse(name).unwrap()
 }
 
-/// Workers that do what the test says; those that are deaf cannot be sent an order.
+/// Workers that the test controls. Tasks cannot be sent to those in `deaf`.
 struct Played {
     deaf: Arc<Mutex<BTreeSet<WorkerId>>>,
-    orders: mpsc::UnboundedSender<Ordered>,
+    messages: mpsc::UnboundedSender<Dispatched>,
 }
 
 impl Fleet for Played {
-    fn start(&mut self, worker: &WorkerId, attempt: &AttemptId, order: Order) -> Result<(), String> {
+    fn start(
+        &mut self,
+        worker: &WorkerId,
+        attempt: &AttemptId,
+        dispatch: TaskDispatch,
+    ) -> Result<(), DispatchError> {
         if self.deaf.lock().contains(worker) {
-            return Err("it does not listen".into());
+            return Err(DispatchError::WorkerLost("it does not read".into()));
         }
-        self.orders.send((worker.clone(), attempt.clone(), order)).map_err(|e| e.to_string())
+        self.messages
+            .send((worker.clone(), attempt.clone(), dispatch))
+            .map_err(|e| DispatchError::WorkerLost(e.to_string()))
     }
 
     fn address(&self, worker: &WorkerId) -> String {
@@ -53,17 +63,17 @@ impl Fleet for Played {
     fn release(&mut self, _: &JobId) {}
 
     fn capacity(&self) -> Capacity {
-        Capacity { slots: 3, reduce_table_bytes: 64 << 20 }
+        Capacity { slots: 3, reduce_table_bytes: 64 << 20, reads_footers: true }
     }
 }
 
-fn result(order: &Order) -> v1::TaskResult {
-    let done = match order.head.work.as_ref().unwrap() {
+fn result(dispatch: &TaskDispatch) -> v1::TaskResult {
+    let done = match dispatch.head.work.as_ref().unwrap() {
         Work::Map(work) => {
             Done::Map(v1::MapResult { rows: tally_tests::shard::rows(work).unwrap(), ..Default::default() })
         }
         Work::Reduce(_) => Done::Reduce(v1::ReduceResult {
-            totals: Some(v1::Totals { rows: 1, clients: 1, custom_theme_clients: 0 }),
+            totals: Some(v1::Totals::new(1, &[1, 0])),
             row_group_rows: vec![1],
             bytes: 1,
             passes: 1,
@@ -78,15 +88,15 @@ fn result(order: &Order) -> v1::TaskResult {
     v1::TaskResult { result: Some(done) }
 }
 
-/// What was ordered of whom.
-type Ordered = (WorkerId, AttemptId, Order);
+/// A dispatched task and its worker.
+type Dispatched = (WorkerId, AttemptId, TaskDispatch);
 
 /// A driver with a job over a small day.
 struct Rig {
     _root: tempfile::TempDir,
     handle: driver::Handle,
     deaf: Arc<Mutex<BTreeSet<WorkerId>>>,
-    orders: mpsc::UnboundedReceiver<Ordered>,
+    messages: mpsc::UnboundedReceiver<Dispatched>,
     ended: oneshot::Receiver<Ended>,
 }
 
@@ -109,52 +119,61 @@ impl Rig {
         });
         let (handle, inbox) = driver::inbox();
         let deaf = Arc::new(Mutex::new(BTreeSet::new()));
-        let (sender, orders) = mpsc::unbounded_channel();
-        let parts = Parts {
+        let (sender, messages) = mpsc::unbounded_channel();
+        let interval = Duration::from_millis(100);
+        let parts = DriverParts {
             config: Config { worker_timeout: None, speculation: None, ..Config::default() },
-            fleet: Box::new(Played { deaf: deaf.clone(), orders: sender }),
-            journal: Box::new(Forgetful),
-            footers: Arc::new(Footers::new(1 << 20)),
+            fleet: Box::new(Played { deaf: deaf.clone(), messages: sender }),
             registry: Arc::new(Registry::new(1)),
             epoch: 0,
-            doubt: Arc::default(),
-            most_jobs: 1,
-            sample: Duration::from_millis(100),
+            max_jobs: 1,
+            silence: DEADLINE,
+            grace: DEADLINE,
+            intervals: Intervals { sample: interval, show: interval, epoch_checks: None },
+            started: Instant::now(),
+            resident: || (0, 0),
         };
-        tokio::spawn(Driver::new(parts, &handle, inbox).unwrap().run(std::future::pending()));
+        let footers = Arc::new(Footers::new(1 << 20));
+        let io = ShellParts { journal: Box::new(NoopJournal), epochs: None, footers };
+        tokio::spawn(Shell::start(parts, io, &handle, inbox).unwrap().run(std::future::pending()));
         let (accepted, _) = oneshot::channel();
         let (sender, ended) = oneshot::channel();
-        let rig = Rig { _root: root, handle, deaf, orders, ended };
+        let rig = Rig { _root: root, handle, deaf, messages, ended };
         for name in workers {
             rig.join(name).await;
         }
-        rig.tell(Input::Submit(Box::new(Submit { spec: spec.unwrap(), accepted, ended: Some(sender) })))
-            .await;
+        rig.tell(DriverInput::Submit(Box::new(Submit {
+            spec: spec.unwrap(),
+            key: new_key(),
+            accepted,
+            ended: Some(sender),
+        })))
+        .await;
         rig
     }
 
-    async fn tell(&self, input: Input) {
+    async fn tell(&self, input: DriverInput) {
         assert!(self.handle.sender().send(input).await.is_ok(), "the driver ended");
     }
 
     async fn join(&self, name: &str) {
-        self.tell(Input::Joined(worker(name), 1)).await;
+        self.tell(DriverInput::Joined(worker(name), 1)).await;
     }
 
-    async fn next(&mut self) -> Ordered {
-        timeout(DEADLINE, self.orders.recv()).await.expect("an order in time").expect("a driver")
+    async fn next(&mut self) -> Dispatched {
+        timeout(DEADLINE, self.messages.recv()).await.expect("a task in time").expect("a driver")
     }
 
-    async fn end(&self, (worker, attempt, order): Ordered) {
-        let outcome = Ok(result(&order));
-        self.tell(Input::Report(Box::new(Report { worker, attempt, outcome }))).await;
+    async fn end(&self, (worker, attempt, dispatch): Dispatched) {
+        let outcome = Ok(result(&dispatch));
+        self.tell(DriverInput::Report(Box::new(Report { worker, attempt, outcome }))).await;
     }
 }
 
-/// Two workers are lost in one step, as neither can be sent its reduce order: the first holds nothing, the second
-/// nearly all map outputs. The order that follows from the first loss was decided before the second.
+/// Two workers are lost in one step, because neither can be sent its reduce task: the first holds nothing, the second holds
+/// nearly all map outputs. The task that follows from the first loss was decided before the second loss.
 #[tokio::test]
-async fn orders_are_made_of_the_state_that_they_were_decided_on() {
+async fn task_messages_are_built_from_the_state_in_which_they_were_decided() {
     let mut rig = Rig::new(&["b", "c"]).await;
     // One map task stays with c to the end; b has all others.
     let (first, second) = (rig.next().await, rig.next().await);
@@ -162,7 +181,7 @@ async fn orders_are_made_of_the_state_that_they_were_decided_on() {
     loop {
         rig.end(at_b).await;
         match timeout(Duration::from_millis(500), rig.next()).await {
-            Ok(order) => at_b = order,
+            Ok(dispatch) => at_b = dispatch,
             Err(_) => break,
         }
     }
@@ -172,24 +191,24 @@ async fn orders_are_made_of_the_state_that_they_were_decided_on() {
 
     let (mut maps, mut reduces) = (0, 0);
     while reduces < 2 {
-        let order = rig.next().await;
-        assert_eq!(order.0, worker("c"));
-        match order.2.head.work.as_ref().unwrap() {
+        let dispatch = rig.next().await;
+        assert_eq!(dispatch.0, worker("c"));
+        match dispatch.2.head.work.as_ref().unwrap() {
             Work::Map(_) => maps += 1,
             Work::Reduce(work) => {
-                let inputs = order.2.inputs.as_ref().unwrap().list();
-                let told: Vec<_> = inputs.tables.iter().map(|table| table.outputs.len() as u32).collect();
-                assert_eq!(told, work.map_tasks);
-                assert!(told.iter().sum::<u32>() > 2);
+                let inputs = dispatch.2.inputs.as_ref().unwrap().list();
+                let counts: Vec<_> = inputs.tables.iter().map(|table| table.outputs.len() as u32).collect();
+                assert_eq!(counts, work.map_tasks);
+                assert!(counts.iter().sum::<u32>() > 2);
                 assert!(
                     reduces > 0 || maps == 0,
-                    "the first was ordered before the second loss was looked at"
+                    "the first task was dispatched before the second loss was handled"
                 );
                 reduces += 1;
             }
-            Work::Write(_) => panic!("{order:?}"),
+            Work::Write(_) => panic!("{dispatch:?}"),
         }
-        rig.end(order).await;
+        rig.end(dispatch).await;
     }
     assert!(maps > 1, "b held {maps} map outputs");
     let write = rig.next().await;

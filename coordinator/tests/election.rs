@@ -1,17 +1,17 @@
-//! Elections among candidates through a real Consul: who leads, and what happens when one goes, when
-//! Consul goes, and when a session ends under its owner. Not here: what leading means.
+//! Elections among candidates through a real Consul: which one leads, and what happens when a candidate or Consul fails,
+//! and when a session expires. Not here: what a leader does.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use consul_api_client::{Client, Config, SessionId};
+use tally_common::discovery::consul::{Consul, LeaderRecord};
+use tally_common::discovery::leader::{Candidate, Leader, Source};
+use tally_common::security::Dialer;
 use tally_coordinator::election::{Election, Standing};
 use tally_proto::Epoch;
 use tally_tests::consul::{ConsulAgent, Setup};
 use tally_tests::wait::eventually;
-use tally_worker::consul::{Consul, LeaderRecord};
-use tally_worker::leader::{Found, Leader, Source};
-use tally_worker::security::Dialer;
 use tokio::time::{Instant, timeout};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -21,7 +21,7 @@ fn durable() -> Result<ConsulAgent> {
     ConsulAgent::start(Setup { durable: true, ..Setup::default() })
 }
 
-/// A handle of its own, as another process has.
+/// A separate handle, as in another process.
 fn consul(agent: &ConsulAgent) -> Result<Consul> {
     let quick = Duration::from_secs(1);
     let config = Config { request_timeout: quick, connect_timeout: quick, ..Config::new(agent.address()) };
@@ -32,7 +32,7 @@ async fn candidate(agent: &ConsulAgent, name: &str) -> Result<Election> {
     Ok(Election::consul(consul(agent)?, name, &format!("127.0.0.1:{}", name.len())).await?)
 }
 
-/// Waits until a candidate stands so.
+/// Waits until a candidate has that standing.
 async fn standing(
     election: &Election,
     what: &str,
@@ -50,10 +50,10 @@ async fn leads(election: &Election) -> Result<()> {
 
 async fn session(agent: &ConsulAgent) -> Result<SessionId> {
     let pair = consul(agent)?.client().kv().get(KEY).await?;
-    pair.and_then(|pair| pair.session).context("nobody holds the key")
+    pair.and_then(|pair| pair.session).context("no session holds the key")
 }
 
-async fn one_leads_and_the_other_knows_where_until_it_resigns() -> Result<()> {
+async fn one_leads_and_the_other_knows_its_address_until_it_resigns() -> Result<()> {
     let agent = ConsulAgent::start(Setup::default())?;
     let first = candidate(&agent, "a").await?;
     leads(&first).await?;
@@ -71,13 +71,13 @@ async fn one_leads_and_the_other_knows_where_until_it_resigns() -> Result<()> {
     let asked = Instant::now();
     first.resign().await;
     leads(&second).await?;
-    // Without waiting for any session's end, or for any timer.
+    // Without waiting for the end of a session or for a timer.
     ensure!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
     timeout(DEADLINE, view.wait_for(|view| view.leader.as_ref().is_some_and(|l| l.id == "bb"))).await??;
     Ok(())
 }
 
-async fn whoever_stepped_down_leaves_the_key_to_others() -> Result<()> {
+async fn a_candidate_that_stepped_down_leaves_the_key_to_others() -> Result<()> {
     let agent = ConsulAgent::start(Setup::default())?;
     let first = candidate(&agent, "a").await?;
     leads(&first).await?;
@@ -85,14 +85,14 @@ async fn whoever_stepped_down_leaves_the_key_to_others() -> Result<()> {
     first.step_down().await;
     assert!(matches!(*first.standing().borrow(), Standing::Standby { .. }));
     leads(&second).await?;
-    // It is a candidate all the same.
+    // It is still a candidate.
     second.resign().await;
     leads(&first).await
 }
 
 async fn after_a_crash_another_leads_within_25_seconds() -> Result<()> {
     let agent = ConsulAgent::start(Setup::default())?;
-    // Its runtime ends under it: nothing is released, nothing renewed.
+    // Its runtime stops: nothing is released or renewed.
     let doomed = tokio::task::spawn_blocking(|| {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
     });
@@ -114,7 +114,7 @@ async fn after_a_crash_another_leads_within_25_seconds() -> Result<()> {
     Ok(())
 }
 
-async fn a_leader_in_doubt_leads_on_when_consul_is_back() -> Result<()> {
+async fn a_leader_in_doubt_continues_when_consul_is_back() -> Result<()> {
     let mut agent = durable()?;
     let first = candidate(&agent, "a").await?;
     leads(&first).await?;
@@ -126,19 +126,19 @@ async fn a_leader_in_doubt_leads_on_when_consul_is_back() -> Result<()> {
     ensure!(why.contains(&agent.address()), "{why}");
     agent.restart()?;
     leads(&first).await?;
-    // Not by a new election: the session is the same.
+    // Without a new election: the session is the same.
     assert_eq!(session(&agent).await?, before);
     assert!(matches!(*second.standing().borrow(), Standing::Standby { .. }));
     Ok(())
 }
 
-async fn consul_that_forgot_everything_elects_anew() -> Result<()> {
+async fn consul_without_its_data_holds_a_new_election() -> Result<()> {
     let mut agent = ConsulAgent::start(Setup::default())?;
     let candidates = [candidate(&agent, "a").await?, candidate(&agent, "bb").await?];
     leads(&candidates[0]).await?;
     agent.restart()?;
-    let holder = eventually("somebody holds the key", || async {
-        // Consul may not be ready to answer.
+    let holder = eventually("a session holds the key", || async {
+        // Consul may not be ready yet.
         Ok(consul(&agent)?.client().kv().get(KEY).await.ok().flatten().filter(|pair| pair.session.is_some()))
     });
     let record: LeaderRecord = serde_json::from_slice(&holder.await?.value)?;
@@ -152,21 +152,21 @@ async fn consul_that_forgot_everything_elects_anew() -> Result<()> {
     Ok(())
 }
 
-async fn a_session_that_ends_under_its_owner_changes_the_leader_or_the_session() -> Result<()> {
+async fn a_session_that_expires_changes_the_leader_or_the_session() -> Result<()> {
     let agent = ConsulAgent::start(Setup::default())?;
     let first = candidate(&agent, "a").await?;
     leads(&first).await?;
     let before = session(&agent).await?;
     let outside = consul(&agent)?;
     outside.client().sessions().destroy(&before).await?;
-    // Alone it gets the key again, with another session, and never stops to lead.
+    // Without other candidates it acquires the key again, with a new session, and never stops leading.
     let after = eventually("another session", || async {
         Ok(session(&agent).await.ok().filter(|session| *session != before))
     })
     .await?;
     leads(&first).await?;
 
-    // With another waiting, one of them leads in the end, and the other knows.
+    // With another candidate, one of them leads in the end, and the other knows.
     let second = candidate(&agent, "bb").await?;
     outside.client().sessions().destroy(&after).await?;
     eventually("one of two leads", || async {
@@ -180,7 +180,7 @@ async fn a_session_that_ends_under_its_owner_changes_the_leader_or_the_session()
     .await
 }
 
-async fn a_refused_candidate_is_told_at_once_and_one_without_consul_waits() -> Result<()> {
+async fn a_refused_candidate_fails_at_once_and_one_without_consul_waits() -> Result<()> {
     let acl = serde_json::json!({ "acl": { "enabled": true, "default_policy": "deny", "tokens": { "master": "root", "agent_master": "agent" } } });
     let setup = Setup { config: acl, token: Some("root".into()), ..Setup::default() };
     let agent = ConsulAgent::start(setup)?;
@@ -195,8 +195,8 @@ async fn a_refused_candidate_is_told_at_once_and_one_without_consul_waits() -> R
     leads(&early).await
 }
 
-/// Round after round, as workers and commands do.
-async fn find(leader: &mut Leader) -> Result<Found> {
+/// Searches repeatedly, as workers and commands do.
+async fn find(leader: &mut Leader) -> Result<Candidate> {
     let rounds = async {
         loop {
             match leader.next().await {
@@ -208,21 +208,21 @@ async fn find(leader: &mut Leader) -> Result<Found> {
     Ok(timeout(DEADLINE, rounds).await?)
 }
 
-async fn the_leader_is_found_through_consul_and_remembered_while_it_is_away() -> Result<()> {
+async fn the_leader_is_found_through_consul_and_remembered_while_consul_is_down() -> Result<()> {
     let mut agent = ConsulAgent::start(Setup::default())?;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
     let mut leader = Leader::new(Source::Consul(consul(&agent)?), Dialer::plain());
-    let nobody = leader.next().await.err().context("somebody was found")?.to_string();
-    ensure!(nobody.contains(KEY) && nobody.contains(&agent.address()), "{nobody}");
+    let error = leader.next().await.err().context("a leader was found")?.to_string();
+    ensure!(error.contains(KEY) && error.contains(&agent.address()), "{error}");
 
     let election = Election::consul(consul(&agent)?, "a", &address).await?;
     leads(&election).await?;
     let found = find(&mut leader).await?;
     assert_eq!(found.address.to_string(), address);
-    // It does not answer any more, and neither does Consul: where else to look?
+    // Neither the leader nor Consul answers.
     agent.kill();
-    assert!(leader.refused(&found, &tonic::Status::unavailable("gone")));
+    assert!(leader.refused(&found, &tonic::Status::unavailable("down")));
     let again = find(&mut leader).await?;
     assert_eq!(again.address.to_string(), address);
     Ok(())
@@ -230,12 +230,12 @@ async fn the_leader_is_found_through_consul_and_remembered_while_it_is_away() ->
 
 tally_tests::tests![
     async:
-    one_leads_and_the_other_knows_where_until_it_resigns,
-    whoever_stepped_down_leaves_the_key_to_others,
+    one_leads_and_the_other_knows_its_address_until_it_resigns,
+    a_candidate_that_stepped_down_leaves_the_key_to_others,
     after_a_crash_another_leads_within_25_seconds,
-    a_leader_in_doubt_leads_on_when_consul_is_back,
-    consul_that_forgot_everything_elects_anew,
-    a_session_that_ends_under_its_owner_changes_the_leader_or_the_session,
-    a_refused_candidate_is_told_at_once_and_one_without_consul_waits,
-    the_leader_is_found_through_consul_and_remembered_while_it_is_away,
+    a_leader_in_doubt_continues_when_consul_is_back,
+    consul_without_its_data_holds_a_new_election,
+    a_session_that_expires_changes_the_leader_or_the_session,
+    a_refused_candidate_fails_at_once_and_one_without_consul_waits,
+    the_leader_is_found_through_consul_and_remembered_while_consul_is_down,
 ];

@@ -1,17 +1,17 @@
-//! The newtypes of every id, in one place.
+//! The newtypes of all ids. Ids are opaque to all code except their maker. Logs, errors, file names and tickets show
+//! their `Display` form, which uses only `[a-z0-9-]` and so is safe in a path.
 //!
-//! Ids are opaque to everything but their maker. Their `Display` form is what logs, errors,
-//! file names and tickets show; it uses only `[a-z0-9-]`, so it is safe in a path.
+//! Not here: how ids are made (the coordinator, and the worker's `agent`).
 
 use std::fmt;
 use std::sync::Arc;
 
-/// The longest id accepted from outside, in bytes.
+/// The maximum length of an id, in bytes.
 pub const MAX_ID_BYTES: usize = 64;
 
-/// An id that came from outside and is not one.
+/// A text that is not an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no valid id: 1 to {MAX_ID_BYTES} characters of a-z, 0-9 and '-'")]
+#[error("{0:?} is not a valid id: use 1 to {MAX_ID_BYTES} characters of a-z, 0-9 and '-'")]
 pub struct InvalidId(pub String);
 
 fn checked(text: &str) -> Result<Arc<str>, InvalidId> {
@@ -27,10 +27,10 @@ macro_rules! text_id {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Takes an id from outside.
+            /// Parses an id.
             ///
             /// # Errors
-            /// [`InvalidId`] where the text could not stand in a path or is too long.
+            /// [`InvalidId`] if the text is empty, too long or not safe in a path.
             pub fn parse(text: &str) -> Result<Self, InvalidId> {
                 checked(text).map(Self)
             }
@@ -56,19 +56,19 @@ macro_rules! text_id {
 }
 
 text_id! {
-    /// One run of the job over one day, from submit to publish.
+    /// One job over one day, from submit to publish.
     JobId
 }
 text_id! {
-    /// One life of one worker process; a restarted worker has a new one.
+    /// One incarnation of a worker process; a restarted worker has a new id.
     WorkerId
 }
 
-/// The place of a stage in its job, from 0.
+/// The index of a stage in its job, from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StageId(pub u32);
 
-/// One term of a leading coordinator; higher is newer.
+/// One term of a leader; a higher epoch is newer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch(pub u64);
 
@@ -83,12 +83,12 @@ pub struct TaskId {
     pub index: u32,
 }
 
-/// One try at a task; numbers are never used twice for a task.
+/// One attempt at a task; a task never uses a number twice.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AttemptId {
-    /// The task tried.
+    /// The task.
     pub task: TaskId,
-    /// The try's number, from 0.
+    /// The number of the attempt, from 0.
     pub attempt: u32,
 }
 

@@ -1,14 +1,20 @@
-//! What Tally's processes say to each other: ids, typed failures, and the generated messages.
+//! The messages that Tally's processes exchange: ids, typed failures, and the generated types. A type belongs here if
+//! two processes, or the coordinator's state machine and its driver, must agree on it.
 //!
-//! Not here: any I/O, any decision. A type lives here when two processes (or the coordinator's
-//! state machine and its driver) must agree on it.
+//! Not here: I/O and decisions.
 
+pub mod class;
+pub mod convert;
+pub mod dispatch;
 pub mod failure;
 pub mod ids;
+pub mod limits;
 pub mod packed;
+pub mod report;
 
 pub use failure::Failure;
 pub use ids::{AttemptId, Epoch, JobId, StageId, TaskId, WorkerId};
+pub use limits::MESSAGE_BYTES;
 
 /// The generated messages of protocol version 1.
 pub mod v1 {
@@ -25,19 +31,19 @@ pub mod externalscaler {
 /// The descriptors of all messages and services, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-/// The version of the protocol between coordinators and workers that this program speaks. Fields are
-/// added without a new version where a peer that ignores them does what is right. 2: the inputs of
-/// reduce orders are sent once a stream.
-pub const PROTOCOL: u32 = 2;
+/// The version of this program's protocol between coordinators and workers. A field that a peer may ignore needs no new
+/// version. 2: the inputs of reduce tasks are sent once per stream. 3: workers read the footers of small files
+/// ([`ALL_ROW_GROUPS`]).
+pub const PROTOCOL: u32 = 3;
 
-/// The oldest version that a coordinator understands: workers of the release before stay attached
-/// while a cluster is upgraded, coordinators first.
+/// The oldest version that a coordinator supports: workers of the previous release stay attached during an upgrade,
+/// which starts with the coordinators.
 pub const OLDEST_PROTOCOL: u32 = 1;
 
-/// Metadata of a refusal: the address (`host:port`) of the coordinator that leads.
+/// As the only value of [`v1::InputPiece::row_groups`]: all row groups of a file that was planned by its size. The worker
+/// reads the file's footer and reports it ([`v1::MapResult::footers`]). No file has a row group of this number, so a
+/// worker that does not know the constant fails instead of reading nothing.
+pub const ALL_ROW_GROUPS: u32 = u32::MAX;
+
+/// The metadata key of a refusal that contains the address (`host:port`) of the leader.
 pub const LEADER_METADATA: &str = "tally-leader";
-
-/// The longest message between coordinators, workers and clients, in bytes. (Flight's are longer.)
-pub const MESSAGE_BYTES: usize = 4 << 20;
-
-pub mod convert;

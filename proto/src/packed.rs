@@ -1,12 +1,12 @@
-//! Lists of outputs in few bytes: task numbers mostly follow one another, attempts are mostly equal.
+//! A compact form of lists of outputs: task numbers are mostly successive, and attempts mostly equal.
 //!
-//! Not here: who sends them when.
+//! Not here: when they are sent (the coordinator's `service`).
 
 use crate::convert::BadMessage;
 use crate::v1::{OutputRef, PackedOutputs, Run, TableOutputs};
 
-/// Longer lists are no job's.
-const MOST_OUTPUTS: usize = 10_000_000;
+/// The maximum number of outputs in a list; no job has more.
+const MAX_OUTPUTS: usize = 10_000_000;
 
 /// Packs outputs of one stage.
 pub fn pack(outputs: &TableOutputs) -> PackedOutputs {
@@ -14,12 +14,12 @@ pub fn pack(outputs: &TableOutputs) -> PackedOutputs {
     for output in &outputs.outputs {
         extend(&mut packed.indices, output.index, |run| run.first.checked_add(run.count));
         extend(&mut packed.attempts, output.attempt, |run| Some(run.first));
-        packed.holders.push(output.holder);
+        packed.locations.push(output.location);
     }
     packed
 }
 
-/// Makes the last run one longer if `next` says that it goes on with `value`, else begins another.
+/// Extends the last run if `next` returns `value` for it, and otherwise starts another run.
 pub fn extend(runs: &mut Vec<Run>, value: u32, next: impl Fn(&Run) -> Option<u32>) {
     match runs.last_mut() {
         Some(run) if next(run) == Some(value) => run.count += 1,
@@ -30,20 +30,20 @@ pub fn extend(runs: &mut Vec<Run>, value: u32, next: impl Fn(&Run) -> Option<u32
 /// Undoes [`pack`], for outputs of that stage.
 ///
 /// # Errors
-/// [`BadMessage::Contradiction`] where the lists are not equally long; nothing is allocated by a
-/// number that only the message says.
+/// [`BadMessage::Contradiction`] if the lists have different lengths. No allocation depends on a number that only the
+/// message contains.
 pub fn unpack(packed: &PackedOutputs, stage: u32) -> Result<TableOutputs, BadMessage> {
     let length = |runs: &[Run]| runs.iter().map(|run| u64::from(run.count)).sum::<u64>();
-    let count = packed.holders.len();
+    let count = packed.locations.len();
     let lengths = [length(&packed.indices), length(&packed.attempts)];
-    if lengths.iter().any(|&length| length != count as u64) || count > MOST_OUTPUTS {
+    if lengths.iter().any(|&length| length != count as u64) || count > MAX_OUTPUTS {
         return Err(BadMessage::Contradiction("packed outputs"));
     }
     let indices = packed.indices.iter().flat_map(|run| (0..run.count).map(|at| run.first.wrapping_add(at)));
     let attempts = packed.attempts.iter().flat_map(|run| std::iter::repeat_n(run.first, run.count as usize));
-    let outputs = packed.holders.iter().zip(indices.zip(attempts));
+    let outputs = packed.locations.iter().zip(indices.zip(attempts));
     let output =
-        |(&holder, (index, attempt)): (&u32, (u32, u32))| OutputRef { holder, stage, index, attempt };
+        |(&location, (index, attempt)): (&u32, (u32, u32))| OutputRef { location, stage, index, attempt };
     Ok(TableOutputs { outputs: outputs.map(output).collect() })
 }
 
@@ -53,7 +53,7 @@ mod tests {
     use prost::Message;
 
     fn outputs(of: impl IntoIterator<Item = (u32, u32, u32)>) -> TableOutputs {
-        let output = |(holder, index, attempt)| OutputRef { holder, stage: 3, index, attempt };
+        let output = |(location, index, attempt)| OutputRef { location, stage: 3, index, attempt };
         TableOutputs { outputs: of.into_iter().map(output).collect() }
     }
 
@@ -80,14 +80,14 @@ mod tests {
     #[test]
     fn lists_that_do_not_fit_are_refused() {
         let good = pack(&outputs((0..3).map(|n| (0, n, 0))));
-        for spoil in [
-            (|p: &mut PackedOutputs| p.holders.push(0)) as fn(&mut PackedOutputs),
+        for corrupt in [
+            (|p: &mut PackedOutputs| p.locations.push(0)) as fn(&mut PackedOutputs),
             |p| p.indices[0].count = u32::MAX,
             |p| p.attempts.push(Run { first: 0, count: u32::MAX }),
             |p| p.indices.clear(),
         ] {
             let mut bad = good.clone();
-            spoil(&mut bad);
+            corrupt(&mut bad);
             assert!(unpack(&bad, 0).is_err(), "{bad:?}");
         }
     }

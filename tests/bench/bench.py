@@ -1,6 +1,6 @@
 """The benchmark: the whole job against DuckDB, Polars and the bare decode, in paired rounds. Started by `run`.
 
-Not here: measuring one process (`measure.py`), who runs (`contestants.py`), what is made of the figures (`results.py`).
+Not here: measuring one process (`measure.py`), the contestants (`contestants.py`), the evaluation of the runs (`results.py`).
 """
 
 import argparse
@@ -27,7 +27,7 @@ def arguments(argv):
     parser = argparse.ArgumentParser(prog="tests/bench/run", description=__doc__.splitlines()[0])
     numbers = lambda text: [int(number.replace("_", "")) for number in text.split(",") if number]
     parser.add_argument("--clients", type=numbers, default=[1_000_000, 10_000_000], metavar="N,...",
-                        help="days to make and measure (default: 1000000,10000000)")
+                        help="days to generate and measure (default: 1000000,10000000)")
     parser.add_argument("--day", action="append", default=[], metavar="DIR",
                         help="measure a day that is there, instead; may be repeated")
     parser.add_argument("--overactive", action="store_true",
@@ -35,14 +35,14 @@ def arguments(argv):
     parser.add_argument("--contestants", type=lambda text: text.split(","), default=ALL, metavar="NAME,...",
                         help=f"of {','.join(ALL)}; tally-SIZE is any other memory limit")
     parser.add_argument("--polars-most", type=int, default=20_000_000, metavar="N",
-                        help="leave Polars out of days of more clients (default: 20000000)")
-    parser.add_argument("--rounds", type=int, default=5, help="that count (default: 5)")
-    parser.add_argument("--warmups", type=int, default=1, help="rounds before that do not (default: 1)")
-    parser.add_argument("--threads", type=int, default=2, help="of each contestant (default: 2)")
+                        help="exclude Polars from days of more clients (default: 20000000)")
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds (default: 5)")
+    parser.add_argument("--warmups", type=int, default=1, help="rounds before that are not measured (default: 1)")
+    parser.add_argument("--threads", type=int, default=2, help="threads of each contestant (default: 2)")
     parser.add_argument("--calm", type=float, default=60, metavar="SECONDS",
-                        help="wait at most so long before each round for the machine to be quiet (default: 60)")
+                        help="maximum wait before each round for an idle machine (default: 60)")
     parser.add_argument("--results", default=str(HERE / "results"), metavar="DIR",
-                        help="where JSON, Markdown and plots go (default: tests/bench/results)")
+                        help="folder for JSON, Markdown and plots (default: tests/bench/results)")
     parser.add_argument("--gate", action="store_true",
                         help="fail if Tally takes more than 0.30 of DuckDB's time or 2.4 times the bare decode's")
     options = parser.parse_args(argv)
@@ -53,7 +53,7 @@ def arguments(argv):
 
 
 def said(*command):
-    """What a command prints."""
+    """The standard output of a command."""
     done = subprocess.run(command, capture_output=True, text=True, cwd=HERE)
     return done.stdout.strip()
 
@@ -70,7 +70,7 @@ def machine():
 
 
 def setting(options, tools, argv):
-    """What is said of a run beside its figures."""
+    """The setting of a run, which is published with its figures."""
     peers = days.counted(tools.python, "version")
     crate = said("cargo", "pkgid", "parquet").rpartition("@")[2].rpartition("#")[2]
     version = said(tools.tally, "--version")
@@ -99,14 +99,14 @@ def setting(options, tools, argv):
 
 
 def rounds(options, entrants):
-    """Runs all entrants in turn, round after round, each round beginning with another; their runs by label, those of
-    the warm-up left out."""
+    """Runs all entrants in turn, round after round, each round starting with another one. Returns their runs by
+    label, without the warm-up."""
     runs = {label: [] for label in entrants}
     for number in range(-options.warmups, options.rounds):
         left = measure.settle(options.calm) if options.calm else 0.0
         title = f"round {number + 1}" if number >= 0 else "warm-up"
         print(f"{title}{f' (others keep {left:.1f} cores busy)' if left >= 0.1 else ''}:", end="", flush=True)
-        # Whoever runs first after the wait finds a machine that slept, so each has its turn to be first.
+        # The first run after the wait starts on an idle machine, so the rounds rotate the order.
         order = list(entrants.items())
         turn = max(number, 0) % len(order)
         for label, contestant in order[turn:] + order[:turn]:
@@ -124,7 +124,7 @@ def rounds(options, entrants):
 def measured(options, tools, day, scratch, common):
     """One day's result."""
     names, remarks = list(options.contestants), []
-    # Whoever counts first must have something to be compared with.
+    # The first contestant that counts needs a reference.
     if not day.totals and "duckdb" in names:
         names.sort(key=lambda name: name != "duckdb")
     size = day.totals.get("n_clients", 0) or day.bytes() // 150
@@ -148,7 +148,7 @@ def measured(options, tools, day, scratch, common):
 
 
 def overactive(options, tools, folder, scratch, common):
-    """The result of the day with one client that sends more than all others."""
+    """The result of the day with an overactive client."""
     python = tools.python
     usual = days.made(tools.tally, python, folder, 1_000_000)
     day = days.made(tools.tally, python, folder, 1_000_000, overactive=True)
@@ -164,12 +164,12 @@ def overactive(options, tools, folder, scratch, common):
 
 
 def main(tally, decode, python, folder, *argv):
-    """Measures what was asked for, with the programs and the folder that `run` names; gives the exit code."""
+    """Runs the requested benchmarks with the programs and the folder that `run` passes; returns the exit code."""
     options = arguments(argv)
     tools, folder = Tools(tally, decode, python, options.threads), Path(folder)
     scratch = folder / "outputs"
     scratch.mkdir(parents=True, exist_ok=True)
-    # As many cores for everybody as threads, where there are more.
+    # Limit all contestants to as many cores as they have threads.
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[: options.threads])
     common = setting(options, tools, argv)

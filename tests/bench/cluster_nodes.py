@@ -1,6 +1,6 @@
 """A cluster for the benchmark: a coordinator and workers with one slot each, as processes on loopback.
 
-Not here: what is measured on it (`cluster_bench.py`).
+Not here: the measurements (`cluster_bench.py`).
 """
 
 import json
@@ -15,11 +15,11 @@ from pathlib import Path
 import measure
 
 LEAVE = 30
-"""Seconds that a process has to end."""
+"""Seconds in which a process must exit."""
 
 
 def cpu_and_peak(pid):
-    """Seconds of processor time and bytes resident at most, of a process that runs."""
+    """Processor seconds and maximum resident bytes of a running process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     peak = 0
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -29,7 +29,7 @@ def cpu_and_peak(pid):
 
 
 def certificates(folder):
-    """An authority and a certificate for each role; the flags of each role."""
+    """An authority and a certificate for each role; returns the flags of each role."""
     openssl = lambda *words: subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=folder)
     openssl("req", "-x509", "-newkey", "ed25519", "-nodes", "-days", "2", "-subj", "/CN=bench", "-keyout", "ca.key",
             "-out", "ca.pem")
@@ -46,7 +46,7 @@ def certificates(folder):
 
 
 class Cluster:
-    """Started when entered, ended when left; its processes are killed by their own ids."""
+    """A context manager that starts and stops the cluster. Processes are killed by their ids."""
 
     def __init__(self, tally, workers, memory, scratch, tls=False):
         self.tally = tally
@@ -84,7 +84,7 @@ class Cluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self, name, *command):
-        """A process that logs beside its port."""
+        """A process with a log and a port file."""
         with open(self.folder / f"{name}.log", "w") as log:
             command = [*map(str, command), "--listen", "127.0.0.1:0", "--port-file", str(self.folder / f"{name}.port")]
             environment = measure.environment({"TALLY_LOG": "warn"})
@@ -104,18 +104,18 @@ class Cluster:
         return value
 
     def port(self, name):
-        """Where a process listens."""
+        """The address of a process."""
         file = self.folder / f"{name}.port"
         return self.wait(f"the address of {name}", lambda: file.exists() and file.read_text().strip())
 
     def ask(self, *command):
-        """What a command of `tally` answers; nothing where nobody leads."""
+        """The JSON output of a `tally` command; `None` without a leader."""
         line = [self.tally, *command, "--coordinator", self.address, "--output-format", "json", *self.operator()]
         done = subprocess.run(line, capture_output=True, text=True, env=measure.environment())
         return json.loads(done.stdout) if done.returncode == 0 else {}
 
     def attached(self):
-        """Workers that take tasks."""
+        """Number of workers that accept tasks."""
         return sum(worker["state"] == "attached" for worker in self.ask("workers").get("workers", []))
 
     def submit(self, *flags):
@@ -124,19 +124,19 @@ class Cluster:
                 *map(str, flags)]
 
     def operator(self):
-        """The flags of a command that may do everything."""
+        """The flags of a command with the operator role."""
         return self.roles.get("operator", [])
 
-    def half_done(self, stage):
-        """Whether a job runs that has done half of the tasks of a stage."""
+    def done(self, stage):
+        """The share of a stage's tasks that a running job has done."""
         for job in self.ask("jobs").get("jobs", []):
             for found in job["stages"]:
-                if found["name"] == stage and found["tasks"] and found["done"] * 2 >= found["tasks"]:
-                    return True
-        return False
+                if found["name"] == stage and found["tasks"]:
+                    return found["done"] / found["tasks"]
+        return 0.0
 
-    def strike(self, worker, how):
-        """A signal to one worker."""
+    def send_signal(self, worker, how):
+        """Sends a signal to one worker."""
         process = self.workers[worker]
         os.kill(process.pid, how)
         if how == signal.SIGKILL:
@@ -144,6 +144,6 @@ class Cluster:
             self.processes.remove(process)
 
     def used(self):
-        """Processor seconds of all processes that are left, the coordinator's alone, and the largest peak."""
+        """Processor seconds of all remaining processes, of the coordinator alone, and the largest peak."""
         each = [cpu_and_peak(process.pid) for process in self.processes]
         return sum(cpu for cpu, _ in each), each[0][0], max(peak for _, peak in each)

@@ -1,4 +1,4 @@
-"""Who is measured: the command of each, and whether what it did is right.
+"""The contestants: their commands, and the check of their results.
 
 Not here: measuring, statistics.
 """
@@ -11,9 +11,9 @@ import days
 import measure
 
 PEERS = Path(__file__).with_name("peers")
-# The floor gets what `tally` sets for itself: freed memory is kept. It is a tenth faster so.
+# The bare decode gets the allocator setting of `tally`, which keeps freed memory and is a tenth faster.
 KEEP_MEMORY = "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=67108864:glibc.malloc.top_pad=16777216"
-# What everybody's output must agree on.
+# The figures that all outputs must agree on.
 FIGURES = ["rows", "n_clients", "n_custom_theme_clients", "sum_of_count"]
 
 ABOUT = {
@@ -26,13 +26,13 @@ ABOUT = {
 
 
 def about(name):
-    """A contestant in words."""
+    """The description of a contestant."""
     return ABOUT.get(name) or f"Tally, `--memory-limit {name.removeprefix('tally-')}`"
 
 
 @dataclass
 class Tools:
-    """The programs that contestants are made of."""
+    """The programs that the contestants run."""
 
     tally: str
     decode: str
@@ -50,7 +50,7 @@ class Contestant:
     output: Path
 
     def command(self):
-        """What is run."""
+        """The command."""
         threads, tables = str(self.tools.threads), self.day.tables()
         if self.name == "decode":
             return [self.tools.decode, threads, days.DATE, *tables]
@@ -66,17 +66,17 @@ class Contestant:
         ]
 
     def environment(self):
-        """What is in its environment beside the usual."""
+        """Additional environment variables."""
         return {"GLIBC_TUNABLES": KEEP_MEMORY} if self.name == "decode" else {}
 
     def clear(self):
-        """Makes room for a new output, so that nobody's time has the removal of an old one in it."""
+        """Removes the old output, so that its removal is not measured."""
         shutil.rmtree(self.output, ignore_errors=True)
         if self.name in ("duckdb", "polars"):
             self.output.mkdir(parents=True)
 
     def check(self, run):
-        """Raises `measure.Failed` unless the result is that of the day."""
+        """Raises `measure.Failed` unless the result is the expected one."""
         if self.name == "decode":
             expected = days.counted(self.tools.python, "day", *self.day.tables())
             self.compare("rows", run.printed.get("rows"), sum(expected.values()))
@@ -91,6 +91,6 @@ class Contestant:
                 self.compare(f"{figure} in its summary", run.printed[figure], self.day.totals[figure])
 
     def compare(self, what, found, expected):
-        """Raises where two figures differ."""
+        """Raises if two figures differ."""
         if found != expected:
             raise measure.Failed(f"{self.name} over {self.day.name}: {what} is {found}, not {expected}")

@@ -1,6 +1,6 @@
-"""Counts with DuckDB; prints JSON. In a process of its own, so that who measures stays small.
+"""Counts with DuckDB; prints JSON. A separate process, so that the measuring process stays small.
 
-    count.py output DIR              rows and totals that an output says
+    count.py output DIR              rows and totals of an output
     count.py day ADDONS MAIN_SUMMARY rows of a day's two tables
     count.py version
 """
@@ -12,7 +12,7 @@ import duckdb
 
 
 def output(folder):
-    """The figures that a day's totals are compared with; the two global counts must stand in every row alike."""
+    """The figures that a day's totals are compared with. The two global counts must be equal in all rows."""
     query = """
         select count(*)::bigint as rows, sum("count")::bigint as sum_of_count,
                min(n_clients) as n_clients, min(n_custom_theme_clients) as n_custom_theme_clients,

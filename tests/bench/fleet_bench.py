@@ -1,7 +1,7 @@
-"""What a coordinator costs by itself: a job of 20,000 shards on 1,000 simulated workers that do nothing. Started by
+"""The cost of a coordinator alone: a job of 20,000 shards on 1,000 simulated workers that do nothing. Started by
 `fleet`.
 
-Not here: what a cluster of real workers takes (`cluster_bench.py`).
+Not here: clusters of real workers (`cluster_bench.py`).
 """
 
 import argparse
@@ -17,11 +17,11 @@ import measure
 from cluster_nodes import Cluster, cpu_and_peak
 
 HERE = Path(__file__).parent
-# A shard a file: so many names for each file of `addons`.
+# One shard per file: number of names of each file of `addons`.
 NAMES = 200
 CLIENTS = 5_000
-MOST_CPU = 2.0
-MOST_MEMORY = 256 << 20
+MAX_CPU = 2.0
+MAX_MEMORY = 256 << 20
 
 
 def arguments(argv):
@@ -38,7 +38,7 @@ def arguments(argv):
 
 
 def made(tally, folder):
-    """A day of many files: each file of `addons` under many names."""
+    """A day of many files: each file of `addons` has many names."""
     root = folder / "day-fleet"
     if (root / "whole").exists():
         return root
@@ -88,7 +88,7 @@ def table(options, rounds):
     """The figures in Markdown."""
     lines = [
         "| round | shards | tasks | tasks a second | wait for the next task: median, 99 %, longest | coordinator's CPU "
-        f"(at most {MOST_CPU} s) | memory (at most {MOST_MEMORY >> 20} MiB) |",
+        f"(at most {MAX_CPU} s) | memory (at most {MAX_MEMORY >> 20} MiB) |",
         "|---|---|---|---|---|---|---|",
     ]
     for number, run in enumerate(rounds, 1):
@@ -101,7 +101,7 @@ def table(options, rounds):
 
 
 def main(tally, folder, *argv):
-    """Measures, with the programs and the folder that `fleet` names; fails where a bound is broken."""
+    """Measures with the programs and the folder that `fleet` passes; fails if a limit is exceeded."""
     options = arguments(argv)
     scratch = Path(folder) / "outputs"
     scratch.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def main(tally, folder, *argv):
         f"# A coordinator and {options.workers:,} simulated workers\n\n`{command}`\n\n{text}")
     print(text)
     shutil.rmtree(scratch / "fleet", ignore_errors=True)
-    if any(run["cpu"] > MOST_CPU or run["peak"] > MOST_MEMORY for run in rounds):
+    if any(run["cpu"] > MAX_CPU or run["peak"] > MAX_MEMORY for run in rounds):
         raise measure.Failed("the coordinator takes more than it may")
 
 

@@ -1,7 +1,7 @@
-"""Running one process and measuring all of it: wall time, processor time, peak resident memory.
+"""Runs and measures one process: wall time, processor time, peak resident memory.
 
-Not here: what is run, and how many times. This process must stay small: the kernel counts the memory of the process
-that starts another into the other's peak, so nothing here may load DuckDB, numpy or matplotlib.
+Not here: the commands, and the number of runs. This process must stay small, because the kernel counts the memory of a
+parent into the peak of its child. So do not import DuckDB, numpy or matplotlib here.
 """
 
 import json
@@ -15,7 +15,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Failed(Exception):
-    """A contestant did not do its job; the message says how."""
+    """A contestant failed; the message has the reason."""
 
 
 @dataclass
@@ -27,22 +27,22 @@ class Run:
     cpu: float
     """Seconds of processor time, user and system, of all its threads."""
     peak: int
-    """Bytes resident at most."""
+    """Maximum resident bytes."""
     others: float
-    """Cores that everything else on the machine kept busy meanwhile."""
+    """Cores used by other processes during the run."""
     printed: dict = field(repr=False)
-    """The JSON object that it printed last."""
+    """The last JSON object that it printed."""
 
 
 def busy():
-    """Seconds that the machine's cores were not idle since boot."""
+    """Busy seconds of all cores since boot."""
     with open("/proc/stat") as stat:
         user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, stat.readline().split()[1:9])
     return (user + nice + system + irq + softirq + steal) / TICKS
 
 
 def settle(patience):
-    """Waits until the rest of the machine is quiet, at most so many seconds; gives the cores still busy."""
+    """Waits up to a number of seconds until the machine is idle; returns the number of busy cores."""
     deadline = time.monotonic() + patience
     while True:
         before, start = busy(), time.monotonic()
@@ -53,7 +53,7 @@ def settle(patience):
 
 
 def environment(more=()):
-    """This process's environment without what would change a contestant's work, and with `more`."""
+    """The environment of this process without variables that affect contestants, and with `more`."""
     kept = {name: value for name, value in os.environ.items() if name not in ("TALLY_LOG", "date", "bucket")}
     return {**kept, **dict(more)}
 
@@ -67,11 +67,13 @@ def last_object(text):
         return {}
 
 
-def run(command, more=()):
-    """Runs a command to its end, with `more` in its environment. Raises `Failed` with its messages where it fails."""
-    # What was written before is on its way to the disk no longer, so that nobody pays for somebody else's files.
+def run(command, more=(), messages_to=None):
+    """Runs a command to its end, with `more` in its environment. Its messages go to a file that can be read meanwhile, if one is
+    named. Raises `Failed` with its messages if it fails."""
+    # Flush earlier writes to disk, so that no run includes the writes of another one.
     os.sync()
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as messages:
+    said = open(messages_to, "w+") if messages_to else tempfile.TemporaryFile("w+")
+    with tempfile.TemporaryFile("w+") as out, said as messages:
         before, start = busy(), time.perf_counter()
         process = subprocess.Popen(command, stdout=out, stderr=messages, env=environment(more))
         _, status, used = os.wait4(process.pid, 0)

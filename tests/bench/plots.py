@@ -2,7 +2,7 @@
 
     plots.py FOLDER
 
-A process of its own, so that who measures stays small. Not here: any figure that is not in the JSON files.
+A separate process, so that the measuring process stays small. Not here: figures that are not in the JSON files.
 """
 
 import sys
@@ -12,7 +12,7 @@ from statistics import median
 import matplotlib
 
 matplotlib.use("svg")
-# Text stays text, and the same figures give the same bytes.
+# Keep text as text, and make the output reproducible.
 matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "tally", "font.size": 9, "axes.axisbelow": True})
 
 import matplotlib.pyplot as plt
@@ -31,7 +31,7 @@ def save(figure, path):
 
 
 def bars(axes, entry, what, scale, unit):
-    """One bar a contestant: the median, with least and most as a line."""
+    """One bar per contestant: the median, with minimum and maximum as a line."""
     names = sorted(entry["contestants"], key=lambda name: -median(run["wall"] for run in entry["contestants"][name]))
     for at, name in enumerate(names):
         values = [run[what] / scale for run in entry["contestants"][name]]
@@ -50,7 +50,7 @@ def bars(axes, entry, what, scale, unit):
 
 
 def draw_times(entries, path):
-    """Seconds and peak memory, a row of panels a day."""
+    """Seconds and peak memory, one row of panels per day."""
     heights = [len(entry["contestants"]) + 1.2 for entry in entries]
     figure, grid = plt.subplots(
         len(entries), 2, figsize=(10, 0.42 * sum(heights)), squeeze=False,
@@ -65,7 +65,7 @@ def draw_times(entries, path):
 
 
 def bars_sharing_names(right, left, entry):
-    """The memory panel; the names stand beside the left one."""
+    """The memory panel; the names are at the left panel."""
     bars(right, entry, "peak", results.MIB, "peak resident memory, MiB")
     right.set_yticklabels([])
     right.set_ylim(left.get_ylim())
@@ -78,7 +78,7 @@ def draw_timeline(entry, path):
     edges = [0.0, *ends]
     compute = [min(sample[1], sample[2]) for sample in samples]
     rest = [max(0.0, sample[2] - least) for sample, least in zip(samples, compute)]
-    # The machine's clock has ticks of 10 ms: a core too many in one sample is missing in the next.
+    # The clock has ticks of 10 ms: an excess core in one sample is missing in the next.
     room = [max(0.0, entry["threads"] - sample[2]) for sample in samples]
     layers = [compute, rest, [min(sample[3], most) for sample, most in zip(samples, room)]]
     names = ["the job: computing threads", "the job: reading and the rest", "other processes"]

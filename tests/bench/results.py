@@ -1,7 +1,7 @@
-"""From runs to figures: medians, ratios pair by pair, what was asked for, and all of it as JSON and Markdown.
+"""Evaluates runs: medians, paired ratios and limits, as JSON and Markdown.
 
-A result is one JSON file a day; `results.md` is made of all such files in a folder, so that a run over one day leaves
-the others as they were. Not here: plots.
+A result is one JSON file per day. `results.md` is generated from all of these files in a folder, so that a run over one
+day does not change the others. Not here: plots.
 """
 
 import json
@@ -17,7 +17,7 @@ GIB = 1 << 30
 
 
 def ratio(entry, one, other, what="wall"):
-    """The median of the ratios of two contestants, round by round; nothing where one of them is missing."""
+    """The median of the ratios of two contestants, round by round; `None` if one of them is missing."""
     runs = entry["contestants"]
     if one not in runs or other not in runs:
         return None
@@ -25,13 +25,13 @@ def ratio(entry, one, other, what="wall"):
 
 
 def most(entry, name):
-    """The highest peak of a contestant in bytes, if it ran."""
+    """The highest memory peak of a contestant in bytes, if it ran."""
     runs = entry["contestants"].get(name)
     return max(run["peak"] for run in runs) if runs else None
 
 
 def more_memory(entry):
-    """How much higher the overactive client made the peak: median of the differences, round by round."""
+    """The increase of the peak by the overactive client: median of the differences, round by round."""
     runs = entry["contestants"]
     if "tally-without" not in runs:
         return None
@@ -46,7 +46,7 @@ def memory(value):
     return f"{value / GIB:.2f} GiB" if value >= GIB else f"{value / MIB:.0f} MiB"
 
 
-# What is asked for: words, least clients of the day, figure, how it is written, at most, better still.
+# The limits: description, minimum clients of the day, figure, format, maximum, target.
 WANTED = [
     ("time of Tally / DuckDB", 0, lambda e: ratio(e, "tally", "duckdb"), share, 0.25, 0.15),
     ("time of Tally / bare decode", 0, lambda e: ratio(e, "tally", "decode"), share, 2.0, 1.2),
@@ -55,12 +55,12 @@ WANTED = [
     ("peak memory with 512 MiB", 10**7, lambda e: most(e, "tally-512MiB"), memory, 700 * MIB, None),
     ("memory for the overactive client", 0, more_memory, memory, 100 * MIB, None),
 ]
-# Those that say whether the engine is grossly slower than it was, on any machine; three rounds are off by up to a fifth.
+# The limits that detect gross slowness on any machine; three rounds deviate by up to a fifth.
 GATE = [(*rule[:4], rule[4] * 1.2, rule[5]) for rule in WANTED[:2]]
 
 
 def wanted(entry, rules):
-    """[words, how it is written, figure, at most, better still] of the rules that a result has figures for."""
+    """[description, format, figure, maximum, target] of the limits for which a result has figures."""
     found = []
     for words, clients, figure, written, must, dream in rules:
         value = figure(entry) if entry["day"]["clients"] >= clients else None
@@ -70,7 +70,7 @@ def wanted(entry, rules):
 
 
 def spread(values, form):
-    """Median, and from least to most."""
+    """Median, minimum and maximum."""
     return f"{form(median(values))} ({form(min(values))} – {form(max(values))})"
 
 
@@ -87,13 +87,13 @@ def runs_table(entry):
         peak = spread([run["peak"] / MIB for run in runs], lambda value: f"{value:.0f}")
         against = [ratio(entry, name, other) for other in ("duckdb", "decode")]
         against = ["" if value is None else f"{value:.2f}" for value in against]
-        who = f"{about(name)} {entry['versions'].get(name, '')}".strip()
-        lines.append(f"| {who} | {wall} | {cpu} | {peak} | {' | '.join(against)} |")
+        label = f"{about(name)} {entry['versions'].get(name, '')}".strip()
+        lines.append(f"| {label} | {wall} | {cpu} | {peak} | {' | '.join(against)} |")
     return lines
 
 
 def wanted_table(entry):
-    """What is asked for, beside what was found."""
+    """The limits and the measured figures."""
     lines = ["| | must | dream | found | |", "|---|--:|--:|--:|---|"]
     for words, written, value, must, dream in wanted(entry, WANTED):
         better = "" if dream is None else written(dream)
@@ -103,20 +103,20 @@ def wanted_table(entry):
 
 
 def stages_table(entry):
-    """What the cores did in each stage of one more run."""
+    """The use of the cores in each stage of an additional run."""
     lines = [
         "| stage | s | cores busy with the job | with others |",
         "|---|--:|--:|--:|",
     ]
     for name, seconds, own, others in timeline.busy_by_stage(entry["timeline"]):
-        # Less than a few samples says nothing.
+        # Too few samples are not significant.
         own, others = (f"{own:.2f}", f"{others:.2f}") if seconds >= 3 * timeline.FINEST else ("", "")
         lines.append(f"| {name} | {seconds:.3f} | {own} | {others} |")
     return lines
 
 
 def notes(entry):
-    """What has to be known to read the figures."""
+    """The setting in which the figures were measured."""
     day, count = entry["day"], len(next(iter(entry["contestants"].values())))
     others = median(run["others"] for runs in entry["contestants"].values() for run in runs)
     lines = [
@@ -158,7 +158,7 @@ def section(entry):
 
 
 def entry(day, runs, recorded, setting):
-    """A result as it is kept: `runs` are the contestants' runs by name, `setting` what is the same for all days."""
+    """A result as stored: `runs` has the contestants' runs by name, `setting` the values common to all days."""
     contestants = {}
     for name, all_rounds in runs.items():
         contestants[name] = [asdict(run) for run in all_rounds]
@@ -169,7 +169,7 @@ def entry(day, runs, recorded, setting):
 
 
 def keep(folder, kept):
-    """Writes a result into a folder, and the folder's `results.md` anew."""
+    """Writes a result into a folder, and regenerates the folder's `results.md`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{kept['day']['name']}.json").write_text(json.dumps(kept, indent=1) + "\n")
@@ -180,6 +180,6 @@ def keep(folder, kept):
 
 
 def load(folder):
-    """All results of days in a folder, small days first; those of clusters and fleets lie beside them."""
+    """All results of days in a folder, small days first. Results of clusters and fleets are in the same folder."""
     entries = [json.loads(path.read_text()) for path in Path(folder).glob("*.json")]
     return sorted((one for one in entries if "day" in one), key=lambda one: (one["day"]["clients"], one["day"]["name"]))

@@ -1,6 +1,6 @@
-"""What the cores do during one `tally run`: processor time of its threads, sampled, with the stages' boundaries.
+"""The use of the cores during one `tally run`: sampled processor time of its threads, and stage boundaries.
 
-Not here: drawing it (`plots.py`), the medians (sampling costs time, so this run does not count for them).
+Not here: plots (`plots.py`), medians (sampling costs time, so they exclude this run).
 """
 
 import json
@@ -11,12 +11,12 @@ import time
 
 import measure
 
-# The kernel brings a running thread's time up to date a few hundred times a second; finer samples would be noise.
+# The kernel updates the time of a running thread a few hundred times per second; finer samples are noise.
 FINEST = 0.02
 
 
 def compute_time(pid, names):
-    """Seconds of processor time of a process's computing threads; `names` keeps what is known of its threads."""
+    """Seconds of processor time of a process's computing threads; `names` caches the names of its threads."""
     total = 0.0
     try:
         threads = os.listdir(f"/proc/{pid}/task")
@@ -36,16 +36,16 @@ def compute_time(pid, names):
 
 
 def process_time(pid):
-    """Seconds of processor time of a process, its ended threads included; nothing once it is gone."""
+    """Seconds of processor time of a process, including its ended threads; `None` after it exited."""
     try:
-        # What clock_getcpuclockid(3) computes.
+        # Same as clock_getcpuclockid(3).
         return time.clock_gettime((~pid << 3) | 2)
     except OSError:
         return None
 
 
 def record(command, interval):
-    """Runs a job and gives {"samples", "stages"}; times count from the process's start.
+    """Runs a job and returns {"samples", "stages"}; times count from the process's start.
 
     A sample is [end, compute, own, others]: cores busy since the sample before, with its computing threads, with all of
     its threads, and with anything else on the machine.
@@ -70,7 +70,7 @@ def record(command, interval):
             break
         now = (time.perf_counter() - start, compute_time(process.pid, names), own, measure.busy())
         span, compute, total, machine = (b - a for a, b in zip(last, now))
-        # A thread that has ended takes its time with it.
+        # The time of an ended thread is no longer listed.
         shares = [max(0.0, compute), total, max(0.0, machine - total)]
         samples.append([round(value, 4) for value in (now[0], *(share / span for share in shares))])
         last = now
@@ -81,7 +81,7 @@ def record(command, interval):
 
 
 def stages(summary, ended):
-    """[name, start, end] of each stage; the job's own clock is set to the moment its summary came."""
+    """[name, start, end] of each stage; the job's clock is aligned with the arrival of its summary."""
     at = ended - summary["seconds"]
     found = []
     for stage in summary["stages"]:

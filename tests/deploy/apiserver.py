@@ -1,7 +1,7 @@
-"""As much of a Kubernetes API server as Helm asks for a dry run of an upgrade: its version, and which groups there are. Releases
-are Helm's own, in memory.
+"""The part of a Kubernetes API server that Helm needs for a dry run of an upgrade: the version and the API groups. Helm
+keeps the releases in memory.
 
-Not here: objects. None is ever taken."""
+Not here: objects. The server accepts none."""
 
 import contextlib
 import http.server
@@ -54,8 +54,7 @@ def serving():
 
 
 def dry_run(url, program, words, config):
-    """Runs `helm install` or `helm upgrade` up to where the cluster would be changed, the latter over a release with these
-    values: what Helm made of it."""
+    """A dry run of `helm install`, or of `helm upgrade` over a release with these values. Returns the result of Helm."""
     with tempfile.TemporaryDirectory() as folder:
         releases = []
         if words[0] == "upgrade":

@@ -1,6 +1,6 @@
-"""The chart as Helm renders it: values in, objects out. Both majors of Helm, without any cluster.
+"""Renders the chart with Helm: values in, objects out. Both major versions of Helm, without a cluster.
 
-Not here: what the objects must be (the tests)."""
+Not here: checks of the objects (the tests)."""
 
 import functools
 import json
@@ -29,7 +29,7 @@ SCHEDULE = {"enabled": True, "addons": "/data/a", "mainSummary": "/data/m", "out
 
 
 def merged(*parts):
-    """One dict of several; later ones win, key by key."""
+    """Merges dicts; later ones win, key by key."""
     whole = {}
     for part in parts:
         for key, value in part.items():
@@ -46,7 +46,7 @@ def nested(path, value):
     return value
 
 
-# Each toggle on its own, both ways where it has two.
+# Each toggle alone, on and off if it has both.
 TOGGLES = {
     "minimal": {},
     "names": {"nameOverride": "counts", "commonLabels": {"team": "t"}, "commonAnnotations": {"a/b": "c"}},
@@ -164,7 +164,7 @@ SIZES = {file.name: yaml.safe_load(file.read_text()) for file in sorted((CHART /
 
 
 def helm(program, *args, values=None):
-    """Runs a Helm; its exit code, standard output and standard error."""
+    """Runs a version of Helm; returns its exit code, standard output and standard error."""
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         more = []
         if values is not None:
@@ -173,14 +173,14 @@ def helm(program, *args, values=None):
             more = ["--values", file.name]
         run = subprocess.run(
             [HELM / program, *args, *more], capture_output=True, text=True, timeout=120,
-            # Nothing of the user's own Helm is read or written.
+            # Does not use the Helm configuration of the user.
             env={"PATH": os.environ["PATH"], "HOME": tempfile.gettempdir(), "HELM_DEBUG": "false"},
         )
     return run.returncode, run.stdout, run.stderr
 
 
 def template(values, program="helm-4"):
-    """The exit code of rendering, the text, and what Helm says."""
+    """The exit code of rendering, the text, and the messages of Helm."""
     known = [word for crd in CRDS for word in ("--api-versions", crd)]
     return helm(
         program, "template", RELEASE, str(CHART), "--namespace", NAMESPACE, "--kube-version", KUBE, *known, values=values
@@ -188,18 +188,18 @@ def template(values, program="helm-4"):
 
 
 def notes(values, program="helm-4"):
-    """What an installation says at its end. No Helm shows it without a cluster, so it is rendered as a value of an object."""
+    """The notes after an installation. Helm does not show them without a cluster, so they are rendered as a value of an object."""
     with tempfile.TemporaryDirectory() as folder:
         chart = shutil.copytree(CHART, pathlib.Path(folder) / "tally")
         (chart / "templates" / "NOTES.txt").rename(chart / "notes.txt")
         (chart / "templates" / "notes.yaml").write_text(
             'kind: Notes\napiVersion: test/v1\ntext: {{ tpl (.Files.Get "notes.txt") . | toJson }}\n')
-        # Of a cluster that has no KEDA.
+        # A cluster without KEDA.
         code, out, err = helm(program, "template", RELEASE, str(chart), "--namespace", NAMESPACE, "--kube-version", KUBE,
                               "--show-only", "templates/notes.yaml", values=values)
     if code:
         raise AssertionError(err)
-    return next(found for found in yaml.safe_load_all(out) if found)["text"]
+    return next(found for found in yaml.load_all(out, yaml.CSafeLoader) if found)["text"]
 
 
 @functools.cache
@@ -207,7 +207,7 @@ def _objects(program, values):
     code, out, err = template(json.loads(values), program)
     if code:
         raise AssertionError(err)
-    return [found for found in yaml.safe_load_all(out) if found]
+    return [found for found in yaml.load_all(out, yaml.CSafeLoader) if found]
 
 
 def objects(values, program="helm-4"):
@@ -220,14 +220,14 @@ def of_kind(found, kind):
 
 
 def one(found, kind, suffix):
-    """The object of that kind whose name ends so."""
+    """The object of that kind whose name has that ending."""
     fitting = [each for each in of_kind(found, kind) if each["metadata"]["name"].endswith(suffix)]
     assert len(fitting) == 1, (kind, suffix, [each["metadata"]["name"] for each in of_kind(found, kind)])
     return fitting[0]
 
 
 def pods(found):
-    """Name, labels and spec of every pod that the objects make."""
+    """Name, labels and spec of every pod that the objects create."""
     for each in found:
         name = f"{each['kind']}/{each['metadata']['name']}"
         match each["kind"]:

@@ -20,7 +20,7 @@ def processes(text):
 
 
 def inodes(process):
-    # It may end while it is looked at.
+    # It may exit meanwhile.
     with contextlib.suppress(OSError):
         for file in (process / "fd").iterdir():
             with contextlib.suppress(OSError):
@@ -30,7 +30,7 @@ def inodes(process):
 
 
 def address(text):
-    """An address as the kernel writes it: words of four bytes, each in the machine's order."""
+    """An address as the kernel writes it: words of four bytes, each in native byte order."""
     words = [bytes.fromhex(text[at:at + 8])[::-1] for at in range(0, len(text), 8)]
     whole = b"".join(words)
     return socket.inet_ntop(socket.AF_INET if len(whole) == 4 else socket.AF_INET6, whole)
@@ -42,7 +42,7 @@ def main():
         file = pathlib.Path("/proc/net") / table
         for line in file.read_text().splitlines()[1:] if file.is_file() else []:
             fields = line.split()
-            # 0A: it listens.
+            # 0A: LISTEN.
             if fields[3] == "0A" and fields[9] in own:
                 host, port = fields[1].split(":")
                 print(address(host), int(port, 16))

@@ -1,7 +1,7 @@
-"""A cluster of real processes, started as the chart's pods are: the same commands, arguments, environment, settings and
-mounted secrets, with this machine's folders and ports in the place of a pod's.
+"""A cluster of real processes, started like the pods of the chart: the same commands, arguments, environment, settings and
+mounted secrets, but with folders and ports of this machine.
 
-Not here: what is checked of it."""
+Not here: checks."""
 
 import contextlib
 import os
@@ -38,8 +38,8 @@ def get(address, path):
 
 
 class Pods:
-    """The release's processes, and the words of its pods translated to this machine. `secrets` are those that the values
-    name: their keys and values."""
+    """The processes of the release; paths and addresses of its pods are translated to this machine. `secrets` has the keys and
+    values of the secrets that the values name."""
 
     def __init__(self, folder, values, secrets):
         self.folder = pathlib.Path(folder)
@@ -52,7 +52,7 @@ class Pods:
         (self.folder / "data").mkdir()
 
     def mounts(self, name, spec):
-        """A pod's mount paths with their folders here, which are made once."""
+        """The mount paths of a pod and their local folders, which are created once."""
         if name in self.mounted:
             return self.mounted[name]
         folders = {}
@@ -82,7 +82,7 @@ class Pods:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             (folder / name).write_text(text)
-            # The programs refuse keys and tokens that others may read.
+            # The programs refuse keys and tokens that are readable by others.
             (folder / name).chmod(0o600)
 
     def translate(self, text, mounts):
@@ -93,7 +93,7 @@ class Pods:
         return text
 
     def command(self, name, spec):
-        """The command of a pod's container, and its environment, here."""
+        """The translated command and environment of a pod's container."""
         [container] = spec["containers"]
         mounts = self.mounts(name, spec)
         program = container["command"][0].replace("/usr/bin", str(BIN))
@@ -105,19 +105,19 @@ class Pods:
         return [program, *(self.translate(arg, mounts) for arg in container["args"])], environment
 
     def start(self, component, number=0):
-        """Starts one pod of a deployment. Its ports are any that are free."""
+        """Starts one pod of a deployment, with free ports."""
         name = f"{component}-{number}"
         spec = one(self.objects, "Deployment", f"-{component}")["spec"]["template"]["spec"]
         args, environment = self.command(name, spec)
         ports = {kind: self.folder / f"{name}.{kind}" for kind in ("grpc", "http")}
-        # The file has all that the pod has, but for addresses, which flags say, and these come first.
+        # The settings file is the pod's. Flags override the addresses.
         args = [arg for arg in args if not arg.startswith("--advertise=")]
         args += ["--listen=127.0.0.1:0", f"--port-file={ports['grpc']}",
                  "--http-listen=127.0.0.1:0", f"--http-port-file={ports['http']}"]
         with open(self.folder / f"{name}.log", "wb") as log:
             self.processes.append(subprocess.Popen(args, stdout=log, stderr=log, env=environment))
 
-        def told(kind):
+        def address(kind):
             def read():
                 if self.processes[-1].poll() is not None:
                     raise AssertionError((self.folder / f"{name}.log").read_text())
@@ -125,12 +125,12 @@ class Pods:
             return wait_for(f"{component}'s {kind} port", read)
 
         if component == "coordinator":
-            # The service leads to any; here to the last one, which stands by if there are several.
-            self.coordinator = told("grpc")
-        self.http[name] = told("http")
+            # The service selects any coordinator; here it is the last one, which is a standby if there are several.
+            self.coordinator = address("grpc")
+        self.http[name] = address("http")
 
     def helm_test(self, change=lambda arg: arg):
-        """Runs the pod of `helm test`, by its own spec."""
+        """Runs the pod of `helm test` as specified."""
         [pod] = of_kind(self.objects, "Pod")
         args, environment = self.command("test", pod["spec"])
         return subprocess.run([change(arg) for arg in args], capture_output=True, text=True, timeout=300, env=environment)
@@ -161,7 +161,7 @@ class Pods:
 
 @contextlib.contextmanager
 def pods(values, workers, secrets={}, coordinators=1):
-    """Coordinators and workers that are ready."""
+    """The ready coordinators and workers."""
     with tempfile.TemporaryDirectory(prefix="tally-chart-") as folder:
         running = Pods(folder, values, secrets)
         try:

@@ -1,27 +1,59 @@
-"""Runs the tests of this folder, or those modules that are named, and says the end in cargo's words, so that
+"""Runs the tests of this folder, or the named modules, and prints the result like cargo, so that
 tests/run counts it."""
 
+import concurrent.futures
 import pathlib
 import signal
+import subprocess
 import sys
 import unittest
 
 HERE = pathlib.Path(__file__).resolve().parent
+# Modules that run at once: they mostly wait for other programs.
+AT_ONCE = 2
 sys.path.insert(0, str(HERE))
 
 
-def main():
-    # A shell ignores Ctrl-C for what it starts in the background, and what is started from there would, too.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    names = sys.argv[1:] or sorted(file.stem for file in HERE.glob("test_*.py"))
+def run(names):
     tests = unittest.defaultTestLoader.loadTestsFromNames(names)
     result = unittest.TextTestRunner(stream=sys.stdout, verbosity=2).run(tests)
     failed = len(result.failures) + len(result.errors)
     passed = result.testsRun - failed
-    # Nothing may be passed over: what is needed is set up before.
+    # No test may be skipped: requirements are set up before.
     if failed or result.skipped or not passed:
         raise SystemExit(f"test result: FAILED. {passed} passed; {failed} failed; {len(result.skipped)} passed over")
     print(f"test result: ok. {passed} passed; 0 failed")
+
+
+def run_all():
+    """Runs each module in its own process. A failed module does not stop the others."""
+    names = sorted(file.stem for file in HERE.glob("test_*.py"))
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        ended = [
+            pool.submit(subprocess.run, [sys.executable, __file__, name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            for name in names
+        ]
+        try:
+            results = []
+            for name, done in zip(names, ended):
+                results.append(done.result().returncode)
+                sys.stdout.buffer.write(f"{name}:\n".encode() + done.result().stdout)
+                sys.stdout.buffer.flush()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    failed = [name for name, code in zip(names, results) if code]
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
+
+
+def main():
+    # A shell makes background processes ignore Ctrl-C, and their children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if names := sys.argv[1:]:
+        run(names)
+    else:
+        run_all()
 
 
 main()

@@ -1,6 +1,6 @@
-"""The compose file's services as processes of this machine: Consul, the S3 server, and those of Tally's own image.
+"""The services of the compose file as local processes: Consul, the S3 server, and those of Tally's image.
 
-Not here: what is checked of them."""
+Not here: checks."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ SERVICES = COMPOSE["services"]
 
 
 def free(low=20000, high=25000):
-    """A port that nobody has, out of those that the system gives to no connection by itself."""
+    """A free port outside the range from which the system assigns ports to connections."""
     while True:
         with socket.socket() as found, contextlib.suppress(OSError):
             found.bind(("127.0.0.1", random.randrange(low, high)))
@@ -31,7 +31,7 @@ def free(low=20000, high=25000):
 
 
 class Processes:
-    """The services as processes, until the end of a `with`."""
+    """A context manager that runs the services as processes."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -48,12 +48,12 @@ class Processes:
 
     def port(self, name, number):
         if (name, number) not in self.ports:
-            # Beside each of its ports a SeaweedFS opens one that is 10,000 higher.
+            # For each port, SeaweedFS also opens the port that is 10,000 higher.
             self.ports[name, number] = free(15000, 20000) if name == "s3" else free()
         return self.ports[name, number]
 
     def translate(self, name, text):
-        """A service's words here: everybody's own port is known to others by its name."""
+        """The translated command of a service: services refer to each other's ports by name."""
         text = str(text).replace("0.0.0.0:9090", "127.0.0.1:0").replace("0.0.0.0:", f"{name}:")
         text = re.sub(r"\b(consul|s3|coordinator-\d|worker-\d):(\d+)",
                       lambda found: f"127.0.0.1:{self.port(found[1], found[2])}", text)
@@ -62,7 +62,7 @@ class Processes:
         return re.sub(r"=/(data|store)\b", f"={self.folder}/\\1", text).replace("=/spill", f"={self.folder}/{name}")
 
     def environment(self, variables):
-        # SeaweedFS is where Python's packages put it.
+        # The Python package contains SeaweedFS.
         path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
         return {"PATH": path, "HOME": self.folder} | {key: self.translate("", value) for key, value in variables.items()}
 
@@ -96,7 +96,7 @@ class Processes:
 
     def start_store(self):
         service, bucket = SERVICES["s3"], SERVICES["bucket"]
-        # Two ports of newer versions that nobody needs.
+        # Two unused ports of newer versions.
         more = ["-s3.port.iceberg=0", "-s3.port.lance=0"]
         self.start("s3", ["weed", *service["command"], *more], service["environment"])
         [status] = [word for word in service["healthcheck"]["test"] if word.startswith("http://")]
@@ -115,7 +115,7 @@ class Processes:
         wait_for("the bucket", made)
 
     def keys(self, bucket):
-        """Keys of all objects in a bucket, and of uploads that somebody began."""
+        """Keys of all objects in a bucket, and of all open uploads."""
         of = self.environment(SERVICES["s3"]["environment"])
         client = boto3.client("s3", endpoint_url=of["AWS_ENDPOINT_URL"], region_name=of["AWS_REGION"],
                               aws_access_key_id=of["AWS_ACCESS_KEY_ID"],

@@ -1,4 +1,4 @@
-"""The image, built without an engine and run as a cluster would: not as root, nothing to write to but its mounts."""
+"""The image, built without an engine and run as in a cluster: not as root, and only its mounts are writable."""
 
 import io
 import json
@@ -14,7 +14,7 @@ from chart import BIN, MINIMAL, TOP, objects, of_kind, pods
 from processes import wait_for
 
 IMAGE = TOP / "deploy" / "image"
-# Of the archive, whose layer is compressed.
+# Size of the archive, whose layer is compressed.
 LARGEST = 60 << 20
 
 
@@ -29,7 +29,7 @@ def dockerfile():
 class Containers:
     """Runs the image by podman and runc: read-only, without capabilities."""
 
-    # A kubelet's limits are wider than those that this machine may set.
+    # The limits of a kubelet are higher than those that this machine can set.
     RUN = ["run", "--pull=never", "--network=host", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1000:1000",
            "--runtime=runc", "--read-only", "--cap-drop=all", "--security-opt=no-new-privileges"]
 
@@ -58,14 +58,14 @@ class Containers:
         self.podman(*self.RUN, "--detach", f"--name={name}", *self.words(program), *args)
 
     def end(self, name):
-        """SIGTERM, as a kubelet sends it; the exit code."""
+        """Sends SIGTERM like a kubelet; returns the exit code."""
         self.podman("kill", "--signal=TERM", name)
         return int(self.podman("wait", name).stdout)
 
 
 class Chroots:
-    """Runs it by chroot, as its user, for machines on which nobody may make containers: such as are containers
-    themselves. Its root can't be written by that user, though it is not mounted so."""
+    """Runs the image by chroot, as its user, on machines that cannot run containers, such as containers. Its root is
+    not writable by that user, although it is not mounted read-only."""
 
     def __init__(self, folder, archive):
         self.root = folder / "root"
@@ -106,7 +106,7 @@ class Image(unittest.TestCase):
         try:
             cls.engine = Containers(cls.folder, cls.archive)
             tried = cls.engine.run("/usr/bin/tally", "--version")
-            # Codes of podman itself and of runc: they never came to the program.
+            # Exit codes of podman and runc: the program did not start.
             assert tried.returncode not in (125, 126, 127), tried.stderr
         except AssertionError as error:
             print(f"no containers can be made on this machine, so chroot it is: {error}", flush=True)
@@ -188,16 +188,16 @@ class Image(unittest.TestCase):
     def test_a_job_runs_in_it_with_nothing_to_write_to_but_its_mounts(self):
         said = self.run_image("/usr/bin/tally", "demo", "--clients=2000", "--dir=/spill/demo", "--memory-limit=256MiB",
                               "--spill-dir=/spill")
-        self.assertIn("As the generator's totals say it must be", said)
+        self.assertIn("The result matches the generator's totals", said)
         refused = self.run_image("/usr/bin/tally", "demo", "--clients=10", "--dir=/demo", fails=1)
         self.assertIn("/demo", refused)
 
     def test_a_cluster_runs_in_it(self):
-        """Coordinator, worker and a job in three containers, ended by SIGTERM as a kubelet does it."""
+        """Coordinator, worker and a job in three containers, stopped by SIGTERM like a kubelet does."""
         def start(name, program, *args):
             self.engine.start(name, f"/usr/bin/{program}", *args)
             file = self.engine.data / f"{name}.port"
-            # Written by a rename, so never half.
+            # Written by a rename, so always complete.
             return wait_for(name, lambda: file.read_text() if file.is_file() else None)
 
         address = start("coordinator", "tally", "coordinator", "--listen=127.0.0.1:0", "--state-dir=/data/state",
@@ -206,5 +206,5 @@ class Image(unittest.TestCase):
               "--spill-dir=/spill", "--port-file=/data/worker.port")
         said = self.run_image("/usr/bin/tally", "demo", "--cluster", f"--coordinator={address}", "--clients=2000",
                               "--dir=/data/demo", "--remove")
-        self.assertIn("As the generator's totals say it must be", said)
+        self.assertIn("The result matches the generator's totals", said)
         self.assertEqual([self.engine.end(name) for name in ("worker", "coordinator")], [0, 0])

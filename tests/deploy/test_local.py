@@ -1,5 +1,4 @@
-"""Clusters for people on one machine: the script without containers, and the compose file with them, whose commands run
-here as processes."""
+"""Local clusters: the script without containers, and the compose file, whose commands run here as processes."""
 
 import contextlib
 import os
@@ -29,13 +28,13 @@ class Script(unittest.TestCase):
 
     @contextlib.contextmanager
     def running(self, folder):
-        """One that waits for Ctrl-C, and what it says on standard error."""
+        """A cluster that waits for Ctrl-C, and its standard error."""
         with open(f"{folder}/said", "w+") as said, open(f"{folder}/refused", "w+") as refused:
             process = subprocess.Popen(**self.command(folder), stdout=said, stderr=refused)
             try:
                 def ready():
                     self.assertIsNone(process.poll(), pathlib.Path(refused.name).read_text())
-                    return True if "Ctrl-C ends it all" in pathlib.Path(said.name).read_text() else None
+                    return True if "Ctrl-C stops the cluster" in pathlib.Path(said.name).read_text() else None
 
                 wait_for("the cluster", ready)
                 yield process, pathlib.Path(refused.name)
@@ -45,14 +44,14 @@ class Script(unittest.TestCase):
 
     def test_a_job_on_the_whole_and_nothing_left(self):
         with tempfile.TemporaryDirectory() as folder:
-            # While it runs: every socket that listens is on loopback.
+            # While it runs, all listening sockets are on loopback.
             look = f"{sys.executable} {TOP}/tests/deploy/listening.py {folder} >{folder}/listening"
             script = f"tally demo --cluster --dir {folder}/demo --clients 2000 && {look}"
             done = self.run_local(folder, "--workers", "3", "bash", "-ec", script)
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-            self.assertIn("As the generator's totals say it must be", done.stdout)
+            self.assertIn("The result matches the generator's totals", done.stdout)
             own = (pathlib.Path(folder) / "listening").read_text().splitlines()
-            # Two coordinators and three workers, of two ports each, and Consul's four.
+            # Two coordinators and three workers with two ports each, and four ports of Consul.
             self.assertGreaterEqual(len(own), 14, own)
             for line in own:
                 self.assertRegex(line, r"^(::ffff:)?127\.0\.0\.1 ")
@@ -65,10 +64,10 @@ class Script(unittest.TestCase):
             with self.running(folder) as (first, _):
                 second = self.run_local(folder, "true")
                 self.assertEqual(second.returncode, 2)
-                self.assertIn(f"a cluster runs in {folder}/a cluster: end it", second.stderr)
+                self.assertIn(f"a cluster is running in {folder}/a cluster: stop it", second.stderr)
                 first.kill()
                 first.wait()
-            # The next one waits for those that are on their way out.
+            # The next cluster waits for exiting processes.
             third = self.run_local(folder, "bash", "-c", "until [[ $(tally workers | grep -c attached) == 2 ]]; do sleep 0.2; done")
             self.assertEqual(third.returncode, 0, third.stderr)
             wait_for("the end of all", lambda: True if not list(processes(folder)) else None)
@@ -93,9 +92,9 @@ class Script(unittest.TestCase):
     def test_what_is_wrong_is_said(self):
         with tempfile.TemporaryDirectory() as folder:
             for args, code, words in (
-                (["--worker", "3"], 2, "no option --worker"), (["--workers", "x"], 2, "--workers x is no number"),
+                (["--worker", "3"], 2, "unknown option --worker"), (["--workers", "x"], 2, "--workers x is not a positive number"),
                 (["--workers", "0"], 2, "give 1 or more"), (["--workers"], 2, "--workers needs a value"),
-                (["--bins", "/nowhere"], 2, "no /nowhere/tally"),
+                (["--bins", "/nowhere"], 2, "/nowhere/tally does not exist"),
                 (["--slots", "x", "true"], 1, "invalid value 'x' for '--slots <N>'"),
             ):
                 done = self.run_local(folder, *args)
@@ -106,10 +105,10 @@ class Script(unittest.TestCase):
 
 class Compose(unittest.TestCase):
     def own(self):
-        """The services of Tally's own image that run all the time."""
+        """The long-running services of Tally's image."""
         return {name: service for name, service in SERVICES.items() if name.startswith(("coordinator", "worker"))}
 
-    def test_nothing_is_opened_beyond_loopback_and_nobody_is_root(self):
+    def test_nothing_is_opened_beyond_loopback_and_no_process_is_root(self):
         for name, service in SERVICES.items():
             for port in service.get("ports", []):
                 self.assertRegex(port, r"^127\.0\.0\.1:", name)
@@ -137,7 +136,7 @@ class Compose(unittest.TestCase):
         self.assertIn('ENTRYPOINT ["/usr/bin/tally"]', image)
 
     def test_its_commands_make_a_cluster(self):
-        """Each service's command as a process, with this machine's ports and folders for those of containers."""
+        """Each service's command as a process, with local ports and folders instead of those of containers."""
         with tempfile.TemporaryDirectory() as folder, Processes(folder) as running:
             running.start_consul()
             running.start_store()
@@ -148,6 +147,6 @@ class Compose(unittest.TestCase):
             done = running.run([BIN / "tally", "demo", "--cluster", "--dir=/data/demo", "--clients=2000",
                                 "--connect-timeout=60s"], service["environment"])
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr + running.said())
-            self.assertIn("As the generator's totals say it must be", done.stdout)
-            # The journal is where the commands say, and nowhere else.
+            self.assertIn("The result matches the generator's totals", done.stdout)
+            # The journal is only where the commands configure it.
             self.assertEqual([path.name for path in (pathlib.Path(folder) / "data").iterdir()], ["demo"])

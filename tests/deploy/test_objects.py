@@ -1,5 +1,6 @@
-"""What the chart renders: valid for Kubernetes, and true to what the programs are."""
+"""What the chart renders: valid for Kubernetes, and consistent with the programs."""
 
+import functools
 import json
 import pathlib
 import re
@@ -21,9 +22,19 @@ OWN = {file.stem: json.loads(file.read_text()) for file in (pathlib.Path(__file_
 
 
 def flags(*command):
-    """The long options of a program, as its help has them."""
+    """The long options of a program, according to its help."""
     said = subprocess.run([BIN / command[0], *command[1:], "--help"], capture_output=True, text=True, check=True)
     return set(re.findall(r"--([a-z][a-z-]+)", said.stdout))
+
+
+@functools.cache
+def validate(text):
+    """Checks an object, as JSON, against the schema of its kind. Most objects occur in many cases."""
+    found = json.loads(text)
+    if schema := OWN.get(found["kind"]):
+        jsonschema.validate(found, schema)
+    else:
+        kubernetes_validate.validate(found, KUBE, strict=True)
 
 
 def selects(selector, labels):
@@ -49,15 +60,12 @@ class Rendered(unittest.TestCase):
             for name, values in CASES.items():
                 for found in objects(values, program):
                     with self.subTest(f"{program} {name} {found['kind']} {found['metadata']['name']}"):
-                        if schema := OWN.get(found["kind"]):
-                            jsonschema.validate(found, schema)
-                        else:
-                            kubernetes_validate.validate(found, KUBE, strict=True)
+                        validate(json.dumps(found, sort_keys=True))
 
     def test_both_helms_render_the_same(self):
         for name, values in CASES.items():
             with self.subTest(name):
-                # The test's folder is made up anew each time.
+                # The folder of the test has a new name each time.
                 three, four = (re.sub(r"/test-\w+", "", json.dumps(objects(values, program))) for program in HELMS)
                 self.assertEqual(three, four)
 
@@ -98,8 +106,8 @@ class Rendered(unittest.TestCase):
             for component, file, data in (("coordinator", "coordinator.toml", "grpc"), ("worker", "worker.toml", "flight")):
                 [container] = one(found, "Deployment", f"-{component}")["spec"]["template"]["spec"]["containers"]
                 ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-                told = settings(found, file)
-                opened = {data: told["listen"], "http": told["http-listen"]}
+                configured = settings(found, file)
+                opened = {data: configured["listen"], "http": configured["http-listen"]}
                 self.assertEqual({name: f"0.0.0.0:{port}" for name, port in ports.items()}, opened)
                 for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
                     self.assertEqual(container[probe]["httpGet"]["port"], "http")
@@ -140,7 +148,7 @@ class Rendered(unittest.TestCase):
             drain = int(settings(found, "worker.toml")["drain-timeout"].removesuffix("s"))
             self.assertGreaterEqual(spec["terminationGracePeriodSeconds"], drain + 10)
 
-    def test_nobody_else_says_how_many_workers_there_are(self):
+    def test_nothing_else_says_how_many_workers_there_are(self):
         for values, found in self.each():
             mode = values.get("autoscaling", {}).get("mode", "none")
             worker = one(found, "Deployment", "-worker")
@@ -193,7 +201,7 @@ class Rendered(unittest.TestCase):
                 for volume in volumes.values():
                     if claim := volume.get("persistentVolumeClaim"):
                         self.assertIn(claim["claimName"], claims)
-                    # That of roles is the user's.
+                    # The ConfigMap of roles is the user's.
                     if (config := volume.get("configMap")) and volume["name"] != "tls-roles":
                         for item in config["items"]:
                             self.assertIn(item["key"], maps[config["name"]])
@@ -201,11 +209,11 @@ class Rendered(unittest.TestCase):
     def test_files_in_settings_are_mounted(self):
         found = objects(TOGGLES["consul by tls"])
         for component in ("coordinator", "worker"):
-            told = settings(found, f"{component}.toml")
+            configured = settings(found, f"{component}.toml")
             spec = one(found, "Deployment", f"-{component}")["spec"]["template"]["spec"]
             mounts = [mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]]
             for key in ("consul-token-file", "consul-ca-file", "consul-cert", "consul-key"):
-                self.assertIn(str(pathlib.PurePosixPath(told[key]).parent), mounts, key)
+                self.assertIn(str(pathlib.PurePosixPath(configured[key]).parent), mounts, key)
 
     def test_the_helm_test_lies_where_the_tables_are(self):
         def test_pod(values):
@@ -225,7 +233,7 @@ class Rendered(unittest.TestCase):
             "extraVolumes": [{"name": "more", "emptyDir": {}}], "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}]}})
         pod, container, folder, mounted = test_pod(values)
         self.assertEqual((folder, mounted), ("gs://bucket/tally", {"own", "store-ca", "more"}))
-        # It reaches the store as the coordinators do.
+        # It accesses the store like the coordinators.
         served = one(objects(values), "Deployment", "-coordinator")["spec"]["template"]
         [coordinator] = served["spec"]["containers"]
         self.assertEqual(container["envFrom"], coordinator["envFrom"])
@@ -234,7 +242,7 @@ class Rendered(unittest.TestCase):
         self.assertEqual([each for each in coordinator["env"] if each["name"] in names], container["env"])
         self.assertEqual(pod["metadata"]["labels"]["azure.workload.identity/use"], "true")
         self.assertEqual(pod["spec"]["serviceAccountName"], served["spec"]["serviceAccountName"])
-        # Where there are both.
+        # With both of them.
         _, container, folder, mounted = test_pod(merged(TOGGLES["both"], {"test": {"url": "s3://b/tests/"}}))
         self.assertEqual((folder, mounted), ("s3://b/tests", {"own"}))
 
@@ -257,24 +265,24 @@ class Rendered(unittest.TestCase):
         for name, whose in (("tls by secrets", secrets), ("tls by cert-manager", made)):
             found = objects(TOGGLES[name])
             for component in ("coordinator", "worker"):
-                told = settings(found, f"{component}.toml")
-                self.assertNotIn("insecure", told)
-                files = {told[key] for key in ("tls-ca", "tls-cert", "tls-key")}
+                configured = settings(found, f"{component}.toml")
+                self.assertNotIn("insecure", configured)
+                files = {configured[key] for key in ("tls-ca", "tls-cert", "tls-key")}
                 self.assertEqual(files, {f"/etc/tally/tls/{file}" for file in ("ca.crt", "tls.crt", "tls.key")})
-                self.assertEqual("tokens-file" in told, component == "coordinator" and name == "tls by secrets")
+                self.assertEqual("tokens-file" in configured, name == "tls by secrets")
             roles = {"Deployment/day-tally-coordinator": "coordinator", "Deployment/day-tally-worker": "worker"}
             for pod, _, spec in pods(found):
                 volumes = {volume["name"]: volume for volume in spec["volumes"]}
                 role = roles.get(pod, "operator")
                 self.assertEqual(volumes["tls"]["secret"]["secretName"], whose[role], pod)
-                # Others than owner and group must not read keys: the programs refuse such files.
+                # Only owner and group may read keys: the programs refuse other files.
                 self.assertEqual(volumes["tls"]["secret"]["defaultMode"], 0o440)
                 [container] = spec["containers"]
                 self.assertIn("/etc/tally/tls", [mount["mountPath"] for mount in container["volumeMounts"]])
                 if role == "operator":
-                    told = {each["name"]: each["value"] for each in container["env"]}
-                    self.assertEqual(told["TALLY_TLS_KEY"], "/etc/tally/tls/tls.key")
-                    self.assertEqual(told["TALLY_TLS_CA"], "/etc/tally/tls/ca.crt")
+                    configured = {each["name"]: each["value"] for each in container["env"]}
+                    self.assertEqual(configured["TALLY_TLS_KEY"], "/etc/tally/tls/tls.key")
+                    self.assertEqual(configured["TALLY_TLS_CA"], "/etc/tally/tls/ca.crt")
         roles = {each["spec"]["secretName"]: each["spec"]["uris"] for each in of_kind(found, "Certificate")}
         self.assertEqual(roles, {secret: [f"spiffe://tally/{role}"] for role, secret in made.items()})
         [trigger] = one(found, "ScaledObject", "-worker")["spec"]["triggers"]
@@ -299,17 +307,17 @@ class Rendered(unittest.TestCase):
     def test_the_disk_is_what_the_worker_may_use(self):
         for _, found in self.each():
             spec = one(found, "Deployment", "-worker")["spec"]["template"]["spec"]
-            told = settings(found, "worker.toml")
+            configured = settings(found, "worker.toml")
             [spill] = [volume for volume in spec["volumes"] if volume["name"] == "spill"]
             size = int(spill["emptyDir"]["sizeLimit"].removesuffix("Gi"))
             resources = spec["containers"][0]["resources"]
             for kind in ("requests", "limits"):
                 self.assertEqual(resources[kind]["ephemeral-storage"], f"{size + 1}Gi")
-            limit = int(told["spill-limit"].removesuffix("MiB"))
+            limit = int(configured["spill-limit"].removesuffix("MiB"))
             self.assertTrue(0.8 * size * 1024 < limit < 0.95 * size * 1024)
             self.assertEqual(resources["requests"]["memory"], resources["limits"]["memory"])
             memory = int(resources["limits"]["memory"].removesuffix("Mi"))
-            self.assertEqual(int(told["memory-limit"].removesuffix("MiB")), memory * 3 // 4)
+            self.assertEqual(int(configured["memory-limit"].removesuffix("MiB")), memory * 3 // 4)
 
     def test_coordinators_share_their_state(self):
         for values, found in self.each():
@@ -322,7 +330,7 @@ class Rendered(unittest.TestCase):
             self.assertEqual(deployment["strategy"]["type"], "RollingUpdate" if consul else "Recreate")
 
     def test_an_upgrade_changes_no_selector(self):
-        """Kubernetes refuses to change them."""
+        """Kubernetes rejects changes of these fields."""
         def fixed(found):
             return [(each["metadata"]["name"], each["spec"]["selector"]) for each in of_kind(found, "Deployment")]
 
@@ -389,10 +397,10 @@ class Rendered(unittest.TestCase):
             (merged(MINIMAL, {"schedule": SCHEDULE, "networkPolicy": {"enabled": False}, "test": {"timeoutSeconds": 500}}),
              ["helm test day --namespace telemetry --timeout 560s", "day-tally-daily", "--addons /data/addons/v2",
               "WARNING: networkPolicy.enabled"], ["--tls", "TALLY_TLS"]),
-            (merged(MINIMAL, {"autoscaling": {"mode": "keda"}}), ["and 0 to 10 workers", "WARNING: this cluster does not know keda"], []),
+            (merged(MINIMAL, {"autoscaling": {"mode": "keda"}}), ["and 0 to 10 workers", "WARNING: this cluster does not have keda"], []),
             (merged(MINIMAL, {"worker": {"replicas": 0}}), ["WARNING: worker.replicas is 0"], []),
             ({"coordinator": {"stateDir": "s3://b/t"}}, ["--addons s3://BUCKET/addons/v2", "below s3://b/t:"], []),
-            (TOGGLES["tls by secrets"], [operator, "--tls-roles", "a token out of tokens", "TALLY_TOKEN_FILE"], ["WARNING"]),
+            (TOGGLES["tls by secrets"], [operator, "--tls-roles", "a token of tokens", "TALLY_TOKEN_FILE"], ["WARNING"]),
             (TOGGLES["tls by cert-manager"], [operator, "TALLY_TLS_KEY"], ["--tls-roles", "TALLY_TOKEN_FILE"]),
             (TOGGLES["hpa"], ["and 1 to 10 workers"], ["WARNING"]),
         ):

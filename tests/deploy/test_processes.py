@@ -1,5 +1,5 @@
-"""The chart's pods as real processes: settings that the programs take, probes that they answer, the `helm test` pod's
-own command, and the metrics that dashboard and rules speak of."""
+"""The chart's pods as real processes: settings that the programs accept, probes that succeed, the command of the
+`helm test` pod, and the metrics that the dashboard and rules use."""
 
 import base64
 import json
@@ -20,12 +20,12 @@ VALUES = merged(MINIMAL, {
     "worker": {"slots": 1, "memoryMiB": 512, "spillGiB": 1, "drainTimeoutSeconds": 30},
     "monitoring": {kind: {"enabled": True} for kind in ("serviceMonitor", "prometheusRule", "dashboard")},
 })
-# What Prometheus itself adds to samples, and what PromQL and Grafana have of their own.
+# Labels that Prometheus adds to samples, and names of PromQL and Grafana.
 OF_PROMETHEUS = {"namespace", "service", "pod"}
 
 
 def samples(page):
-    """Names of samples with the values of each of their labels."""
+    """Names of samples, with the values of each label."""
     found = {}
     for line in page.splitlines():
         if line.startswith("#"):
@@ -48,9 +48,9 @@ def expressions(found):
 
 
 def made_by_the_docs(folder):
-    """Runs the block of commands by which people make certificates: the secrets, and the values that name them. kubectl is
-    asked for what it would make, and helm, which has no cluster, for nothing."""
-    page = (TOP / "deploy" / "docs" / "README.md").read_text()
+    """Runs the documented commands that create certificates: the secrets, and the values that name them. kubectl only does
+    a dry run, and helm does nothing, because there is no cluster."""
+    page = (TOP / "deploy" / "docs" / "tls.md").read_text()
     [block] = [block for block in re.findall(r"^```sh\n(.*?)^```", page, re.M | re.S) if "openssl" in block]
     stubs = """
         kubectl() { "$HELM_BIN/kubectl" "$@" --dry-run=client --output=json >>secrets; }
@@ -77,11 +77,11 @@ class Running(unittest.TestCase):
             left = [path.name for path in (running.folder / "data").glob(".tally/*/*")]
             self.assertEqual(left, ["state"])
             self.metrics(running)
-            # Ended as a kubelet does: all go well, and within their grace period.
+            # Stopped like a kubelet does: all exit with success within their grace period.
             self.assertEqual(running.end(), [0, 0, 0])
 
     def test_without_a_volume_the_workers_do_it_in_the_store(self):
-        """Tables, output and journal in a bucket, and two coordinators that Consul chooses from."""
+        """Tables, output and journal in a bucket, and two coordinators with an election by Consul."""
         with tempfile.TemporaryDirectory() as folder, Processes(folder) as services:
             services.start_consul()
             services.start_store()
@@ -96,7 +96,7 @@ class Running(unittest.TestCase):
             }
             with pods(values, workers=2, secrets={"keys": keys}, coordinators=2) as running:
                 self.helm_test(running)
-                # Nothing is left in the bucket but the journal; nor is there in the pod.
+                # Only the journal remains in the bucket, and nothing in the pod.
                 left = services.keys("telemetry")
                 self.assertTrue(left)
                 for key in left:
@@ -105,7 +105,7 @@ class Running(unittest.TestCase):
                 self.assertEqual(running.end(), [0, 0, 0, 0])
 
     def test_with_tls_as_without(self):
-        """With the secrets that the docs' own commands make. What NOTES.txt tells people to type is typed."""
+        """With the secrets that the documented commands create. The commands of NOTES.txt are run."""
         with tempfile.TemporaryDirectory() as folder:
             secrets, config = made_by_the_docs(folder)
         values = merged(VALUES, config)
@@ -117,21 +117,21 @@ class Running(unittest.TestCase):
             done = running.exec("coordinator", jobs)
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertIn("done", done.stdout)
-            # There are no such tables; but the job is taken and tried.
+            # The tables do not exist, but the job is accepted and started.
             done = running.exec("coordinator", submit)
             self.assertEqual(done.returncode, 1, done.stderr)
             self.assertIn("/addons/v2", done.stderr)
-            # By its own certificate a coordinator's pod may not ask.
+            # The certificate of a coordinator's pod does not permit requests.
             done = running.exec("coordinator", [word.replace("/etc/tally/operator/", "/etc/tally/tls/") for word in jobs])
             self.assertEqual(done.returncode, 1, done.stdout)
             self.assertIn("role", done.stderr)
             self.by_token(running)
-            # The alert on certificates is there with TLS alone.
+            # The alert on certificates exists only with TLS.
             self.metrics(running)
             self.assertEqual(running.end(), [0, 0])
 
     def by_token(self, running):
-        """From elsewhere, with the variables that NOTES.txt names."""
+        """From another host, with the variables that NOTES.txt names."""
         token = running.folder / "token"
         token.write_text(running.secrets["tally-tokens"]["tokens"].split()[2])
         token.chmod(0o600)
@@ -142,10 +142,10 @@ class Running(unittest.TestCase):
         self.assertIn("done", done.stdout)
 
     def helm_test(self, running):
-        """The pod of `helm test`, by its own spec: the workers did it, not the pod."""
+        """The pod of `helm test`, as specified: the workers run the job, not the pod."""
         done = running.helm_test()
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr + running.said())
-        self.assertIn("As the generator's totals say it must be", done.stdout)
+        self.assertIn("The result matches the generator's totals", done.stdout)
         rows = int(re.search(r"rows +([\d,]+)", done.stdout)[1].replace(",", ""))
         self.assertGreater(rows, 0)
         workers = [name for name in running.http if name.startswith("worker")]
@@ -157,7 +157,7 @@ class Running(unittest.TestCase):
         return float(re.search(rf"^{metric} (\S+)$", page, re.M)[1])
 
     def metrics(self, running):
-        """Dashboard and rules speak of metrics and labels that there are."""
+        """Dashboard and rules use existing metrics and labels."""
         there = {}
         for name, address in running.http.items():
             self.assertEqual(get(address, "/healthz")[0], 200, name)
@@ -177,16 +177,18 @@ class Running(unittest.TestCase):
             self.assertLessEqual(set(names), set(there), where)
             for labels in re.findall(r"by \(([^)]*)\)", expression):
                 for label in labels.replace(" ", "").split(","):
-                    known = set().union(*(there[name] for name in names)) | OF_PROMETHEUS
-                    self.assertIn(label, known, where)
+                    known = set().union(*(there[name] for name in names))
+                    # Prometheus adds its own labels to each sample, and renames equal labels of the sample to `exported_...`.
+                    exported = {f"exported_{key}" for key in known & OF_PROMETHEUS}
+                    self.assertIn(label, known ^ OF_PROMETHEUS | exported, where)
         self.assertGreater(len(used), 15)
-        # The metric that an HPA goes by.
+        # The metric that an HPA uses.
         hpa = objects(merged(MINIMAL, {"autoscaling": {"mode": "hpa", "minReplicas": 1}}))
         [metric] = one(hpa, "HorizontalPodAutoscaler", "-worker")["spec"]["metrics"]
         self.assertIn(metric["external"]["metric"]["name"], there)
 
     def test_a_wrong_setting_ends_a_pod_at_once(self):
-        """And what it says names the key, and where its value came from."""
+        """The error names the key and the source of its value."""
         with tempfile.TemporaryDirectory() as folder:
             secrets, config = made_by_the_docs(folder)
         secrets["tally-worker"].pop("ca.crt")
@@ -212,7 +214,7 @@ class Running(unittest.TestCase):
             environment = {"PATH": os.environ["PATH"], "NO_COLOR": "1"}
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=terminal, env=environment)
             os.close(terminal)
-            # One that says nothing is not waited for.
+            # Do not wait for a process without output.
             late = threading.Timer(120, process.kill)
             late.start()
             said = []
@@ -227,7 +229,7 @@ class Running(unittest.TestCase):
             self.assertRegex(said[-1], r"^\d{4}-\d\d-\d\dT\S+ +INFO .*\S")
             self.assertNotIn("{", "".join(said))
 
-    def test_the_helm_test_fails_where_nobody_works(self):
+    def test_the_helm_test_fails_where_no_worker_is(self):
         with pods(VALUES, workers=0) as running:
             running.end()
             done = running.helm_test(lambda arg: arg.replace("--connect-timeout=60s", "--connect-timeout=1s"))

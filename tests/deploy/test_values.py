@@ -1,4 +1,4 @@
-"""Values that are wrong: each fails, and with a sentence that says what to change."""
+"""Invalid values: each fails with an error that says what to change."""
 
 import json
 import pathlib
@@ -11,7 +11,7 @@ from chart import CHART, CONSUL, HELMS, MINIMAL, SCHEDULE, SIZES, TOGGLES, helm,
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 
-# Values, and words of what is said.
+# Values, and parts of the error.
 TOGETHER = [
     ({}, "there is no storage"),
     (merged(MINIMAL, nested("storage.claim.create", True)), "more than one source"),
@@ -87,7 +87,7 @@ TOGETHER = [
     (merged(MINIMAL, nested("worker.extraVolumeMounts", [{"name": "data", "mountPath": "/etc/tally/tls"}])), "take another mountPath"),
 ]
 
-# Lists and maps that Kubernetes would refuse.
+# Lists and maps that Kubernetes would reject.
 IN_POD = [
     ("worker.tolerations", [{"key": "a", "efect": "NoSchedule"}]),
     ("worker.tolerations", [{}]),
@@ -112,7 +112,7 @@ IN_POD = [
     ("imagePullSecrets", [{}]),
 ]
 
-# One value that no one may have.
+# One invalid value each.
 ALONE = {
     "nameOverride": "1",
     "fullnameOverride": "a.b",
@@ -197,10 +197,10 @@ class Wrong(unittest.TestCase):
             with self.subTest(words):
                 self.fails(values, words)
 
-    def test_values_that_nobody_may_have(self):
+    def test_values_that_are_always_invalid(self):
         for path, value in [*ALONE.items(), *IN_POD]:
             with self.subTest(f"{path} {value}"):
-                # The key is named: Helm 4 writes /a/b, Helm 3 a.b.
+                # The error names the key: Helm 4 writes /a/b, Helm 3 a.b.
                 self.fails(merged(MINIMAL, nested(path, value)), path.rsplit(".", 1)[-1])
 
     def test_a_misspelt_key_at_any_depth(self):
@@ -228,14 +228,14 @@ class Wrong(unittest.TestCase):
 
         check(VALUES, ())
 
-    def test_a_value_that_lacks(self):
-        """As null takes one away, or a chart that is newer than the values that a release keeps."""
+    def test_a_missing_value(self):
+        """Because of null, or with a chart that is newer than the stored values of a release."""
         for path in paths(VALUES):
             schema = schema_of(path)
             if path[-1:] == ("resources",):
-                # Kubernetes' own, all of it optional.
+                # Types of Kubernetes, all optional.
                 continue
-            # Null is how long a drain takes.
+            # Null: derived from the drain timeout.
             free = {"global", "terminationGracePeriodSeconds"} if path != ("coordinator",) else set()
             self.assertEqual(set(schema["required"]), set(schema["properties"]) - free, ".".join(path))
         for path in ("tls", "objectStore", "worker.slots", "coordinator.service.port"):

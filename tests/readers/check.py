@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Reads an output of addon_aggregates back as its users do, with DuckDB, PyArrow and Polars.
+"""Reads an output of addon_aggregates back with the libraries of users: DuckDB, PyArrow and Polars.
 
     check.py OUTPUT EXPECTED DATE
 
 OUTPUT is the dataset's root, EXPECTED a Parquet file with the rows that must come back (in any order). Each reader
 takes the whole folder, with the partition column from the path, and must see the nine columns with their types, the
-date, and the same multiset of rows. Prints one line a reader; the exit status is 1 on any difference.
+date, and the same multiset of rows. Prints one line per reader; the exit status is 1 on any difference.
 """
 import sys
 from collections import Counter

@@ -1,4 +1,4 @@
-"""A plain Flight client that looks into a worker: flight.py HOST:PORT JOB. Prints one JSON object a flight.
+"""A plain Flight client that inspects a worker: flight.py HOST:PORT JOB. Prints one JSON object per flight.
 
 It checks what can be checked from here: that a flight's descriptor leads back to it, that schemas agree, that the
 ticket that is shown opens nothing, and that nonsense is refused by name. It fails with a sentence where one of them
@@ -13,7 +13,7 @@ import pyarrow.flight as flight
 
 
 def refused(kind, call):
-    """The words with which `call` is refused; it must be with an error of that kind."""
+    """The message with which `call` is refused. The error must have that type."""
     try:
         call()
     except kind as error:
@@ -33,7 +33,7 @@ def main(address, job):
         info = client.get_flight_info(listed.descriptor)
         same = (info.total_records, info.total_bytes) == (listed.total_records, listed.total_bytes)
         if not same or info.schema != listed.schema:
-            raise SystemExit(f"{listed.descriptor.path} is told in two ways")
+            raise SystemExit(f"{listed.descriptor.path} has two different descriptors")
         if client.get_schema(listed.descriptor).schema != info.schema:
             raise SystemExit(f"{listed.descriptor.path} has two schemas")
         (endpoint,) = info.endpoints
@@ -66,7 +66,7 @@ def main(address, job):
         writer.close()
 
     refused(malformed, write)
-    # After all of that it still answers.
+    # The server still responds.
     if len(list(client.list_flights())) != len(flights):
         raise SystemExit("flights were lost on the way")
 

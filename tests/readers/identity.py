@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Hands out credentials as clouds do, on loopback: an instance's metadata, a container's agent, a token service.
+"""Issues credentials like cloud providers, on loopback: an instance's metadata, a container's agent, a token service.
 
-    identity.py CERT KEY
+    identity.py CERT KEY [SECONDS]
 
-The first two are asked over HTTP, the token service over TLS with that certificate. Prints both ports on one line.
-Ends when standard input does. Each way has an access key of its own: `by-instance`, `by-container`, `by-web-identity`.
+The first two use HTTP, the token service uses TLS with that certificate. Prints both ports on one line.
+Exits at the end of standard input. Each source has its own access key: `by-instance`, `by-container`, `by-web-identity`.
+With SECONDS, credentials of the token service end after so long, and their session says when:
+`by-web-identity-session-until-MILLISECONDS`, since 1970.
 """
 
 import http.server
@@ -12,9 +14,11 @@ import json
 import ssl
 import sys
 import threading
+import time
 import urllib.parse
 
 EXPIRES = "2099-01-01T00:00:00Z"
+SECONDS = float(sys.argv[3]) if len(sys.argv) > 3 else None
 ROLES = "/latest/meta-data/iam/security-credentials/"
 
 
@@ -24,10 +28,16 @@ def credentials(key):
 
 
 def session(key):
+    until, token = EXPIRES, f"{key}-session"
+    if SECONDS is not None:
+        ends = time.time() + SECONDS
+        whole, millis = int(ends), int(ends * 1000)
+        until = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{millis % 1000:03}Z"
+        token = f"{token}-until-{millis}"
     return f"""<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
         <AssumeRoleWithWebIdentityResult><Credentials>
-        <SessionToken>{key}-session</SessionToken><SecretAccessKey>{key}-secret</SecretAccessKey>
-        <Expiration>{EXPIRES}</Expiration><AccessKeyId>{key}</AccessKeyId>
+        <SessionToken>{token}</SessionToken><SecretAccessKey>{key}-secret</SecretAccessKey>
+        <Expiration>{until}</Expiration><AccessKeyId>{key}</AccessKeyId>
         </Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"""
 
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Reads a day's folder in S3 with PyArrow and Polars, over and over while somebody replaces it.
+"""Reads a day's folder in S3 with PyArrow and Polars, repeatedly while another process replaces it.
 
     poll_s3.py ENDPOINT FOLDER ROWS FILES STOP
 
-Every state seen must hold one whole day at least: FILES files of one job and ROWS rows. A read may fail where a file that
-its listing has is removed meanwhile; then the next listing must differ. A listing may be torn by a replacement, but not twice
-on end. Ends when the file STOP exists, after one more
-look that must succeed, and prints one JSON object of counts. Exit code 1: a state was less than a day.
+Every observed state must contain at least one complete day: FILES files of one job and ROWS rows. A read may fail if a
+listed file is removed meanwhile; then the next listing must differ. A replacement may tear a listing, but not two
+consecutive ones. Ends when the file STOP exists, after a final read that must succeed, and prints one JSON object of
+counts. Exit code 1: a state was less than a day.
 
 Keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
 """
@@ -50,17 +50,17 @@ def whole(paths):
 
 
 def look(name, read):
-    """One read; what it lists is looked at before and after."""
+    """One read, with a listing before and after it."""
     before = listing()
     if not whole(before):
-        # A listing is no moment: it may have passed the place of a new file, and come to that of an old one too late.
+        # A listing is not atomic: it may miss a new file, and list an old one that is removed.
         seen["torn listing"] += 1
         again = listing()
         check(f"files {before}, then {again}", whole(again))
         return False
     try:
         count = read()
-    except Exception as error:  # Each reader has its own errors for a file that is gone.
+    except Exception as error:  # Each reader has its own errors for a removed file.
         check(f"{name} failed on a day that stood still: {error}", listing() != before)
         seen[f"{name} stale"] += 1
         return False

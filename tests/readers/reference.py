@@ -1,8 +1,8 @@
-"""The definition of addon_aggregates in DuckDB's SQL: what a day must give, computed by nobody's code that is under test.
+"""The definition of addon_aggregates in DuckDB's SQL: the expected result of a day, independent of the code under test.
 
     reference.py DAY DATE OUTPUT
 
-DAY holds `addons/v2` and `main_summary/v3`; OUTPUT becomes one Parquet file. Not here: speed (`tests/bench/peers` has a
+DAY holds `addons/v2` and `main_summary/v3`; OUTPUT is one Parquet file. Not here: speed (`tests/bench/peers` has a
 statement that is written for it).
 """
 
@@ -11,7 +11,7 @@ import sys
 
 import duckdb
 
-# What the job reads, with DuckDB's types.
+# The columns that the job reads, with DuckDB's types.
 ADDONS = {
     "client_id": "varchar",
     "addon_id": "varchar",
@@ -28,7 +28,7 @@ MAIN_SUMMARY = {
 }
 DEFAULT_THEME = "{972ce4c6-7e08-4474-a285-3208198ce6fd}"
 
-# One step a rule. Grouping takes nulls for one value, an equality in a join takes them for none.
+# One step per rule. Grouping treats nulls as one value; equality in a join never matches them.
 RIGHT = f"""
 with passing as (
     select distinct client_id, foreign_install, addon_id
@@ -69,7 +69,7 @@ left join themes on groups.client_id = themes.client_id
 
 
 def files(table, date):
-    """The data files of a day: no name on the way begins with a dot or an underscore, but for `_x=value`."""
+    """The data files of a day: no path component begins with a dot or an underscore, except `_x=value`."""
     def hidden(name):
         return name.startswith(".") or (name.startswith("_") and "=" not in name)
 
@@ -80,7 +80,7 @@ def files(table, date):
 
 
 def view(database, name, columns, paths):
-    """A view of a table's needed columns; null where no file has one."""
+    """A view of a table's needed columns; null if no file has one."""
     table = f"read_parquet({paths!r}, union_by_name = true, hive_partitioning = false)"
     there = {row[0] for row in database.execute(f"describe select * from {table}").fetchall()}
     wanted = ", ".join(f"{column if column in there else 'null'}::{type} as {column}" for column, type in columns.items())
@@ -88,7 +88,7 @@ def view(database, name, columns, paths):
 
 
 def write(addons, main_summary, output):
-    """Writes what a day of these files must give."""
+    """Writes the expected result of these files."""
     database = duckdb.connect()
     view(database, "addons", ADDONS, addons)
     view(database, "main_summary", MAIN_SUMMARY, main_summary)

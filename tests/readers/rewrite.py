@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the files of a table again as other programs would, the rows unchanged.
+"""Rewrites the files of a table with another writer; the rows are unchanged.
 
     rewrite.py SOURCE TARGET WRITER
 

@@ -1,9 +1,10 @@
-//! KEDA and the horizontal pod autoscaler, played over real workers: the questions they ask in their order, the formula,
-//! the stabilisation window and the policies, with their seconds shortened to a test's.
+//! KEDA and the horizontal pod autoscaler, simulated over real workers: their calls in the same order, the formula, the
+//! stabilisation window and the policies, with durations shortened for tests.
 //!
-//! Known from their sources: KEDA decides between none and some by `IsActive`; from one on the HPA decides by
-//! `ceil(metric / target)`, keeps what it has while the metric can't be had, and goes down no further than the highest
-//! wish of its window. Neither of them chooses who goes. Not here: the answers (the coordinator's `scaler`).
+//! Taken from their sources: KEDA decides between zero and one worker by `IsActive`; from one on, the HPA decides by
+//! `ceil(metric / target)`, keeps the current count while the metric is unavailable, and scales down no further than
+//! the highest recommendation of its window. Neither of them chooses which worker stops. Not here: the responses (the
+//! coordinator's `scaler`).
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -19,67 +20,67 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::cluster::Cluster;
 
-/// For an answer. KEDA waits 3 s; a machine that tests run on may be slower.
+/// Timeout of a response. KEDA waits 3 s; a machine that runs tests may be slower.
 const ANSWER: Duration = Duration::from_secs(30);
-/// Before a stream is opened again.
+/// Pause before a stream is opened again.
 const AGAIN: Duration = Duration::from_millis(200);
-/// The HPA leaves a deployment alone whose load is this near to what it is good for.
+/// Tolerance: the HPA does not scale while the load per worker is this close to the target.
 const TOLERANCE: f64 = 0.1;
 
-/// What a ScaledObject says.
+/// The settings of a ScaledObject.
 #[derive(Clone, Debug)]
 pub struct Scaling {
-    /// Least and most workers.
+    /// Minimum and maximum number of workers.
     pub replicas: (usize, usize),
-    /// Slots of a worker, as the trigger's metadata has them.
+    /// Slots per worker, as in the metadata of the trigger.
     pub slots_per_worker: &'static str,
-    /// Time without any job before the last worker goes.
+    /// Time without any job before the last worker stops.
     pub cooldown: Duration,
-    /// Time of less load before workers go.
+    /// Time of lower load before workers stop.
     pub stabilization: Duration,
 }
 
-/// How the workers stood at one time.
+/// The state of the workers at one time.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// Seconds since the autoscaler began.
+    /// Seconds since the autoscaler started.
     pub seconds: f64,
-    /// Workers that are wanted.
+    /// Number of workers wanted.
     pub replicas: usize,
-    /// Workers that take tasks, and that drain; attached to the leader.
+    /// Attached workers that accept tasks, and attached workers that drain.
     pub workers: [u64; 2],
-    /// Tasks that could run, and attempts that do. None while nobody knows.
+    /// Runnable tasks, and running attempts. None while the leader is unknown.
     pub work: Option<[u64; 2]>,
-    /// What the test was doing.
+    /// The current step of the test.
     pub phase: &'static str,
 }
 
-/// The two controllers and the deployment that they act upon.
+/// The two controllers and the deployment that they scale.
 pub struct Autoscaler {
-    /// May be changed between two steps, as users do.
+    /// A test may change it between two steps, as users do.
     pub scaling: Scaling,
     runtime: Runtime,
     client: ExternalScalerClient<Channel>,
-    /// Which of the cluster's workers belong to the deployment.
+    /// The workers of the cluster that belong to the deployment.
     running: Vec<usize>,
     last_active: Instant,
     wishes: VecDeque<(Instant, usize)>,
     started: Instant,
-    /// The course of it.
+    /// The recorded trace.
     pub trace: Vec<Sample>,
-    /// The most workers that there ever were.
+    /// The maximum number of workers so far.
     pub peak: usize,
-    /// What the test is doing, for the trace.
+    /// The current step of the test, for the trace.
     pub phase: &'static str,
     /// Whether workers are frozen as soon as they are started.
     pub hold: bool,
 }
 
 impl Autoscaler {
-    /// One that asks the coordinator at `address`; there are no workers yet.
+    /// An autoscaler that queries the coordinator at `address`; there are no workers yet.
     ///
     /// # Errors
-    /// The address is none.
+    /// The address is invalid.
     pub fn new(address: &str, scaling: Scaling) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let endpoint =
@@ -113,21 +114,21 @@ impl Autoscaler {
         }
     }
 
-    /// How many workers there are to be now.
+    /// The number of workers wanted now.
     pub fn replicas(&self) -> usize {
         self.running.len()
     }
 
-    /// Whether any worker is wanted, as KEDA asks it.
+    /// Whether any worker is wanted, as KEDA queries it.
     ///
     /// # Errors
-    /// The coordinator's.
+    /// Those of the coordinator.
     pub fn is_active(&mut self) -> Result<bool, Status> {
         let object = self.object();
         Ok(self.runtime.block_on(self.client.is_active(object))?.into_inner().result)
     }
 
-    /// All changes from now on of whether workers are wanted, as KEDA is told of them by push.
+    /// All later changes of whether workers are wanted, as KEDA receives them by push.
     pub fn listen(&mut self) -> Arc<Mutex<Vec<bool>>> {
         let said = Arc::new(Mutex::new(Vec::new()));
         let (mut client, object, heard) = (self.client.clone(), self.object(), said.clone());
@@ -149,10 +150,10 @@ impl Autoscaler {
         said
     }
 
-    /// The metric and its target, as KEDA gives them to the HPA.
+    /// The metric and its target, as KEDA passes them to the HPA.
     ///
     /// # Errors
-    /// The coordinator's.
+    /// Those of the coordinator.
     pub fn metric(&mut self) -> Result<(f64, f64), Status> {
         let object = self.object();
         self.runtime.block_on(async {
@@ -172,10 +173,10 @@ impl Autoscaler {
         })
     }
 
-    /// One round of both controllers; what they decide is done.
+    /// Runs one round of both controllers and applies their decision.
     ///
     /// # Errors
-    /// A worker can't be started, or ended in any way but well.
+    /// A worker can't be started, or does not exit with 0.
     pub fn step(&mut self, cluster: &mut Cluster) -> Result<()> {
         let wanted = self.decide()?;
         self.scale(cluster, wanted)?;
@@ -188,10 +189,10 @@ impl Autoscaler {
         let current = self.replicas();
         let now = Instant::now();
         match self.is_active() {
-            // A scaler that does not answer moves nothing.
+            // No scaling while the scaler does not answer.
             Err(_) => return Ok(current),
             Ok(true) => self.last_active = now,
-            // All at once, past the HPA's window: KEDA's way.
+            // All at once, without the HPA's window, as KEDA does.
             Ok(false) if now.duration_since(self.last_active) >= self.scaling.cooldown => {
                 self.wishes.clear();
                 return Ok(least);
@@ -201,7 +202,7 @@ impl Autoscaler {
         if current < least {
             return Ok(least);
         }
-        // Whatever the metric says.
+        // Independent of the metric.
         if current > most {
             return Ok(most);
         }
@@ -222,11 +223,11 @@ impl Autoscaler {
             self.wishes.pop_front();
         }
         let highest = self.wishes.iter().map(|(_, wish)| *wish).max().unwrap_or(wish);
-        // Up at once; down to the highest wish of the window, half of them at a time.
+        // Scales up at once; scales down to the highest recommendation of the window, half of the workers at a time.
         if wish >= current { wish } else { highest.min(current).max(current / 2) }
     }
 
-    /// Starts workers, or ends some: the first, who hold most.
+    /// Starts workers, or stops some: the first ones, which hold most outputs.
     fn scale(&mut self, cluster: &mut Cluster, wanted: usize) -> Result<()> {
         while self.running.len() < wanted {
             let worker = cluster.add_worker()?;
@@ -267,7 +268,7 @@ impl Autoscaler {
             let [attached, draining] = sample.workers;
             let work =
                 sample.work.map_or(",".to_string(), |[runnable, running]| format!("{runnable},{running}"));
-            // A string takes everything.
+            // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
                 "{:.2},{},{},{attached},{draining},{work}",
@@ -277,10 +278,10 @@ impl Autoscaler {
         text
     }
 
-    /// Goes on until `condition` holds.
+    /// Runs rounds until `condition` holds.
     ///
     /// # Errors
-    /// A round's, or that it does not hold in time.
+    /// Those of a round, or the condition does not hold in time.
     pub fn until(
         &mut self,
         cluster: &mut Cluster,

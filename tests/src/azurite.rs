@@ -1,4 +1,4 @@
-//! Azurite, Microsoft's emulator of Azure Blob Storage, on loopback. It comes from npm, by `tests/tools/azurite`.
+//! Azurite, Microsoft's emulator of Azure Blob Storage, on loopback. `tests/tools/azurite` installs it from npm.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -15,13 +15,13 @@ use crate::python::script_command;
 use crate::s3::client::Client;
 use crate::wait::{PATIENT, wait_every};
 
-/// How long it may take until it listens.
+/// Timeout of its start.
 const READY: Duration = Duration::from_secs(60);
-/// The account that every Azurite has, and its key, as its documentation gives them.
+/// The account that every Azurite has, and its key, from its documentation.
 pub const ACCOUNT: &str = "devstoreaccount1";
 pub const KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
-/// The one container.
+/// The only container.
 pub const CONTAINER: &str = "data";
 
 /// A running emulator with an empty container. Dropping it kills the process and removes its folder.
@@ -36,7 +36,7 @@ impl Azurite {
     /// Starts it.
     ///
     /// # Errors
-    /// [`Missing`] where it is not on this machine. It does not start.
+    /// [`Missing`] if it is not installed. It does not start.
     pub fn start() -> Result<Self> {
         let bin = std::env::var_os("AZURITE_BIN").filter(|bin| !bin.is_empty()).map(PathBuf::from);
         let bin = bin.ok_or_else(|| Missing("no AZURITE_BIN; `tests/tools/azurite` makes one".into()))?;
@@ -74,7 +74,7 @@ impl Azurite {
         Ok(azurite)
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -82,7 +82,7 @@ impl Azurite {
     /// A client of its container.
     ///
     /// # Errors
-    /// The system gives no runtime.
+    /// The runtime cannot be created.
     pub fn client(&self) -> Result<Client> {
         Client::azure(&endpoint(self.address), ACCOUNT, KEY, CONTAINER)
     }
@@ -90,7 +90,7 @@ impl Azurite {
 
 impl Drop for Azurite {
     fn drop(&mut self) {
-        // Both fail only when the process has ended, which is what is wanted.
+        // Both fail only when the process has ended, which is the goal.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

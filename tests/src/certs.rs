@@ -1,4 +1,4 @@
-//! Certificates for tests of TLS: an authority of our own, and what it signs, as PEM files. Not here: who uses them.
+//! Certificates for tests of TLS: a test authority, and what it signs, as PEM files. Not here: their users.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -10,6 +10,8 @@ use rcgen::{
     date_time_ymd,
 };
 
+use crate::secrets;
+
 /// An authority that lives as long as the test.
 #[derive(Debug)]
 pub struct Authority {
@@ -17,7 +19,7 @@ pub struct Authority {
     pem: String,
 }
 
-/// Where a certificate and its key lie.
+/// The paths of a certificate and its key.
 #[derive(Clone, Debug)]
 pub struct Signed {
     pub cert: PathBuf,
@@ -28,7 +30,7 @@ impl Authority {
     /// A new authority with a key of its own.
     ///
     /// # Errors
-    /// The crypto library does not want to.
+    /// The crypto library fails.
     pub fn new(name: &str) -> Result<Self> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(Vec::new())?;
@@ -66,7 +68,7 @@ impl Authority {
     /// # Errors
     /// The folder can't be written.
     pub fn sign_uri(&self, dir: &Path, name: &str, uri: &str, expired: bool) -> Result<Signed> {
-        // As rcgen has them where nobody says.
+        // The default validity of rcgen.
         self.sign_for(dir, name, uri, if expired { (2000, 2001) } else { (1975, 4096) })
     }
 
@@ -93,12 +95,14 @@ impl Authority {
         let cert = params.clone().signed_by(key, &self.issuer)?;
         let signed = Signed { cert: dir.join(format!("{name}.pem")), key: dir.join(format!("{name}.key")) };
         replace(&signed.cert, &cert.pem(), 0o644)?;
-        replace(&signed.key, &key.serialize_pem(), 0o600)?;
+        let secret = key.serialize_pem();
+        secrets::register_pem(&secret);
+        replace(&signed.key, &secret, 0o600)?;
         Ok(signed)
     }
 }
 
-/// Puts a file in place in one moment, whether or not there was one.
+/// Replaces or creates a file atomically.
 ///
 /// # Errors
 /// The folder can't be written.

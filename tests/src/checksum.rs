@@ -1,5 +1,5 @@
-//! The checksums that part files state, computed independently by the formula in ARCHITECTURE.md, "The engine's sums",
-//! with the standard library alone. Not here: any code of the engine.
+//! The checksums in part files, computed independently by the formula in deploy/docs/architecture/checksums.md, with
+//! the standard library alone. Not here: any code of the engine.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -53,7 +53,7 @@ pub fn of(rows: &[Row]) -> u64 {
     rows.iter().fold(0, |sum: u64, row| sum.wrapping_add(row_hash(row)))
 }
 
-/// What a Parquet file's footer says under keys that begin with `tally.`, without that.
+/// The footer keys of a Parquet file that begin with `tally.`, without that prefix.
 ///
 /// # Errors
 /// A file that cannot be read.
@@ -66,10 +66,10 @@ pub fn footer(path: &Path) -> Result<HashMap<String, String>> {
     Ok(entries.into_iter().filter_map(ours).collect())
 }
 
-/// Checks all that the part files of a day say of their rows; gives the day's checksum.
+/// Checks all that the part files of a day state about their rows; returns the day's checksum.
 ///
 /// # Errors
-/// Says which file says what is not so.
+/// Names the file and the wrong statement.
 pub fn verify(partition: &Path) -> Result<u64> {
     let files = table::data_files(partition)?;
     let (mut rows, mut sum, mut said) = (0, 0u64, vec![]);

@@ -1,5 +1,5 @@
-//! The columns of the two tables as one file spells them: what is left out, what is added that nobody reads, and in
-//! which order. Not here: levels and schemas (`shred`), pages and files (`day`).
+//! The columns of the two tables as one file spells them: which are left out, which unused ones are added, and in which
+//! order. Not here: levels and schemas (`shred`), pages and files (`day`).
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -14,10 +14,10 @@ pub trait Record: Clone {
     /// `<table>/<version>`, the folder of the table under a day's root.
     const TABLE: &'static str;
 
-    /// Whose row it is.
+    /// The client of the row.
     fn client_id(&self) -> Option<&str>;
 
-    /// Takes out what `file` can't hold: the columns it lacks, and null elements in the two-level layout.
+    /// Removes what `file` can't hold: the columns that are missing from it, and null elements in the two-level layout.
     fn mask(&mut self, file: &DataFile<Self>);
 
     #[doc(hidden)]
@@ -43,8 +43,8 @@ impl Record for MainRow {
                 "active_theme.addon_id" => {
                     self.active_theme.iter_mut().for_each(|theme| theme.addon_id = None);
                 }
-                // Seen with Spark 4.0.1: where the elements lack the one field that is asked for, the whole list reads
-                // as null, so that its ping makes no group of install days.
+                // Observed with Spark 4.0.1: where the only requested field is missing from the elements, the whole list reads as
+                // null, so its ping adds no group of install days.
                 "active_addons" | "active_addons.install_day" => self.active_addons = None,
                 other => panic!("main_summary has no column {other}"),
             }
@@ -133,7 +133,7 @@ fn day_of(row: &MainRow, at: usize) -> Option<Cell> {
     element.and_then(|addon| addon.install_day).map(Cell::Int)
 }
 
-/// The fields of a struct: those wanted and not missing, and one more where the struct would otherwise be empty.
+/// The fields of a struct: those that are wanted and not missing, and another one if the struct would otherwise be empty.
 fn fields<R, const N: usize>(
     file: &DataFile<R>,
     parent: &str,
@@ -151,7 +151,7 @@ fn fields<R, const N: usize>(
     fields
 }
 
-/// Adds the columns that nobody reads and puts all into the file's order.
+/// Adds unused columns and puts all columns into the file's order.
 fn extra_columns<R>(file: &DataFile<R>, columns: &mut Vec<Column<R>>) {
     if file.format.extras {
         let (kind, get): (_, fn(&R, usize) -> Option<Cell>) = match file.format.order % 3 {

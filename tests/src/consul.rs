@@ -1,12 +1,12 @@
 //! A real Consul agent on loopback, for a test: started, waited for, stopped, started again, killed at the end.
 //!
-//! Not here: a client of Consul. This room speaks just enough HTTP to see that the agent is ready, so that whatever is
-//! tested against it has no part in the set-up.
+//! Not here: a client of Consul. This module uses just enough HTTP to see that the agent is ready, so that the code
+//! under test takes no part in the setup.
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -17,60 +17,68 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::Missing;
+use crate::ports::{self, Port};
 use crate::wait::wait_for;
 
-/// How long an agent may take until it has a leader and knows its own node.
+/// Timeout until an agent has a leader and knows its own node.
 const READY: Duration = Duration::from_secs(60);
-/// How often other ports are tried when somebody took ours between choosing and using them.
+/// How often other ports are tried when another process took ours between choosing and using them.
 const TRIES: usize = 5;
 const NODE: &str = "test-node";
 
-/// What kind of agent is wanted. The default is `consul agent -dev`: everything in memory.
+/// The kind of agent. The default is `consul agent -dev`: everything in memory.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
-    /// A server that keeps its data over [`ConsulAgent::restart`]; a `-dev` agent comes back empty.
+    /// A server that keeps its data across [`ConsulAgent::restart`]; a `-dev` agent restarts empty.
     pub durable: bool,
-    /// Opens a port for HTTPS besides the one for HTTP; the certificates stand in `config`.
+    /// Opens a port for HTTPS besides the one for HTTP; `config` names the certificates.
     pub https: bool,
-    /// What is merged over the agent's own configuration.
+    /// Configuration that is merged over the agent's own.
     pub config: Value,
-    /// The token that sees the node, where ACLs are on.
+    /// The token that can read the node, if ACLs are on.
     pub token: Option<String>,
 }
 
-/// A running agent, or one that a test stopped. Dropping it kills the process and removes its folder.
+/// The default policy in tests of ACLs: every request needs a token.
+pub fn closed(master: &str) -> Value {
+    crate::secrets::register(master);
+    json!({ "acl": { "enabled": true, "default_policy": "deny", "tokens": { "master": master } } })
+}
+
+/// A token of Consul's ACLs.
+#[derive(Clone, Debug)]
+pub struct AclToken {
+    accessor: String,
+    /// The secret that is sent.
+    pub secret: String,
+}
+
+/// An agent that runs or was stopped by a test. Dropping it kills the process and removes its folder.
 #[derive(Debug)]
 pub struct ConsulAgent {
     setup: Setup,
     bin: PathBuf,
     dir: TempDir,
-    ports: Ports,
+    /// The ports for HTTP, HTTPS, the server and its gossip.
+    ports: [Port; 4],
     child: Option<Child>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Ports {
-    http: u16,
-    https: u16,
-    server: u16,
-    serf: u16,
-}
-
 impl ConsulAgent {
-    /// Starts an agent and waits until it can be used.
+    /// Starts an agent and waits until it is ready.
     ///
     /// # Errors
-    /// [`Missing`] where there is no Consul. It does not start, or is not ready in time; the message holds the end of
+    /// [`Missing`] if Consul is not installed. It does not start, or is not ready in time; the message holds the end of
     /// its log.
     pub fn start(setup: Setup) -> Result<Self> {
         let missing = "no consul on PATH and none in CONSUL_BIN; `tests/tools/consul` finds one";
         let bin = consul_bin().ok_or_else(|| Missing(missing.into()))?;
         let dir = TempDir::with_prefix("consul-")?;
-        let ports = free_ports()?;
+        let ports = ports::free(&[])?;
         let mut agent = Self { setup, bin, dir, ports, child: None };
         for _ in 1..TRIES {
             match agent.run() {
-                Err(_) if agent.log().contains("address already in use") => agent.ports = free_ports()?,
+                Err(_) if agent.log().contains("address already in use") => agent.ports = ports::free(&[])?,
                 result => return result.map(|()| agent),
             }
         }
@@ -79,12 +87,20 @@ impl ConsulAgent {
 
     /// `127.0.0.1:port` of the HTTP API.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.ports.http)
+        format!("127.0.0.1:{}", self.ports[0].number)
     }
 
-    /// `localhost:port` of the HTTPS API, where [`Setup::https`] asked for it.
+    /// `localhost:port` of the HTTPS API, if [`Setup::https`] is set.
     pub fn https_address(&self) -> String {
-        format!("localhost:{}", self.ports.https)
+        format!("localhost:{}", self.ports[1].number)
+    }
+
+    /// The URL of the API: HTTPS if [`Setup::https`] is set.
+    pub fn url(&self) -> String {
+        match self.setup.https {
+            true => format!("https://{}", self.https_address()),
+            false => format!("http://{}", self.address()),
+        }
     }
 
     /// A request that changes something.
@@ -92,19 +108,47 @@ impl ConsulAgent {
     /// # Errors
     /// The agent refuses it.
     pub fn put(&self, path: &str) -> Result<()> {
-        ask(&self.address(), &format!("PUT {path}"), self.setup.token.as_deref()).map(drop)
+        ask(&self.address(), &format!("PUT {path}"), self.setup.token.as_deref(), "").map(drop)
+    }
+
+    /// A new token with these rules, if ACLs are on. Its policy is called `name`.
+    ///
+    /// # Errors
+    /// The agent refuses it.
+    pub fn make_token(&self, name: &str, rules: &str) -> Result<AclToken> {
+        let put = |path: &str, body: Value| {
+            let what = format!("PUT {path}");
+            let answer = ask(&self.address(), &what, self.setup.token.as_deref(), &body.to_string())?;
+            let (_, body) = answer.split_once("\r\n\r\n").context("an answer without a body")?;
+            Ok::<Value, anyhow::Error>(serde_json::from_str(body)?)
+        };
+        put("/v1/acl/policy", json!({ "Name": name, "Rules": rules }))?;
+        let made = put("/v1/acl/token", json!({ "Policies": [{ "Name": name }] }))?;
+        let text = |key: &str| made[key].as_str().map(str::to_owned).context("a token without ids");
+        let token = AclToken { accessor: text("AccessorID")?, secret: text("SecretID")? };
+        crate::secrets::register(&token.secret);
+        Ok(token)
+    }
+
+    /// Revokes a token.
+    ///
+    /// # Errors
+    /// The agent refuses it.
+    pub fn delete_token(&self, token: &AclToken) -> Result<()> {
+        let what = format!("DELETE /v1/acl/token/{}", token.accessor);
+        ask(&self.address(), &what, self.setup.token.as_deref(), "").map(drop)
     }
 
     /// Kills the process at once, as a crash would.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // It may have ended by itself.
+            // It may have ended on its own.
             let _ = child.kill();
             let _ = child.wait();
         }
     }
 
-    /// Starts the agent again, on its old ports and with its data if it is durable.
+    /// Restarts the agent, on its old ports and with its data if it is durable.
     ///
     /// # Errors
     /// As [`ConsulAgent::start`].
@@ -113,7 +157,7 @@ impl ConsulAgent {
         self.run()
     }
 
-    /// Freezes the process: connections stay, answers don't come.
+    /// Freezes the process: connections stay open, without answers.
     ///
     /// # Errors
     /// It does not run.
@@ -121,7 +165,7 @@ impl ConsulAgent {
         self.signal(Signal::STOP)
     }
 
-    /// Lets a frozen process go on.
+    /// Lets a frozen process continue.
     ///
     /// # Errors
     /// It does not run.
@@ -129,7 +173,7 @@ impl ConsulAgent {
         self.signal(Signal::CONT)
     }
 
-    /// What the agent logged since its last start.
+    /// The agent's log since its last start.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
@@ -174,7 +218,8 @@ impl ConsulAgent {
 
     fn base_config(&self) -> Value {
         let off = -1;
-        let https = if self.setup.https { i32::from(self.ports.https) } else { off };
+        let [http, https, server, serf] = self.ports.each_ref().map(|port| port.number);
+        let https = if self.setup.https { i32::from(https) } else { off };
         let mut config = json!({
             "node_name": NODE,
             "bind_addr": "127.0.0.1",
@@ -182,8 +227,8 @@ impl ConsulAgent {
             "disable_update_check": true,
             "performance": { "raft_multiplier": 1 },
             "ports": {
-                "http": self.ports.http, "https": https, "server": self.ports.server,
-                "serf_lan": self.ports.serf, "serf_wan": off, "dns": off, "grpc": off,
+                "http": http, "https": https, "server": server,
+                "serf_lan": serf, "serf_wan": off, "dns": off, "grpc": off,
             },
         });
         if self.setup.durable {
@@ -204,7 +249,7 @@ impl ConsulAgent {
                 bail!("it ended with {status}");
             }
             let ready = |path: &str, sign: &str| {
-                ask(&address, &format!("GET {path}"), token.as_deref())
+                ask(&address, &format!("GET {path}"), token.as_deref(), "")
                     .is_ok_and(|answer| answer.contains(sign))
             };
             let leads = ready("/v1/status/leader", "\"127.0.0.1:");
@@ -234,27 +279,11 @@ pub fn consul_bin() -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join("consul")).find(|file| file.is_file())
 }
 
-/// Ports that nobody uses at the moment; those of the server and of its gossip, which also speaks UDP, too.
-fn free_ports() -> Result<Ports> {
-    let mut held = Vec::new();
-    for _ in 0..64 {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let port = listener.local_addr()?.port();
-        if UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            held.push((listener, port));
-        }
-        if let [(_, http), (_, https), (_, server), (_, serf)] = held[..] {
-            return Ok(Ports { http, https, server, serf });
-        }
-    }
-    bail!("no four ports on loopback are free for TCP and UDP")
-}
-
-fn ask(address: &str, what: &str, token: Option<&str>) -> Result<String> {
+fn ask(address: &str, what: &str, token: Option<&str>, body: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let token = token.map(|token| format!("X-Consul-Token: {token}\r\n")).unwrap_or_default();
-    write!(stream, "{what} HTTP/1.0\r\n{token}Content-Length: 0\r\n\r\n")?;
+    write!(stream, "{what} HTTP/1.0\r\n{token}Content-Length: {}\r\n\r\n{body}", body.len())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     ensure!(answer.starts_with("HTTP/1.0 200"), "{answer}");

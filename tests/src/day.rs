@@ -30,6 +30,8 @@ pub use crate::shred::ListLayout;
 pub enum ValueEncoding {
     Plain,
     Dictionary,
+    /// A dictionary of any size.
+    LargeDictionary,
     /// A dictionary that overflows in mid-chunk, then plain pages.
     DictionaryThenPlain,
     /// A dictionary that overflows in mid-chunk, then DELTA_BYTE_ARRAY and DELTA_BINARY_PACKED.
@@ -56,6 +58,7 @@ impl ValueEncoding {
     fn dictionary_limit(self) -> Option<usize> {
         match self {
             Self::Dictionary => Some(1 << 20),
+            Self::LargeDictionary => Some(usize::MAX),
             Self::DictionaryThenPlain | Self::DictionaryThenDelta => Some(24),
             _ => None,
         }
@@ -74,7 +77,7 @@ impl ValueEncoding {
     }
 }
 
-/// What an Arrow writer would have noted beside the Parquet schema.
+/// The schema that an Arrow writer would have stored besides the Parquet schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ArrowNote {
     None,
@@ -96,16 +99,16 @@ pub struct Format {
     pub encoding: ValueEncoding,
     pub row_group_rows: usize,
     pub page_rows: usize,
-    /// Pages of lists are plain, of version 1, uncompressed, and end wherever they end, in the middle of a list too.
+    /// Pages of lists are plain, of version 1 and uncompressed, and end at any position, even within a list.
     pub split_lists: bool,
     /// Every column that holds no null is declared required.
     pub required: bool,
     pub arrow: ArrowNote,
     /// Columns and fields that the job does not read, of types that differ from file to file.
     pub extras: bool,
-    /// The columns (and struct fields) stand in an order drawn from this seed; 0 is the usual order.
+    /// The columns (and struct fields) are in an order drawn from this seed; 0 is the usual order.
     pub order: u64,
-    /// A row group without rows stands before the others.
+    /// A row group without rows precedes the others.
     pub empty_row_group: bool,
     pub statistics: EnabledStatistics,
 }
@@ -137,7 +140,7 @@ pub struct DataFile<R> {
     pub path: String,
     pub rows: Vec<R>,
     pub format: Format,
-    /// Columns that the file lacks; struct fields as `active_theme.addon_id`.
+    /// Columns that are missing from the file; struct fields as `active_theme.addon_id`.
     pub missing: BTreeSet<&'static str>,
 }
 
@@ -147,7 +150,7 @@ impl<R: Record> DataFile<R> {
         Self { path: path.into(), rows, format, missing: BTreeSet::new() }
     }
 
-    /// The rows as a reader sees them: null where the file lacks the column, an element of nulls where the layout
+    /// The rows as a reader sees them: null where the column is missing, an element of nulls where the layout
     /// has no null element.
     pub fn visible_rows(&self) -> Vec<R> {
         let mut rows = self.rows.clone();
@@ -155,7 +158,7 @@ impl<R: Record> DataFile<R> {
         rows
     }
 
-    /// Writes the file to `path`, making its folders.
+    /// Writes the file to `path` and creates its folders.
     pub fn write_to(&self, path: &Path) -> Result<()> {
         let context = || format!("writing {}", path.display());
         if let Some(folder) = path.parent() {
@@ -198,7 +201,7 @@ impl<R: Record> DataFile<R> {
 pub struct Day {
     pub main: Vec<DataFile<MainRow>>,
     pub addons: Vec<DataFile<AddonRow>>,
-    /// Names below a table's root at which bytes lie that are no Parquet and no data.
+    /// Names below a table's root whose bytes are neither Parquet nor data.
     pub litter: Vec<String>,
 }
 

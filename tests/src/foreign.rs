@@ -1,8 +1,8 @@
-//! The days under `tests/foreign`: small days of which one file has a shape out of a public bug report, with the rows that
-//! Apache Spark computed for it, or the error that is due.
+//! The days under `tests/foreign`: small days of which one file has a shape from a public bug report, with the rows
+//! that Apache Spark computed for it, or the expected error.
 //!
-//! A case's `expect.json` says which shape it is, and the rows in the order of the output's columns, or words of which the
-//! error must say one. Not here: where and how they run.
+//! A case's `expect.json` describes the shape, and has the rows in the order of the output's columns, or words of which
+//! the error must contain one. Not here: where and how the cases run.
 
 use std::path::{Path, PathBuf};
 
@@ -13,10 +13,10 @@ use crate::process::Outcome;
 use crate::rows::Row;
 use crate::table;
 
-/// How many cases there are at least, so that none is lost without a word.
-const LEAST: usize = 13;
+/// The minimum number of cases, so that none is lost silently.
+const MIN_CASES: usize = 13;
 
-/// A day, and what it must give.
+/// A day, and its expected result.
 #[derive(Clone, Debug)]
 pub struct Case {
     /// The name of its folder.
@@ -26,16 +26,16 @@ pub struct Case {
     pub expect: Expect,
 }
 
-/// What a day must give.
+/// The expected result of a day.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expect {
     /// These rows, sorted.
     Rows(Vec<Row>),
-    /// An error that says one of these words.
+    /// An error that contains one of these words.
     Error(Vec<String>),
 }
 
-/// What `expect.json` holds.
+/// The contents of `expect.json`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -82,7 +82,7 @@ pub fn root() -> PathBuf {
 /// Runs all cases.
 ///
 /// # Errors
-/// Of each case that fails it says why.
+/// Gives the reason for each case that fails.
 pub fn all(mut run: impl FnMut(&Case) -> Result<()>) -> Result<()> {
     let failed: Vec<String> = cases()?
         .iter()
@@ -95,22 +95,22 @@ pub fn all(mut run: impl FnMut(&Case) -> Result<()>) -> Result<()> {
 /// The case called `name`.
 ///
 /// # Errors
-/// There is none.
+/// There is no such case.
 pub fn case(name: &str) -> Result<Case> {
     cases()?.into_iter().find(|case| case.name == name).with_context(|| format!("there is no case {name}"))
 }
 
-/// All cases, which is all folders, by name.
+/// All cases, which are all folders, by name.
 ///
 /// # Errors
-/// One of them is no case.
+/// A folder is not a case.
 pub fn cases() -> Result<Vec<Case>> {
     let mut names = vec![];
     for entry in std::fs::read_dir(root()).with_context(|| format!("listing {}", root().display()))? {
         names.push(entry?.file_name().to_string_lossy().into_owned());
     }
     names.sort();
-    ensure!(names.len() >= LEAST, "only {} cases are left: {names:?}", names.len());
+    ensure!(names.len() >= MIN_CASES, "only {} cases are left: {names:?}", names.len());
     names.into_iter().map(|name| Case::read(&name).context(name)).collect()
 }
 
@@ -133,10 +133,10 @@ impl Case {
         Ok(Case { name: name.into(), day, expect })
     }
 
-    /// Checks how a job over the day ended; `read` reads what it published.
+    /// Checks how a job over the day ended; `read` reads the published day.
     ///
     /// # Errors
-    /// It is not what was due.
+    /// The result is not the expected one.
     pub fn check(&self, outcome: Outcome, read: impl FnOnce() -> Result<Vec<Row>>) -> Result<()> {
         match &self.expect {
             Expect::Rows(rows) => {

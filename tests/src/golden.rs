@@ -29,7 +29,7 @@ pub const CASES: [&str; 13] = [
     "case-13-legacy-lists",
 ];
 
-/// What `expected.json` holds: the totals of a case.
+/// The contents of `expected.json`: the totals of a case.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Totals {

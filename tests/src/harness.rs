@@ -1,10 +1,10 @@
-//! The harness of the test files that need tools which a machine may lack: a Python with readers, Consul, S3 servers. It
-//! behaves as Rust's own, but a test that lacks its tool is *ignored*, with a reason, and so never counted as passed;
-//! under `tests/run`, which sets all tools up, it fails.
+//! The harness of the test files that need tools which may not be installed: a Python with readers, Consul, S3 servers.
+//! It behaves like Rust's own, but a test without its tool is *ignored*, with a reason, and so never counted as passed;
+//! under `tests/run`, which sets up all tools, it fails.
 //!
-//! A test is a function that gives a result. Its file (`harness = false` in Cargo.toml) ends in [`tests!`](crate::tests),
-//! which lists all tests of the file. The compiler warns about a test that is not listed. Not here: the search for a tool;
-//! the code that needs one returns [`Missing`] if it is not found.
+//! A test is a function that returns a result. Its file (`harness = false` in Cargo.toml) ends in
+//! [`tests!`](crate::tests), which lists all tests of the file. The compiler warns about a test that is not listed. Not
+//! here: the search for a tool; the code that needs one returns [`Missing`] if it is not found.
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -16,7 +16,7 @@ use libtest_mimic::{Arguments, Completion, Failed};
 /// Options that are followed by a value.
 const VALUED: [&str; 6] = ["--test-threads", "--skip", "--color", "--format", "--logfile", "-Z"];
 
-/// The error of a test that needs what this machine lacks.
+/// The error of a test that needs a tool which is not installed.
 #[derive(Debug)]
 pub struct Missing(pub String);
 
@@ -28,12 +28,12 @@ impl std::fmt::Display for Missing {
 
 impl std::error::Error for Missing {}
 
-/// Must a missing tool fail a test? `tests/run` says so; under a bare `cargo test` it is skipped.
+/// Whether a missing tool fails a test: under `tests/run` it does; under a bare `cargo test` the test is skipped.
 fn strict() -> bool {
     std::env::var_os("TALLY_TESTS_STRICT").is_some_and(|value| value == "1")
 }
 
-/// What a test gives: nothing, or a result.
+/// What a test returns: nothing, or a result.
 pub trait Ending {
     #[doc(hidden)]
     fn result(self) -> Result<()>;
@@ -77,8 +77,8 @@ fn completion(result: Result<()>, strict: bool) -> Result<Completion, Failed> {
     }
 }
 
-/// Runs those of the tests that the command line asks for. As with Rust's own harness several words may be given, and a
-/// test runs whose name has one of them.
+/// Runs the tests that the command line selects. As in Rust's own harness, several words may be given, and a test runs
+/// if its name contains one of them.
 pub fn run(tests: impl IntoIterator<Item = Vec<Trial>>) -> ExitCode {
     let (words, others) = split_words(std::env::args_os());
     let args = Arguments::from_iter(others);
@@ -90,7 +90,7 @@ pub fn run(tests: impl IntoIterator<Item = Vec<Trial>>) -> ExitCode {
     libtest_mimic::run(&args, tests.into_iter().flatten().filter(wanted).collect()).exit_code()
 }
 
-/// The words of a command line that are no options, and all else of it.
+/// The words of a command line that are not options, and everything else on it.
 fn split_words(line: impl Iterator<Item = OsString>) -> (Vec<String>, Vec<OsString>) {
     let (mut words, mut others) = (Vec::new(), Vec::new());
     let mut valued = true;
@@ -106,8 +106,8 @@ fn split_words(line: impl Iterator<Item = OsString>) -> (Vec<String>, Vec<OsStri
     (words, others)
 }
 
-/// The tests of a file, and its `main`; in a module of such a file `tests![mod: ...]`, a function that gives them.
-/// Those that are `async` stand behind `; async:`, or behind `mod async:` where all are.
+/// The tests of a file, and its `main`; in a module of such a file `tests![mod: ...]`, a function that returns them.
+/// `async` tests follow `; async:`, or `mod async:` if all are.
 #[macro_export]
 macro_rules! tests {
     (mod async: $($future:ident),* $(,)?) => {
@@ -120,7 +120,7 @@ macro_rules! tests {
         /// The tests of this module.
         pub(crate) fn tests() -> ::std::vec::Vec<$crate::harness::Trial> {
             let module = ::std::module_path!();
-            // As Rust's own harness names them: without the crate.
+            // The names that Rust's own harness uses: without the crate.
             let module = module.split_once("::").map_or(::std::string::String::new(), |(_, path)| {
                 ::std::format!("{path}::")
             });
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn words_and_options_are_told_apart() {
+    fn words_and_options_are_separated() {
         let line =
             ["program", "--test-threads", "1", "first", "--exact", "--skip", "x", "second", "--color=never"];
         let (words, others) = split_words(line.into_iter().map(Into::into));

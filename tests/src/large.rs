@@ -1,6 +1,6 @@
 //! Random days of 500 to 60,000 clients: UUIDs, odd ids and mixtures of them, either kind first, up to 30,000 add-ons,
-//! files in every format. Large enough that every table of the engine grows. Not here: hostile ids and numbers one by one
-//! (`random`), what the days should give (`reference`).
+//! files in every format. Large enough that every table of the engine grows. Not here: hostile ids and numbers one by
+//! one (`random`), the expected output of the days (`reference`).
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::naive::Aggregates;
 use crate::random::{Folders, addon_row, drop_columns, files, litter, main_row, random_format, uuid};
 use crate::reference::Reference;
 
-/// In which order the rows of a table come.
+/// The order of a table's rows.
 #[derive(Clone, Copy, Debug)]
 enum Order {
     ByClient,
@@ -24,7 +24,7 @@ enum Order {
     Shuffled,
 }
 
-/// What ids that are no UUIDs look like; each day has two of these at most.
+/// The forms of ids that are not UUIDs; each day has two of these at most.
 #[derive(Clone, Copy, Debug)]
 enum Odd {
     Numbered,
@@ -39,19 +39,19 @@ enum Odd {
 const ODD: [Odd; 7] =
     [Odd::Numbered, Odd::Short, Odd::UpperCase, Odd::Spaced, Odd::WithoutDashes, Odd::Long, Odd::OtherScript];
 
-/// What a seed decides of a day, beside its rows.
+/// What a seed decides about a day, besides its rows.
 #[derive(Clone, Debug)]
 pub struct LargeDay {
     clients: usize,
-    /// Of the clients, those whose ids are odd.
+    /// The share of clients whose ids are odd.
     odd: f64,
     looks: [Odd; 2],
-    /// Ids that differ in few bits, not random ones.
+    /// Whether ids differ in few bits instead of being random.
     close: bool,
     addons: usize,
-    /// Most rows of a table that an ordinary client has.
+    /// Maximum rows of a table that an ordinary client has.
     rows: usize,
-    /// Rows that one more client has in each table.
+    /// Rows that an additional client has in each table.
     heavy: usize,
     nulls: f64,
     order: Order,
@@ -59,14 +59,14 @@ pub struct LargeDay {
     files: usize,
 }
 
-/// A number up to `most`, small ones as likely as large ones.
+/// A number up to `most`; small ones are as likely as large ones.
 fn scale(rng: &mut StdRng, least: usize, most: usize) -> usize {
     let log = rng.random_range((least as f64).ln()..=(most as f64).ln());
     (log.exp().round() as usize).clamp(least, most)
 }
 
 impl LargeDay {
-    /// The day of a seed, always the same one, and its rows.
+    /// The day of a seed, always the same, and its rows.
     pub fn new(seed: u64) -> (Self, Day) {
         let mut rng = StdRng::seed_from_u64(seed);
         let rng = &mut rng;
@@ -124,7 +124,7 @@ impl LargeDay {
         match self.looks[rng.random_range(0..2)] {
             Odd::Numbered => format!("client-{at:06}"),
             Odd::Short => format!("{at:x}"),
-            // One of digits alone is a UUID still, which does no harm.
+            // An id of digits alone is still a UUID, which does no harm.
             Odd::UpperCase => uuid.to_uppercase(),
             Odd::Spaced => format!("{uuid} "),
             Odd::WithoutDashes => uuid.replace('-', ""),
@@ -144,7 +144,7 @@ impl LargeDay {
     }
 }
 
-/// As [`random_format`], with pages and row groups that fit so many rows.
+/// As [`random_format`], with pages and row groups suited to so many rows.
 fn large_format(rng: &mut StdRng, rows: usize) -> Format {
     let parts = [1, 1, 2, 7, 40][rng.random_range(0..5)];
     Format {
@@ -154,7 +154,7 @@ fn large_format(rng: &mut StdRng, rows: usize) -> Format {
     }
 }
 
-/// Writes the day of `seed` under `root` and computes what it should give.
+/// Writes the day of `seed` under `root` and computes its expected output.
 ///
 /// # Errors
 /// It cannot be written.

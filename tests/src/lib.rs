@@ -1,8 +1,8 @@
-//! The testkit: everything the tests under `tests/tests` share. It runs the built `tally` binary as a user would,
-//! writes small days in every layout that Parquet knows, computes the right answer slowly, and compares.
+//! The testkit: everything that the tests under `tests/tests` share. It runs the built `tally` binary as a user does,
+//! writes small days in every layout that Parquet knows, computes the expected output slowly, and compares.
 //!
-//! Not here: any code of the engine. Nothing below links the crates under test, so that a mistake there can't
-//! hide in its own check.
+//! Not here: any code of the engine. Nothing below links the crates under test, so that a mistake there can't hide in
+//! its own check.
 
 pub mod autoscaler;
 pub mod azurite;
@@ -12,23 +12,29 @@ pub mod cluster;
 pub mod columns;
 pub mod consul;
 pub mod day;
+pub mod footer;
 pub mod foreign;
 pub mod generated;
 pub mod golden;
 pub mod harness;
 pub mod http;
 pub mod large;
+pub mod many;
 pub mod naive;
 pub mod output;
 pub mod pki;
+pub mod ports;
 pub mod process;
 pub mod python;
 pub mod random;
 pub mod reference;
+pub mod refile;
 pub mod rows;
 pub mod s3;
 pub mod scene;
 pub mod scratch;
+pub mod secrets;
+pub mod settings;
 pub mod shard;
 mod shred;
 mod split;

@@ -1,6 +1,6 @@
-//! The definition of `addon_aggregates` as a chain of relational steps over vectors, one function a step, with nested
-//! loops for joins and linear search for groups. It is slow on purpose: nothing in it is clever enough to be wrong
-//! in the way the engine could be. Not here: Parquet, memory limits, speed.
+//! The definition of `addon_aggregates` as a chain of relational steps over vectors, one function per step, with nested
+//! loops for joins and linear search for groups. It is slow on purpose: the code is too simple to have the errors of
+//! the engine. Not here: Parquet, memory limits, speed.
 
 use crate::rows::{AddonRow, MainRow, Row};
 
@@ -136,7 +136,7 @@ fn joins(left: &Id, right: &Id) -> bool {
     left.is_some() && left == right
 }
 
-/// All matches of `id` in `right`, or one `missing` where there are none.
+/// All matches of `id` in `right`, or one `missing` if there are none.
 fn left_join<R, T: Clone>(
     id: &Id,
     right: &[R],

@@ -1,5 +1,5 @@
 //! What an output must look like on disk: only part files under the partition, exactly the columns of
-//! `addon_aggregates`, nothing left beside it; and bit-exact snapshots of a folder for the runs that must change
+//! `addon_aggregates`, and no other files next to it; and exact snapshots of a folder for runs that must change
 //! nothing. Not here: the rows (`table`).
 
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ const COLUMNS: [(&str, Physical, Repetition); 9] = [
     ("n_clients", Physical::INT32, Repetition::REQUIRED),
 ];
 
-/// A fresh folder with room for an output, a spill folder and whatever a test puts beside them. It goes when dropped.
+/// A new folder with room for an output, a spill folder and other files of a test. It is removed when dropped.
 pub struct Place {
     dir: tempfile::TempDir,
 }
@@ -46,7 +46,7 @@ impl Place {
         self.dir.path()
     }
 
-    /// A folder that holds nothing but the output, so that anything else in it was left behind.
+    /// A folder that holds only the output, so that anything else in it was left behind.
     pub fn published(&self) -> PathBuf {
         self.dir.path().join("published")
     }
@@ -66,7 +66,7 @@ impl Place {
         self.dir.path().join("spill")
     }
 
-    /// Puts an old output of `date` here: two part files of bytes that no job would write.
+    /// Writes an old output of `date` here: two part files with bytes that no job would write.
     pub fn put_old_output(&self, date: &str) -> Result<()> {
         let partition = self.partition(date);
         std::fs::create_dir_all(&partition)?;
@@ -75,7 +75,7 @@ impl Place {
         Ok(())
     }
 
-    /// Reads the output of `date` after checking how it lies on disk, and what its footers say of its rows: see
+    /// Reads the output of `date` after checking its files and what its footers state about its rows: see
     /// [`check_published`], [`check_schema`] and [`checksum::verify`].
     pub fn read_output(&self, date: &str) -> Result<Vec<Row>> {
         check_published(&self.published(), &self.partition(date))?;
@@ -83,7 +83,7 @@ impl Place {
         for file in table::data_files(&self.partition(date))? {
             check_schema(&file)?;
         }
-        // Workers of the release before may tell no checksums.
+        // Workers of the previous release may report no checksums.
         if std::env::var_os("TALLY_BEFORE").is_none() {
             checksum::verify(&self.partition(date))?;
         }
@@ -99,14 +99,14 @@ pub fn part_files(partition: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Is this the name of a part file?
+/// Whether this is the name of a part file.
 pub fn is_part_name(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.starts_with("part-") && name.ends_with(".snappy.parquet")
 }
 
-/// Checks that `published` holds the path down to `partition`, part files in it, and nothing else at any depth:
-/// no staging folder, no mark, no hidden file.
+/// Checks that `published` holds the path down to `partition`, part files in it, and nothing else at any depth: no
+/// staging folder, no marker, no hidden file.
 pub fn check_published(published: &Path, partition: &Path) -> Result<()> {
     let mut parts = 0;
     for (name, entry) in snapshot(published)? {
@@ -196,7 +196,7 @@ pub fn snapshot(root: &Path) -> Result<BTreeMap<PathBuf, Entry>> {
 /// Checks that two snapshots are the same, byte by byte.
 ///
 /// # Errors
-/// Names what appeared, went or changed.
+/// Names what appeared, disappeared or changed.
 pub fn check_unchanged(before: &BTreeMap<PathBuf, Entry>, after: &BTreeMap<PathBuf, Entry>) -> Result<()> {
     let names = before.keys().chain(after.keys());
     let mut changed: Vec<_> = names.filter(|name| before.get(*name) != after.get(*name)).collect();

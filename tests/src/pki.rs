@@ -1,5 +1,5 @@
-//! The certificates of a cluster: an authority, and one certificate for each role, where the processes read them. They
-//! can be replaced while the processes run. Not here: how certificates are made (`certs`).
+//! The certificates of a cluster: an authority, and one certificate for each role, in the folder that the processes
+//! read. They can be replaced while the processes run. Not here: how certificates are made (`certs`).
 
 use std::path::{Path, PathBuf};
 
@@ -7,17 +7,18 @@ use anyhow::Result;
 use tempfile::TempDir;
 
 use crate::certs::{Authority, replace};
+use crate::secrets;
 
-/// The tokens that coordinators take.
+/// The tokens that coordinators accept.
 pub const OPERATORS_TOKEN: &str = "operators-0123456789abcdef";
 pub const READERS_TOKEN: &str = "readers-0123456789abcdef";
 /// `sha256sum` of [`READERS_TOKEN`].
 const READERS_DIGEST: &str = "e73c7e0719236792231406c6933fa10ec3c685195f9efd21322239ed844efe8a";
 
-/// What names of a cluster's own begin with.
+/// The prefix of a cluster's custom names.
 pub const OWN_NAMES: &str = "spiffe://prod.example/ns/telemetry/sa/";
 
-/// The roles, as their certificates' files are called.
+/// The roles, as named by the files of their certificates.
 pub const ROLES: [&str; 4] = ["coordinator", "worker", "operator", "reader"];
 
 /// A cluster's certificates.
@@ -25,7 +26,7 @@ pub const ROLES: [&str; 4] = ["coordinator", "worker", "operator", "reader"];
 pub struct Pki {
     dir: TempDir,
     authority: Authority,
-    /// What the names of roles begin with.
+    /// The prefix of the names of roles.
     names: &'static str,
 }
 
@@ -38,7 +39,7 @@ impl Pki {
         Self::named("spiffe://tally/")
     }
 
-    /// The same with names of the cluster's own in the certificates, and the file that says which role each has.
+    /// The same with custom names in the certificates, and the file that maps names to roles.
     ///
     /// # Errors
     /// The folder can't be written.
@@ -53,12 +54,13 @@ impl Pki {
         let pki = Self { dir: TempDir::new()?, authority: Authority::new("tally tests")?, names };
         pki.trust(&[&pki.authority])?;
         pki.sign_all(&pki.authority)?;
+        [OPERATORS_TOKEN, READERS_TOKEN].into_iter().for_each(secrets::register);
         let lines = format!("operator ops {OPERATORS_TOKEN}\nreader dash sha256:{READERS_DIGEST}\n");
         replace(&pki.tokens(), &lines, 0o600)?;
         Ok(pki)
     }
 
-    /// The file of names and roles, where there is one.
+    /// The file of names and roles, if there is one.
     pub fn roles(&self) -> PathBuf {
         self.dir().join("roles.toml")
     }
@@ -68,7 +70,7 @@ impl Pki {
         self.dir().join("tokens")
     }
 
-    /// Where everything lies.
+    /// The folder of all files.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -78,7 +80,7 @@ impl Pki {
         &self.authority
     }
 
-    /// Whom all processes trust from now on.
+    /// Sets the authorities that all processes trust from now on.
     fn trust(&self, authorities: &[&Authority]) -> Result<()> {
         let pems: String = authorities.iter().map(|authority| authority.pem()).collect();
         replace(&self.dir().join("ca.pem"), &pems, 0o644)
@@ -91,9 +93,9 @@ impl Pki {
         Ok(())
     }
 
-    /// Replaces authority and certificates in the three steps in which nobody is ever refused: both authorities are
-    /// trusted, the new one signs, the old one is not trusted any more. After each `taken` is called with its number;
-    /// it returns when all have read what is new.
+    /// Replaces authority and certificates in three steps, without any refusal: both authorities are trusted, the new
+    /// one signs, the old one is no longer trusted. After each step, `taken` is called with its number; it returns when
+    /// all processes have read the new files.
     ///
     /// # Errors
     /// Those of `taken`, or a file can't be written.
@@ -108,7 +110,7 @@ impl Pki {
         taken(3)
     }
 
-    /// The flags that make a process one of that role, or of another certificate in the folder.
+    /// The flags that give a process that role, or another certificate of the folder.
     pub fn flags(&self, name: &str) -> Vec<String> {
         let path = |file: String| self.dir().join(file).to_string_lossy().into_owned();
         let pairs = [
@@ -133,6 +135,7 @@ impl Pki {
     /// # Errors
     /// The folder can't be written.
     pub fn with_token(&self, token: &str) -> Result<Vec<String>> {
+        secrets::register(token);
         let file = self.dir().join("shown");
         replace(&file, &format!("{token}\n"), 0o600)?;
         let mut flags = self.nameless();

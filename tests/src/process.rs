@@ -1,28 +1,32 @@
 //! Runs the built `tally` binary as a user does: as a process, with flags, an exit code, and one JSON object on
-//! standard output. Not here: what the job should have computed.
+//! standard output. Not here: the expected output of the job.
 
 use std::ffi::{OsStr, OsString};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
 use crate::output::Place;
+use crate::secrets;
 use crate::wait::wait_for;
 
-/// How long a run may take before it counts as hung.
+/// Timeout after which a run counts as hung.
 const DEADLINE: Duration = Duration::from_secs(180);
+/// Timeout for the rest of a killed process's output: it takes longer only if another process has its pipes, too.
+const REST: Duration = Duration::from_secs(5);
 
-/// The binary under test: `TALLY_BIN`, else the `tally` that lies in a folder above the running test, which is where
-/// `cargo build --release` puts it.
+/// The binary under test: `TALLY_BIN`, else the `tally` in a folder above the running test, where `cargo build
+/// --release` puts it.
 ///
 /// # Panics
-/// Says how to build it when there is none.
+/// There is no binary; the message tells how to build it.
 pub fn tally_bin() -> PathBuf {
     if let Some(path) = std::env::var_os("TALLY_BIN") {
         let path = PathBuf::from(path);
@@ -33,7 +37,7 @@ pub fn tally_bin() -> PathBuf {
     let found = test.ancestors().skip(1).map(|folder| folder.join("tally")).find(|path| path.is_file());
     found.unwrap_or_else(|| {
         panic!(
-            "no tally binary above {}: build it first with `cargo build --release -p tally-coordinator`, \
+            "no tally binary above {}: build it first with `cargo build --release -p tally`, \
              run all tests with `tests/run`, or name one in TALLY_BIN",
             test.display()
         )
@@ -50,7 +54,7 @@ pub struct Summary {
     pub n_clients: u64,
     pub n_custom_theme_clients: u64,
     pub bytes_read: u64,
-    /// What memory had no room for and disk took.
+    /// Bytes that did not fit in memory and were written to disk.
     pub spilled_bytes: u64,
     pub seconds: f64,
     pub peak_memory_bytes: u64,
@@ -68,7 +72,7 @@ pub struct StageSummary {
     pub peak_memory_bytes: u64,
 }
 
-/// A command line for the binary, to be run once.
+/// A command line for the binary, for a single run.
 #[derive(Debug)]
 pub struct Tally {
     command: Command,
@@ -81,7 +85,7 @@ impl Tally {
         Self::wrapped(&tally_bin(), [OsStr::new(subcommand)])
     }
 
-    /// Another program that in the end runs the binary.
+    /// Another program that finally runs the binary.
     pub fn wrapped(program: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         let mut command = Command::new(program);
         clean(&mut command);
@@ -108,6 +112,7 @@ impl Tally {
 
     /// Sets a variable of the environment.
     pub fn env(mut self, name: &str, value: &str) -> Self {
+        secrets::register_variable(name.as_ref(), value.as_ref());
         self.command.env(name, value);
         self
     }
@@ -122,17 +127,17 @@ impl Tally {
         let line = format!("{:?}", self.command);
         self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.command.spawn().with_context(|| format!("starting {line}"))?;
-        let stdout = collect(child.stdout.take());
-        let stderr = collect(child.stderr.take());
-        Ok(Running { child, line, deadline: self.deadline, stdout: Some(stdout), stderr: Some(stderr) })
+        let stdout = Collector::new(child.stdout.take());
+        let stderr = Collector::new(child.stderr.take());
+        Ok(Running { child, line, deadline: self.deadline, said: Some([stdout, stderr]) })
     }
 }
 
-/// Takes from a command's environment what would change the defaults of the programs under test.
+/// Removes from a command's environment what would change the defaults of the programs under test.
 pub fn clean(command: &mut Command) {
     let ours = |name: &OsStr| {
         let name = name.to_string_lossy();
-        ["TALLY_", "AWS_", "AZURE_", "AZURITE_", "GOOGLE_"].iter().any(|ours| name.starts_with(ours))
+        ["TALLY_", "AWS_", "AZURE_", "AZURITE_", "GOOGLE_", "OTEL_"].iter().any(|ours| name.starts_with(ours))
             || name == "date"
             || name == "bucket"
     };
@@ -156,14 +161,28 @@ pub fn job_args(root: &Path, output: &Path, spill: &Path) -> Vec<OsString> {
     args
 }
 
-/// A process that runs; it is killed when dropped.
+/// The outcome of a process that was started in any other way, with both outputs captured; they are searched for secrets.
+///
+/// # Errors
+/// It does not start, or prints a secret.
+pub fn output(mut command: Command) -> Result<Output> {
+    let output = command.output().with_context(|| format!("starting {command:?}"))?;
+    for (name, text) in OUTPUTS.into_iter().zip([&output.stdout, &output.stderr]) {
+        secrets::check(name, &String::from_utf8_lossy(text))?;
+    }
+    Ok(output)
+}
+
+/// A running process. Dropping it kills it, and its output until then is searched for secrets.
 pub struct Running {
     child: Child,
     line: String,
     deadline: Duration,
-    stdout: Option<JoinHandle<String>>,
-    stderr: Option<JoinHandle<String>>,
+    /// The readers of both outputs, until the end was waited for.
+    said: Option<[Collector; 2]>,
 }
+
+const OUTPUTS: [&str; 2] = ["standard output", "standard error"];
 
 impl Running {
     /// The process id.
@@ -171,7 +190,7 @@ impl Running {
         self.child.id()
     }
 
-    /// Has the process ended?
+    /// Whether the process has ended.
     pub fn ended(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_some())
     }
@@ -193,16 +212,16 @@ impl Running {
         Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
     }
 
-    /// Waits for the end.
+    /// Waits for the end, and searches the output for secrets.
     pub fn wait(mut self) -> Result<Outcome> {
         let child = &mut self.child;
         let status = wait_for(&format!("the end of {}", self.line), self.deadline, || Ok(child.try_wait()?));
         if status.is_err() {
             self.child.kill()?;
         }
-        let text =
-            |pipe: Option<JoinHandle<String>>| pipe.and_then(|pipe| pipe.join().ok()).unwrap_or_default();
-        let (stdout, stderr) = (text(self.stdout.take()), text(self.stderr.take()));
+        let [stdout, stderr] = self.said.take().map(|said| said.map(Collector::all)).unwrap_or_default();
+        secrets::check(OUTPUTS[0], &stdout)?;
+        secrets::check(OUTPUTS[1], &stderr)?;
         match status {
             Ok(status) => Ok(Outcome { line: self.line.clone(), status, stdout, stderr }),
             Err(error) => bail!("{error}\nstandard error so far:\n{stderr}"),
@@ -212,9 +231,13 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail only when the process has ended, which is what is wanted.
+        // Both fail only when the process has ended, which is the goal.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let until = Instant::now() + REST;
+        for (name, said) in OUTPUTS.into_iter().zip(self.said.take().into_iter().flatten()) {
+            secrets::check_dropped(&format!("a process that was dropped, on {name},"), &said.until(until));
+        }
     }
 }
 
@@ -228,7 +251,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// The exit code; none if a signal ended the process.
+    /// The exit code; None if a signal ended the process.
     pub fn code(&self) -> Option<i32> {
         self.status.code()
     }
@@ -249,7 +272,7 @@ impl Outcome {
             .with_context(|| format!("the summary is no JSON of the agreed form\n{done}"))
     }
 
-    /// Checks that the run failed with `code` and that standard error holds each of `words`, in any case.
+    /// Checks that the run failed with `code` and that standard error contains each of `words`, in any case.
     pub fn expect_failure(self, code: i32, words: &[&str]) -> Result<Self> {
         let failed = self.expect_code(code)?;
         let text = failed.stderr.to_lowercase();
@@ -260,7 +283,7 @@ impl Outcome {
         Ok(failed)
     }
 
-    /// Checks that standard error holds one of `words` at least, in any case.
+    /// Checks that standard error contains at least one of `words`, in any case.
     pub fn expect_any(self, words: &[&str]) -> Result<Self> {
         let text = self.stderr.to_lowercase();
         ensure!(
@@ -283,15 +306,53 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-fn collect(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(mut pipe) = pipe {
-            // A read error ends the text early; the exit code and what was read still tell the story.
-            let _ = pipe.read_to_end(&mut bytes);
+/// Reads an output while it is written.
+struct Collector {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    thread: JoinHandle<()>,
+}
+
+impl Collector {
+    fn new(pipe: Option<impl Read + Send + 'static>) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&bytes);
+        let thread = std::thread::spawn(move || {
+            let Some(mut pipe) = pipe else { return };
+            let mut piece = [0; 1 << 16];
+            loop {
+                match pipe.read(&mut piece) {
+                    Ok(read @ 1..) => {
+                        kept.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&piece[..read]);
+                    }
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    // A read error ends the text early; the exit code and the text so far are still useful.
+                    Ok(0) | Err(_) => return,
+                }
+            }
+        });
+        Self { bytes, thread }
+    }
+
+    /// The text so far.
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+
+    /// The text, after all writers have closed the pipe.
+    fn all(self) -> String {
+        let Self { bytes, thread } = self;
+        // The thread does not panic.
+        let _ = thread.join();
+        String::from_utf8_lossy(&bytes.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+
+    /// The same, or the text so far.
+    fn until(self, end: Instant) -> String {
+        while !self.thread.is_finished() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
         }
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
+        self.text()
+    }
 }
 
 #[cfg(test)]
@@ -318,9 +379,59 @@ mod tests {
         assert!(error.contains("in vain") && error.contains("hanging"), "{error}");
     }
 
+    /// The failure of a test that drops a process with this output.
+    fn dropped_after(script: &str, sign: &str) -> Option<String> {
+        let running = shell(script).spawn().unwrap();
+        wait_for("what it says", DEADLINE, || {
+            let said = running.said.iter().flatten().any(|said| said.text().contains(sign));
+            Ok(said.then_some(()))
+        })
+        .unwrap();
+        let failed = std::thread::spawn(move || drop(running)).join().err()?;
+        Some(failed.downcast_ref::<String>().unwrap().clone())
+    }
+
+    #[test]
+    fn a_process_that_is_dropped_must_not_have_said_a_secret() {
+        secrets::register("said-by-a-dropped-process");
+        for redirected in ["", ">&2"] {
+            let script = format!("echo said-by-a-dropped-process, it goes on {redirected}; exec sleep 1000");
+            let failed = dropped_after(&script, "goes on").unwrap();
+            assert!(
+                failed.contains("a process that was dropped, on standard")
+                    && failed.contains(", says a secret"),
+                "{failed}"
+            );
+            assert!(!failed.contains("said-by-a-dropped-process, it"), "{failed}");
+        }
+        assert_eq!(dropped_after("echo a word; exec sleep 1000", "word"), None);
+        // While a test fails, it is printed; a second panic would abort all tests.
+        let running = shell("echo said-by-a-dropped-process").spawn().unwrap();
+        let failed = std::thread::spawn(move || {
+            let _running = running;
+            panic!("the first one");
+        });
+        assert_eq!(failed.join().unwrap_err().downcast_ref::<&str>(), Some(&"the first one"));
+        // A process that was waited for, or run to its end, returns an error.
+        assert!(shell("echo said-by-a-dropped-process").run().is_err());
+        let mut command = Command::new("/bin/echo");
+        command.arg("said-by-a-dropped-process");
+        assert!(output(command).is_err());
+    }
+
+    #[test]
+    fn who_has_the_pipes_of_a_dropped_process_is_not_waited_for() {
+        secrets::register("said-before-a-long-sleep");
+        let start = Instant::now();
+        let script = "echo said-before-a-long-sleep; sleep 30 & echo started; exec sleep 1000";
+        assert!(dropped_after(script, "started").is_some());
+        assert!(start.elapsed() < Duration::from_secs(25), "it was waited for");
+    }
+
     #[test]
     fn an_interrupt_arrives() {
-        // Not a shell: where the tests were started in the background of a script, one cannot trap what it came to ignore.
+        // Not a shell: in tests started in the background of a script, a shell cannot trap a signal that is ignored at
+        // its start.
         let script =
             "import os, signal\nsignal.signal(signal.SIGINT, lambda *_: os._exit(130))\nwhile True: pass";
         let mut running =

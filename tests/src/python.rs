@@ -1,5 +1,5 @@
-//! The Python that has DuckDB, PyArrow and Polars, and the scripts under `tests/readers` that use them. Not here:
-//! setting it up, which `tests/run` does.
+//! The Python that has DuckDB, PyArrow and Polars, and the scripts under `tests/readers` that use them. Not here: its
+//! setup, which `tests/run` does.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::table;
 /// `TALLY_PYTHON`, else the virtual environment that `tests/run` makes in the target folder.
 ///
 /// # Errors
-/// [`Missing`] where there is neither.
+/// [`Missing`] if there is neither.
 pub fn python() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("TALLY_PYTHON").filter(|path| !path.is_empty()) {
         return Ok(path.into());
@@ -26,10 +26,10 @@ pub fn python() -> Result<PathBuf> {
     Ok(found.ok_or_else(|| Missing(missing.into()))?)
 }
 
-/// A program that was installed beside that Python.
+/// A program that is installed beside that Python.
 ///
 /// # Errors
-/// [`Missing`] where it is not there.
+/// [`Missing`] if it is not there.
 pub fn beside_python(name: &str) -> Result<PathBuf> {
     let path = python()?.with_file_name(name);
     if path.is_file() {
@@ -41,7 +41,7 @@ pub fn beside_python(name: &str) -> Result<PathBuf> {
 /// Runs `tests/readers/SCRIPT`.
 ///
 /// # Errors
-/// [`Missing`] where there is no Python.
+/// [`Missing`] if there is no Python.
 pub fn run_script(script: &str, args: &[&OsStr]) -> Result<Output> {
     let mut command = script_command(script)?;
     command.args(args).output().with_context(|| format!("starting {command:?}"))
@@ -57,11 +57,11 @@ pub fn script_command(script: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// What the day of `date` under `root` must give, as DuckDB computes it by `tests/readers/reference.py`; sorted. The file
-/// `out` is written on the way.
+/// The expected output of the day of `date` under `root`, as DuckDB computes it by `tests/readers/reference.py`;
+/// sorted. The file `out` is written for this.
 ///
 /// # Errors
-/// [`Missing`] where there is no Python; DuckDB cannot read the day.
+/// [`Missing`] if there is no Python; DuckDB cannot read the day.
 pub fn expected_by_duckdb(root: &Path, date: &str, out: &Path) -> Result<Vec<Row>> {
     let done = run_script("reference.py", &[root.as_ref(), date.as_ref(), out.as_ref()])?;
     ensure!(done.status.success(), "reference.py: {}", String::from_utf8_lossy(&done.stderr));

@@ -1,5 +1,5 @@
 //! Random small days: hostile ids, extreme numbers, nulls at every level, skew, and files in every format, spread over
-//! folders in every way. Not here: writing them (`day`) or what they should give (`naive`).
+//! folders in every way. Not here: writing them (`day`) or their expected output (`naive`).
 
 use parquet::basic::Compression;
 use parquet::file::properties::EnabledStatistics;
@@ -12,29 +12,29 @@ use crate::day::{ArrowNote, DataFile, Day, Format, ListLayout, ValueEncoding};
 use crate::naive::DEFAULT_THEME;
 use crate::rows::{ActiveAddon, AddonRow, MainRow, Theme};
 
-/// How large a random day is; the seed decides all the rest.
+/// The size of a random day; the seed decides the rest.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     pub seed: u64,
     pub clients: usize,
-    /// Most rows of either table that an ordinary client has.
+    /// Maximum rows of either table that an ordinary client has.
     pub rows: usize,
-    /// Most files of a table, unless each sample has its own.
+    /// Maximum files of a table, unless each sample has its own.
     pub files: usize,
-    /// Rows that one more client has in each table.
+    /// Rows that an additional client has in each table.
     pub heavy: usize,
 }
 
 /// How many elements the lists of a small day have.
 const LIST_LENGTHS: [usize; 5] = [0, 1, 2, 5, 40];
 
-/// How the rows of a table lie in folders.
+/// How the rows of a table are stored in folders.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Folders {
     None,
     /// `sample_id=crc32(client_id) % 100`, as in production.
     BySample,
-    /// `sample_id` folders that say nothing about the client.
+    /// `sample_id` folders that do not depend on the client.
     Misleading,
 }
 
@@ -42,10 +42,10 @@ impl Folders {
     pub(crate) const ALL: [Self; 3] = [Self::None, Self::BySample, Self::Misleading];
 }
 
-/// The day of `shape`, always the same one.
+/// The day of `shape`, always the same.
 pub fn random_day(shape: Shape) -> Day {
     let mut rng = StdRng::seed_from_u64(shape.seed);
-    // Days without any null are the ones whose columns can be declared required.
+    // Only days without any null can have columns that are declared required.
     let nulls = [0.0, 0.0, 0.05, 0.3][rng.random_range(0..4)];
     let mut ids = client_ids(&mut rng, shape.clients);
     if nulls > 0.0 {
@@ -174,7 +174,7 @@ fn some<T>(rng: &mut StdRng, nulls: f64, value: T) -> Option<T> {
     (!rng.random_bool(nulls)).then_some(value)
 }
 
-/// Spreads `rows` over files, at least one, some of them perhaps without rows.
+/// Spreads `rows` over files, at least one, some of them possibly without rows.
 pub(crate) fn files<R: Record>(
     rng: &mut StdRng,
     rows: Vec<R>,
@@ -215,7 +215,7 @@ pub(crate) fn files<R: Record>(
         .collect()
 }
 
-/// Leaves columns out of some files. Those that must be in one file of the day at least stay in the first.
+/// Leaves columns out of some files. Those that at least one file of the day must have stay in the first.
 pub(crate) fn drop_columns(rng: &mut StdRng, day: &mut Day) {
     const MAIN: [&str; 5] = [
         "profile_creation_date",
@@ -237,7 +237,7 @@ pub(crate) fn drop_columns(rng: &mut StdRng, day: &mut Day) {
     }
 }
 
-/// What lies about in real tables and is no data: marks, checksums, hidden folders, and another date's broken file.
+/// Files of real tables that are not data: markers, checksums, hidden folders, and another date's broken file.
 pub(crate) fn litter() -> Vec<String> {
     let partition = format!("submission_date_s3={}", crate::golden::DATE);
     vec![
@@ -251,7 +251,7 @@ pub(crate) fn litter() -> Vec<String> {
     ]
 }
 
-/// A format drawn from all that this module can write.
+/// A random format of those that this module can write.
 pub fn random_format(rng: &mut StdRng) -> Format {
     let codecs = codecs();
     Format {
@@ -273,7 +273,7 @@ pub fn random_format(rng: &mut StdRng) -> Format {
     }
 }
 
-/// Every codec that a writer can still be asked for, at its default level.
+/// Every codec that writers still support, at its default level.
 pub fn codecs() -> [Compression; 7] {
     [
         Compression::UNCOMPRESSED,

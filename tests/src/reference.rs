@@ -1,8 +1,8 @@
-//! The definition of `addon_aggregates` once more, with sorting and the maps of the standard library, for days that are
-//! too large for the nested loops of `naive`. `tests/reference.rs` holds
-//! it against what Spark wrote, against `naive` and against DuckDB.
+//! A second implementation of `addon_aggregates`, with sorting and the maps of the standard library, for days that are
+//! too large for the nested loops of `naive`. `tests/reference.rs` compares it with the output of Spark, with `naive`
+//! and with DuckDB.
 //!
-//! Not here: any code of the engine, whose tables it is there to check.
+//! Not here: any code of the engine, whose tables it checks.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,10 +13,10 @@ use crate::naive::{Aggregates, DEFAULT_THEME};
 use crate::rows::{AddonRow, MainRow, Row};
 use crate::table;
 
-/// What stands for a string or a null: whoever is counted here is compared often.
+/// The number of a string or a null: counting compares them often.
 type Number = usize;
 
-/// A day that is being added up.
+/// A day that is being aggregated.
 #[derive(Default)]
 pub struct Reference {
     numbers: HashMap<Option<String>, Number>,
@@ -29,7 +29,7 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// Computes the day of `date` whose tables lie under `root` as `addons/v2` and `main_summary/v3`.
+    /// Computes the day of `date` whose tables are stored under `root` as `addons/v2` and `main_summary/v3`.
     ///
     /// # Errors
     /// A file cannot be read by the parquet crate.
@@ -91,7 +91,7 @@ impl Reference {
         self.installed.dedup();
         for of_client in self.installed.chunk_by(|a, b| a.0 == b.0) {
             let client = of_client[0].0;
-            // A null client is joined with nothing.
+            // A null client matches no row in a join.
             let Some(client_id) = &names[client] else { continue };
             let groups: Vec<_> = of_client.chunk_by(|a, b| a.1 == b.1).collect();
             let sign = |foreign: Option<bool>| if foreign == Some(true) { 1 } else { -1 };

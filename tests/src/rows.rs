@@ -1,7 +1,7 @@
 //! The rows of the two inputs and of the output, as plain structs with an `Option` wherever the schema allows a null.
 //! Not here: reading, writing or judging them (`table`, `day`, `naive`).
 
-/// One ping of `main_summary/v3`, cut down to what the job reads.
+/// One ping of `main_summary/v3`, limited to what the job reads.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MainRow {
     pub client_id: Option<String>,

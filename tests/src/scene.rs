@@ -1,6 +1,6 @@
-//! A scene for jobs that must fail: a good small day, an old output, and a way to spoil one of the two. What is checked
-//! is always the same: exit code 1, an error that says what it must, the old output bit by bit as it was, nothing left
-//! beside it or in the spill folder. Not here: the ways to spoil (`tests/errors.rs`).
+//! A scene for jobs that must fail: a valid small day, an old output, and a way to corrupt one of the two. The check is
+//! always the same: exit code 1, the expected error, the old output unchanged, and no other files next to it or in the
+//! spill folder. Not here: the ways to corrupt (`tests/errors.rs`).
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -17,10 +17,10 @@ use crate::output::{Place, check_no_spill, check_unchanged, snapshot};
 use crate::process::{Outcome, Tally};
 use crate::rows::{ActiveAddon, AddonRow, MainRow, Theme};
 
-/// The rows of a row group in the scene's files, of which each has three.
+/// The rows of a row group in the scene's files, each of which has three.
 pub const GROUP_ROWS: usize = 40;
 
-/// A day that would succeed, and an old output that must survive.
+/// A day whose job would succeed, and an old output that must survive.
 pub struct Scene {
     pub place: Place,
     /// Holds `addons/v2` and `main_summary/v3`.
@@ -47,7 +47,7 @@ impl Scene {
         self.root.join(format!("addons/v2/submission_date_s3={DATE}"))
     }
 
-    /// Runs the job and checks that it fails as a job must, with an error that holds each of `words`.
+    /// Runs the job and checks that it fails as expected, with an error that contains each of `words`.
     pub fn fails(&self, words: &[&str]) -> Result<Outcome> {
         let before = snapshot(&self.place.published())?;
         let outcome = Tally::job(&self.root, &self.place).date(DATE).run()?;
@@ -58,7 +58,7 @@ impl Scene {
     }
 }
 
-/// Two files a table, each of three row groups with several pages a chunk.
+/// Two files per table, each of three row groups with several pages per chunk.
 fn good_day() -> Day {
     let format = Format {
         encoding: ValueEncoding::Plain,
@@ -95,14 +95,14 @@ fn client(at: usize) -> String {
     format!("{:08x}-1234-4abc-8def-{at:012x}", at.wrapping_mul(2_654_435_761) as u32)
 }
 
-/// Overwrites bytes of one column chunk: `spoil` gets the chunk's bytes, pages with their headers.
-pub fn spoil_chunk(file: &Path, group: usize, column: &str, spoil: impl FnOnce(&mut [u8])) -> Result<()> {
+/// Overwrites bytes of one column chunk: `corrupt` gets the chunk's bytes, pages with their headers.
+pub fn corrupt_chunk(file: &Path, group: usize, column: &str, corrupt: impl FnOnce(&mut [u8])) -> Result<()> {
     let reader = SerializedFileReader::new(File::open(file)?)?;
     let chunks = reader.metadata().row_group(group).columns();
     let chunk = chunks.iter().find(|chunk| chunk.column_path().string() == column);
     let (start, len) = chunk.with_context(|| format!("no column {column}"))?.byte_range();
     let mut bytes = std::fs::read(file)?;
-    spoil(&mut bytes[start as usize..(start + len) as usize]);
+    corrupt(&mut bytes[start as usize..(start + len) as usize]);
     Ok(std::fs::write(file, bytes)?)
 }
 
@@ -123,12 +123,12 @@ mod tests {
     use crate::table;
 
     #[test]
-    fn the_day_is_good_before_it_is_spoilt() {
+    fn the_day_is_valid_before_it_is_corrupted() {
         let scene = Scene::new().unwrap();
         assert_eq!(table::read_main(&scene.main()).unwrap().len(), 6 * GROUP_ROWS);
         assert_eq!(table::read_addons(&scene.addons()).unwrap().len(), 6 * GROUP_ROWS);
         let file = scene.addons().join("part-00001.snappy.parquet");
-        spoil_chunk(&file, 1, "addon_id", |bytes| bytes.fill(0xFF)).unwrap();
+        corrupt_chunk(&file, 1, "addon_id", |bytes| bytes.fill(0xFF)).unwrap();
         assert!(table::read_addons(&scene.addons()).is_err());
     }
 }

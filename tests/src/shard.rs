@@ -1,4 +1,4 @@
-//! How many rows a map task has to read, going by the footers: for workers that are played and read nothing.
+//! The number of rows that a map task has to read, according to the footers: for simulated workers that read nothing.
 
 use std::fs::File;
 
@@ -6,10 +6,10 @@ use anyhow::{Context, Result};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use tally_proto::v1;
 
-/// The rows of the row groups of a map task's files, which lie on this machine.
+/// The rows of the row groups of a map task's files, which are stored on this machine.
 ///
 /// # Errors
-/// A file that is not there, or has no such row group.
+/// A file does not exist, or has no such row group.
 pub fn rows(work: &v1::MapWork) -> Result<u64> {
     let mut rows = 0;
     for piece in &work.pieces {

@@ -1,6 +1,6 @@
 //! Turns rows into Parquet columns: the schema of one file and, for each leaf, its values with definition and
-//! repetition levels. Doing this by hand is what allows list layouts that no writer produces any more.
-//! Not here: pages, codecs and files (`day`), or which layouts a test wants (`random`).
+//! repetition levels. Doing this by hand allows list layouts that writers no longer produce. Not here: pages, codecs
+//! and files (`day`), or the layouts of a test (`random`).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -114,8 +114,8 @@ impl<R> Column<R> {
         }
     }
 
-    /// Declares everything required that `rows` allow to be: a node is required if it is never null where its
-    /// parent is there.
+    /// Declares required everything that `rows` allow: a node is required if it is never null where its parent is
+    /// present.
     pub fn require(&mut self, rows: &[R]) {
         match self {
             Self::Flat(field) => field.required = rows.iter().all(|row| (field.get)(row, 0).is_some()),
@@ -200,7 +200,7 @@ impl<R> Column<R> {
     }
 }
 
-/// One leaf of a row group: the values that are there, and the levels of all.
+/// One leaf of a row group: the values that are present, and all levels.
 pub struct Leaf {
     pub values: Values,
     pub definitions: Vec<i16>,
@@ -231,7 +231,7 @@ impl Leaf {
         self.repetitions.push(repetition);
     }
 
-    /// `parent` is the definition level at which the leaf's parent is there.
+    /// `parent` is the definition level at which the leaf's parent is present.
     fn push(&mut self, cell: Option<Cell>, parent: i16, required: bool, repetition: i16) {
         let full = parent + i16::from(!required);
         match (cell, &mut self.values) {

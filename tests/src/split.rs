@@ -1,6 +1,6 @@
-//! Writes a column chunk of plain pages of version 1 that end wherever they end, in the middle of a list too. The format
-//! allows it, older C++ and Rust writers did it, and no writer of today will do it for us. Not here: any other chunk
-//! (`day` leaves those to the parquet crate).
+//! Writes a column chunk of plain pages of version 1 that end at any position, even within a list. The format allows
+//! it, older C++ and Rust writers did it, and current writers do not. Not here: any other chunk (`day` uses the parquet
+//! crate for those).
 
 use anyhow::Result;
 use bytes::Bytes;
@@ -66,7 +66,7 @@ pub fn append_split<W: std::io::Write + Send>(
     Ok(())
 }
 
-/// Levels as runs of the RLE hybrid, with their length before them. No level here needs more than a byte.
+/// Levels as runs of the RLE hybrid, preceded by their length. No level here needs more than a byte.
 fn put_levels(buf: &mut Vec<u8>, levels: &[i16]) {
     let mut runs = Vec::new();
     for run in levels.chunk_by(|a, b| a == b) {

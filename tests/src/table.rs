@@ -1,5 +1,5 @@
 //! Reading Parquet back into typed rows with the parquet crate's own Arrow reader (never with the engine's), and
-//! comparing two outputs as multisets. Not here: what the rows should be (`naive`), or how the files must lie (`output`).
+//! comparing two outputs as multisets. Not here: the expected rows (`naive`), or the layout of the files (`output`).
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderB
 
 use crate::rows::{ActiveAddon, AddonRow, MainRow, Row, Theme};
 
-/// The data files under `path` (or `path` itself), sorted. As in Spark, names that begin with `_` or `.` are no data.
+/// The data files under `path` (or `path` itself), sorted. As in Spark, names that begin with `_` or `.` are not data.
 pub fn data_files(path: &Path) -> Result<Vec<PathBuf>> {
     if path.is_file() {
         return Ok(vec![path.to_path_buf()]);
@@ -39,7 +39,7 @@ pub fn data_files(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// All rows of `main_summary` under `path`; a column or struct field that a file lacks is null there.
+/// All rows of `main_summary` under `path`; a column or struct field that is missing from a file is null there.
 pub fn read_main(path: &Path) -> Result<Vec<MainRow>> {
     read(path, |batch, rows| {
         let ids = strings(column(batch, "client_id"), batch.num_rows())?;
@@ -58,7 +58,7 @@ pub fn read_main(path: &Path) -> Result<Vec<MainRow>> {
     })
 }
 
-/// All rows of `addons` under `path`; a column that a file lacks is null there.
+/// All rows of `addons` under `path`; a column that is missing from a file is null there.
 pub fn read_addons(path: &Path) -> Result<Vec<AddonRow>> {
     read(path, |batch, rows| {
         let n = batch.num_rows();
@@ -153,7 +153,7 @@ fn read<R>(path: &Path, mut take: impl FnMut(&RecordBatch, &mut Vec<R>) -> Resul
     for file in data_files(path)? {
         let context = || format!("reading {}", file.display());
         let input = File::open(&file).with_context(context)?;
-        // What the file says in Parquet's own terms is the subject here, not what an Arrow writer noted beside it.
+        // The test is about the Parquet schema of the file, not about the Arrow schema that a writer stored besides it.
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let builder =
             ParquetRecordBatchReaderBuilder::try_new_with_options(input, options).with_context(context)?;
@@ -208,7 +208,7 @@ fn addons_at(lists: &ListArray, row: usize) -> Result<Option<Vec<Option<ActiveAd
     }
     let elements = lists.value(row);
     let fields: &StructArray = elements.as_struct();
-    // As Spark does it: elements without the one field that is asked for make the list null.
+    // As in Spark: elements without the only requested field make the list null.
     let Some(days) = fields.column_by_name("install_day") else { return Ok(None) };
     let days = ints(Some(days.clone()), fields.len())?;
     let element = |at: usize| {
@@ -217,7 +217,7 @@ fn addons_at(lists: &ListArray, row: usize) -> Result<Option<Vec<Option<ActiveAd
     Ok(Some((0..fields.len()).map(element).collect()))
 }
 
-/// The list with 32-bit offsets, whatever it was read as.
+/// The list with 32-bit offsets, in whatever form it was read.
 fn plain_list(array: &ArrayRef) -> Result<ListArray> {
     let element = match array.data_type() {
         DataType::List(field) | DataType::LargeList(field) => Arc::clone(field),

@@ -1,5 +1,5 @@
-//! Thrift's compact protocol as a tree that can be changed: what it takes to make footers that no writer at hand would
-//! write. Not here: any meaning of the fields.
+//! Thrift's compact protocol as a tree that can be changed: enough to make footers that no available writer produces.
+//! Not here: any meaning of the fields.
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -11,7 +11,7 @@ pub const BINARY: u8 = 8;
 pub const LIST: u8 = 9;
 pub const STRUCT: u8 = 12;
 
-/// A value; its type stands where it lies.
+/// A value; its type is stored by its parent.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// One byte, or a boolean in a list.
@@ -20,9 +20,10 @@ pub enum Value {
     Number(i64),
     Double([u8; 8]),
     Binary(Vec<u8>),
-    /// The type of its elements, also where there are none, and the elements.
+    /// The type of its elements, even without elements, and the elements.
     List(u8, Vec<Value>),
-    /// Number, type and value of each field, in the order in which they lie; booleans have no value but their type.
+    /// Number, type and value of each field, in the order in which they are stored; booleans have no value besides
+    /// their type.
     Struct(Vec<(i16, u8, Value)>),
 }
 
@@ -30,7 +31,7 @@ impl Value {
     /// Reads a struct from the start of `bytes`.
     ///
     /// # Errors
-    /// It is none.
+    /// The bytes are not a struct.
     pub fn read(bytes: &[u8]) -> Result<Value> {
         Input(bytes).value(STRUCT)
     }
@@ -84,7 +85,7 @@ impl Value {
     /// The fields of a struct.
     ///
     /// # Panics
-    /// It is none.
+    /// It is not a struct.
     pub fn fields(&mut self) -> &mut Vec<(i16, u8, Value)> {
         match self {
             Value::Struct(fields) => fields,
@@ -95,7 +96,7 @@ impl Value {
     /// A field of a struct.
     ///
     /// # Panics
-    /// It is not there.
+    /// It does not exist.
     pub fn field(&mut self, id: i16) -> &mut Value {
         let fields = self.fields();
         let at = fields.iter().position(|field| field.0 == id);
@@ -116,7 +117,7 @@ impl Value {
         fields.insert(at, (id, kind, value));
     }
 
-    /// Takes a field out of a struct.
+    /// Removes a field of a struct.
     pub fn remove(&mut self, id: i16) {
         self.fields().retain(|field| field.0 != id);
     }
@@ -124,7 +125,7 @@ impl Value {
     /// The elements of a list.
     ///
     /// # Panics
-    /// It is none.
+    /// It is not a list.
     pub fn elements(&mut self) -> &mut Vec<Value> {
         match self {
             Value::List(_, values) => values,
@@ -132,10 +133,10 @@ impl Value {
         }
     }
 
-    /// The bytes of a text.
+    /// The bytes of a string.
     ///
     /// # Panics
-    /// It is none.
+    /// It is not a string.
     pub fn binary(&mut self) -> &mut Vec<u8> {
         match self {
             Value::Binary(bytes) => bytes,
@@ -143,7 +144,7 @@ impl Value {
         }
     }
 
-    /// Calls `change` for each struct in the tree, this one too.
+    /// Calls `change` for each struct in the tree, including this one.
     pub fn each_struct(&mut self, change: &mut impl FnMut(&mut Value)) {
         match self {
             Value::List(_, values) => values.iter_mut().for_each(|value| value.each_struct(change)),
@@ -239,7 +240,7 @@ impl<'a> Input<'a> {
 /// Changes the footer of a Parquet file.
 ///
 /// # Errors
-/// It is no Parquet file.
+/// It is not a Parquet file.
 pub fn change_footer(file: &[u8], change: impl FnOnce(&mut Value)) -> Result<Vec<u8>> {
     let body_end = file.len().checked_sub(8).context("no Parquet file")?;
     ensure!(&file[body_end + 4..] == b"PAR1", "no Parquet file");

@@ -1,15 +1,15 @@
-//! Waiting for a condition with a deadline: the only place where a test may sleep. Not here: what is waited for.
+//! Waiting for a condition with a deadline: the only place where a test may sleep. Not here: the conditions.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// How long a poll pauses before it looks again.
+/// The pause between two polls.
 const PAUSE: Duration = Duration::from_millis(1);
-/// The pause of a poll that costs something, as starting a process does.
+/// The pause between polls that are expensive, such as starting a process.
 pub const PATIENT: Duration = Duration::from_millis(10);
 
-/// Polls `condition` until it gives a value, and returns that value.
+/// Polls `condition` until it returns a value, and returns that value.
 ///
 /// # Errors
 /// Names `what` when `deadline` passes first; an error of the condition itself ends the wait at once.
@@ -21,10 +21,10 @@ pub fn wait_for<T>(
     wait_every(PAUSE, what, deadline, condition)
 }
 
-/// [`wait_for`] with a pause of its own between two looks.
+/// [`wait_for`] with a pause of its own between two polls.
 ///
 /// # Errors
-/// As there.
+/// Those of [`wait_for`].
 pub fn wait_every<T>(
     pause: Duration,
     what: &str,
@@ -43,13 +43,13 @@ pub fn wait_every<T>(
     }
 }
 
-/// How long [`eventually`] waits.
+/// The timeout of [`eventually`].
 const LONG: Duration = Duration::from_secs(60);
 
-/// Asks until there is an answer, on a runtime.
+/// Polls on a runtime until there is an answer.
 ///
 /// # Errors
-/// Names `what` when a minute passes first; an error of the question itself ends the wait at once.
+/// Names `what` when a minute passes first; an error of the query itself ends the wait at once.
 pub async fn eventually<T, F: Future<Output = Result<Option<T>>>>(
     what: &str,
     mut ask: impl FnMut() -> F,

@@ -1,4 +1,4 @@
-//! Days that lie in Azure Blob Storage and go there, through Azurite.
+//! Days that are read from and written to Azure Blob Storage, through Azurite.
 
 use std::net::SocketAddr;
 

@@ -1,5 +1,5 @@
-//! Processes that are killed, frozen, cut off or asked to go, each at each stage of a job: the output is exact, there
-//! once, in time, and nothing else is left. One row of a table a fault; `check` is the only test there is.
+//! Processes that are killed, frozen, cut off or asked to stop, each at each stage of a job: the output is exact, is
+//! published once and in time, and nothing else is left. Each fault is one row of a table; `check` is the only test.
 //!
 //! Not here: several faults in a row (`chaos_random`); those of the leader and of Consul (`chaos_leader`).
 
@@ -12,34 +12,34 @@ use tally_tests::cluster::{Cluster, Setup, with_cluster};
 use tally_tests::golden::DATE;
 use tally_tests::output::{Place, check_unchanged, snapshot};
 
-/// When what was done may be undone.
+/// When the fault may be undone.
 #[derive(Clone, Copy, Debug)]
 enum Mend {
-    /// At once, while the job is still where it was.
+    /// At once, while the job is still at the same moment.
     AtOnce,
-    /// When the job is over: it has to do without.
+    /// When the job is over: it must succeed without the process.
     Afterwards,
 }
 
-/// How many finished tasks may be done again.
+/// How many finished tasks may run again.
 #[derive(Clone, Copy, Debug)]
-enum Again {
+enum Reruns {
     /// None: nothing was lost.
     Nothing,
-    /// As many as the struck worker held, at most.
+    /// At most as many as the affected worker held.
     WhatWasLost,
-    /// That, and what it made since, where nobody could read it.
-    WhatNobodyReads,
+    /// Those, and the ones it finished since, while no worker could read its outputs.
+    WhatNoWorkerReads,
 }
 
 struct Case {
     at: Moment,
     fault: Fault,
     mend: Mend,
-    again: Again,
+    reruns: Reruns,
 }
 
-/// Runs a job, strikes it, and checks everything that must hold.
+/// Runs a job, injects the fault, and checks everything that must hold.
 fn check(cluster: &mut Cluster, case: &Case) -> Result<()> {
     let client = cluster.client();
     let place = Place::new()?;
@@ -52,7 +52,7 @@ fn check(cluster: &mut Cluster, case: &Case) -> Result<()> {
         Fault::KillAllWorkers => client.workers()?.iter().map(|worker| worker.outputs).sum(),
         _ => 0,
     };
-    cluster.strike(case.fault)?;
+    cluster.inject(case.fault)?;
     if matches!(case.mend, Mend::AtOnce) {
         cluster.mend(case.fault)?;
     }
@@ -63,10 +63,10 @@ fn check(cluster: &mut Cluster, case: &Case) -> Result<()> {
     }
     DAY.check_summary(&place, &summary)?;
     let over = client.wait_over(&id)?;
-    let most = match case.again {
-        Again::Nothing => 0,
-        Again::WhatWasLost => held,
-        Again::WhatNobodyReads => held + to_come(&before, &over)?,
+    let most = match case.reruns {
+        Reruns::Nothing => 0,
+        Reruns::WhatWasLost => held,
+        Reruns::WhatNoWorkerReads => held + to_come(&before, &over)?,
     };
     ensure!(
         over.reruns() <= most,
@@ -77,7 +77,7 @@ fn check(cluster: &mut Cluster, case: &Case) -> Result<()> {
     cluster.wait_empty()
 }
 
-/// Outputs that were yet to be made for others to read.
+/// Outputs that were still to be produced for other tasks.
 fn to_come(before: &JobView, over: &JobView) -> Result<u64> {
     ["map", "reduce"]
         .map(|name| Ok(over.stage(name)?.tasks - before.stage(name).map_or(0, |stage| stage.done)))
@@ -89,11 +89,11 @@ const STAGES: [Moment; 3] =
     [Moment::Stage("map", 0.5), Moment::Stage("reduce", 0.5), Moment::Stage("write", 0.1)];
 
 /// A fault at each stage, on one cluster.
-fn check_stages(setup: Setup, cases: &[(Fault, Mend, Again)]) -> Result<()> {
+fn check_stages(setup: Setup, cases: &[(Fault, Mend, Reruns)]) -> Result<()> {
     with_cluster(setup, |cluster| {
-        for &(fault, mend, again) in cases {
+        for &(fault, mend, reruns) in cases {
             for at in STAGES {
-                check(cluster, &Case { at, fault, mend, again })
+                check(cluster, &Case { at, fault, mend, reruns })
                     .with_context(|| format!("{fault:?} at {at}"))?;
             }
         }
@@ -106,8 +106,8 @@ fn killed_workers() -> Result<()> {
     check_stages(
         Setup::quick(),
         &[
-            (Fault::KillWorker(1), Mend::Afterwards, Again::WhatWasLost),
-            (Fault::KillAllWorkers, Mend::AtOnce, Again::WhatWasLost),
+            (Fault::KillWorker(1), Mend::Afterwards, Reruns::WhatWasLost),
+            (Fault::KillAllWorkers, Mend::AtOnce, Reruns::WhatWasLost),
         ],
     )
 }
@@ -117,15 +117,15 @@ fn drained_workers() -> Result<()> {
     check_stages(
         Setup::quick(),
         &[
-            (Fault::DrainWorker(0, Drain::Signal), Mend::Afterwards, Again::Nothing),
-            (Fault::DrainWorker(1, Drain::Command), Mend::Afterwards, Again::Nothing),
+            (Fault::DrainWorker(0, Drain::Signal), Mend::Afterwards, Reruns::Nothing),
+            (Fault::DrainWorker(1, Drain::Command), Mend::Afterwards, Reruns::Nothing),
         ],
     )
 }
 
 #[test]
 fn hung_workers() -> Result<()> {
-    check_stages(Setup::quick(), &[(Fault::FreezeWorker(2), Mend::Afterwards, Again::WhatWasLost)])
+    check_stages(Setup::quick(), &[(Fault::FreezeWorker(2), Mend::Afterwards, Reruns::WhatWasLost)])
 }
 
 #[test]
@@ -133,9 +133,9 @@ fn cut_networks() -> Result<()> {
     check_stages(
         Setup { proxied: true, ..Setup::quick() },
         &[
-            (Fault::CutData(0), Mend::Afterwards, Again::WhatNobodyReads),
-            (Fault::CutControl(1), Mend::Afterwards, Again::WhatWasLost),
-            (Fault::BreakControl(2), Mend::AtOnce, Again::Nothing),
+            (Fault::CutData(0), Mend::Afterwards, Reruns::WhatNoWorkerReads),
+            (Fault::CutControl(1), Mend::Afterwards, Reruns::WhatWasLost),
+            (Fault::BreakControl(2), Mend::AtOnce, Reruns::Nothing),
         ],
     )
 }
@@ -145,13 +145,13 @@ fn coordinators_that_come_back() -> Result<()> {
     check_stages(
         Setup::quick(),
         &[
-            (Fault::KillCoordinator(0), Mend::AtOnce, Again::Nothing),
-            (Fault::EndCoordinator(0), Mend::AtOnce, Again::Nothing),
+            (Fault::KillCoordinator(0), Mend::AtOnce, Reruns::Nothing),
+            (Fault::EndCoordinator(0), Mend::AtOnce, Reruns::Nothing),
         ],
     )
 }
 
-/// Killed around the exchange, again and again: before it, in it, after it.
+/// Killed around the exchange, repeatedly: before it, during it, after it.
 #[test]
 fn a_coordinator_that_dies_while_it_publishes() -> Result<()> {
     with_cluster(Setup::quick(), |cluster| {
@@ -160,7 +160,7 @@ fn a_coordinator_that_dies_while_it_publishes() -> Result<()> {
                 at: Moment::Committed,
                 fault: Fault::KillCoordinator(0),
                 mend: Mend::AtOnce,
-                again: Again::Nothing,
+                reruns: Reruns::Nothing,
             };
             check(cluster, &case).with_context(|| format!("round {round}"))?;
         }
@@ -168,28 +168,29 @@ fn a_coordinator_that_dies_while_it_publishes() -> Result<()> {
     })
 }
 
-/// A worker that lags has a second attempt of its task beside it; once it goes on, nothing of what it made is lost.
+/// A slow worker gets a speculative attempt of its task; when it continues, none of its outputs is lost.
 #[test]
 fn a_slow_worker() -> Result<()> {
-    // With the timeouts that users get: it counts as slow before it counts as gone.
+    // With the default timeouts: it counts as slow before it counts as lost.
     with_cluster(Setup::default(), |cluster| {
         let place = Place::new()?;
-        let (job, _) = cluster.submit_held(&DAY.root, &place, MANY_TASKS, Moment::Stage("map", 0.9))?;
+        let (job, _) = cluster.submit_held(&DAY.root, &place, MANY_TASKS, Moment::Stage("map", 0.8))?;
         let lag = Fault::FreezeWorker(0);
         cluster.release_but(lag)?;
         let second = |job: &JobView| job.stages.iter().any(|stage| stage.second_attempts > 0);
-        cluster.client().wait_for_job(&job.id, "a second attempt", second)?;
+        cluster.client().wait_for_job(&job.id, "a speculative attempt", second)?;
         cluster.mend(lag)?;
         let id = job.id.clone();
         DAY.check_summary(&place, &job.done()?)?;
         let over = cluster.client().job(&id)?;
-        ensure!(over.reruns() == 0, "finished tasks were done again: {over:?}");
+        ensure!(over.reruns() == 0, "finished tasks were done reruns: {over:?}");
         cluster.wait_attached(3)?;
         cluster.wait_empty()
     })
 }
 
-/// Without any worker a job waits, and says so; with new ones it goes on, and without them it fails in time, saying why.
+/// Without any worker, a job waits and reports it; with new workers it continues, and without them it fails in time
+/// with the reason.
 #[test]
 fn no_worker_is_left() -> Result<()> {
     let limit = ["--no-workers-timeout", "6s"];
@@ -202,7 +203,7 @@ fn no_worker_is_left() -> Result<()> {
             let before = snapshot(&place.published())?;
             let (job, _) =
                 cluster.submit_held(&DAY.root, &place, MANY_TASKS, Moment::Stage("reduce", 0.3))?;
-            cluster.strike(Fault::KillAllWorkers)?;
+            cluster.inject(Fault::KillAllWorkers)?;
             let waits = |job: &JobView| job.state == "waiting_for_workers";
             cluster.client().wait_for_job(&job.id, "a job that waits", waits).with_context(context)?;
             if come_back {

@@ -1,6 +1,6 @@
-//! Two coordinators that elect a leader through a real Consul: the leader dies, is asked to go, or hangs, at each stage
-//! of a job; and Consul itself dies, hangs, or comes back without its memory. The output is exact, there once; a
-//! standby leads in time; a waiting `tally submit` follows; who led before changes nothing.
+//! Two coordinators that elect a leader through a real Consul: the leader dies, is asked to stop, or hangs, at each
+//! stage of a job; and Consul itself dies, hangs, or restarts without its data. The output is exact and published once;
+//! a standby takes over in time; a waiting `tally submit` follows; the former leader changes nothing.
 //!
 //! Not here: workers that fail (`chaos`), one coordinator alone (there, too).
 
@@ -16,17 +16,17 @@ use tally_tests::output::{Place, check_unchanged, snapshot};
 use tally_tests::table;
 use tally_tests::wait::{PATIENT, wait_every};
 
-/// A session of Consul's ends 20 s after its last renewal, twice its TTL, and the standby claims an epoch at once: measured
-/// are 17 to 20 s, also on a busy machine; the rest is for one that stands still meanwhile.
+/// A session of Consul ends 20 s after its last renewal, twice its TTL, and the standby claims an epoch at once:
+/// measured are 17 to 20 s, also on a busy machine; the rest is for a machine that stalls.
 const AFTER_A_KILL: Duration = Duration::from_secs(30);
-/// Measured are 0.1 s. Far less than the 17 s that it takes at least where nobody gives the key back.
+/// Measured are 0.1 s. Far less than the minimum of 17 s without a release of the key.
 const AFTER_AN_END: Duration = Duration::from_secs(8);
 
 fn setup() -> Setup {
     Setup { coordinators: 2, consul: true, ..Setup::quick() }
 }
 
-/// Waits until another coordinator leads and answers; says how long that took.
+/// Waits until another coordinator leads and answers; returns how long that took.
 fn succeeded(cluster: &Cluster, before: usize, job: &str) -> Result<Duration> {
     let client = cluster.client();
     let start = Instant::now();
@@ -45,7 +45,7 @@ fn check(cluster: &mut Cluster, at: Moment, fault: fn(usize) -> Fault, within: D
     let id = job.id.clone();
     let old = cluster.leader()?;
     let fault = fault(old);
-    cluster.strike(fault)?;
+    cluster.inject(fault)?;
     cluster.release_but(fault)?;
     let took = succeeded(cluster, old, &id)?;
     println!("{fault:?} at {at}: another led after {:.1} s", took.as_secs_f64());
@@ -55,7 +55,7 @@ fn check(cluster: &mut Cluster, at: Moment, fault: fn(usize) -> Fault, within: D
     ensure!(over.reruns() == 0, "finished tasks were done again: {over:?}");
     let published = snapshot(&place.published())?;
     cluster.mend(fault)?;
-    // Whoever comes back finds that another leads, and leaves it at that.
+    // A former leader that returns finds that another one leads, and stays standby.
     cluster.wait_attached(3)?;
     ensure!(cluster.leader()? != old, "coordinator {old} took the lead back");
     let case = Case::new("case-05");
@@ -89,28 +89,28 @@ fn at_the_commit_a_leader_is_killed() -> Result<()> {
     check_stages(&STAGES[3..], Fault::KillCoordinator, AFTER_A_KILL)
 }
 
-/// It hangs until another has finished its job, wakes up, and must not do anything any more: also between its decision
-/// to publish and the exchange, or after it.
+/// The leader hangs until another has finished its job, resumes, and must not do anything more: also between its
+/// decision to publish and the exchange, or after it.
 fn a_leader_that_hangs() -> Result<()> {
     check_stages(&[STAGES[1], STAGES[3]], Fault::FreezeCoordinator, AFTER_A_KILL)
 }
 
-/// It goes on, but its session ends: another leads, and it finds out from the journal.
+/// The leader continues, but its session ends: another one leads, and the former leader learns it from the journal.
 fn a_leader_that_is_cut_off_from_consul() -> Result<()> {
     with_cluster(Setup { proxied: true, ..setup() }, |cluster| {
         check(cluster, STAGES[0], Fault::CutConsul, AFTER_A_KILL)
     })
 }
 
-/// It wakes up in the middle of the job that another leads by now.
+/// It resumes in the middle of the job that another one leads now.
 fn a_leader_that_wakes_up_in_the_middle() -> Result<()> {
     with_cluster(setup(), |cluster| {
         let place = Place::new()?;
         let (job, _) = cluster.submit_held(&DAY.root, &place, MANY_TASKS, Moment::Stage("map", 0.2))?;
         let id = job.id.clone();
         let old = cluster.leader()?;
-        cluster.strike(Fault::FreezeCoordinator(old))?;
-        // The workers stay frozen: the job can't go on before the new leader is there.
+        cluster.inject(Fault::FreezeCoordinator(old))?;
+        // The workers stay frozen: the job can't continue before the new leader is there.
         succeeded(cluster, old, &id)?;
         cluster.mend(Fault::FreezeCoordinator(old))?;
         cluster.release_but(Fault::FreezeCoordinator(old))?;
@@ -121,7 +121,8 @@ fn a_leader_that_wakes_up_in_the_middle() -> Result<()> {
     })
 }
 
-/// Consul goes in the middle of a job: the job ends well; nobody new leads; new jobs are refused until it is back.
+/// Consul ends in the middle of a job: the job succeeds; no other coordinator leads; new jobs are refused until Consul
+/// is back.
 fn check_consul_away(
     away: fn(&mut Cluster) -> Result<()>,
     back: fn(&mut Cluster) -> Result<()>,
@@ -141,7 +142,7 @@ fn check_consul_away(
             Ok((outcome.code() != Some(0)).then_some(outcome))
         })?;
         refused.expect_any(&["consul"])?;
-        ensure!(cluster.leader()? == leader, "somebody new led without Consul");
+        ensure!(cluster.leader()? == leader, "another coordinator led without Consul");
         back(cluster)?;
         let other = Place::new()?;
         let summary = wait_every(PATIENT, "a job after Consul's return", DEADLINE, || {
@@ -167,7 +168,7 @@ fn consul_that_hangs() -> Result<()> {
     check_consul_away(|cluster| agent(cluster)?.freeze(), |cluster| agent(cluster)?.thaw())
 }
 
-/// Restarted at once, in the middle of a job: nobody needs to notice.
+/// Restarted at once, in the middle of a job: the cluster is not affected.
 fn consul_that_restarts_at_once() -> Result<()> {
     with_cluster(setup(), |cluster| {
         let place = Place::new()?;

@@ -1,5 +1,5 @@
-//! A seeded random schedule of 25 faults, over jobs one after another: each job's output is exact, there once, and at
-//! the end nothing is left. `TALLY_CHAOS_SEEDS=3,17` runs other schedules; the seed and each fault are printed.
+//! A seeded random schedule of 25 faults, over jobs one after another: each job's output is exact and published once,
+//! and at the end nothing is left. `TALLY_CHAOS_SEEDS=3,17` runs other schedules; the seed and each fault are printed.
 //!
 //! Not here: each fault alone, at a known moment (`chaos`).
 
@@ -17,7 +17,7 @@ use tally_tests::wait::{PATIENT, wait_every};
 
 const FAULTS: usize = 25;
 const WORKERS: usize = 3;
-/// A job that stands still is struck again after so long.
+/// Time without progress after which the next fault is injected.
 const IMPATIENT: Duration = Duration::from_secs(3);
 
 /// One entry of a schedule.
@@ -26,7 +26,7 @@ struct Entry {
     /// Tasks that must end before it happens.
     after: u64,
     fault: Fault,
-    /// Tasks that must end before it is mended.
+    /// Tasks that must end before it is undone.
     lasts: u64,
 }
 
@@ -53,8 +53,8 @@ fn schedule(seed: u64) -> Vec<Entry> {
     faults.into_iter().map(entry).collect()
 }
 
-/// Waits until so many tasks more have ended, the job is over, or nothing has happened for a while. Says whether the
-/// job is over.
+/// Waits until so many more tasks have ended, the job is over, or there was no progress for a while. Returns whether
+/// the job is over.
 fn progress(client: &Client, job: &str, tasks: u64) -> Result<bool> {
     let start = Instant::now();
     let mut first = None;
@@ -83,7 +83,7 @@ fn job(cluster: &mut Cluster, faults: &mut impl Iterator<Item = Entry>) -> Resul
     for entry in faults {
         println!("  {:6.2} s {entry:?}", start.elapsed().as_secs_f64());
         let mut over = progress(&client, &id, entry.after)?;
-        cluster.strike(entry.fault).with_context(|| format!("{entry:?}"))?;
+        cluster.inject(entry.fault).with_context(|| format!("{entry:?}"))?;
         over = over || progress(&client, &id, entry.lasts)?;
         cluster.mend(entry.fault).with_context(|| format!("{entry:?}"))?;
         if over {

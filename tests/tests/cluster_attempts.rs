@@ -1,5 +1,5 @@
-//! Outputs that are lost, and made again, while others that read them are being ordered. Each of these once published a
-//! wrong day with exit code 0. What is right is known from how the day was made.
+//! Outputs that are lost, and computed again, while tasks that read them are being dispatched. Each of these cases once
+//! published a wrong day with exit code 0. The expected output is known from how the day was generated.
 //!
 //! Not here: single faults at each stage (`chaos`).
 
@@ -25,7 +25,7 @@ const CLIENTS: i64 = 200_000;
 /// Rows of an input file of `main_summary`, and clients of one of `addons`.
 const FILE: i64 = 10_000;
 
-/// A day of clients whose ids are no UUIDs, each with add-ons of both kinds, and so two rows of the output.
+/// A day of clients whose ids are not UUIDs, each with add-ons of both kinds, and so two rows of the output.
 static DAY: LazyLock<Made> = LazyLock::new(|| Made::new().expect("a day"));
 
 struct Made {
@@ -112,10 +112,10 @@ impl Made {
     }
 }
 
-/// How long a worker may stay away here: the faults below must all fall into it.
+/// How long a worker may be disconnected here: the faults below must all happen within this time.
 const GRACE: Duration = Duration::from_secs(3);
 const GRACE_FLAGS: &[&str] = &["--worker-grace", "3000"];
-/// How often the day is made until what is to happen did, on a machine that may be slow.
+/// How often the day is tried until the intended sequence happens, on a machine that may be slow.
 const TRIES: usize = 5;
 
 fn stage_is(job: &JobView, name: &str, holds: impl Fn(u64, u64, u64) -> bool) -> bool {
@@ -123,21 +123,21 @@ fn stage_is(job: &JobView, name: &str, holds: impl Fn(u64, u64, u64) -> bool) ->
     stage.is_some_and(|stage| holds(stage.tasks, stage.done, stage.running))
 }
 
-/// What the coordinator's first life said of a job.
+/// What the coordinator's first incarnation logged about a job.
 fn said(cluster: &Cluster, job: &str, what: &str) -> Result<bool> {
     let log = std::fs::read_to_string(cluster.path().join("logs/coordinator-0.1.log"))?;
     Ok(log.lines().any(|line| line.contains(job) && line.contains(what)))
 }
 
 /// The second worker dies near the end of the map stage; the first loses its stream before the stage changes, and is
-/// ordered a reduce task, which cannot arrive. The second is given up, and what it held is to be made again, when the first
-/// comes back. True if it was so.
+/// sent a reduce task, which cannot arrive. The coordinator declares the second lost and schedules its outputs again
+/// when the first reconnects. Returns true if this sequence happened.
 fn back_in_the_gap(cluster: &mut Cluster, place: &Place) -> Result<bool> {
     let client = cluster.client();
     let (job, _) = cluster.submit_held(DAY.dir.path(), place, MANY_TASKS, Moment::Stage("map", 0.8))?;
     let held = cluster.worker_view(1)?.outputs;
     ensure!(held > 1, "the second worker holds {held} outputs");
-    // The third keeps what it runs, the others do all the rest.
+    // The third keeps its running task, the others complete the rest.
     for at in [0, 1] {
         cluster.workers[at].process.thaw()?;
     }
@@ -145,12 +145,12 @@ fn back_in_the_gap(cluster: &mut Cluster, place: &Place) -> Result<bool> {
         |job: &JobView| stage_is(job, "map", |tasks, done, running| done == tasks - 1 && running == 1);
     client.wait_for_job(&job.id, "one map task being left", one_left)?;
     let lost = cluster.worker_view(1)?.worker_id;
-    cluster.strike(Fault::KillWorker(1))?;
+    cluster.inject(Fault::KillWorker(1))?;
     let killed = Instant::now();
     std::thread::sleep(GRACE * 3 / 5);
-    // In this order it cannot come back at once.
-    cluster.strike(Fault::CutControl(0))?;
-    cluster.strike(Fault::BreakControl(0))?;
+    // In this order it cannot reconnect at once.
+    cluster.inject(Fault::CutControl(0))?;
+    cluster.inject(Fault::BreakControl(0))?;
     let reducing =
         |job: &JobView| stage_is(job, "reduce", |tasks, done, running| tasks > 0 && done + running > 1);
     loop {
@@ -162,7 +162,7 @@ fn back_in_the_gap(cluster: &mut Cluster, place: &Place) -> Result<bool> {
             break;
         }
         if seen.is_over() || killed.elapsed() > GRACE * 4 {
-            bail!("no reduce task was ordered: {seen:?}");
+            bail!("no reduce task was dispatched: {seen:?}");
         }
     }
     client.wait_for_workers("the dead worker being given up", |workers| {
@@ -175,7 +175,7 @@ fn back_in_the_gap(cluster: &mut Cluster, place: &Place) -> Result<bool> {
     cluster.workers[2].process.thaw()?;
     let id = job.id.clone();
     DAY.check(place, &job.done()?)?;
-    let hit = said(cluster, &id, "given back")?;
+    let hit = said(cluster, &id, "was not started")?;
     cluster.mend(Fault::KillWorker(1))?;
     cluster.wait_attached(3)?;
     cluster.wait_empty()?;
@@ -192,13 +192,13 @@ fn a_worker_that_comes_back_while_map_outputs_are_made_again() -> Result<()> {
                 return Ok(());
             }
         }
-        bail!("no order got lost whose inputs changed in {TRIES} tries")
+        bail!("no task was lost whose inputs changed in {TRIES} tries")
     })
 }
 
-/// A worker dies that holds outputs of reduce tasks when a third of the part files are written: the others are made of other
-/// attempts' row groups, by workers that met the ids in another order. The tables are so large that each of these tasks
-/// takes several passes over the clients.
+/// A worker that holds outputs of reduce tasks dies when a third of the part files are written: the others are written
+/// from other attempts' row groups, by workers that met the ids in another order. The tables are so large that each of
+/// these tasks takes several passes over the clients.
 #[test]
 fn reduce_outputs_that_are_made_again_while_part_files_are_written() -> Result<()> {
     let setup = Setup { worker_memory: "100MiB", ..Setup::quick() };
@@ -208,7 +208,7 @@ fn reduce_outputs_that_are_made_again_while_part_files_are_written() -> Result<(
             let place = Place::new()?;
             let moment = Moment::Stage("write", 0.3);
             let (job, before) = cluster.submit_held(DAY.dir.path(), &place, &flags, moment)?;
-            cluster.strike(Fault::KillWorker(at))?;
+            cluster.inject(Fault::KillWorker(at))?;
             cluster.release()?;
             let id = job.id.clone();
             DAY.check(&place, &job.done()?).with_context(|| format!("without worker {at}"))?;

@@ -1,6 +1,6 @@
-//! Random large days, each as `tally run` computes it and as a cluster of real processes does, two days at a time, against
-//! the reference. Days and cuts follow from a seed; the first seed of those that share a cluster decides its workers.
-//! `TALLY_DAYS` says how many (60); `TALLY_DAY_SEEDS=3,17` runs these again: a failure says which.
+//! Random large days, each computed by `tally run` and by a cluster of real processes, two days at a time, against the
+//! reference. Days and splits follow from a seed; the first seed of those that share a cluster decides its workers.
+//! `TALLY_DAYS` sets the number of days (60); `TALLY_DAY_SEEDS=3,17` runs these again: a failure shows the seeds.
 //!
 //! Not here: small days with hostile values (`pipeline`), faults (`chaos`).
 
@@ -18,7 +18,7 @@ use tally_tests::output::Place;
 use tally_tests::process::{Summary, Tally};
 use tally_tests::{large, table};
 
-/// Days in a run, unless the environment says otherwise.
+/// Days in a run, unless the environment sets it.
 const DAYS: usize = 60;
 /// Days that share a cluster.
 const TOGETHER: usize = 30;
@@ -28,7 +28,7 @@ const AT_ONCE: usize = 2;
 /// The flags of a day's jobs.
 #[derive(Debug)]
 struct Flags {
-    /// How the job is cut.
+    /// How the job is split.
     cut: Vec<String>,
     /// What `tally run` may use.
     resources: Vec<String>,
@@ -36,7 +36,7 @@ struct Flags {
 
 impl Flags {
     fn new(seed: u64) -> Self {
-        // Another stream than the day's.
+        // Another random stream than the day's.
         let mut rng = StdRng::seed_from_u64(!seed);
         let few: u32 = rng.random_range(2..9);
         let few = few.to_string();
@@ -45,7 +45,7 @@ impl Flags {
         let file = ["", "20KB", "200KB", "2MB"][rng.random_range(0..4)];
         let (workers, more): (u32, u32) = (rng.random_range(1..4), rng.random_range(0..3));
         let threads = workers + more;
-        // The least that so many threads are run with, the most of them in one worker.
+        // The minimum for so many threads, most of them in one worker.
         let least = format!("{}MiB", (100 * workers * threads.div_ceil(workers)).max(256));
         let memory = ["", least.as_str()][rng.random_range(0..2)];
         let (workers, threads) = (workers.to_string(), threads.to_string());
@@ -70,7 +70,7 @@ fn given(flags: [(&str, &str); 3]) -> Vec<String> {
     given.flat_map(|(flag, value)| [flag.to_owned(), value.to_owned()]).collect()
 }
 
-/// The cluster of days of which this is the first seed.
+/// The cluster for the days that start at this seed.
 fn setup(seed: u64) -> Setup {
     let mut rng = StdRng::seed_from_u64(seed.rotate_left(32));
     let worker_memory = ["100MiB", "100MiB", "256MiB"][rng.random_range(0..3)];
@@ -134,7 +134,7 @@ fn check_together(seeds: &[u64]) -> Result<()> {
     })
 }
 
-/// Those that the environment names, else so many as it says, from anywhere.
+/// The seeds that the environment names, else as many random ones as it sets.
 fn seeds() -> Result<Vec<u64>> {
     if let Ok(named) = std::env::var("TALLY_DAY_SEEDS") {
         let number = |text: &str| {

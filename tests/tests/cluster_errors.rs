@@ -1,5 +1,5 @@
-//! Wrong usage of a cluster: wrong addresses, ids that nobody knows or that play tricks, ports in use, noise on a port,
-//! days that can't be read. Each gives an error that says what and where; nobody crashes; other jobs go on.
+//! Wrong usage of a cluster: wrong addresses, unknown and hostile ids, ports in use, noise on a port, days that can't
+//! be read. Each gives an error that says what and where; no process crashes; other jobs continue.
 //!
 //! Not here: processes that die (`chaos`), what a day must be like (`errors`).
 
@@ -18,7 +18,7 @@ use tally_tests::scene::{GROUP_ROWS, Scene};
 use tally_tests::table;
 use tally_tests::wait::wait_for;
 
-/// A small job that must go well, whatever happened before it.
+/// A small job that must succeed, whatever happened before it.
 fn check_works(client: &Client) -> Result<()> {
     let (case, place) = (Case::new("case-05"), Place::new()?);
     let summary = client.submit_command(&case.dir, &place, &[]).run()?.summary()?;
@@ -26,13 +26,13 @@ fn check_works(client: &Client) -> Result<()> {
     table::compare(&place.read_output(DATE)?, &case.expected_rows()?)
 }
 
-/// An address where nobody listens: taken, and given back.
-fn nobody() -> Result<String> {
+/// An address without a listener: a port that was bound and closed.
+fn unused_address() -> Result<String> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.to_string())
 }
 
-fn nobody_at_the_address() -> Result<()> {
-    let address = nobody()?;
+fn no_listener_at_the_address() -> Result<()> {
+    let address = unused_address()?;
     let case = Case::new("case-01");
     let place = Place::new()?;
     let client =
@@ -53,8 +53,8 @@ fn nobody_at_the_address() -> Result<()> {
     Ok(())
 }
 
-/// A server that is no coordinator: it accepts and says nothing, or speaks another tongue.
-fn somebody_else_at_the_address() -> Result<()> {
+/// A server that is not a coordinator: it accepts and sends nothing, or uses another protocol.
+fn another_server_at_the_address() -> Result<()> {
     for answer in [None, Some("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")] {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?.to_string();
@@ -74,7 +74,7 @@ fn somebody_else_at_the_address() -> Result<()> {
     Ok(())
 }
 
-fn ids_that_nobody_knows_or_that_play_tricks() -> Result<()> {
+fn unknown_and_hostile_ids() -> Result<()> {
     with_cluster(Setup { workers: 1, ..Setup::default() }, |cluster| {
         let client = cluster.client();
         let long = "x".repeat(100_000);
@@ -96,7 +96,7 @@ fn ids_that_nobody_knows_or_that_play_tricks() -> Result<()> {
     })
 }
 
-/// Bytes that are no HTTP/2, half a handshake, and connections that say nothing, to every port of the cluster.
+/// Bytes that are not HTTP/2, half a handshake, and connections that send nothing, to every port of the cluster.
 fn noise_on_the_ports() -> Result<()> {
     with_cluster(Setup { workers: 1, ..Setup::default() }, |cluster| {
         let ports = [cluster.coordinators[0].address(), cluster.workers[0].address()];
@@ -109,7 +109,7 @@ fn noise_on_the_ports() -> Result<()> {
             {
                 let mut stream = TcpStream::connect(port)?;
                 stream.set_read_timeout(Some(Duration::from_millis(100)))?;
-                // The other side may hang up in the middle, which is its right.
+                // The other side may close the connection in the middle.
                 let _ = stream.write_all(noise);
                 let _ = stream.read(&mut [0; 64]);
                 silent.push(stream);
@@ -144,7 +144,7 @@ fn a_port_in_use() -> Result<()> {
     })
 }
 
-/// Everybody is started before Consul is: they say what they tried, wait, and come together once it is there.
+/// All processes start before Consul: they log what they tried, wait, and connect when it is available.
 fn consul_that_comes_last() -> Result<()> {
     with_cluster(Setup { workers: 1, consul: true, ..Setup::default() }, |cluster| {
         let address = cluster.consul.as_ref().context("no Consul")?.address();
@@ -156,7 +156,7 @@ fn consul_that_comes_last() -> Result<()> {
         cluster.coordinators[0].restart()?;
         cluster.workers[0].restart()?;
         for process in [&cluster.coordinators[0].process, &cluster.workers[0].process] {
-            wait_for("a word on Consul", DEADLINE, || {
+            wait_for("a message about Consul", DEADLINE, || {
                 let said = process.said();
                 let tells = |line: &str| line.contains(&address) && line.contains("trying again");
                 Ok(said.lines().any(tells).then_some(()))
@@ -171,7 +171,8 @@ fn consul_that_comes_last() -> Result<()> {
     })
 }
 
-/// A second coordinator with the same state takes the lead; the first stops, says why, and the workers' job goes on.
+/// A second coordinator with the same state takes the lead; the first stops with the reason, and the job continues on
+/// the workers.
 fn a_second_coordinator_on_the_same_state() -> Result<()> {
     with_cluster(Setup { workers: 1, ..Setup::default() }, |cluster| {
         check_works(&cluster.client())?;
@@ -184,12 +185,12 @@ fn a_second_coordinator_on_the_same_state() -> Result<()> {
     })
 }
 
-/// Days that can't be computed fail at once, with the file; other jobs don't notice, and the old day stays.
+/// Days that can't be computed fail at once, with the file; other jobs are not affected, and the old day stays.
 fn a_corrupt_file_fails_its_job_and_no_other() -> Result<()> {
     let scene = Scene::new()?;
     let file = table::data_files(&scene.addons())?.remove(1);
     let mut bytes = std::fs::read(&file)?;
-    // In a data page of the last row group: the footer stays whole, so that a worker has to find it.
+    // In a data page of the last row group: the footer stays intact, so that a worker has to find it.
     let middle = bytes.len() / 2;
     bytes[middle..middle + 200].fill(0xA5);
     std::fs::write(&file, &bytes)?;
@@ -211,7 +212,7 @@ fn a_corrupt_file_fails_its_job_and_no_other() -> Result<()> {
     })
 }
 
-/// Inputs that are not there, an output over an input: refused, or failed with the path.
+/// Inputs that do not exist, an output over an input: refused, or failed with the path.
 fn impossible_jobs() -> Result<()> {
     let scene = Scene::new()?;
     with_cluster(Setup { workers: 1, ..Setup::default() }, |cluster| {
@@ -228,14 +229,14 @@ fn impossible_jobs() -> Result<()> {
         client
             .submit_undated(&scene.root, &scene.place, &["--date", "20170231"])
             .run()?
-            .expect_failure(2, &["day"])?;
+            .expect_failure(2, &["20170231\" is not a date"])?;
         let summary = client.submit_command(&scene.root, &scene.place, &[]).run()?.summary()?;
         ensure!(summary.rows == 6 * GROUP_ROWS as u64, "{summary:?}");
         Ok(())
     })
 }
 
-/// Jobs that are over are forgotten in time, by `tally jobs` and by the journal.
+/// Finished jobs expire, in `tally jobs` and in the journal.
 fn history_is_bounded() -> Result<()> {
     let setup = Setup {
         workers: 1,
@@ -257,8 +258,8 @@ fn history_is_bounded() -> Result<()> {
         client.tally("job").args([&ids[0]]).run()?.expect_failure(1, &[&ids[0]])?;
         let records = snapshot(&cluster.state())?.len();
         ensure!(records < 25, "{records} files in the journal");
-        // Another life remembers the same.
-        cluster.strike(Fault::KillCoordinator(0))?;
+        // The next incarnation has the same list.
+        cluster.inject(Fault::KillCoordinator(0))?;
         cluster.mend(Fault::KillCoordinator(0))?;
         ensure!(known(&client)? == newest, "{:?} after a restart", known(&client)?);
         check_works(&client)
@@ -266,9 +267,9 @@ fn history_is_bounded() -> Result<()> {
 }
 
 tally_tests::tests![
-    nobody_at_the_address,
-    somebody_else_at_the_address,
-    ids_that_nobody_knows_or_that_play_tricks,
+    no_listener_at_the_address,
+    another_server_at_the_address,
+    unknown_and_hostile_ids,
     noise_on_the_ports,
     a_port_in_use,
     consul_that_comes_last,

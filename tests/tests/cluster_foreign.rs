@@ -1,5 +1,5 @@
-//! Days with files of foreign shapes on a cluster of three real workers: they give what Spark gave, or the error that is
-//! due, whether they lie in folders or in S3. In one process: `foreign`.
+//! Days with files of foreign shapes on a cluster of three real workers: they give the output of Spark, or the expected
+//! error, from folders and from S3. In one process: `foreign`.
 
 use anyhow::Result;
 use tally_tests::cluster::{Setup, with_cluster};

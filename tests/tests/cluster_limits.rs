@@ -1,13 +1,14 @@
-//! Limits that keep one client from using a coordinator up, each met at a real process: jobs at a time, requests a second
-//! by address, requests at a time on a connection, followers of jobs. Who meets one is told which, and nobody else suffers.
+//! Limits that keep one client from exhausting a coordinator, each reached on a real process: jobs at a time, requests
+//! per second by address, requests at a time on a connection, followers of jobs. The refusal names the limit, and other
+//! clients are not affected.
 //!
-//! Not here: messages over their size (`cluster_strangers`), connections of a listener (`security/listen.rs`), files that
-//! want more memory than there is (`tests/hostile`).
+//! Not here: messages over their size (`cluster_strangers`), connections of a listener (`security/listen.rs`), files
+//! that need more memory than there is (`tests/hostile`).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures::future::join_all;
@@ -42,7 +43,7 @@ async fn connect(to: SocketAddr, from: IpAddr) -> Result<JobsClient<Channel>> {
 
 #[test]
 fn jobs_beyond_the_most_are_refused_until_one_is_over() -> Result<()> {
-    // Frozen workers are not given up.
+    // Frozen workers do not become lost.
     let coordinator_flags = vec!["--max-jobs", "2", "--worker-timeout", "60000"];
     with_cluster(Setup { workers: 1, coordinator_flags, ..Setup::default() }, |cluster| {
         let places = [Place::new()?, Place::new()?, Place::new()?];
@@ -50,15 +51,15 @@ fn jobs_beyond_the_most_are_refused_until_one_is_over() -> Result<()> {
         let client = cluster.client();
         let jobs = [client.submit(&DAY.root, &places[0], &[])?, client.submit(&DAY.root, &places[1], &[])?];
         let third = client.submit_command(&DAY.root, &places[2], &[]).run()?;
-        third.expect_failure(1, &["2 jobs run already", "submit again"])?;
+        third.expect_failure(1, &["2 jobs are running", "submit again"])?;
         let log = &cluster.coordinators[0].process;
         wait_for("a line about the third job", DEADLINE, || {
-            let told = |line: &str| {
-                ["a request was refused", "Jobs/Submit", "127.0.0.1:", "2 jobs run already"]
+            let is_refusal = |line: &str| {
+                ["a request was refused", "Jobs/Submit", "127.0.0.1:", "2 jobs are running"]
                     .iter()
                     .all(|words| line.contains(words))
             };
-            Ok(log.said().lines().any(told).then_some(()))
+            Ok(log.said().lines().any(is_refusal).then_some(()))
         })?;
         cluster.release()?;
         for (place, job) in places.iter().zip(jobs) {
@@ -69,7 +70,7 @@ fn jobs_beyond_the_most_are_refused_until_one_is_over() -> Result<()> {
     })
 }
 
-/// A coordinator that takes one request a second of each address, and two at once; where it listens, and its health.
+/// A coordinator that accepts one request per second from each address, and two at once; returns its address and its health.
 fn slow_coordinator(folder: &Path) -> Result<(Server, SocketAddr, SocketAddr)> {
     let files = ["port", "http"].map(|name| folder.join(name));
     let mut command = Command::new(tally_bin());
@@ -78,20 +79,20 @@ fn slow_coordinator(folder: &Path) -> Result<(Server, SocketAddr, SocketAddr)> {
     command.args(["--http-listen", "127.0.0.1:0", "--state-dir"]).arg(folder.join("state"));
     command.arg("--port-file").arg(&files[0]).arg("--http-port-file").arg(&files[1]);
     let process = Server::start("coordinator", command, &folder.join("coordinator.log"))?;
-    let told = |file: &Path| {
+    let read = |file: &Path| {
         wait_for("an address", DEADLINE, || {
             Ok(std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()))
         })
         .with_context(|| process.said())
     };
-    let (address, http) = (told(&files[0])?, told(&files[1])?);
+    let (address, http) = (read(&files[0])?, read(&files[1])?);
     wait_for("a leader", DEADLINE, || Ok((get(http, "/readyz")?.0 == 200).then_some(())))?;
     Ok((process, address, http))
 }
 
 #[test]
 fn an_address_that_asks_too_often_is_refused_and_no_other() -> Result<()> {
-    /// Far more than may come at once; they would have to take a minute for the rate to let them all in.
+    /// Far more than are allowed at once; the rate would need a minute to admit them all.
     const ASKED: usize = 60;
     let place = Place::new()?;
     let (mut process, address, http) = slow_coordinator(place.path())?;
@@ -103,28 +104,68 @@ fn an_address_that_asks_too_often_is_refused_and_no_other() -> Result<()> {
         ensure!(!refused.is_empty() && refused.len() < ASKED, "{} of {ASKED} are refused", refused.len());
         for status in &refused {
             let right =
-                status.code() == Code::ResourceExhausted && status.message().contains("ask less often");
+                status.code() == Code::ResourceExhausted && status.message().contains("too many requests");
             ensure!(right, "{status:?}");
         }
-        // Another address has its own share.
+        // Another address has its own limit.
         list(connect(address, Ipv4Addr::new(127, 0, 0, 2).into()).await?).await?;
-        // Who waits is let in again.
+        // A client that waits is admitted again.
         timeout(DEADLINE, async {
             while list(often.clone()).await.is_err() {
                 tokio::time::sleep(Duration::from_millis(1500)).await;
             }
         })
         .await
-        .context("it stays refused")?;
+        .context("it is still refused")?;
         anyhow::Ok(refused.len() as f64)
     })?;
     let counted = metrics(http)?["tally_refusals_total{reason=\"rate\"}"];
     ensure!(counted >= refused, "{counted} of {refused} are counted");
     let said = process.said();
     let lines = said.lines().filter(|line| line.contains("a request was refused"));
-    let told =
+    let lines =
         lines.filter(|line| line.contains("\"reason\":\"rate\"") && line.contains("\"peer\":\"127.0.0.1:"));
-    ensure!(told.count() as f64 == counted, "not each is a line: {said}");
+    ensure!(lines.count() as f64 == counted, "not each refusal has a line: {said}");
+    process.terminate()?;
+    process.wait_done(DEADLINE)
+}
+
+#[test]
+fn a_flood_of_requests_is_counted_and_logs_little() -> Result<()> {
+    const ASKED: usize = 5000;
+    let place = Place::new()?;
+    let (mut process, address, http) = slow_coordinator(place.path())?;
+    let (before, start) = (process.said().len(), Instant::now());
+    let refused = runtime()?.block_on(async {
+        let jobs = connect(address, Ipv4Addr::LOCALHOST.into()).await?;
+        let mut refused = 0;
+        for _ in 0..ASKED / 100 {
+            let list =
+                |mut jobs: JobsClient<Channel>| async move { jobs.list(v1::ListRequest::default()).await };
+            let answers = join_all((0..100).map(|_| list(jobs.clone()))).await;
+            refused += answers.iter().filter(|answer| answer.is_err()).count();
+        }
+        anyhow::Ok(refused)
+    })?;
+    ensure!(metrics(http)?["tally_refusals_total{reason=\"rate\"}"] == refused as f64, "not all are counted");
+    let said = process.said();
+    let bytes = said.len() - before;
+    // A burst of lines, and one per second.
+    let lines = 100 + 2 + start.elapsed().as_secs() as usize;
+    ensure!(refused > ASKED / 2 && bytes < 400 * lines, "{bytes} bytes about {refused} refusals: {said}");
+    // Another client's refusal after a second has the number of those that were left out.
+    std::thread::sleep(Duration::from_millis(1100));
+    runtime()?.block_on(async {
+        let mut jobs = connect(address, Ipv4Addr::new(127, 0, 0, 2).into()).await?;
+        for _ in 0..10 {
+            let _ = jobs.list(v1::ListRequest::default()).await;
+        }
+        anyhow::Ok(())
+    })?;
+    wait_for("a line with the number of the others", DEADLINE, || {
+        let is_sum = |line: &str| line.contains("\"suppressed\":") && line.contains("\"peer\":\"127.0.0.2:");
+        Ok(process.said().lines().any(is_sum).then_some(()))
+    })?;
     process.terminate()?;
     process.wait_done(DEADLINE)
 }
@@ -147,7 +188,7 @@ fn request(job: &str) -> v1::JobRequest {
 #[test]
 fn followers_of_jobs_and_requests_on_a_connection_are_limited() -> Result<()> {
     let coordinator_flags = vec!["--max-request-rate", "100000"];
-    // Without workers the job stays as it is.
+    // Without workers, the job stays in its state.
     with_cluster(Setup { workers: 0, coordinator_flags, ..Setup::default() }, |cluster| {
         let place = Place::new()?;
         let job = cluster.client().submit_detached(&DAY.root, &place, &[])?;
@@ -157,13 +198,13 @@ fn followers_of_jobs_and_requests_on_a_connection_are_limited() -> Result<()> {
             let mut first = connect(address, here).await?;
             let mut followed = vec![];
             followed.push(timeout(DEADLINE, follow(&first, &job, STREAMS)).await??);
-            // One more on this connection waits for its turn, and has it when another ends.
+            // Another one on this connection waits until a follower ends.
             let mut further = Box::pin(first.get(request(&job)));
             let waits = timeout(Duration::from_millis(500), &mut further).await;
             ensure!(waits.is_err(), "a connection has more than {STREAMS} requests: {waits:?}");
             followed[0].pop();
-            timeout(DEADLINE, further).await.context("its turn never came")??;
-            // Other connections are not held up, until all followers' places are taken.
+            timeout(DEADLINE, further).await.context("it was never served")??;
+            // Other connections are not delayed, until the limit of followers is reached.
             while followed.len() < WATCHERS / STREAMS {
                 let other = connect(address, here).await?;
                 followed.push(timeout(DEADLINE, follow(&other, &job, STREAMS)).await??);
@@ -172,7 +213,7 @@ fn followers_of_jobs_and_requests_on_a_connection_are_limited() -> Result<()> {
             let mut taken = vec![];
             let refused = timeout(DEADLINE, async {
                 loop {
-                    // The one that was ended left its place.
+                    // The follower that ended has freed its place.
                     match last.watch(request(&job)).await {
                         Ok(stream) => taken.push(stream),
                         Err(status) => return status,
@@ -182,7 +223,7 @@ fn followers_of_jobs_and_requests_on_a_connection_are_limited() -> Result<()> {
             let refused = refused.await.context("followers are not limited")?;
             ensure!(refused.code() == Code::ResourceExhausted && taken.len() <= 1, "{refused:?}");
             ensure!(refused.message().contains("1024 clients follow jobs"), "{refused:?}");
-            // Looking is still possible, and following again when somebody ends.
+            // Queries are still possible, and following again when another follower ends.
             ensure!(last.get(request(&job)).await?.into_inner().job == job);
             followed.pop();
             timeout(DEADLINE, async {
@@ -191,7 +232,7 @@ fn followers_of_jobs_and_requests_on_a_connection_are_limited() -> Result<()> {
                 }
             })
             .await
-            .context("the places are not given back")
+            .context("the places are not released")
         })?;
         cluster.client().tally("cancel").args([&job]).run()?.expect_code(0)?;
         Ok(())

@@ -8,19 +8,23 @@ use anyhow::{Context, Result, ensure};
 use tally_tests::cluster::client::DEADLINE;
 use tally_tests::cluster::nodes::QUICK;
 use tally_tests::cluster::{Cluster, Setup, with_cluster};
+use tally_tests::day::Format;
 use tally_tests::generated::Generated;
 use tally_tests::golden::DATE;
 use tally_tests::http::metrics;
 use tally_tests::output::Place;
 use tally_tests::reference::Reference;
+use tally_tests::refile::refile;
 use tally_tests::s3::client::Client;
 use tally_tests::s3::fetched::Needed;
-use tally_tests::s3::proxy::{Fault, Proxy};
+use tally_tests::s3::proxy::{Exchange, Fault, Proxy};
 use tally_tests::s3::server::{ADMIN, DATA, Kind, OUT, Server};
 use tally_tests::s3::{check_nothing_left, day_folder, put_case, put_old_output, read_output, submit};
 use tally_tests::table;
-use tally_tests::wait::{PATIENT, wait_every};
+use tally_tests::wait::{PATIENT, wait_every, wait_for};
 
+/// The suffix of the key of a day's first decision.
+const DECISION: &str = "/commits/00000001";
 /// Several part files.
 const FILES: [&str; 2] = ["--target-file-size", "2KB"];
 
@@ -61,14 +65,18 @@ fn golden_cases_go_from_s3_to_s3_with_the_journal_there() -> Result<()> {
 fn workers_fetch_no_footer_that_the_coordinator_fetched() -> Result<()> {
     let server = Server::start(Kind::Seaweed)?;
     let folder = Place::new()?;
-    let day = Generated::new(folder.path(), &["--clients", "30000"])?;
-    server.client(DATA)?.put_tree(&day.root, "day")?;
-    let needed = Needed::of(&day.root)?;
+    let day = Generated::new(folder.path(), &["--clients", "60000"])?;
+    // For large files, the coordinator reads the footers.
+    let root = folder.path().join("large");
+    refile(&day.root, &root, 3, usize::MAX, &Format { row_group_rows: 40_000, ..Format::default() })?;
+    server.client(DATA)?.put_tree(&root, "day")?;
+    let needed = Needed::of(&root)?;
+    ensure!(needed.small_files == 0, "{needed:?}");
     let proxy = Proxy::before(server.address())?;
     with_cluster(setup(proxy.address(), None), |cluster| {
         let summary = submit(&cluster.client(), "day").run()?.summary()?;
         assert_eq!((summary.rows, summary.n_clients), (day.totals.rows, day.totals.n_clients));
-        let right = Reference::of_day(&day.root, DATE)?;
+        let right = Reference::of_day(&root, DATE)?;
         table::compare(&read_output(&server.client(OUT)?)?, &right.rows)?;
         println!(
             "{:?} for {} of chunks and {} of footers",
@@ -76,7 +84,7 @@ fn workers_fetch_no_footer_that_the_coordinator_fetched() -> Result<()> {
             needed.chunks,
             needed.footers
         );
-        // Both sides tell how often they asked.
+        // Both sides report their number of requests.
         let ok = "tally_object_store_requests_total{service=\"s3\",method=\"GET\",outcome=\"ok\"}";
         let asked = |page: &BTreeMap<String, f64>| page.get(ok).copied().unwrap_or_default();
         let mut workers = 0.0;
@@ -89,18 +97,19 @@ fn workers_fetch_no_footer_that_the_coordinator_fetched() -> Result<()> {
     })
 }
 
-/// Where the leader is killed, how many such requests go before, and what of the request reaches the store.
-const STEPS: [(&str, &str, usize, Fault); 7] = [
-    ("POST", "?uploads", 1, Fault::HoldAnswer),
+/// Where the leader is killed: after how many such requests, and what of the request reaches the store.
+const STEPS: [(&str, &str, usize, Fault); 8] = [
+    ("POST", "?uploads", 2, Fault::HoldAnswer),
     ("PUT", "partNumber", 1, Fault::HoldAnswer),
     ("PUT", "/commits/", 0, Fault::Hold),
     ("PUT", "/commits/", 0, Fault::HoldAnswer),
     ("POST", "uploadId", 1, Fault::HoldAnswer),
+    ("PUT", ".outcome", 0, Fault::HoldAnswer),
     ("POST", "?delete", 1, Fault::Hold),
     ("PUT", ".done", 0, Fault::HoldAnswer),
 ];
 
-/// Files of one job alone, and nothing beside them.
+/// Files of one job alone, and no others.
 fn check_once(out: &Client) -> Result<Vec<String>> {
     let files = out.list(&day_folder())?;
     let jobs: BTreeSet<_> = files
@@ -130,7 +139,7 @@ fn kill_at(
     cluster.coordinators[0].process.kill()?;
     proxy.heal();
     cluster.coordinators[0].restart()?;
-    // The command follows the job to whoever leads.
+    // The command follows the job to the new leader.
     running.wait()?.summary()?;
     check_once(out).map(drop)
 }
@@ -142,7 +151,7 @@ fn a_leader_that_is_killed_in_a_publish_is_succeeded_by_one_that_ends_it() -> Re
     for state_dir in [None, Some("s3://out/state")] {
         let proxy = Proxy::before(server.address())?;
         with_cluster(setup(proxy.address(), state_dir), |cluster| {
-            // A journal in the store doubles the requests, not the ways to die.
+            // A journal in the store doubles the requests, not the number of failure points.
             let steps = if state_dir.is_some() { &STEPS[2..4] } else { &STEPS[..] };
             for step in steps {
                 kill_at(cluster, &proxy, &out, step.clone())
@@ -156,37 +165,49 @@ fn a_leader_that_is_killed_in_a_publish_is_succeeded_by_one_that_ends_it() -> Re
     Ok(())
 }
 
-/// It is frozen with its decision on the way, so that the next leader finds none, and makes the day again; then both decisions
-/// arrive.
+/// The leader is frozen while its decision is in flight, so that the next leader finds none, and computes the day
+/// again; then both decisions arrive, in either order. The first leader's cannot be carried out any more, because its
+/// uploads were aborted.
 fn a_leader_that_wakes_up_with_its_decision_on_the_way_publishes_nothing_twice() -> Result<()> {
-    let server = Server::start(Kind::Seaweed)?;
-    let (data, out) = (server.client(DATA)?, server.client(OUT)?);
-    let case = put_case(&data, "case-05")?;
-    put_old_output(&out)?;
-    let proxy = Proxy::before(server.address())?;
-    let setup = Setup { coordinators: 2, consul: true, ..setup(proxy.address(), None) };
-    with_cluster(setup, |cluster| {
-        let old = cluster.leader()?;
-        proxy.break_next("PUT", "/commits/00000001", 0, 2, Fault::Hold);
-        let running = submit(&cluster.client(), "case-05").args(FILES).spawn()?;
-        proxy.wait_held(1)?;
-        cluster.coordinators[old].process.freeze()?;
-        // The successor's, of the same job.
-        proxy.wait_held(2)?;
-        ensure!(cluster.leader()? != old, "coordinator {old} still leads");
-        proxy.heal();
-        running.wait()?.summary()?;
-        let files = check_once(&out)?;
-        cluster.coordinators[old].process.thaw()?;
-        let process = &cluster.coordinators[old].process;
-        wait_every(PATIENT, "the end of the old term", DEADLINE, || {
-            // Whether Consul tells it first, or the journal.
-            let said = process.said();
-            let ends = ["this coordinator leads no more", "was elected: this one stands by"];
-            Ok(ends.iter().any(|end| said.contains(end)).then_some(()))
+    for first in [Proxy::let_first_go, Proxy::let_last_go] {
+        let server = Server::start(Kind::Seaweed)?;
+        let (data, out) = (server.client(DATA)?, server.client(OUT)?);
+        let case = put_case(&data, "case-05")?;
+        put_old_output(&out)?;
+        let proxy = Proxy::before(server.address())?;
+        let setup = Setup { coordinators: 2, consul: true, ..setup(proxy.address(), None) };
+        with_cluster(setup, |cluster| {
+            let old = cluster.leader()?;
+            proxy.break_next("PUT", DECISION, 0, 2, Fault::Hold);
+            let running = submit(&cluster.client(), "case-05").args(FILES).spawn()?;
+            proxy.wait_held(1)?;
+            cluster.coordinators[old].process.freeze()?;
+            // The successor's, of the same job.
+            proxy.wait_held(2)?;
+            ensure!(cluster.leader()? != old, "coordinator {old} still leads");
+            first(&proxy);
+            wait_for("the first decision", DEADLINE, || {
+                let arrived = |seen: &Exchange| seen.method == "PUT" && seen.target.ends_with(DECISION);
+                Ok(proxy.exchanges().iter().any(arrived).then_some(()))
+            })?;
+            proxy.heal();
+            running.wait()?.summary()?;
+            let files = check_once(&out)?;
+            cluster.coordinators[old].process.thaw()?;
+            wait_for_the_end_of_a_term(cluster, old)?;
+            assert_eq!(check_once(&out)?, files, "published twice");
+            table::compare(&read_output(&out)?, &case.expected_rows()?)
         })?;
-        assert_eq!(check_once(&out)?, files, "published twice");
-        table::compare(&read_output(&out)?, &case.expected_rows()?)
+    }
+    Ok(())
+}
+
+/// Whether it learns from Consul or from the journal that it no longer leads.
+fn wait_for_the_end_of_a_term(cluster: &Cluster, old: usize) -> Result<()> {
+    wait_every(PATIENT, "the end of the old term", DEADLINE, || {
+        let said = cluster.coordinators[old].process.said();
+        let ends = ["this coordinator no longer leads", "was elected: this one is a standby now"];
+        Ok(ends.iter().any(|end| said.contains(end)).then_some(()))
     })
 }
 

@@ -1,5 +1,5 @@
-//! A cluster of real processes that speak TLS: jobs run, certificates are replaced while they do, and strangers of every
-//! kind are refused with a reason, a line in the log and a count.
+//! A cluster of real processes that use TLS: jobs run, certificates are replaced meanwhile, and unauthorized clients of
+//! every kind are refused with a reason, a line in the log and a count.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -21,12 +21,12 @@ use tally_tests::process::{Outcome, Tally};
 use tally_tests::wait::wait_for;
 
 const FLAGS: &[&str] = &["--shard-bytes", "100KB", "--partitions", "24", "--target-file-size", "1MB"];
-/// Between two looks of a process at its files.
+/// The interval at which a process checks its files.
 const LOOK: Duration = Duration::from_millis(1100);
 
 fn secure(workers: usize) -> Result<(Setup, Arc<Mutex<Pki>>)> {
     let pki = Arc::new(Mutex::new(Pki::new()?));
-    // Frozen workers are not given up.
+    // Frozen workers do not become lost.
     let coordinator_flags = vec!["--worker-timeout", "60000"];
     Ok((Setup { workers, tls: Some(pki.clone()), coordinator_flags, ..Setup::default() }, pki))
 }
@@ -74,7 +74,7 @@ fn a_job_goes_on_while_all_certificates_and_their_authority_are_replaced() -> Re
         locked(&pki)?.renew(|step| {
             let leader = cluster.coordinators[0].http()?;
             wait_loads(leader, 1 + step)?;
-            // Frozen until now; a look is due, so the job gets no further than that takes.
+            // Frozen until now; a check of the files is due, so the job runs no longer than that takes.
             std::thread::sleep(LOOK);
             cluster.release()?;
             for worker in &cluster.workers {
@@ -84,13 +84,13 @@ fn a_job_goes_on_while_all_certificates_and_their_authority_are_replaced() -> Re
         })?;
         cluster.release()?;
         day.check_summary(&place, &job.done()?)?;
-        // Connections are made with the new ones, in every direction.
+        // New connections use the new certificates, in every direction.
         cluster.add_worker()?;
         cluster.wait_attached(3)?;
         let place = Place::new()?;
         let again = cluster.client().submit_command(&day.root, &place, FLAGS).run()?.summary()?;
         day.check_summary(&place, &again)?;
-        // The old authority is nobody's any more.
+        // The old authority is no longer trusted.
         for (name, text) in kept {
             replace(&locked(&pki)?.dir().join(name.replace("operator", "old")), &text, 0o600)?;
         }
@@ -101,10 +101,10 @@ fn a_job_goes_on_while_all_certificates_and_their_authority_are_replaced() -> Re
     })
 }
 
-/// Tries everything that a stranger may; gives the log's words that must be there.
+/// Tries everything that an unauthorized client can; returns the words that the log must contain.
 fn try_connections(cluster: &Cluster, pki: &Pki) -> Result<()> {
     let (address, http) = (cluster.coordinators[0].address(), cluster.coordinators[0].http()?);
-    let other = Authority::new("somebody else")?;
+    let other = Authority::new("another authority")?;
     other.sign_uri(pki.dir(), "foreign", "spiffe://tally/operator", false)?;
     pki.authority().sign_uri(pki.dir(), "expired", "spiffe://tally/operator", true)?;
     ask(address, pki.flags("foreign"))?.expect_failure(NO_LEADER, &["UnknownCA"])?;
@@ -113,17 +113,15 @@ fn try_connections(cluster: &Cluster, pki: &Pki) -> Result<()> {
     for reason in ["unknown_authority", "expired", "not_tls"] {
         ensure!(refusals(http, reason)? >= 1.0, "{reason} is not counted");
     }
-    // Whom the client trusts is its own affair, and so is whom it wants to speak to.
+    // A client decides which servers it trusts, and which it connects to.
     let mut distrusting = pki.flags("operator");
     distrusting[1] = other.write(pki.dir(), "other-ca")?.to_string_lossy().into_owned();
     ask(address, distrusting)?.expect_failure(NO_LEADER, &["UnknownIssuer"])?;
     let worker = cluster.workers[0].address();
-    ask(worker, pki.flags("operator"))?.expect_failure(
-        NO_LEADER,
-        &["spiffe://tally/worker has the role worker, not that of a coordinator"],
-    )?;
+    ask(worker, pki.flags("operator"))?
+        .expect_failure(NO_LEADER, &["spiffe://tally/worker has the role worker, not coordinator"])?;
     ensure!(refusals(cluster.workers[0].http()?, "handshake")? >= 1.0);
-    pki.authority().sign_uri(pki.dir(), "nameless", "spiffe://tally/nobody", false)?;
+    pki.authority().sign_uri(pki.dir(), "nameless", "spiffe://tally/norole", false)?;
     ask(address, pki.flags("nameless"))?.expect_failure(1, &["has the role none"])?;
     Ok(())
 }
@@ -135,13 +133,13 @@ fn try_roles(cluster: &Cluster, pki: &Pki, day: &Truth) -> Result<()> {
         Client::new([known, flags].concat())
     };
     ask(address, pki.nameless())?.expect_failure(1, &["client certificate or a bearer token"])?;
-    ask(address, pki.with_token("nobodys-0123456789abcdef")?)?.expect_failure(1, &["token is not known"])?;
+    ask(address, pki.with_token("nobodys-0123456789abcdef")?)?.expect_failure(1, &["token is unknown"])?;
     ensure!(refusals(http, "unauthenticated")? >= 2.0);
     let place = Place::new()?;
     for flags in [pki.flags("reader"), pki.with_token(READERS_TOKEN)?] {
         ask(address, flags.clone())?.expect_code(0)?;
-        let told = client(flags.clone()).submit_command(&day.root, &place, FLAGS).run()?;
-        told.expect_failure(1, &["role reader", "needs operator"])?;
+        let refused = client(flags.clone()).submit_command(&day.root, &place, FLAGS).run()?;
+        refused.expect_failure(1, &["role reader", "needs operator"])?;
         client(flags).drain_command("w-1").run()?.expect_failure(1, &["needs operator"])?;
     }
     ask(address, pki.flags("worker"))?.expect_failure(1, &["role worker"])?;
@@ -155,16 +153,27 @@ fn try_roles(cluster: &Cluster, pki: &Pki, day: &Truth) -> Result<()> {
     day.check_summary(&place, &done.summary()?)
 }
 
-fn strangers_are_refused_with_a_reason_and_counted() -> Result<()> {
+fn unauthorized_clients_are_refused_with_a_reason_and_counted() -> Result<()> {
     let day = Truth::new(&["--clients", "20000", "--narrow"])?;
     let (setup, pki) = secure(1)?;
     with_cluster(setup, |cluster| {
         let pki = locked(&pki)?;
-        // From here on both log more.
+        // From here on, both log more.
         for http in [cluster.coordinators[0].http()?, cluster.workers[0].http()?] {
             ensure!(get(http, "/log")? == (200, "info\n".into()));
-            ensure!(put(http, "/log", "tally_worker=loud")?.0 == 400);
-            ensure!(put(http, "/log", "debug")? == (200, "ok\n".into()));
+            // From this machine, like everything that arrives by a proxy: that alone is not a reason.
+            for (token, status) in
+                [(None, 401), (Some("nobodys-0123456789abcdef"), 401), (Some(READERS_TOKEN), 403)]
+            {
+                let before = all_refusals(http)?;
+                let (got, why) = put(http, "/log", token, "debug")?;
+                ensure!(got == status && why.contains("operator"), "{token:?}: {got}: {why}");
+                ensure!(all_refusals(http)? == before + 1.0, "{token:?} was not counted");
+                ensure!(get(http, "/log")?.1 == "info\n", "{token:?} changed it");
+            }
+            let operator = Some(OPERATORS_TOKEN);
+            ensure!(put(http, "/log", operator, "tally_worker=loud")?.0 == 400);
+            ensure!(put(http, "/log", operator, "debug")? == (200, "ok\n".into()));
             ensure!(get(http, "/log")?.1 == "debug\n");
         }
         try_connections(cluster, &pki)?;
@@ -194,8 +203,8 @@ fn strangers_are_refused_with_a_reason_and_counted() -> Result<()> {
     })
 }
 
-/// The lines of a log that tell of a refusal for that reason; each must name the peer.
-fn told(said: &str, reason: &str) -> Result<usize> {
+/// The lines of a log about refusals for that reason; each must name the peer.
+fn refusal_lines(said: &str, reason: &str) -> Result<usize> {
     let reason = format!("\"reason\":\"{reason}\"");
     let lines: Vec<_> =
         said.lines().filter(|line| line.contains(" was refused") && line.contains(&reason)).collect();
@@ -230,23 +239,23 @@ fn roles_go_by_the_names_of_a_file_and_change_with_it() -> Result<()> {
             submit(flags)?.0.expect_failure(1, &["role reader", "needs operator"])?;
         }
         ask(address, pki.flags("worker"))?.expect_failure(1, &["role worker"])?;
-        // The names that count where there is no file are nobody's here.
+        // The default names have no role if there is a file.
         pki.authority().sign_uri(pki.dir(), "default", "spiffe://tally/operator", false)?;
         ask(address, pki.flags("default"))?
             .expect_failure(1, &["spiffe://tally/operator has the role none"])?;
         ask(address, pki.nameless())?.expect_failure(1, &["client certificate or a bearer token"])?;
-        // Each refusal is counted, and a line with who, where and why.
+        // Each refusal is counted, and has a line with peer, address and reason.
         let said = cluster.coordinators[0].process.said();
         for who in
-            [&format!("{OWN_NAMES}reader"), &format!("{OWN_NAMES}worker"), "token dash", "nobody known"]
+            [&format!("{OWN_NAMES}reader"), &format!("{OWN_NAMES}worker"), "token dash", "an unknown client"]
         {
             ensure!(said.contains(&format!("\"who\":\"{who}\"")), "no {who} in {said}");
         }
         for reason in ["forbidden", "unauthenticated"] {
-            let (lines, counted) = (told(&said, reason)?, refusals(http, reason)?);
+            let (lines, counted) = (refusal_lines(&said, reason)?, refusals(http, reason)?);
             ensure!(lines >= 1 && lines as f64 == counted, "{lines} lines, {counted} counted: {said}");
         }
-        // Roles are given and taken while the process runs.
+        // Roles are granted and revoked while the process runs.
         let names = |role: &str, others: &[&str]| {
             let names: Vec<_> = others.iter().map(|name| format!("\"{OWN_NAMES}{name}\"")).collect();
             format!("{role} = [{}]\n", names.join(", "))
@@ -256,13 +265,13 @@ fn roles_go_by_the_names_of_a_file_and_change_with_it() -> Result<()> {
         wait_loads(http, 2)?;
         submits(pki.flags("reader"))?;
         submit(pki.flags("operator"))?.0.expect_failure(1, &["operator has the role none"])?;
-        // Those who look after the cluster from here on.
+        // The new operators of the cluster.
         replace(&pki.roles(), &ROLES.map(|role| names(role, &[role])).concat(), 0o644)?;
         wait_loads(http, 3)
     })
 }
 
-/// The times between which certificates are valid are shown, under the names that the chart's alert goes by.
+/// The validity periods of certificates are exported, under the names that the chart's alert uses.
 fn the_end_of_certificates_is_seen_before_it_comes() -> Result<()> {
     let (setup, pki) = secure(1)?;
     with_cluster(setup, |cluster| {
@@ -284,7 +293,7 @@ fn the_end_of_certificates_is_seen_before_it_comes() -> Result<()> {
         }
         let until = "tally_tls_certificate_not_after_seconds{certificate=\"process\"}";
         ensure!(metrics(worker)?[until] == 67_090_118_400.0, "the certificate ends with the year 4095");
-        // It is read anew, like the certificate.
+        // It is read again, like the certificate.
         let (own, uri) = (locked(&pki)?, "spiffe://tally/worker");
         own.authority().sign_for(own.dir(), "worker", uri, (2020, 3000))?;
         drop(own);
@@ -302,7 +311,7 @@ fn a_standby_takes_over_and_consul_sees_everybody() -> Result<()> {
     with_cluster(Setup { coordinators: 2, consul: true, ..setup }, |cluster| {
         let leader = cluster.leader()?;
         let consul: SocketAddr = cluster.consul.as_ref().context("no Consul")?.address().parse()?;
-        // Consul has no certificate: it looks whether somebody listens.
+        // Consul has no certificate: it only checks that the port is open.
         for service in ["tally-worker", "tally-coordinator"] {
             wait_for(&format!("{service} in Consul"), DEADLINE, || {
                 let (_, found) = get(consul, &format!("/v1/health/service/{service}?passing=1"))?;
@@ -315,7 +324,7 @@ fn a_standby_takes_over_and_consul_sees_everybody() -> Result<()> {
         let done = cluster.client().submit_command(&day.root, &place, FLAGS).run()?.summary()?;
         day.check_summary(&place, &done)?;
         let standby = cluster.coordinators[1 - leader].http()?;
-        ensure!(all_refusals(standby)? == 0.0, "somebody of the cluster was refused");
+        ensure!(all_refusals(standby)? == 0.0, "a process of the cluster was refused");
         Ok(())
     })
 }
@@ -344,7 +353,7 @@ fn plain_text_beyond_this_machine_is_wanted_or_refused() -> Result<()> {
     let open = from_file.args(port_flag).spawn()?;
     wait_for("an open coordinator", DEADLINE, || Ok(port.exists().then_some(())))?;
     drop(open);
-    // What makes no sense is told at the start.
+    // Contradictory settings are reported at the start.
     let pki = Pki::new()?;
     coordinator(&["--insecure"]).args(pki.flags("coordinator")).run()?.expect_failure(2, &["not both"])?;
     replace(&pki.dir().join("worker.key"), "no key", 0o644)?;
@@ -356,7 +365,7 @@ fn plain_text_beyond_this_machine_is_wanted_or_refused() -> Result<()> {
 
 tally_tests::tests![
     a_job_goes_on_while_all_certificates_and_their_authority_are_replaced,
-    strangers_are_refused_with_a_reason_and_counted,
+    unauthorized_clients_are_refused_with_a_reason_and_counted,
     roles_go_by_the_names_of_a_file_and_change_with_it,
     the_end_of_certificates_is_seen_before_it_comes,
     a_standby_takes_over_and_consul_sees_everybody,

@@ -1,6 +1,5 @@
-//! What real processes show of themselves over HTTP, and their settings from files and the environment: readiness that
-//! means something, liveness that neither a drain nor busy cores end, metrics that add up, and mistakes told with their
-//! key and place.
+//! What real processes report over HTTP, and their settings from files and the environment: meaningful readiness,
+//! liveness that neither a drain nor busy cores end, consistent metrics, and mistakes reported with their key and file.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -66,7 +65,7 @@ fn metrics_add_up_to_what_a_job_did() -> Result<()> {
             ensure!(page["tally_worker_slots"] == 1.0 && page["tally_worker_attached"] == 1.0, "{page:?}");
             ensure!(page["tally_worker_memory_limit_bytes"] == (256u64 << 20) as f64, "{page:?}");
         }
-        // A second attempt that lost may still run.
+        // A losing speculative attempt may still run.
         let outcomes = ["done", "cancelled", "fetch_lost", "retryable", "refused", "fatal"];
         wait_for("the same count here and there", DEADLINE, || {
             let here = cluster.metrics()?;
@@ -92,6 +91,36 @@ fn metrics_add_up_to_what_a_job_did() -> Result<()> {
     })
 }
 
+/// An alert on an increase sees a coordinator's first failed job only if its series existed before: this includes a
+/// coordinator that takes over.
+fn a_failed_job_is_an_increase_also_after_a_takeover() -> Result<()> {
+    let day = Truth::new(&["--clients", "1000", "--narrow"])?;
+    with_cluster(Setup { coordinators: 2, consul: true, workers: 1, ..Setup::quick() }, |cluster| {
+        let leader = cluster.leader()?;
+        let standby = 1 - leader;
+        let page = |cluster: &Cluster| metrics(cluster.coordinators[standby].http()?);
+        let before = page(cluster)?;
+        ensure!(before["tally_coordinator_leading"] == 0.0, "{before:?}");
+        let counters = [
+            "tally_jobs_ended_total{outcome=",
+            "tally_publishes_total{outcome=",
+            "tally_workers_left_total{how=",
+        ];
+        for name in counters {
+            let zeros: Vec<_> = before.iter().filter(|(series, _)| series.starts_with(name)).collect();
+            ensure!(zeros.len() >= 2 && zeros.iter().all(|(_, value)| **value == 0.0), "{name}: {zeros:?}");
+        }
+        cluster.inject(Fault::KillCoordinator(leader))?;
+        cluster.wait_attached(1)?;
+        let place = Place::new()?;
+        let missing = day.root.join("nothing");
+        cluster.client().submit_command(&missing, &place, FLAGS).run()?.expect_failure(1, &["addons"])?;
+        let failed = "tally_jobs_ended_total{outcome=\"failed\"}";
+        wait_for("the failed job", DEADLINE, || Ok((page(cluster)?[failed] == 1.0).then_some(())))?;
+        cluster.mend(Fault::KillCoordinator(leader))
+    })
+}
+
 /// Waits until so many jobs are slower than usual.
 fn wait_slow(cluster: &Cluster, expected: f64) -> Result<()> {
     wait_for("slow jobs", DEADLINE, || {
@@ -101,7 +130,7 @@ fn wait_slow(cluster: &Cluster, expected: f64) -> Result<()> {
 
 fn a_job_that_is_slower_than_the_last_of_its_kind_is_seen() -> Result<()> {
     let day = Truth::new(&["--clients", "5000", "--narrow"])?;
-    // A frozen worker is not given up.
+    // A frozen worker does not become lost.
     let coordinator_flags = vec!["--worker-timeout", "60000"];
     with_cluster(Setup { workers: 1, coordinator_flags, ..Setup::default() }, |cluster| {
         let place = Place::new()?;
@@ -109,11 +138,11 @@ fn a_job_that_is_slower_than_the_last_of_its_kind_is_seen() -> Result<()> {
             cluster.client().submit_command(&day.root, &place, FLAGS).run()?.summary()?;
         }
         ensure!(cluster.metrics()?["tally_jobs_slow"] == 0.0);
-        // What is usual is known from the journal: another life of the coordinator knows it.
-        cluster.strike(Fault::KillCoordinator(0))?;
+        // The usual duration is known from the journal: the next incarnation of the coordinator knows it.
+        cluster.inject(Fault::KillCoordinator(0))?;
         cluster.mend(Fault::KillCoordinator(0))?;
         cluster.wait_attached(1)?;
-        // Nothing is done until it is slower than any.
+        // Nothing runs until the job is slower than any other.
         cluster.freeze_workers()?;
         let job = cluster.client().submit(&day.root, &place, FLAGS)?;
         wait_slow(cluster, 1.0)?;
@@ -137,9 +166,9 @@ fn a_drain_and_busy_cores_end_readiness_at_most() -> Result<()> {
             })
             .collect();
         let fault = Fault::DrainWorker(0, Drain::Signal);
-        cluster.strike(fault)?;
+        cluster.inject(fault)?;
         cluster.release_but(fault)?;
-        // Nobody can relieve it: it stays, draining.
+        // No worker can take its outputs: it stays, draining.
         let http = cluster.workers[0].http()?;
         let drains = wait_for("a worker that is not ready", DEADLINE, || {
             ensure!(get(http, "/healthz")?.0 == 200, "a drain killed it");
@@ -162,7 +191,7 @@ fn a_drain_and_busy_cores_end_readiness_at_most() -> Result<()> {
     })
 }
 
-/// Waits until a process says that of one of its services, or of all.
+/// Waits until a process reports that status for one of its services, or for all.
 fn wait_health(address: SocketAddr, service: &str, expected: ServingStatus) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut health = runtime.block_on(async {
@@ -219,14 +248,17 @@ fn a_standby_is_ready_and_answers_the_autoscaler_as_the_leader_does() -> Result<
             };
             wait_for("no load", DEADLINE, || Ok(quiet(scaler).then_some(())))?;
         }
-        let told: Vec<_> = asked.iter_mut().flatten().map(Autoscaler::listen).collect();
+        let streams: Vec<_> = asked.iter_mut().flatten().map(Autoscaler::listen).collect();
         let heard = |expected: &[bool]| {
             wait_for(&format!("{expected:?} on both streams"), DEADLINE, || {
-                Ok(told.iter().all(|told| told.lock().is_ok_and(|told| *told == expected)).then_some(()))
+                Ok(streams
+                    .iter()
+                    .all(|state| state.lock().is_ok_and(|state| *state == expected))
+                    .then_some(()))
             })
         };
         heard(&[false])?;
-        // Frozen workers: the job stays as it is while both are asked.
+        // Frozen workers: the job stays in its state while both are queried.
         let day = Truth::new(&["--clients", "20000", "--narrow"])?;
         let place = Place::new()?;
         cluster.freeze_workers()?;
@@ -249,7 +281,7 @@ fn a_standby_is_ready_and_answers_the_autoscaler_as_the_leader_does() -> Result<
     })
 }
 
-fn a_wrong_setting_is_told_with_its_key_and_its_place() -> Result<()> {
+fn a_wrong_setting_is_reported_with_its_key_and_its_file() -> Result<()> {
     let place = Place::new()?;
     let file = place.path().join("settings.toml");
     let path = file.to_str().context("a path that is text")?;
@@ -264,14 +296,15 @@ fn a_wrong_setting_is_told_with_its_key_and_its_place() -> Result<()> {
     coordinator("max-jobs = 0\nstate-dir = \"/state\"")?.expect_failure(2, &["max-jobs in ", path, "'0'"])?;
     coordinator("max-job = 5")?.expect_failure(2, &[path, "\"max-job\"", "max-jobs"])?;
     coordinator("max-jobs = ")?.expect_failure(2, &[path])?;
-    let told = worker("memory-limit = \"lots\"\ncoordinator = [\"a:1\"]", &[])?;
-    told.expect_failure(2, &["--memory-limit", "memory-limit in ", path, "lots"])?;
+    let outcome = worker("memory-limit = \"lots\"\ncoordinator = [\"a:1\"]", &[])?;
+    outcome.expect_failure(2, &["--memory-limit", "memory-limit in ", path, "lots"])?;
     worker("slots = 40\nmemory-limit = \"1GiB\"\ncoordinator = [\"a:1\"]", &[])?
-        .expect_failure(2, &["--memory-limit", "40 slots"])?;
-    let told = Tally::wrapped(&worker_bin(), ["--coordinator", "a:1"])
+        .expect_failure(2, &["--memory-limit", "--slots 40"])?;
+    let outcome = Tally::wrapped(&worker_bin(), ["--coordinator", "a:1"])
         .env("TALLY_WORKER_DRAIN_TIMEOUT", "soon")
         .run()?;
-    told.expect_failure(2, &["--drain-timeout", "TALLY_WORKER_DRAIN_TIMEOUT in the environment", "soon"])?;
+    outcome
+        .expect_failure(2, &["--drain-timeout", "TALLY_WORKER_DRAIN_TIMEOUT in the environment", "soon"])?;
     let missing = Tally::wrapped(&worker_bin(), ["--config", "/no/such/file"]).run()?;
     missing.expect_failure(2, &["--config /no/such/file"])?;
     Ok(())
@@ -279,8 +312,9 @@ fn a_wrong_setting_is_told_with_its_key_and_its_place() -> Result<()> {
 
 tally_tests::tests![
     metrics_add_up_to_what_a_job_did,
+    a_failed_job_is_an_increase_also_after_a_takeover,
     a_job_that_is_slower_than_the_last_of_its_kind_is_seen,
     a_drain_and_busy_cores_end_readiness_at_most,
     a_standby_is_ready_and_answers_the_autoscaler_as_the_leader_does,
-    a_wrong_setting_is_told_with_its_key_and_its_place,
+    a_wrong_setting_is_reported_with_its_key_and_its_file,
 ];

@@ -1,6 +1,6 @@
-//! Strangers who speak the cluster's language: a worker that reports nonsense, jobs and ids that play tricks, tickets
-//! that are none, messages over the limit. Each gets a status that says why, the log has a line of it, nobody crashes,
-//! and the job that runs meanwhile is exact.
+//! Hostile clients that use the cluster's protocol: a worker with nonsense reports, hostile jobs and ids, invalid
+//! tickets, messages over the limit. Each gets a status with the reason, the log has a line about it, no process
+//! crashes, and the output of the job that runs meanwhile is exact.
 //!
 //! Not here: noise, wrong addresses and wrong usage of the commands (`cluster_errors`).
 
@@ -26,7 +26,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-/// More than any message may have.
+/// Larger than any message may be.
 const OVER: usize = 17 << 20;
 /// How a message over the limit is refused.
 const TOO_LARGE: &[Code] = &[Code::OutOfRange, Code::Aborted, Code::ResourceExhausted];
@@ -41,7 +41,7 @@ async fn channel(address: SocketAddr) -> Result<Channel> {
     Ok(Channel::from_shared(format!("http://{address}"))?.connect().await?)
 }
 
-/// Waits for a line of a process's log that has all of these words.
+/// Waits for a line of a process's log that contains all of these words.
 fn logged(process: &Server, words: &[&str]) -> Result<()> {
     wait_for(&format!("a line with {words:?} in the log of {}", process.name()), DEADLINE, || {
         let said = process.said();
@@ -50,7 +50,7 @@ fn logged(process: &Server, words: &[&str]) -> Result<()> {
     })
 }
 
-/// The refusal of something, which must be one with a reason.
+/// Checks that a call was refused with a reason.
 fn refusal<T: std::fmt::Debug>(answer: Result<T, Status>, codes: &[Code]) -> Result<Status> {
     match answer {
         Ok(answer) => bail!("it was not refused: {answer:?}"),
@@ -59,7 +59,7 @@ fn refusal<T: std::fmt::Debug>(answer: Result<T, Status>, codes: &[Code]) -> Res
     }
 }
 
-/// What no worker can know of a job: ends, failures and moves of attempts that are unknown, or somebody else's.
+/// Reports that no worker can send about a job: ends, failures and moves of attempts that are unknown, or of other workers.
 fn nonsense(job: &str) -> Vec<Up> {
     let real = v1::Attempt { job: job.into(), stage: 0, index: 0, attempt: FIRST_ATTEMPT };
     let attempts = [
@@ -72,7 +72,7 @@ fn nonsense(job: &str) -> Vec<Up> {
         v1::Attempt { attempt: 9, ..real.clone() },
     ];
     let failure = |kind| Some(v1::ended::Outcome::Failure(v1::Failure { kind: Some(kind) }));
-    let lost = v1::FetchLost { worker: "nobody".into(), producer: Some(real), reason: "so".into() };
+    let lost = v1::FetchLost { worker: "no-worker".into(), producer: Some(real), reason: "so".into() };
     let reduced = v1::task_result::Result::Reduce(v1::ReduceResult::default());
     let outcomes = [
         failure(v1::failure::Kind::Fatal("because".into())),
@@ -86,22 +86,26 @@ fn nonsense(job: &str) -> Vec<Up> {
         let attempt = Some(attempt);
         let ended = |outcome: &Option<_>| v1::Ended { attempt: attempt.clone(), outcome: outcome.clone() };
         all.extend(outcomes.iter().map(|outcome| Up::Ended(ended(outcome))));
-        all.push(Up::Moved(v1::Moved { attempt: attempt.clone(), to: "nobody".into() }));
-        all.push(Up::NotMoved(v1::NotMoved { attempt, to: "../x".into(), reason: String::new() }));
+        all.push(Up::OutputMigrated(v1::OutputMigrated { attempt: attempt.clone(), to: "no-worker".into() }));
+        all.push(Up::MigrationFailed(v1::MigrationFailed {
+            attempt,
+            to: "../x".into(),
+            reason: String::new(),
+        }));
     }
     all
 }
 
-/// Says all that, and goodbye, as a worker; gives up when the coordinator has heard it.
-async fn lie(address: SocketAddr, job: &str) -> Result<()> {
+/// Sends all of these reports and a goodbye, as a worker; gives up when the coordinator has received them.
+async fn send_nonsense(address: SocketAddr, job: &str) -> Result<()> {
     let hello = v1::Hello {
         protocol: tally_proto::PROTOCOL,
-        version: "stranger".into(),
+        version: "unknown".into(),
         worker: "liar".into(),
         slots: 1,
         memory_limit: 1 << 30,
         flight_address: "127.0.0.1:1".into(),
-        // So that it is given nothing to do.
+        // So that it gets no task.
         draining: true,
         reduce_table_bytes: 64 << 20,
         ..v1::Hello::default()
@@ -115,7 +119,7 @@ async fn lie(address: SocketAddr, job: &str) -> Result<()> {
     let mut client = ControlClient::new(channel(address).await?);
     let talk = async {
         for message in messages {
-            // The coordinator may hang up, which the other half sees.
+            // The coordinator may close the connection, which the receiving half sees.
             if say.send(v1::WorkerMessage { message: Some(message) }).await.is_err() {
                 break;
             }
@@ -123,13 +127,13 @@ async fn lie(address: SocketAddr, job: &str) -> Result<()> {
         drop(say);
     };
     let listen = async {
-        let mut orders = client.attach(ReceiverStream::new(said)).await?.into_inner();
-        while let Ok(Some(_)) = orders.message().await {}
+        let mut messages_down = client.attach(ReceiverStream::new(said)).await?.into_inner();
+        while let Ok(Some(_)) = messages_down.message().await {}
         anyhow::Ok(())
     };
     tokio::time::timeout(DEADLINE, async { tokio::join!(talk, listen).1 })
         .await
-        .context("it was not let go")?
+        .context("it was not released")?
 }
 
 #[test]
@@ -138,11 +142,11 @@ fn a_worker_that_reports_nonsense_changes_nothing() -> Result<()> {
         let place = Place::new()?;
         let (job, _) = cluster.submit_held(&DAY.root, &place, MANY_TASKS, Moment::Stage("map", 0.5))?;
         let id = job.id.clone();
-        runtime()?.block_on(lie(cluster.coordinators[0].address(), &id))?;
+        runtime()?.block_on(send_nonsense(cluster.coordinators[0].address(), &id))?;
         let log = &cluster.coordinators[0].process;
-        logged(log, &["liar", "was not ordered"])?;
+        logged(log, &["liar", "was not dispatched"])?;
         logged(log, &["liar", "a worker's message was ignored"])?;
-        logged(log, &["liar", "in the middle was ignored"])?;
+        logged(log, &["liar", "ignored a hello or inventory"])?;
         cluster.release()?;
         DAY.check_summary(&place, &job.done()?)?;
         let over = cluster.client().job(&id)?;
@@ -153,7 +157,7 @@ fn a_worker_that_reports_nonsense_changes_nothing() -> Result<()> {
     })
 }
 
-/// Specs of jobs that nobody can mean, made from a good one.
+/// Invalid specs of jobs, made from a valid one.
 fn tricks(good: &v1::JobSpec) -> Vec<v1::JobSpec> {
     let with = |change: &dyn Fn(&mut v1::JobSpec)| {
         let mut spec = good.clone();
@@ -218,7 +222,9 @@ fn jobs_and_ids_that_play_tricks_are_refused() -> Result<()> {
             anyhow::Ok(())
         })?;
         let log = &cluster.coordinators[0].process;
-        for words in [["Jobs/Submit", "no day"], ["Jobs/Get", "no valid id"], ["Jobs/Submit", "too large"]] {
+        for words in
+            [["Jobs/Submit", "is not a date"], ["Jobs/Get", "not a valid id"], ["Jobs/Submit", "too large"]]
+        {
             logged(log, &[&["a request was refused", "127.0.0.1:"][..], &words].concat())?;
         }
         ensure!(cluster.client().jobs()?.is_empty(), "something was taken");
@@ -239,6 +245,7 @@ fn tickets_that_are_none_open_nothing() -> Result<()> {
             outputs: vec![v1::TaskAttempt { index: 0, attempt: FIRST_ATTEMPT }],
             key: b"guessed".to_vec(),
             what: Some(v1::ticket::What::Partition(0)),
+            skip: 0,
         };
         let many = vec![v1::TaskAttempt { index: u32::MAX, attempt: u32::MAX }; 100_000];
         let range = v1::ticket::What::Range(v1::Range { offset: u64::MAX, length: u64::MAX });

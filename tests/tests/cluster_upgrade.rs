@@ -1,8 +1,8 @@
 //! A rolling upgrade in the middle of a job: the coordinator first, then every worker in turn. `TALLY_BEFORE` names the
-//! folder with the binaries of the release before, which then run until they are replaced; without it every process is
-//! replaced by one of its own kind.
+//! folder with the binaries of the previous release, which run until they are replaced; without it every process is
+//! replaced by the same binary.
 //!
-//! Not here: what the release before wrote and said (the coordinator's own tests play both).
+//! Not here: the journal and messages of the previous release (the coordinator's own tests cover both).
 
 use anyhow::{Result, ensure};
 use tally_tests::cluster::client::DEADLINE;

@@ -1,4 +1,4 @@
-//! Days of files from many writers give what DuckDB says, on a cluster of three workers.
+//! Days of files from many writers give the output of DuckDB, on a cluster of three workers.
 
 use anyhow::Result;
 use tally_tests::cluster::{Setup, with_cluster};

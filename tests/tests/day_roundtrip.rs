@@ -1,5 +1,5 @@
-//! What the day writer writes, the parquet crate reads back as the same rows: random days in random formats, and every
-//! list layout with every kind of null.
+//! The parquet crate reads what the day writer writes, as the same rows: random days in random formats, and every list
+//! layout with every kind of null.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -80,7 +80,7 @@ fn every_layout_keeps_every_kind_of_null() -> Result<()> {
     Ok(())
 }
 
-/// Has the file a data page of version 1 that begins in the middle of a list?
+/// Whether the file has a data page of version 1 that begins in the middle of a list.
 fn splits_a_list(file: &Path) -> Result<bool> {
     let reader = SerializedFileReader::new(File::open(file)?)?;
     for group in 0..reader.num_row_groups() {

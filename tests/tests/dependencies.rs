@@ -1,7 +1,7 @@
-//! What the project depends on, told by Cargo alone and without any network: licences that may be shipped, one registry,
-//! no crate that is banned, none twice without a reason.
+//! The project's dependencies, as reported by Cargo alone and without any network: licences that may be shipped, one
+//! registry, no banned crate, no duplicates without a reason.
 //!
-//! Not here: known vulnerabilities, which change by the day (`SECURITY.md` says how to look for them).
+//! Not here: known vulnerabilities, which change daily (`SECURITY.md` describes that check).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// Licences that ask for no more than their text.
+/// Licences that require only their text.
 const LICENCES: [&str; 13] = [
     "0BSD",
     "Apache-2.0",
@@ -28,15 +28,11 @@ const LICENCES: [&str; 13] = [
 ];
 /// Other implementations of TLS: the project has one, rustls with ring.
 const BANNED: [&str; 6] = ["openssl", "openssl-sys", "native-tls", "aws-lc-rs", "aws-lc-sys", "boring-sys"];
-/// Crates that are there twice since others ask for different versions. A new one wants a look: often an update or
+/// Crates with two versions, because other crates require different ones. Check every new one: often an update or
 /// another feature avoids it.
-const TWICE: [&str; 20] = [
-    "alloc-no-stdlib",
-    "alloc-stdlib",
+const TWICE: [&str; 16] = [
     "base64",
     "bit-vec",
-    "brotli",
-    "brotli-decompressor",
     "crypto-common",
     "digest",
     "foldhash",
@@ -79,7 +75,10 @@ fn locked() -> Result<Vec<(String, String, Option<String>)>> {
 fn all_comes_from_one_registry_and_nothing_is_banned() -> Result<()> {
     for (name, version, source) in locked()? {
         ensure!(source.is_none_or(|source| source == REGISTRY), "{name} {version} comes from elsewhere");
-        ensure!(!BANNED.contains(&name.as_str()), "{name} {version} is banned: find out who wants it");
+        ensure!(
+            !BANNED.contains(&name.as_str()),
+            "{name} {version} is banned: find the crate that requires it"
+        );
     }
     Ok(())
 }
@@ -95,12 +94,12 @@ fn no_crate_is_there_twice_without_a_reason() -> Result<()> {
     let found: BTreeSet<_> = versions.keys().cloned().collect();
     let new: Vec<_> = found.difference(&known).map(|name| (name, &versions[name])).collect();
     assert!(new.is_empty(), "twice: {new:?}; avoid it, or add it to the list");
-    let gone: Vec<_> = known.difference(&found).collect();
-    assert!(gone.is_empty(), "no more twice, so take them off the list: {gone:?}");
+    let obsolete: Vec<_> = known.difference(&found).collect();
+    assert!(obsolete.is_empty(), "no longer twice: remove them from the list: {obsolete:?}");
     Ok(())
 }
 
-/// Whether an SPDX expression leaves a choice that may be shipped. Brackets bind, then AND, then OR (also written `/`).
+/// Whether an SPDX expression allows a choice that may be shipped. Brackets bind, then AND, then OR (also written `/`).
 fn may_be_shipped(expression: &str) -> bool {
     if let Some((before, rest)) = expression.split_once('(')
         && let Some((inner, after)) = rest.split_once(')')
@@ -117,7 +116,7 @@ fn licences_may_be_shipped() -> Result<()> {
     let said = Command::new("rustc").arg("-vV").output().context("starting rustc")?;
     let said = String::from_utf8(said.stdout)?;
     let host = said.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
-    // Crates of other systems are not there to be looked at.
+    // Crates of other systems are not downloaded.
     let flags = ["metadata", "--format-version", "1", "--offline", "--locked", "--filter-platform", host];
     let output =
         Command::new(env!("CARGO")).args(flags).current_dir(top()).output().context("starting cargo")?;

@@ -1,7 +1,8 @@
-//! Workers of a real cluster that are asked to go in the middle of a job: what they hold is handed over by Flight,
-//! nothing is made again, and they exit with 0. Whoever can hand nothing over in time says so, and only that runs again.
+//! Workers of a real cluster that are asked to stop in the middle of a job: they migrate their outputs by Flight, no
+//! task runs again, and they exit with 0. A worker that cannot migrate in time reports it, and only its outputs are
+//! computed again.
 //!
-//! Not here: other faults, and drains among them (`chaos`, `chaos_random`); what is said on the wire (the crates' own
+//! Not here: other faults, and drains among them (`chaos`, `chaos_random`); the messages on the wire (the crates' own
 //! tests).
 
 use anyhow::{Context, Result, ensure};
@@ -12,34 +13,34 @@ use tally_tests::cluster::view::JobView;
 use tally_tests::cluster::{Cluster, Setup, with_cluster};
 use tally_tests::output::Place;
 
-/// What a worker logs once an output of another one is its own.
-const TAKEN: &str = "took an output over";
+/// What a worker logs after it has taken over an output of another one.
+const TAKEN: &str = "an output was migrated to this worker";
 /// What a worker logs that leaves nothing behind.
 const DRAINED: &str = "drained: nothing that is needed was lost";
-/// How a worker ends that took something needed with it.
+/// The exit code of a worker whose outputs were lost.
 const LOST: i32 = 3;
 
-/// How many outputs were handed over so far.
+/// The number of outputs that were migrated so far.
 fn taken(cluster: &Cluster) -> usize {
     cluster.workers.iter().map(|worker| worker.process.said().matches(TAKEN).count()).sum()
 }
 
-/// Waits until a worker that drains is gone: it must say that nothing was lost.
-fn gone(cluster: &mut Cluster, at: usize) -> Result<()> {
+/// Waits until a draining worker has ended: it must log that nothing was lost.
+fn drained(cluster: &mut Cluster, at: usize) -> Result<()> {
     let process = &mut cluster.workers[at].process;
     process.wait_done(DEADLINE)?;
     ensure!(process.said().contains(DRAINED), "{} does not say that it is drained", process.name());
     Ok(())
 }
 
-/// No task was done a second time, and no map task as much as failed.
+/// No task ran again, and no map task failed.
 fn check_nothing_again(over: &JobView) -> Result<()> {
     ensure!(over.reruns() == 0, "finished tasks were done again: {over:?}");
     ensure!(over.stage("map")?.failed_attempts == 0, "map tasks failed: {over:?}");
     Ok(())
 }
 
-/// Drains a worker while a job is at `at`; whether outputs were handed over then.
+/// Drains a worker while a job is at `at`; returns the number of outputs that were migrated.
 fn check(cluster: &mut Cluster, at: Moment, drain: Drain) -> Result<usize> {
     let place = Place::new()?;
     let (job, _) = cluster.submit_held(&DAY.root, &place, MANY_TASKS, at)?;
@@ -48,17 +49,17 @@ fn check(cluster: &mut Cluster, at: Moment, drain: Drain) -> Result<usize> {
     ensure!(held > 0, "worker 0 holds nothing at {at}");
     let before = taken(cluster);
     let fault = Fault::DrainWorker(0, drain);
-    cluster.strike(fault)?;
+    cluster.inject(fault)?;
     cluster.release_but(fault)?;
-    gone(cluster, 0)?;
-    let handed = taken(cluster) - before;
+    drained(cluster, 0)?;
+    let migrated = taken(cluster) - before;
     let summary = job.done()?;
     DAY.check_summary(&place, &summary)?;
     check_nothing_again(&cluster.client().job(&id)?)?;
     cluster.mend(fault)?;
     cluster.wait_attached(3)?;
     cluster.wait_empty()?;
-    Ok(handed)
+    Ok(migrated)
 }
 
 fn a_drain_during_map_and_reduce_loses_nothing() -> Result<()> {
@@ -66,10 +67,10 @@ fn a_drain_during_map_and_reduce_loses_nothing() -> Result<()> {
         for (name, share) in [("map", 0.5), ("reduce", 0.5)] {
             for drain in [Drain::Signal, Drain::Command] {
                 let at = Moment::Stage(name, share);
-                let handed = check(cluster, at, drain).with_context(|| format!("{drain:?} at {at}"))?;
-                println!("{drain:?} at {at}: {handed} outputs were handed over");
-                // Later a job may be over before there is anything to hand over.
-                ensure!(handed > 0 || name != "map", "{drain:?} at {at}: nothing was handed over");
+                let migrated = check(cluster, at, drain).with_context(|| format!("{drain:?} at {at}"))?;
+                println!("{drain:?} at {at}: {migrated} outputs were migrated");
+                // Later, a job may be over before there is anything to migrate.
+                ensure!(migrated > 0 || name != "map", "{drain:?} at {at}: nothing was migrated");
             }
         }
         Ok(())
@@ -84,8 +85,8 @@ fn all_workers_are_replaced_during_a_job() -> Result<()> {
         cluster.release_but(Fault::DrainWorker(0, Drain::Signal))?;
         for at in 0..3 {
             let fault = Fault::DrainWorker(at, Drain::Signal);
-            cluster.strike(fault)?;
-            gone(cluster, at)?;
+            cluster.inject(fault)?;
+            drained(cluster, at)?;
             cluster.mend(fault)?;
         }
         DAY.check_summary(&place, &job.done()?)?;
@@ -95,7 +96,7 @@ fn all_workers_are_replaced_during_a_job() -> Result<()> {
     })
 }
 
-/// Maintenance in Consul, of the service that the worker's agent knows: the third way to ask it to go.
+/// Maintenance in Consul, of the service that the worker's agent knows: the third way to ask it to stop.
 fn consul_s_maintenance_drains_a_worker_that_holds_outputs() -> Result<()> {
     with_cluster(Setup { consul: true, ..Setup::quick() }, |cluster| {
         let place = Place::new()?;
@@ -107,7 +108,7 @@ fn consul_s_maintenance_drains_a_worker_that_holds_outputs() -> Result<()> {
         let service = format!("tally-worker-{}", worker.worker_id);
         consul.put(&format!("/v1/agent/service/maintenance/{service}?enable=true&reason=upgrade"))?;
         cluster.release()?;
-        gone(cluster, 0)?;
+        drained(cluster, 0)?;
         DAY.check_summary(&place, &job.done()?)?;
         check_nothing_again(&cluster.client().job(&id)?)?;
         cluster.workers[0].restart()?;
@@ -116,20 +117,20 @@ fn consul_s_maintenance_drains_a_worker_that_holds_outputs() -> Result<()> {
     })
 }
 
-fn a_worker_that_nobody_can_relieve_waits_for_another() -> Result<()> {
+fn a_worker_without_a_target_waits_for_another_one() -> Result<()> {
     with_cluster(Setup { workers: 1, ..Setup::quick() }, |cluster| {
         let place = Place::new()?;
         let (job, _) = cluster.submit_held(&DAY.root, &place, MANY_TASKS, Moment::Stage("map", 0.5))?;
         let id = job.id.clone();
         let fault = Fault::DrainWorker(0, Drain::Signal);
-        cluster.strike(fault)?;
+        cluster.inject(fault)?;
         cluster.release_but(fault)?;
         cluster.client().wait_for_workers("a draining worker alone", |workers| {
             workers.len() == 1 && workers[0].state == "draining" && workers[0].running == 0
         })?;
-        ensure!(cluster.workers[0].process.ended()?.is_none(), "it went, and took its outputs with it");
+        ensure!(cluster.workers[0].process.ended()?.is_none(), "it ended, and its outputs were lost");
         cluster.add_worker()?;
-        gone(cluster, 0)?;
+        drained(cluster, 0)?;
         DAY.check_summary(&place, &job.done()?)?;
         check_nothing_again(&cluster.client().job(&id)?)?;
         cluster.wait_attached(1)?;
@@ -137,7 +138,7 @@ fn a_worker_that_nobody_can_relieve_waits_for_another() -> Result<()> {
     })
 }
 
-fn a_drain_that_takes_too_long_is_told_and_what_was_lost_is_made_again() -> Result<()> {
+fn a_drain_that_takes_too_long_is_reported_and_lost_outputs_are_computed_again() -> Result<()> {
     let setup = Setup { workers: 1, worker_flags: vec!["--drain-timeout", "1s"], ..Setup::quick() };
     with_cluster(setup, |cluster| {
         let place = Place::new()?;
@@ -145,7 +146,7 @@ fn a_drain_that_takes_too_long_is_told_and_what_was_lost_is_made_again() -> Resu
         let id = job.id.clone();
         let held = cluster.worker_view(0)?.outputs;
         let fault = Fault::DrainWorker(0, Drain::Signal);
-        cluster.strike(fault)?;
+        cluster.inject(fault)?;
         cluster.release_but(fault)?;
         let process = &mut cluster.workers[0].process;
         let status = process.wait(DEADLINE)?;
@@ -154,7 +155,7 @@ fn a_drain_that_takes_too_long_is_told_and_what_was_lost_is_made_again() -> Resu
         cluster.workers[0].restart()?;
         DAY.check_summary(&place, &job.done()?)?;
         let over = cluster.client().job(&id)?;
-        // What it held, and the tasks that ended after that was counted: one was running, one's report was under way.
+        // Its outputs, and tasks that ended after they were counted: one was running, one's report was in flight.
         ensure!((held..=held + 2).contains(&over.reruns()), "{held} outputs were lost: {over:?}");
         cluster.wait_attached(1)?;
         cluster.wait_empty()
@@ -165,6 +166,6 @@ tally_tests::tests![
     a_drain_during_map_and_reduce_loses_nothing,
     all_workers_are_replaced_during_a_job,
     consul_s_maintenance_drains_a_worker_that_holds_outputs,
-    a_worker_that_nobody_can_relieve_waits_for_another,
-    a_drain_that_takes_too_long_is_told_and_what_was_lost_is_made_again,
+    a_worker_without_a_target_waits_for_another_one,
+    a_drain_that_takes_too_long_is_reported_and_lost_outputs_are_computed_again,
 ];

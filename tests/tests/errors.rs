@@ -1,6 +1,6 @@
-//! Bad input, bad output folders and bad flags. A job that can't be done exits with 1 and an error that names what is
-//! wrong, and the old output stays bit by bit; a command that can't be understood exits with 2. Full disks are in
-//! `disks`, Ctrl-C is in `interrupt`.
+//! Bad input, bad output folders and bad flags. A job that can't be done exits with 1 and an error that names the
+//! problem, and the old output stays unchanged; a command that can't be parsed exits with 2. Full disks are in `disks`,
+//! Ctrl-C is in `interrupt`.
 
 use std::path::Path;
 use std::process::Command;
@@ -15,7 +15,7 @@ use arrow::datatypes::Field;
 use tally_tests::golden::DATE;
 use tally_tests::output::{Place, check_unchanged, snapshot};
 use tally_tests::process::{Tally, job_args};
-use tally_tests::scene::{GROUP_ROWS, Scene, spoil_chunk, write_columns};
+use tally_tests::scene::{GROUP_ROWS, Scene, corrupt_chunk, write_columns};
 
 const FIRST: &str = "part-00000.snappy.parquet";
 const SECOND: &str = "part-00001.snappy.parquet";
@@ -24,7 +24,7 @@ const SECOND: &str = "part-00001.snappy.parquet";
 const TABLES: [&str; 2] = ["main_summary/v3", "addons/v2"];
 
 #[test]
-fn the_scene_succeeds_unspoilt() -> Result<()> {
+fn the_unmodified_scene_succeeds() -> Result<()> {
     let scene = Scene::new()?;
     let summary = Tally::job(&scene.root, &scene.place).date(DATE).run()?.summary()?;
     assert_eq!(summary.rows, 6 * GROUP_ROWS as u64);
@@ -70,13 +70,13 @@ fn a_date_without_data_files_is_an_error() -> Result<()> {
     Ok(())
 }
 
-/// A way to spoil a whole file.
-type Spoil = fn(&mut Vec<u8>);
+/// A way to corrupt a whole file.
+type Corrupt = fn(&mut Vec<u8>);
 
 #[test]
 fn a_file_that_is_no_whole_parquet_is_named() -> Result<()> {
-    let spoils: [(&str, Spoil); 7] = [
-        // One of no bytes is passed over: see `foreign`.
+    let corruptions: [(&str, Corrupt); 7] = [
+        // A file of no bytes is skipped: see `foreign`.
         ("a byte", |bytes| bytes.truncate(1)),
         ("text", |bytes| *bytes = b"client_id,addon_id\n1,2\n".repeat(100)),
         ("the magic alone", |bytes| bytes.truncate(4)),
@@ -91,12 +91,12 @@ fn a_file_that_is_no_whole_parquet_is_named() -> Result<()> {
             bytes[end - 8..end - 4].copy_from_slice(&0x7FFF_FFFFu32.to_le_bytes());
         }),
     ];
-    for (what, spoil) in spoils {
+    for (what, corrupt) in corruptions {
         for table in TABLES {
             let scene = Scene::new()?;
             let path = scene.root.join(table).join(format!("submission_date_s3={DATE}")).join(SECOND);
             let mut bytes = std::fs::read(&path)?;
-            spoil(&mut bytes);
+            corrupt(&mut bytes);
             std::fs::write(&path, bytes)?;
             scene.fails(&[table, SECOND]).with_context(|| format!("{table}: {what}"))?;
         }
@@ -104,7 +104,7 @@ fn a_file_that_is_no_whole_parquet_is_named() -> Result<()> {
     Ok(())
 }
 
-/// A file whose middle is gone: the footer is whole and points beyond the end.
+/// A file without its middle: the footer is intact and points beyond the end.
 #[test]
 fn a_file_that_lost_its_middle_is_named() -> Result<()> {
     let scene = Scene::new()?;
@@ -117,8 +117,8 @@ fn a_file_that_lost_its_middle_is_named() -> Result<()> {
     Ok(())
 }
 
-/// A way to spoil the pages of a column chunk.
-type SpoilChunk = fn(&mut [u8]);
+/// A way to corrupt the pages of a column chunk.
+type CorruptChunk = fn(&mut [u8]);
 
 #[test]
 fn a_corrupt_chunk_is_named_by_file_row_group_and_column() -> Result<()> {
@@ -132,7 +132,7 @@ fn a_corrupt_chunk_is_named_by_file_row_group_and_column() -> Result<()> {
         ("main_summary/v3", "active_theme.addon_id", 0),
         ("main_summary/v3", "active_addons.list.element.install_day", 1),
     ];
-    let spoils: [(&str, SpoilChunk); 3] = [
+    let corruptions: [(&str, CorruptChunk); 3] = [
         ("garbage", |bytes| bytes.fill(0xFF)),
         ("zeros", |bytes| bytes.fill(0)),
         ("garbage from the middle on", |bytes| {
@@ -141,10 +141,10 @@ fn a_corrupt_chunk_is_named_by_file_row_group_and_column() -> Result<()> {
         }),
     ];
     for (table, column, group) in chunks {
-        for (what, spoil) in spoils {
+        for (what, corrupt) in corruptions {
             let scene = Scene::new()?;
             let path = scene.root.join(table).join(format!("submission_date_s3={DATE}")).join(SECOND);
-            spoil_chunk(&path, group, column, spoil)?;
+            corrupt_chunk(&path, group, column, corrupt)?;
             let top = column.split('.').next().unwrap_or(column);
             let words = [table, SECOND, &format!("row group {group}"), top];
             scene.fails(&words).with_context(|| format!("{what} in {column}"))?;
@@ -230,7 +230,7 @@ fn a_needed_column_in_no_file_is_named() -> Result<()> {
     Ok(())
 }
 
-/// Table, column, the leaf to be named, what stands in its place, and the ways to spell the type found there.
+/// Table, column, the leaf to be named, the replacement, and the spellings of its type.
 type WrongType = (&'static str, &'static str, &'static str, fn() -> ArrayRef, &'static [&'static str]);
 
 const STRING: &[&str] = &["string", "utf8", "byte_array", "binary"];
@@ -300,7 +300,7 @@ fn columns_that_do_not_merge_are_named_with_both_files() -> Result<()> {
     Ok(())
 }
 
-/// A file stands where the output's folder, or a folder above it, should be.
+/// A file is in the place of the output's folder, or of a folder above it.
 #[test]
 fn an_output_that_can_not_be_a_folder_is_named() -> Result<()> {
     for depth in [0, 1] {
@@ -317,7 +317,7 @@ fn an_output_that_can_not_be_a_folder_is_named() -> Result<()> {
     Ok(())
 }
 
-/// A file stands where the date's partition should be: it is no part of the dataset, and not this job's to remove.
+/// A file is in the place of the date's partition: it is not part of the dataset, and the job must not remove it.
 #[test]
 fn a_partition_that_is_a_file_is_named() -> Result<()> {
     let scene = Scene::new()?;
@@ -387,7 +387,7 @@ fn yesterday() -> Result<String> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-/// Without a date, yesterday's in UTC is looked for, which the scene does not have.
+/// Without a date, the job looks for yesterday's in UTC, which the scene does not have.
 #[test]
 fn the_date_is_yesterday_unless_said() -> Result<()> {
     let scene = Scene::new()?;

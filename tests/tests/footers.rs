@@ -1,11 +1,15 @@
-//! A golden day whose footers are changed as other writers might have written them, or as later versions of the format may:
-//! the rows stay, or the error says what is wrong and where. In folders and in S3, where footers go with orders.
+//! A golden day with footers as other writers, or later versions of the format, might write them: the rows stay the
+//! same, or the error names the problem and the file. In folders and in S3, where footers are sent with tasks.
 //!
 //! Not here: whole files of other writers (`foreign`).
 
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use tally_tests::footer::{
+    bad, chunks_of, column, each_chunk, each_group, each_node, empty_lists, encryption, footer_key, integer,
+    later, own_key, path, rename, rename_bytes, rename_under, strings, text,
+};
 use tally_tests::golden::{Case, DATE};
 use tally_tests::output::Place;
 use tally_tests::process::{Outcome, Tally};
@@ -19,7 +23,7 @@ const CASE: &str = "case-05";
 
 type Change = fn(&mut Value);
 
-/// Footers that change nothing for who needs the needed columns.
+/// Changes of a footer that do not affect readers of the needed columns.
 const SAME: &[(&str, Change)] = &[
     ("chunks the other way round", |footer| each_group(footer, |group| group.field(1).elements().reverse())),
     ("chunks turned by one", |footer| each_group(footer, |group| group.field(1).elements().rotate_left(1))),
@@ -27,10 +31,10 @@ const SAME: &[(&str, Change)] = &[
     ("chunks with empty paths", |footer| {
         each_chunk(footer, |chunk| *chunk.field(3).field(3) = Value::List(0, vec![]));
     }),
-    ("a chunk that nobody needs under a wrong path", |footer| {
+    ("an unused chunk under a wrong path", |footer| {
         chunks_of(footer, "document_id", |chunk| *path(chunk) = vec![text("elsewhere")]);
     }),
-    ("a chunk that nobody needs under another's path", |footer| {
+    ("an unused chunk under another's path", |footer| {
         chunks_of(footer, "document_id", |chunk| *path(chunk) = vec![text("extra")]);
     }),
     ("all names in capitals", |footer| rename(footer, str::to_uppercase)),
@@ -143,20 +147,20 @@ const SAME: &[(&str, Change)] = &[
         column(footer, "profile_creation_date", |node| integer(node, None, Some(64)));
         column(footer, "active_addons.list.element.install_day", |node| integer(node, None, Some(32)));
     }),
-    ("a column that nobody needs encrypted with the file's key", |footer| {
+    ("an unused column encrypted with the file's key", |footer| {
         encryption(footer);
         for name in ["document_id", "active_theme.blocklisted"] {
             chunks_of(footer, name, |chunk| chunk.set(8, STRUCT, footer_key()));
         }
     }),
-    ("columns that nobody needs encrypted with their own keys", |footer| {
+    ("unused columns encrypted with their own keys", |footer| {
         encryption(footer);
         for name in ["document_id", "active_addons.list.element.name"] {
             chunks_of(footer, name, |chunk| own_key(chunk, true));
         }
     }),
     ("a number of rows that is not that of the row groups", |footer| footer.set(3, I64, Value::Number(1))),
-    ("what nobody needs left out", |footer| {
+    ("without unused columns", |footer| {
         each_group(footer, |group| [2, 4, 5, 6, 7].into_iter().for_each(|id| group.remove(id)));
         each_chunk(footer, |chunk| {
             [1, 2, 4, 5, 6, 7].into_iter().for_each(|id| chunk.remove(id));
@@ -179,7 +183,7 @@ const SAME: &[(&str, Change)] = &[
     }),
 ];
 
-/// Footers that make the day an error, and words that it must say beside the file's name.
+/// Changes of a footer that make the day an error, and words that the error must contain besides the file's name.
 const ERRORS: &[(&str, &[&str], Change)] = &[
     ("a needed column without a chunk", &["client_id", "row group", "no column chunk"], |footer| {
         chunks_of(footer, "client_id", |chunk| *path(chunk) = vec![text("elsewhere")]);
@@ -261,173 +265,7 @@ const MAIN_ERRORS: &[(&str, &[&str], Change)] = &[
     }),
 ];
 
-fn bad() -> Value {
-    Value::Binary(b"\xfe\xff\x80".to_vec())
-}
-
-fn text(text: &str) -> Value {
-    Value::Binary(text.as_bytes().to_vec())
-}
-
-/// A struct that no version of the format has.
-fn later() -> Value {
-    let inner = Value::Struct(vec![(3, BINARY, bad()), (4, LIST, Value::List(I64, vec![Value::Number(-9)]))]);
-    Value::Struct(vec![(1, 2, Value::Byte(2)), (2, LIST, Value::List(0, vec![])), (5, STRUCT, inner)])
-}
-
-fn each_group(footer: &mut Value, change: impl FnMut(&mut Value)) {
-    footer.field(4).elements().iter_mut().for_each(change);
-}
-
-fn each_chunk(footer: &mut Value, mut change: impl FnMut(&mut Value)) {
-    each_group(footer, |group| group.field(1).elements().iter_mut().for_each(&mut change));
-}
-
-fn each_node(footer: &mut Value, change: impl FnMut(&mut Value)) {
-    footer.field(2).elements().iter_mut().for_each(change);
-}
-
-fn path(chunk: &mut Value) -> &mut Vec<Value> {
-    chunk.field(3).field(3).elements()
-}
-
-fn name_of(value: &mut Value) -> String {
-    String::from_utf8_lossy(value.binary()).into_owned()
-}
-
-/// Changes the chunks of a column, if the file has it.
-fn chunks_of(footer: &mut Value, column: &str, mut change: impl FnMut(&mut Value)) {
-    each_chunk(footer, |chunk| {
-        let found = path(chunk).iter_mut().map(name_of).collect::<Vec<_>>().join(".");
-        if found == column {
-            change(chunk);
-        }
-    });
-}
-
-/// Changes the schema's node of a column, if the file has it.
-fn column(footer: &mut Value, column: &str, change: impl FnOnce(&mut Value)) {
-    let at = nodes(footer).into_iter().position(|path| path == column);
-    if let Some(at) = at {
-        change(&mut footer.field(2).elements()[at]);
-    }
-}
-
-/// The dotted paths of all nodes of the schema; the root's is empty.
-fn nodes(footer: &mut Value) -> Vec<String> {
-    // Groups that are open, with how many children are still to come.
-    let mut open: Vec<(Vec<String>, i64)> = vec![];
-    let mut paths = vec![];
-    each_node(footer, |node| {
-        let mut path = open.last().map_or(vec![], |(path, _)| path.clone());
-        if !paths.is_empty() {
-            path.push(name_of(node.field(4)));
-        }
-        paths.push(path.join("."));
-        if let Some((_, left)) = open.last_mut() {
-            *left -= 1;
-        }
-        let children = if node.has(5) { node.field(5).clone() } else { Value::Number(0) };
-        if let Value::Number(children @ 1..) = children {
-            open.push((path, children));
-        }
-        while open.last().is_some_and(|(_, left)| *left == 0) {
-            open.pop();
-        }
-    });
-    paths
-}
-
-fn rename_bytes(footer: &mut Value, mut new: impl FnMut(&[u8]) -> Vec<u8>) {
-    let mut change = |name: &mut Value| *name.binary() = new(name.binary());
-    footer.field(2).elements().iter_mut().skip(1).for_each(|node| change(node.field(4)));
-    each_chunk(footer, |chunk| path(chunk).iter_mut().for_each(&mut change));
-}
-
-/// Renames all columns and fields, in the schema and where chunks name them.
-fn rename(footer: &mut Value, mut new: impl FnMut(&str) -> String) {
-    rename_bytes(footer, |name| new(&String::from_utf8_lossy(name)).into_bytes());
-}
-
-/// Renames the fields of a struct of the first level.
-fn rename_under(footer: &mut Value, group: &str, mut new: impl FnMut(&str) -> String) {
-    let prefix = format!("{group}.");
-    for (at, path) in nodes(footer).into_iter().enumerate() {
-        if let Some(name) = path.strip_prefix(&prefix) {
-            *footer.field(2).elements()[at].field(4) = text(&new(name));
-        }
-    }
-    each_chunk(footer, |chunk| {
-        let path = path(chunk);
-        if name_of(&mut path[0]) == group {
-            path[1] = text(&new(&name_of(&mut path[1].clone())));
-        }
-    });
-}
-
-/// Gives lists without elements a type; more of them are put where the format has some.
-fn empty_lists(footer: &mut Value, kind: u8) {
-    let none = || Value::List(kind, vec![]);
-    for id in [5, 7] {
-        footer.set(id, LIST, none());
-    }
-    each_group(footer, |group| group.set(4, LIST, none()));
-    each_chunk(footer, |chunk| {
-        for id in [2, 8, 13] {
-            chunk.field(3).set(id, LIST, none());
-        }
-    });
-    if footer.field(4).elements().is_empty() {
-        *footer.field(4) = none();
-    }
-}
-
-fn annotate(node: &mut Value, old: Option<i64>, new: Option<(i16, Value)>) {
-    node.remove(6);
-    node.remove(10);
-    if let Some(old) = old {
-        node.set(6, I32, Value::Number(old));
-    }
-    if let Some((number, new)) = new {
-        node.set(10, STRUCT, Value::Struct(vec![(number, STRUCT, new)]));
-    }
-}
-
-/// Annotates the needed strings.
-fn strings(footer: &mut Value, old: Option<i64>, new: Option<i16>) {
-    for name in ["client_id", "addon_id", "active_theme.addon_id"] {
-        column(footer, name, |node| annotate(node, old, new.map(|number| (number, Value::Struct(vec![])))));
-    }
-}
-
-fn integer(node: &mut Value, old: Option<i64>, width: Option<u8>) {
-    let new = width.map(|width| Value::Struct(vec![(1, BYTE, Value::Byte(width)), (2, 1, Value::Byte(1))]));
-    annotate(node, old, new.map(|new| (10, new)));
-}
-
-/// What a footer in the clear says of a file that has encrypted columns.
-fn encryption(footer: &mut Value) {
-    let aes = Value::Struct(vec![(2, BINARY, bad())]);
-    footer.set(8, STRUCT, Value::Struct(vec![(1, STRUCT, aes)]));
-    footer.set(9, BINARY, bad());
-}
-
-fn footer_key() -> Value {
-    Value::Struct(vec![(1, STRUCT, Value::Struct(vec![]))])
-}
-
-/// Encrypts a chunk with a key of its own; `told` keeps what a footer in the clear may still say of it.
-fn own_key(chunk: &mut Value, told: bool) {
-    let path = Value::List(BINARY, path(chunk).clone());
-    let key = Value::Struct(vec![(1, LIST, path), (2, BINARY, bad())]);
-    chunk.set(8, STRUCT, Value::Struct(vec![(2, STRUCT, key)]));
-    chunk.set(9, BINARY, bad());
-    if !told {
-        chunk.remove(3);
-    }
-}
-
-/// Copies the golden day with the footers of `tables` changed, but the first file's of each table.
+/// Copies the golden day with changed footers in `tables`, except in the first file of each table.
 fn write(case: &Case, to: &Path, tables: &[&str], change: Change) -> Result<()> {
     for table in ["addons/v2", "main_summary/v3"] {
         let day = Path::new(table).join(format!("submission_date_s3={DATE}"));
@@ -500,7 +338,7 @@ fn the_same_in_s3() -> Result<()> {
     )
 }
 
-/// Files without rows say nothing of types, whatever they hold.
+/// Files without rows do not affect types, whatever they contain.
 fn files_without_rows_may_say_anything() -> Result<()> {
     let case = Case::new(CASE);
     let rows = case.expected_rows()?;

@@ -1,4 +1,4 @@
-//! Days with files of foreign shapes give what Spark gave, or the error that is due: from folders and from S3. On a
+//! Days with files of foreign shapes give the output of Spark, or the expected error: from folders and from S3. On a
 //! cluster: `cluster_foreign`.
 
 use std::path::Path;
@@ -34,23 +34,23 @@ fn foreign_files_in_s3_are_read_as_spark_reads_them() -> Result<()> {
     })
 }
 
-/// Files that are passed over are named.
+/// Skipped files are named.
 fn files_without_a_byte_are_passed_over_with_a_warning() -> Result<()> {
     let case = case("01-zero-byte-part")?;
     let place = Place::new()?;
     let outcome = Tally::job(&case.day, &place).date(DATE).run()?.expect_code(0)?;
     ensure!(outcome.stderr.contains("part-00099.parquet"), "no warning names the file\n{outcome}");
-    // A table of which nothing else is there has no data.
+    // A table without other files has no data.
     let day = place.path().join("day");
     copy(&case.day.join("main_summary"), &day.join("main_summary"))?;
     let empty = day.join(format!("addons/v2/submission_date_s3={DATE}/sample_id=1"));
     std::fs::create_dir_all(&empty)?;
     std::fs::write(empty.join("part-0.parquet"), b"")?;
     let outcome = Tally::job(&day, &place).date(DATE).run()?;
-    outcome.expect_failure(1, &["addons", "no data files", "no bytes"]).map(drop)
+    outcome.expect_failure(1, &["addons", "no data files", "are empty"]).map(drop)
 }
 
-/// The day's folder is a column of the table, so its name matches as those of columns do.
+/// The day's folder is a column of the table, so its name is matched as those of columns are.
 fn the_name_of_the_days_folder_matches_without_regard_to_letter_case() -> Result<()> {
     let case = case("21-letter-case")?;
     let place = Place::new()?;

@@ -1,4 +1,5 @@
-//! Every golden case gives exactly what Spark gave, however the work is cut: workers, threads, memory, shards, partitions.
+//! Every golden case gives exactly the output of Spark, however the work is split: workers, threads, memory, shards,
+//! partitions.
 
 use std::ffi::OsStr;
 
@@ -8,7 +9,7 @@ use tally_tests::output::Place;
 use tally_tests::process::{Summary, Tally};
 use tally_tests::table;
 
-/// Flags that cut the same day in different ways; the first are the defaults. The smaller limit has room for two threads.
+/// Flags that split the same day in different ways; the first are the defaults. The smaller limit has room for two threads.
 const CUTS: [&[&str]; 8] = [
     &[],
     &["--workers", "1", "--threads", "1", "--memory-limit", "2GiB"],
@@ -98,7 +99,8 @@ fn check_totals(case: &Case, summary: &Summary) -> Result<()> {
 fn check(name: &str) -> Result<()> {
     let case = Case::new(name);
     let expected = case.expected_rows()?;
-    // One place for all runs: each replaces the output of the one before, and the first an output of another kind.
+    // One output for all runs: each replaces the output of the previous one, and the first replaces an output of
+    // another kind.
     let place = Place::new()?;
     place.put_old_output(DATE)?;
     for cut in CUTS {
@@ -152,7 +154,7 @@ fn no_case_is_left_out() {
     assert_eq!(TESTED, tally_tests::golden::CASES);
 }
 
-/// `file://` URLs, with a space in them, and the date from the environment as the seed has it.
+/// `file://` URLs that contain a space, and the date from the environment.
 #[test]
 fn urls_and_the_date_of_the_environment() -> Result<()> {
     let case = Case::new("case-05");
@@ -170,7 +172,7 @@ fn urls_and_the_date_of_the_environment() -> Result<()> {
     table::compare(&place.read_output(DATE)?, &case.expected_rows()?)
 }
 
-/// Other dates of the same dataset stay as they are.
+/// Other dates of the same dataset stay unchanged.
 #[test]
 fn other_dates_of_the_output_stay() -> Result<()> {
     let case = Case::new("case-01");
@@ -187,7 +189,7 @@ fn other_dates_of_the_output_stay() -> Result<()> {
     table::compare(&table::read_aggregates(&place.partition(DATE))?, &case.expected_rows()?)
 }
 
-/// The summary's figures fit each other.
+/// The summary's figures are consistent.
 #[test]
 fn the_summary_is_consistent() -> Result<()> {
     let case = Case::new("case-05");
@@ -206,7 +208,7 @@ fn the_summary_is_consistent() -> Result<()> {
     Ok(())
 }
 
-/// A person gets a table with the same numbers.
+/// The text format has a table with the same numbers.
 #[test]
 fn the_table_says_the_totals() -> Result<()> {
     let case = Case::new("case-03");

@@ -1,5 +1,5 @@
-//! Ctrl-C at several moments of a job: exit code 130, the old output bit by bit as it was, nothing staged or spilled
-//! left behind; or, when the day was already being exchanged, the whole new day.
+//! Ctrl-C at several moments of a job: exit code 130, the old output unchanged, no staged or spilled files left; or, if
+//! the day was already being exchanged, the whole new day.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tally_tests::wait::wait_for;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Waits until the job has used so much processor time, or something new lies beside the output, or it has ended.
+/// Waits until the job has used so much processor time, a new name appears next to the output, or the job has ended.
 fn reached(running: &mut Running, place: &Place, ticks: Option<u64>) -> Result<()> {
     wait_for("the moment for Ctrl-C", DEADLINE, || {
         let there = match ticks {
@@ -23,12 +23,12 @@ fn reached(running: &mut Running, place: &Place, ticks: Option<u64>) -> Result<(
     })
 }
 
-/// How many names lie in the folder of the output; the old output itself has five.
+/// The number of names in the folder of the output; the old output itself has five.
 fn names(place: &Place) -> Result<usize> {
     let mut folders = vec![place.published()];
     let mut names = 0;
     while let Some(folder) = folders.pop() {
-        // A staging folder may go while it is looked at.
+        // A staging folder may disappear during the listing.
         for entry in std::fs::read_dir(folder).into_iter().flatten() {
             let path = entry?.path();
             names += 1;
@@ -48,7 +48,7 @@ fn ctrl_c_leaves_the_old_day_or_the_new_one() -> Result<()> {
     assert_eq!(names(&place)?, 5);
     let old = snapshot(&place.published())?;
     let mut interrupted = 0;
-    // In hundredths of a second of work; the last is the moment at which the first staged file appears.
+    // In hundredths of a second of processor time; the last is the moment at which the first staged file appears.
     for ticks in [Some(3), Some(10), Some(20), Some(40), None] {
         let mut running = Tally::job(&day.root, &place).date(DATE).args(["--threads", "1"]).spawn()?;
         reached(&mut running, &place, ticks)?;

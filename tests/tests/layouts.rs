@@ -10,7 +10,7 @@ use tally_tests::process::Tally;
 use tally_tests::rows::{ActiveAddon, AddonRow, MainRow, Theme};
 use tally_tests::{naive, table};
 
-/// Pings of some clients; with `nulls`, every kind of null is among them.
+/// Pings of some clients; with `nulls`, they include every kind of null.
 fn pings(nulls: bool) -> Vec<MainRow> {
     let some = |at: usize, every: usize| !nulls || !at.is_multiple_of(every);
     let row = |at: usize| {
@@ -43,13 +43,13 @@ fn installed(nulls: bool) -> Vec<AddonRow> {
     (0..160).map(row).collect()
 }
 
-/// A UUID each, for some in upper case.
+/// A UUID for each client, some in upper case.
 fn client(at: usize) -> String {
     let id = format!("{:08x}-1234-4abc-8def-{:012x}", (at % 25) * 0x1234_5677, at % 25);
     if at.is_multiple_of(10) { id.to_uppercase() } else { id }
 }
 
-/// Two files of a table: one with nulls, and one without whose columns are required.
+/// Two files per table: one with nulls, and one without, whose columns are required.
 fn day(name: &str, format: &Format) -> Day {
     let required = Format { required: true, row_group_rows: 40, ..format.clone() };
     Day {

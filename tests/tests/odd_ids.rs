@@ -1,5 +1,6 @@
-//! Days whose ids are no UUIDs, or only some of them, in the order and number at which the engine's table of clients grew
-//! too late: rows of one client came to another, or the job failed. Not here: ids that stand alone (`random`).
+//! Days whose ids are not UUIDs, or only some of them, in the order and number at which the engine's table of clients
+//! once grew too late: rows of one client were counted for another, or the job failed. Not here: single odd ids
+//! (`random`).
 
 use anyhow::{Context, Result};
 use tally_tests::day::{DataFile, Day, Format, ValueEncoding};
@@ -11,8 +12,8 @@ use tally_tests::{naive, table};
 
 const NIL: &str = "00000000-0000-0000-0000-000000000000";
 
-/// One row group a table, its ids plain, so that they come in the order of the rows; each row has a group and an add-on
-/// that no other row has.
+/// One row group per table, with plain ids, so that they are read in the order of the rows; each row has a group and an
+/// add-on of its own.
 fn day(ids: &[String]) -> Day {
     let format = Format { encoding: ValueEncoding::Plain, ..Format::default() };
     let main = ids.iter().enumerate().map(|(at, id)| MainRow {
@@ -36,7 +37,7 @@ fn day(ids: &[String]) -> Day {
     }
 }
 
-/// The table's seeds are each process's own, so a fault may show in some runs only.
+/// The table's seeds differ in each process, so a fault may show in some runs only.
 fn check(ids: &[String]) -> Result<()> {
     let day = day(ids);
     let place = Place::new()?;

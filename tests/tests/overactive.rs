@@ -1,5 +1,5 @@
-//! One client with more pings than all others together, which has run jobs of this kind out of memory: the right
-//! rows, within a small limit.
+//! One client with more pings than all others together, which once exhausted the memory of such jobs: the rows are
+//! right, within a small limit.
 
 use anyhow::Result;
 use tally_tests::cluster::truth::Truth;

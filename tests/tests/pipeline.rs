@@ -1,5 +1,5 @@
-//! Random days, cut at random, against the naive reference. A failure prints the shape (with its seed) that proptest
-//! shrank it to; the same shape always makes the same day. `PROPTEST_CASES` asks for more.
+//! Random days, split at random, against the naive reference. A failure prints the shape (with its seed) that proptest
+//! shrank it to; the same shape always gives the same day. `PROPTEST_CASES` sets the number of cases.
 
 use anyhow::{Context, Result};
 use proptest::prelude::*;
@@ -9,7 +9,7 @@ use tally_tests::process::Tally;
 use tally_tests::random::{Shape, random_day};
 use tally_tests::{naive, table};
 
-/// How a job is cut into pieces.
+/// How a job is split.
 #[derive(Clone, Debug)]
 struct Cut {
     workers: usize,

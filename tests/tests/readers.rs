@@ -1,6 +1,6 @@
-//! The output through the eyes of those who use it, by `tests/readers/check.py`: DuckDB, PyArrow and Polars each read it
-//! back. And inputs from the hands of others, by `tests/readers/rewrite.py`: the same three write golden days again.
-//! `tests/run` sets them up.
+//! The output as other tools read it, by `tests/readers/check.py`: DuckDB, PyArrow and Polars each read it back. And
+//! inputs from other writers, by `tests/readers/rewrite.py`: the same three rewrite golden days. `tests/run` sets them
+//! up.
 
 use std::path::Path;
 use std::process::Output;
@@ -31,7 +31,7 @@ fn duckdb_pyarrow_and_polars_read_every_golden_output() -> Result<()> {
     for name in CASES {
         let case = Case::new(name);
         let place = Place::new()?;
-        // Several files, so that a reader has to put them together.
+        // Several files, so that a reader has to combine them.
         let flags = ["--target-file-size", "1KB"];
         Tally::job(&case.dir, &place).date(DATE).args(flags).run()?.summary()?;
         expect_readable(&place.output(), &case.dir.join("expected.parquet")).context(name)?;
@@ -39,7 +39,7 @@ fn duckdb_pyarrow_and_polars_read_every_golden_output() -> Result<()> {
     Ok(())
 }
 
-/// The script itself: what Spark wrote passes, another case's rows and a foreign file do not.
+/// The script itself: the output of Spark passes, another case's rows and a foreign file do not.
 fn the_script_sees_differences() -> Result<()> {
     let (case, other) = (Case::new("case-03"), Case::new("case-05"));
     let place = Place::new()?;

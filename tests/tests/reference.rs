@@ -1,5 +1,5 @@
-//! The two references against what others say: both against Spark on every golden case, and the one for large days
-//! against the one with nested loops on random small ones and against DuckDB on a generated one.
+//! The two references against other programs: both against Spark on every golden case, and the one for large days
+//! against the one with nested loops on random small days and against DuckDB on a generated one.
 
 use anyhow::{Context, Result};
 use tally_tests::generated::Generated;
@@ -45,7 +45,7 @@ fn the_references_agree_on_random_days() -> Result<()> {
     Ok(())
 }
 
-/// The SQL has no rule from the Rust, and DuckDB no code of the parquet crate.
+/// The SQL shares no rule with the Rust code, and DuckDB shares no code with the parquet crate.
 fn duckdb_agrees_with_spark_and_the_reference() -> Result<()> {
     let place = Place::new()?;
     let out = place.path().join("expected.parquet");

@@ -1,17 +1,19 @@
-//! Days that lie in S3 and go to S3, through a real server: results, bytes, and what befalls requests on their way.
+//! Days that are read from and written to S3, through a real server: results, bytes, and faults of requests.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use tally_tests::day::Format;
 use tally_tests::generated::Generated;
 use tally_tests::golden::{CASES, DATE};
 use tally_tests::output::Place;
 use tally_tests::process::Outcome;
 use tally_tests::process::Tally;
 use tally_tests::reference::Reference;
+use tally_tests::refile::refile;
 use tally_tests::s3::fetched::Needed;
 use tally_tests::s3::proxy::{Fault, Proxy};
-use tally_tests::s3::server::{ADMIN, DATA, Kind, OUT, READER, STRANGER, Server};
+use tally_tests::s3::server::{ADMIN, DATA, Kind, OUT, READER, Server, UNKNOWN};
 use tally_tests::s3::{check_nothing_left, job, put_case, put_old_output, reach, read_output};
 use tally_tests::table;
 
@@ -23,7 +25,7 @@ fn golden_cases_go_from_s3_to_s3() -> Result<()> {
         let spill = Place::new()?;
         for name in cases {
             let case = put_case(&data, name)?;
-            // Several files, and the same again over them.
+            // Several files, and again over an existing output.
             for flags in [["--target-file-size", "1KB"], ["--target-file-size", "280MB"]] {
                 let context = || format!("{kind:?} {name} {flags:?}");
                 let run = job(server.address(), ADMIN, name, &spill.spill()).args(flags).run()?;
@@ -40,10 +42,14 @@ fn golden_cases_go_from_s3_to_s3() -> Result<()> {
 fn only_needed_bytes_are_fetched_and_each_once() -> Result<()> {
     let server = Server::start(Kind::Seaweed)?;
     let (data, out) = (server.client(DATA)?, server.client(OUT)?);
-    let place = Place::new()?;
-    let day = Generated::new(place.path(), &["--clients", "60000"])?;
-    data.put_tree(&day.root, "day")?;
-    let needed = Needed::of(&day.root)?;
+    let (place, folder) = (Place::new()?, Place::new()?);
+    let day = Generated::new(folder.path(), &["--clients", "60000"])?;
+    let root = folder.path().join("large");
+    let format = Format { extras: true, row_group_rows: 40_000, ..Format::default() };
+    refile(&day.root, &root, 3, usize::MAX, &format)?;
+    data.put_tree(&root, "day")?;
+    let needed = Needed::of(&root)?;
+    ensure!(needed.small_files == 0, "{needed:?}");
     let proxy = Proxy::before(server.address())?;
     for flags in [["--memory-limit", "2GiB"], ["--memory-limit", "256MiB"]] {
         proxy.take();
@@ -63,14 +69,14 @@ fn only_needed_bytes_are_fetched_and_each_once() -> Result<()> {
         );
         assert!(summary.bytes_read <= fetched.bytes, "{} bytes are said to be read", summary.bytes_read);
     }
-    table::compare(&read_output(&out)?, &Reference::of_day(&day.root, DATE)?.rows)
+    table::compare(&read_output(&out)?, &Reference::of_day(&root, DATE)?.rows)
 }
 
-/// How many files the day of many files has: `TALLY_MANY_FILES`, else so few that CI has time for them.
+/// Files of the day of many files: `TALLY_MANY_FILES`, else few enough for CI.
 const MANY: usize = 2_000;
-/// Partitions that they lie in.
+/// Partitions of these files.
 const PARTITIONS: usize = 100;
-/// What a process with a limit of 256 MiB may take with them.
+/// The memory that a process with a limit of 256 MiB may use for them.
 const MANY_FILES_PEAK: u64 = 384 << 20;
 
 fn a_day_of_many_files_is_listed_and_read_in_bounded_memory() -> Result<()> {
@@ -78,7 +84,7 @@ fn a_day_of_many_files_is_listed_and_read_in_bounded_memory() -> Result<()> {
     let many = std::env::var("TALLY_MANY_FILES").ok().map(|files| files.parse()).transpose()?.unwrap_or(MANY);
     let (data, out) = (server.client(DATA)?, server.client(OUT)?);
     let case = put_case(&data, "case-05")?;
-    // The same rows again and again change nothing.
+    // The same rows repeated change nothing.
     let day = format!("case-05/addons/v2/submission_date_s3={DATE}");
     let whole = data.list(&day)?;
     let file =
@@ -174,11 +180,9 @@ fn a_file_that_changes_during_the_job_fails_it_and_the_old_day_stays() -> Result
     let listed = data.list("case-05/addons/v2")?;
     let victim =
         listed.iter().find(|key| key.ends_with(".parquet") && !key.contains("/.")).context("no file")?;
-    let name = victim.rsplit_once("submission_date_s3=").map_or("", |(_, name)| name);
-    // The first GET of it is its footer's; the second waits until it is another file.
-    let part = format!("addons/v2/submission_date_s3%3D{name}");
-    let sent = proxy_target(&part);
-    proxy.break_next("GET", &sent, 1, 1, Fault::Hold);
+    // The only GET of it waits until the file is replaced. The other table has files of the same names.
+    let sent = victim.replace('=', "%3D");
+    proxy.break_next("GET", &sent, 0, 1, Fault::Hold);
     let running = job(proxy.address(), ADMIN, "case-05", &place.spill()).spawn()?;
     proxy.wait_held(1)?;
     let mut bytes = data.get(victim)?;
@@ -191,15 +195,10 @@ fn a_file_that_changes_during_the_job_fails_it_and_the_old_day_stays() -> Result
     check_nothing_left(&out)
 }
 
-/// A key as requests have it: `=` is escaped in the last place only by some clients.
-fn proxy_target(key: &str) -> String {
-    key.rsplit('/').next().unwrap_or(key).to_string()
-}
-
-/// Fails in time, says each word, and shows no secret.
+/// Fails in time, with each word, and shows no secret.
 fn fails(run: Outcome, words: &[&str]) -> Result<()> {
     let outcome = run.expect_failure(1, words)?;
-    for keys in [ADMIN, READER, STRANGER] {
+    for keys in [ADMIN, READER, UNKNOWN] {
         ensure!(!outcome.stderr.contains(keys.secret) && !outcome.stdout.contains(keys.secret), "{outcome}");
     }
     Ok(())
@@ -218,9 +217,9 @@ fn what_is_refused_is_named_with_what_to_do() -> Result<()> {
         Ok::<_, anyhow::Error>(())
     };
     let refused = ["s3://data/case-03/addons/v2", "InvalidAccessKeyId", "check the credentials"];
-    check(STRANGER, "case-03", &refused)?;
-    // The output may not be written by who may only read the input.
-    check(READER, "case-03", &["s3://out/agg", "AccessDenied", "no leave"])?;
+    check(UNKNOWN, "case-03", &refused)?;
+    // A client that may only read the input may not write the output.
+    check(READER, "case-03", &["s3://out/agg", "AccessDenied", "permission is missing"])?;
     check(ADMIN, "case-99", &["s3://data/case-99/addons/v2", "no data files"])?;
     let run = |addons: &str, output: &str, date: &str| {
         let run = Tally::new("run").args([
@@ -233,7 +232,7 @@ fn what_is_refused_is_named_with_what_to_do() -> Result<()> {
         reach(run, address, ADMIN).run()
     };
     let (addons, output) = ("s3://data/case-03/addons/v2", "s3://out/agg/v1");
-    fails(run(addons, output, "20170301")?, &["the days there are: 20170227"])?;
+    fails(run(addons, output, "20170301")?, &["the existing days are: 20170227"])?;
     fails(run("s3://nowhere/a", output, DATE)?, &["s3://nowhere/a", "NoSuchBucket", "create the bucket"])?;
     fails(run(addons, "s3://nowhere/agg/v1", DATE)?, &["nowhere", "NoSuchBucket", "create the bucket"])?;
     for wrong in ["s3://user:secret@b/x", "s3://", "s4://b/x"] {
@@ -252,7 +251,7 @@ fn the_demo_makes_its_day_in_a_bucket_and_removes_it() -> Result<()> {
     };
     let kept = format!("s3://{DATA}/some/demo");
     let said = demo(&kept, &[])?.expect_code(0)?.stdout;
-    ensure!(said.contains("As the generator's totals say it must be"), "{said}");
+    ensure!(said.contains("The result matches the generator's totals"), "{said}");
     let there = data.list("")?;
     for part in ["telemetry/addons/v2/", "telemetry/main_summary/v3/", "addon_aggregates/submission_date_s3="]
     {
@@ -260,7 +259,7 @@ fn the_demo_makes_its_day_in_a_bucket_and_removes_it() -> Result<()> {
         ensure!(there.iter().any(|key| key.starts_with(&below)), "nothing below {below}: {there:?}");
     }
     demo(&kept, &[])?.expect_failure(2, &["there are objects below s3://data/some/demo", "another --dir"])?;
-    demo(&format!("s3://{DATA}"), &[])?.expect_failure(2, &["a whole bucket"])?;
+    demo(&format!("s3://{DATA}"), &[])?.expect_failure(2, &["is a bucket: give a folder in it"])?;
     demo("s3://nowhere/demo", &[])?.expect_failure(1, &["s3://nowhere/demo", "create the bucket"])?;
     demo(&format!("s3://{DATA}/other"), &["--remove"])?.expect_code(0)?;
     assert_eq!(data.list("")?, there, "what another demo left, or removed");

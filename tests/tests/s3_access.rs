@@ -1,15 +1,11 @@
-//! By whose leave a job reaches its buckets: credentials as clouds hand them out, a store with an authority of our own,
-//! and rights that lack.
-
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Stdio};
+//! How a job gets access to its buckets: credentials as clouds provide them, a store with a private authority, and
+//! missing permissions.
 
 use anyhow::{Context, Result, ensure};
 use tally_tests::certs::Authority;
 use tally_tests::output::Place;
 use tally_tests::process::Tally;
-use tally_tests::python::script_command;
+use tally_tests::s3::identity::Identity;
 use tally_tests::s3::proxy::{Fault, Proxy};
 use tally_tests::s3::server::{ADMIN, DATA, Kind, LISTLESS, OUT, Server};
 use tally_tests::s3::{
@@ -19,42 +15,14 @@ use tally_tests::table;
 
 const CASE: &str = "case-03";
 
-/// A process that hands out credentials; dropping it ends it.
-struct Identity {
-    child: Child,
-    plain: String,
-    sealed: String,
-}
-
-impl Identity {
-    fn start(cert: &Path, key: &Path) -> Result<Self> {
-        let mut script = script_command("identity.py")?;
-        script.args([cert, key]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = script.spawn()?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().context("no output")?).read_line(&mut line)?;
-        let (plain, sealed) = line.trim().split_once(' ').context("no ports")?;
-        let (plain, sealed) = (format!("http://127.0.0.1:{plain}"), format!("https://127.0.0.1:{sealed}"));
-        Ok(Self { child, plain, sealed })
-    }
-}
-
-impl Drop for Identity {
-    fn drop(&mut self) {
-        // Both fail only when the process has ended, which is what is wanted.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// moto takes any credentials; that those of each way were taken is seen in what is signed.
+/// moto accepts any credentials; the signature shows which ones were used.
 fn credentials_come_as_clouds_hand_them_out() -> Result<()> {
     let server = Server::start(Kind::Moto)?;
     let (place, authority) = (Place::new()?, Authority::new("a test's authority")?);
     let folder = place.path();
     let ca = authority.write(folder, "ca")?;
     let signed = authority.sign(folder, "sts", &["127.0.0.1"])?;
-    let identity = Identity::start(&signed.cert, &signed.key)?;
+    let identity = Identity::start(&signed, None)?;
     let file = |name: &str, text: &str| {
         let path = folder.join(name);
         std::fs::write(&path, text).map(|()| path.display().to_string())
@@ -132,7 +100,7 @@ fn a_store_is_trusted_by_the_authority_that_is_named() -> Result<()> {
     let case = put_case(&server.client(DATA)?, CASE)?;
     let endpoint = format!("https://{}", server.tls_address());
     let job = || job(server.address(), ADMIN, CASE, &place.spill()).env("AWS_ENDPOINT_URL", &endpoint);
-    // It tries again for a while: as well beside the other.
+    // It retries for a while, so it runs in parallel with the other.
     let distrusts = job().spawn()?;
     job().env("AWS_CA_BUNDLE", &ca).run()?.summary()?;
     table::compare(&read_output(&server.client(OUT)?)?, &case.expected_rows()?)?;
@@ -146,7 +114,7 @@ fn a_store_is_trusted_by_the_authority_that_is_named() -> Result<()> {
     Ok(())
 }
 
-fn a_right_that_lacks_is_told_before_anything_is_decided() -> Result<()> {
+fn a_missing_permission_is_reported_before_any_decision() -> Result<()> {
     let server = Server::start(Kind::Seaweed)?;
     let (data, out) = (server.client(DATA)?, server.client(OUT)?);
     put_case(&data, CASE)?;
@@ -162,13 +130,16 @@ fn a_right_that_lacks_is_told_before_anything_is_decided() -> Result<()> {
         Ok::<_, anyhow::Error>(())
     };
     let lists = job(server.address(), LISTLESS, CASE, &place.spill());
-    fails(lists, &["s3://data/case-03/addons/v2", "cannot be listed", "AccessDenied", "no leave"])?;
-    // SeaweedFS knows no right to delete apart from that to write.
+    fails(
+        lists,
+        &["s3://data/case-03/addons/v2", "cannot be listed", "AccessDenied", "permission is missing"],
+    )?;
+    // SeaweedFS has no permission for deletes apart from the one for writes.
     let proxy = Proxy::before(server.address())?;
     proxy.break_next("POST", "?delete", 0, 1000, Fault::Refuse(403, "AccessDenied"));
     proxy.break_next("DELETE", "", 0, 1000, Fault::Refuse(403, "AccessDenied"));
     let deletes = job(proxy.address(), ADMIN, CASE, &place.spill());
-    fails(deletes, &["s3://out/agg", "cannot be removed", "AccessDenied", "no leave"])?;
+    fails(deletes, &["s3://out/agg", "cannot be removed", "AccessDenied", "s3:DeleteObject"])?;
     ensure!(!proxy.exchanges().iter().any(|e| e.target.contains("uploads")), "an upload was begun");
     proxy.heal();
     job(proxy.address(), ADMIN, CASE, &place.spill()).run()?.summary()?;
@@ -180,5 +151,5 @@ fn a_right_that_lacks_is_told_before_anything_is_decided() -> Result<()> {
 tally_tests::tests![
     credentials_come_as_clouds_hand_them_out,
     a_store_is_trusted_by_the_authority_that_is_named,
-    a_right_that_lacks_is_told_before_anything_is_decided,
+    a_missing_permission_is_reported_before_any_decision,
 ];

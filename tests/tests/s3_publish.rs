@@ -1,5 +1,5 @@
 //! A day in S3 is replaced by one decision: processes are killed before and after each step of it, several publish at
-//! once, and whatever happens the next job, or `tally gc`, leaves one whole day and nothing else.
+//! once, and in every case the next job, or `tally gc`, leaves one whole day and nothing else.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -7,78 +7,35 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tally_tests::checksum;
-use tally_tests::golden::{Case, DATE};
+use tally_tests::golden::DATE;
 use tally_tests::output::Place;
-use tally_tests::process::Tally;
 use tally_tests::python::script_command;
-use tally_tests::s3::client::Client;
-use tally_tests::s3::proxy::{Fault, Proxy};
-use tally_tests::s3::server::{ADMIN, DATA, Kind, OUT, Server};
-use tally_tests::s3::{
-    check_nothing_left, day_folder, job, output_url, put_case, put_old_output, reach, read_output,
-};
+use tally_tests::s3::proxy::Fault;
+use tally_tests::s3::scene::Scene;
+use tally_tests::s3::server::{ADMIN, DATA, OUT};
+use tally_tests::s3::{check_nothing_left, day_folder, put_old_output};
 use tally_tests::table;
-
-const CASE: &str = "case-05";
-/// Several part files.
-const FILES: [&str; 2] = ["--target-file-size", "2KB"];
 
 /// How often readers see the day replaced.
 const REPLACED: usize = 10;
 
-struct Scene {
-    server: Server,
-    proxy: Proxy,
-    out: Client,
-    case: Case,
-    place: Place,
-}
-
-impl Scene {
-    fn new() -> Result<Self> {
-        let server = Server::start(Kind::Seaweed)?;
-        let case = put_case(&server.client(DATA)?, CASE)?;
-        let (out, proxy) = (server.client(OUT)?, Proxy::before(server.address())?);
-        Ok(Scene { server, proxy, out, case, place: Place::new()? })
-    }
-
-    fn job(&self) -> Tally {
-        job(self.proxy.address(), ADMIN, CASE, &self.place.spill()).args(FILES)
-    }
-
-    fn gc(&self, flags: &[&str]) -> Result<String> {
-        let gc = Tally::new("gc").args(["--output", &output_url(), "--older-than", "1ms"]).args(flags);
-        Ok(reach(gc, self.server.address(), ADMIN).run()?.expect_code(0)?.stdout)
-    }
-
-    fn check_day(&self) -> Result<()> {
-        table::compare(&read_output(&self.out)?, &self.case.expected_rows()?)
-    }
-
-    /// Kills a job while a request is held.
-    fn kill_at(&self, method: &str, part: &str, skip: usize, fault: Fault) -> Result<()> {
-        self.proxy.break_next(method, part, skip, 1, fault);
-        let running = self.job().spawn()?;
-        self.proxy.wait_held(1)?;
-        // Dropping it kills it.
-        drop(running);
-        self.proxy.heal();
-        Ok(())
-    }
-}
-
-/// Where a job is killed: a request, how many like it go before, what of it reaches the store, and whether the new day
-/// was decided by then. The first delete only finds out whether there is leave for it.
-const STEPS: [(&str, &str, usize, Fault, bool); 13] = [
+/// Where a job is killed: a request, how many like it precede it, what of it reaches the store, and whether the new day
+/// was decided by then. The first upload and the first delete only test the permissions.
+const STEPS: [(&str, &str, usize, Fault, bool); 18] = [
     ("PUT", "/jobs/", 0, Fault::HoldAnswer, false),
-    ("POST", "?uploads", 0, Fault::Hold, false),
-    ("POST", "?uploads", 1, Fault::HoldAnswer, false),
+    ("PUT", "-probe", 0, Fault::HoldAnswer, false),
+    ("POST", "?uploads", 0, Fault::HoldAnswer, false),
+    ("DELETE", "uploadId", 0, Fault::HoldAnswer, false),
+    ("POST", "?uploads", 1, Fault::Hold, false),
+    ("POST", "?uploads", 2, Fault::HoldAnswer, false),
     ("PUT", "partNumber", 1, Fault::Hold, false),
     ("PUT", "partNumber", 1, Fault::HoldAnswer, false),
     ("PUT", "/commits/", 0, Fault::Hold, false),
     ("PUT", "/commits/", 0, Fault::HoldAnswer, true),
     ("POST", "uploadId", 0, Fault::Hold, true),
     ("POST", "uploadId", 1, Fault::HoldAnswer, true),
+    ("PUT", ".outcome", 0, Fault::Hold, true),
+    ("PUT", ".outcome", 0, Fault::HoldAnswer, true),
     ("POST", "?delete", 1, Fault::Hold, true),
     ("POST", "?delete", 1, Fault::HoldAnswer, true),
     ("PUT", ".done", 0, Fault::Hold, true),
@@ -126,7 +83,7 @@ fn a_kill_at_any_step_leaves_a_day_that_the_next_job_or_gc_makes_whole() -> Resu
 fn of_two_that_publish_at_once_each_is_seen_whole_and_one_stays() -> Result<()> {
     let scene = Scene::new()?;
     put_old_output(&scene.out)?;
-    // Both are about to write the same number; the one that comes second finds it taken, and goes after the first.
+    // Both are about to write the same number; the second finds it taken, and waits for the first.
     scene.proxy.break_next("PUT", "/commits/00000001", 0, 2, Fault::Hold);
     let (first, second) = (scene.job().spawn()?, scene.job().spawn()?);
     scene.proxy.wait_held(2)?;
@@ -137,7 +94,7 @@ fn of_two_that_publish_at_once_each_is_seen_whole_and_one_stays() -> Result<()> 
     let of = |job: &str| files.iter().filter(|key| key.contains(job)).count() as u64;
     let (a, b) = (of(&first.job_id), of(&second.job_id));
     ensure!((a, b) == (first.files, 0) || (a, b) == (0, second.files), "{files:?}");
-    // Who was overtaken may mark its own record after the other removed it: that is for the next to remove.
+    // A job that was overtaken may mark its own record after the other removed it: the next job removes the mark.
     scene.job().run()?.summary()?;
     scene.check_day()?;
     check_nothing_left(&scene.out)
@@ -153,7 +110,7 @@ fn readers_see_one_whole_day_at_least_while_it_is_replaced() -> Result<()> {
     script.envs(ADMIN.environment(scene.server.address())).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut reader = script.spawn()?;
     for _ in 0..REPLACED {
-        // The time between the first completion and the delete is long enough to be seen.
+        // The time between the first completion and the delete is long enough to be observed.
         scene.proxy.heal();
         scene.proxy.break_next("POST", "?delete", 1, 1, Fault::Slow(Duration::from_millis(300)));
         scene.proxy.break_next("POST", "uploadId", 1, 2, Fault::Slow(Duration::from_millis(200)));
@@ -171,7 +128,7 @@ fn readers_see_one_whole_day_at_least_while_it_is_replaced() -> Result<()> {
     Ok(())
 }
 
-fn an_upload_that_somebody_gave_up_fails_the_job_and_the_old_day_stays() -> Result<()> {
+fn an_aborted_upload_fails_the_job_and_the_old_day_stays() -> Result<()> {
     let scene = Scene::new()?;
     let old = put_old_output(&scene.out)?;
     scene.proxy.break_next("PUT", "/commits/", 0, 1, Fault::Hold);
@@ -179,7 +136,7 @@ fn an_upload_that_somebody_gave_up_fails_the_job_and_the_old_day_stays() -> Resu
     scene.proxy.wait_held(1)?;
     ensure!(scene.gc(&[])?.contains("upload removed"), "nothing was removed");
     scene.proxy.heal();
-    running.wait()?.expect_failure(1, &["somebody removed an upload", "submit again"])?;
+    running.wait()?.expect_failure(1, &["an upload was removed", "submit again"])?;
     assert_eq!(scene.out.list(&day_folder())?, old);
     scene.job().run()?.summary()?;
     scene.check_day()?;
@@ -248,7 +205,7 @@ tally_tests::tests![
     a_kill_at_any_step_leaves_a_day_that_the_next_job_or_gc_makes_whole,
     of_two_that_publish_at_once_each_is_seen_whole_and_one_stays,
     readers_see_one_whole_day_at_least_while_it_is_replaced,
-    an_upload_that_somebody_gave_up_fails_the_job_and_the_old_day_stays,
+    an_aborted_upload_fails_the_job_and_the_old_day_stays,
     a_job_that_fails_or_is_interrupted_leaves_nothing,
     the_record_of_a_publish_is_the_days_manifest,
 ];

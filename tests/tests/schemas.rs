@@ -1,5 +1,5 @@
-//! Files of one day that differ in their columns: what is merged, what is null, and what is worth a warning. The
-//! schemas that can't be merged are in `errors`.
+//! Files of one day that differ in their columns: what is merged, what is null, and what causes a warning. The schemas
+//! that can't be merged are in `errors`.
 
 use anyhow::{Context, Result};
 use tally_tests::day::{DataFile, Day, Format};
@@ -31,7 +31,7 @@ fn installed(first: usize) -> Vec<AddonRow> {
     (first..first + 20).map(row).collect()
 }
 
-/// Two files in each table, of which the second has other columns in another order.
+/// Two files in each table; the second has other columns in another order.
 fn day() -> Day {
     let other = Format { extras: true, order: 5, ..Format::default() };
     Day {
@@ -58,7 +58,7 @@ fn check(day: &Day) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Everything that a main_summary file may lack, alone and together.
+/// Everything that may be missing from a main_summary file, alone and together.
 const MAIN: [&[&str]; 7] = [
     &["profile_creation_date"],
     &["active_theme"],
@@ -75,7 +75,7 @@ fn a_main_summary_file_may_lack_columns_that_others_have() -> Result<()> {
         for at in [0, 1] {
             let mut day = day();
             day.main[at].missing.extend(missing);
-            check(&day).with_context(|| format!("file {at} lacks {missing:?}"))?;
+            check(&day).with_context(|| format!("file {at} is without {missing:?}"))?;
         }
     }
     Ok(())
@@ -86,7 +86,7 @@ fn a_main_summary_column_in_no_file_is_null_with_a_warning() -> Result<()> {
     for missing in MAIN.into_iter().filter(|missing| *missing != ["client_id"]) {
         let mut day = day();
         day.main.iter_mut().for_each(|file| file.missing.extend(missing));
-        let context = || format!("all files lack {missing:?}");
+        let context = || format!("all files are without {missing:?}");
         let outcome = check(&day).with_context(context)?;
         let leaf = |name: &'static str| name.rsplit('.').next().unwrap_or(name);
         for name in missing.iter().copied() {
@@ -102,17 +102,17 @@ fn a_main_summary_column_in_no_file_is_null_with_a_warning() -> Result<()> {
 fn an_addons_file_may_lack_columns_with_a_warning_that_counts_the_rows() -> Result<()> {
     for name in ["client_id", "addon_id", "foreign_install", "is_system", "user_disabled", "app_disabled"] {
         let mut day = day();
-        // 20 rows in the first file, 17 in the second: the count tells which.
+        // 20 rows in the first file, 17 in the second: the count shows which.
         day.addons[1].rows.truncate(17);
         day.addons[1].missing.insert(name);
-        let outcome = check(&day).with_context(|| format!("one file lacks {name}"))?;
+        let outcome = check(&day).with_context(|| format!("one file is without {name}"))?;
         let warned = outcome.stderr.lines().any(|line| line.contains(name) && line.contains("17"));
         assert!(warned && outcome.stderr.to_lowercase().contains("warn"), "{name}\n{outcome}");
     }
     Ok(())
 }
 
-/// Only the needed leaves of the day's own files are merged: the files here disagree about every column that nobody reads.
+/// Only the needed leaves of the day's own files are merged: the files here disagree about every unused column.
 #[test]
 fn columns_that_are_not_read_may_disagree() -> Result<()> {
     let mut day = day();

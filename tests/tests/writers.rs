@@ -1,4 +1,4 @@
-//! Days of files from many writers give what DuckDB says, in one process with three workers.
+//! Days of files from many writers give the output of DuckDB, in one process with three workers.
 
 use anyhow::Result;
 use tally_tests::golden::DATE;

@@ -1,5 +1,5 @@
-// Writes files as hyparquet-writer does: hyparquet.mjs PACKAGES reads a JSON list of jobs from its standard input. It is
-// asked by writers.py, which says what a job holds.
+// Writes files with hyparquet-writer: hyparquet.mjs PACKAGES reads a JSON list of jobs from standard input.
+// writers.py runs it, and defines the jobs.
 import { readFileSync } from 'node:fs'
 import { brotliCompressSync, gzipSync } from 'node:zlib'
 import { pathToFileURL } from 'node:url'
@@ -12,7 +12,7 @@ const compressors = { GZIP: gzipSync, BROTLI: brotliCompressSync }
 const leaf = (name, [type, converted_type]) => ({ name, type, converted_type, repetition_type: 'OPTIONAL' })
 const TYPES = { string: ['BYTE_ARRAY', 'UTF8'], json: ['BYTE_ARRAY', 'JSON'], bytes: ['BYTE_ARRAY'], bool: ['BOOLEAN'], int: ['INT32'], long: ['INT64'], double: ['DOUBLE'] }
 
-// A column's schema, in the order that Parquet has it.
+// A column's schema, in Parquet's order.
 function elements(column) {
   const { name, type, fields } = column
   if (type === 'struct' || type === 'list') {
@@ -30,7 +30,7 @@ function elements(column) {
 
 const utf8 = new TextEncoder()
 
-// A value as the library wants it: JSON has no bytes and no 64-bit numbers.
+// A value as the library expects it: JSON has no bytes and no 64-bit numbers.
 function convert(value, type, encoding) {
   if (type === 'long') return BigInt(value)
   return type === 'bytes' || type === 'string' && encoding?.startsWith('DELTA') ? utf8.encode(value) : value

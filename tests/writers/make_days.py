@@ -1,11 +1,11 @@
-"""Makes days whose files come from many writers, each day beside a plain copy of the same rows and what DuckDB computes from
+"""Makes days whose files come from many writers, each day with a plain copy of the same rows and the result of DuckDB over
 that.
 
     make_days.py FOLDER WRITERS SEED...
 
-WRITERS is `quick`, `all`, or names with commas between. The day of a seed becomes FOLDER/SEED: `mixed` and `plain` hold
-`addons/v2` and `main_summary/v3`, `expected.parquet` what they must give, `files.json` who wrote which file and how. A
-seed and a set of writers always make the same day."""
+WRITERS is `quick`, `all`, or names separated by commas. The day of a seed is FOLDER/SEED: `mixed` and `plain` hold
+`addons/v2` and `main_summary/v3`, `expected.parquet` the expected result, `files.json` the writer and options of each file.
+The same seed and writers always make the same day."""
 
 import json
 import pathlib
@@ -20,7 +20,7 @@ from writers import QUICK, WRITERS
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "readers"))
 import reference  # noqa: E402
 
-# The exit code where a writer is not installed.
+# The exit code if a writer is not installed.
 NOT_INSTALLED = 3
 DATE = "20170227"
 TABLES = {"addons": "addons/v2", "main_summary": "main_summary/v3"}
@@ -36,7 +36,7 @@ class Maker:
 
     def day(self, seed):
         """Makes the day of a seed."""
-        # All of it: two sets of writers make two days.
+        # Includes the set of writers: two sets make two days.
         rng = random.Random(f"{seed} {self.names}")
         drawn = rows.Rows(rng)
         day, described = self.folder / str(seed), {}
@@ -54,14 +54,14 @@ class Maker:
         reference.write(*both, day / "expected.parquet")
 
     def file(self, day, table, at, drawn, rng, described):
-        """Writes a file, and gives the rows that are in it."""
+        """Writes a file, and returns its rows."""
         name = rng.choice(self.names)
         writer = self.writers[name]
         draw = drawn.addon if table == "addons" else drawn.ping
         kept = [writer.kept(table, draw()) for _ in range(drawn.size())]
         path = partition(day / "mixed", table) / rng.choice(["", "", f"sample_id={at}", f"_locality={at}"]) / f"part-{at:05}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Before it is written: who fails is known then.
+        # Recorded before the write, to identify the writer if it fails.
         where = f"{TABLES[table]}/{path.name}"
         described[where] = {"writer": name, "rows": len(kept)}
         try:
@@ -73,7 +73,7 @@ class Maker:
 
 
 def litter(folder):
-    """What lies about and is no data."""
+    """Adds files that are not data."""
     for name, text in [("_SUCCESS", ""), (".part-0.crc", "crc"), ("part-9.parquet._COPYING_", "PAR1"), ("part-8.parquet", ""),
                        ("_temporary/part-0.parquet", "PAR1")]:
         path = folder / name

@@ -1,5 +1,5 @@
 """Random rows of both tables, as Arrow tables: nulls at every level, odd ids, extreme numbers, few and many distinct values,
-long values, columns and fields that nobody reads.
+long values, columns and fields that the job does not read.
 
 Not here: files (`writers.py`)."""
 
@@ -16,7 +16,7 @@ SIZES = [0, 1, 2, 9, 64, 300, 1500, 6000]
 
 
 class Rows:
-    """What a seed's rows are drawn from."""
+    """The distribution of a seed's rows."""
 
     def __init__(self, rng):
         self.rng = rng
@@ -26,7 +26,7 @@ class Rows:
         prefix = rng.choice(["", "addon-", "jid1-" + "long" * rng.choice([5, 200])])
         self.addons = [f"{prefix}{at}@example.org" for at in range(addons)] + ["", DEFAULT_THEME]
         self.themes = [DEFAULT_THEME, DEFAULT_THEME, "theme@personas", "", DEFAULT_THEME.upper()]
-        # Days and dates that are near each other, or anywhere.
+        # Days and dates that are close together, or arbitrary.
         self.wild = rng.random() < 0.3
 
     def id(self):
@@ -51,7 +51,7 @@ class Rows:
         return None if self.rng.random() < self.nulls / 10 else self.rng.choice(self.ids)
 
     def off(self):
-        """A flag that keeps few of the rows out."""
+        """A flag that excludes few rows."""
         value = self.rng.random() < 0.1
         return None if self.rng.random() < min(self.nulls, 0.1) else value
 
@@ -88,7 +88,7 @@ ADDONS = {
     "user_disabled": pa.bool_(),
     "app_disabled": pa.bool_(),
 }
-# The fields that are read; the others are there in some files only.
+# The fields that the job reads; only some files have the others.
 THEME = pa.struct([("addon_id", pa.string())])
 ELEMENT = pa.struct([("install_day", pa.int32())])
 MAIN_SUMMARY = {
@@ -100,12 +100,12 @@ MAIN_SUMMARY = {
 
 
 def needed(name):
-    """The columns that are read of a table, with their types."""
+    """The columns of a table that the job reads, with their types."""
     return ADDONS if name == "addons" else MAIN_SUMMARY
 
 
 def table(name, rows, rng=None):
-    """An Arrow table of rows: with the needed columns alone, or in a random order and with columns that nobody reads."""
+    """An Arrow table of rows: with the needed columns only, or in a random order and with columns that the job does not read."""
     types = dict(needed(name))
     rows = [dict(row) for row in rows]
     if rng and rng.random() < 0.5:

@@ -1,5 +1,5 @@
-"""Who writes Parquet files, each with its own ways to: versions of pages, encodings, codecs, sizes of pages, row groups and
-dictionaries. A writer says first which of a row's values it can hold (`kept`), then writes them.
+"""Writers of Parquet files, each with its options: page versions, encodings, codecs, sizes of pages, row groups and
+dictionaries. A writer first converts a row to values that it supports (`kept`), then writes them.
 
 Not here: the rows (`rows.py`), which writer writes what (`make_days.py`)."""
 
@@ -17,22 +17,22 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 
 class Writer:
-    """What all have in common: they hold everything, and are there once their package is."""
+    """The default of all writers: they support all values, and are available if their package is installed."""
 
     def kept(self, name, row):
-        """The row of that table as this writer can write it."""
+        """The row of that table, as this writer can write it."""
         return row
 
     def write(self, table, path, rng):
-        """Writes the Arrow table, and gives the options that it chose."""
+        """Writes the Arrow table, and returns the chosen options."""
         raise NotImplementedError
 
     def finish(self):
-        """Whatever is still to be done after the last file."""
+        """Completes pending writes after the last file."""
 
 
 def few(table, rng):
-    """Rows of a row group, so that there are some of them but not thousands."""
+    """Rows per row group, for several row groups but not thousands."""
     return 1 + table.num_rows // rng.choice([1, 3, 30])
 
 
@@ -47,7 +47,7 @@ def retyped(table, rng, kinds):
 
 
 def encodings(table, rng):
-    """An encoding for some of the flat columns, none of which has a dictionary then."""
+    """An encoding for some of the flat columns, which then have no dictionary."""
     choices = {
         pa.string(): ["PLAIN", "DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"],
         pa.bool_(): ["PLAIN", "RLE"],
@@ -170,7 +170,7 @@ class FastParquet(Writer):
         options = {
             "compression": rng.choice(["UNCOMPRESSED", "SNAPPY", "GZIP", "BROTLI", "LZ4_RAW", "ZSTD"]),
             "row_group_offsets": rng.choice([None, few(table, rng)]),
-            # The columns without nulls are required then.
+            # Columns without nulls become required.
             "has_nulls": rng.choice([True, [name for name in table.column_names if table[name].null_count]]),
             "object_encoding": rng.choice(["utf8", {name: rng.choice(["utf8", "bytes"]) for name in strings}]),
             "stats": rng.choice([True, False, "auto"]),
@@ -306,13 +306,13 @@ class HyparquetWriter(Writer):
         return options | {column["name"]: column.get("encoding") for column in columns}
 
     def finish(self):
-        """All files by one process."""
+        """Writes all files in one process."""
         jobs, command = json.dumps(self.jobs), ["node", HERE / "hyparquet.mjs", self.packages]
         done = subprocess.run(command, input=jobs, text=True, capture_output=True)
         assert done.returncode == 0, done.stderr
 
     def column(self, field, data, rng):
-        """A column as hyparquet.mjs wants it."""
+        """A column as hyparquet.mjs expects it."""
         names = {pa.string(): "string", pa.bool_(): "bool", pa.int64(): "long", pa.int32(): "int", pa.float64(): "double"}
         column = {"name": field.name, "data": data, "columnIndex": rng.random() < 0.3}
         inner = field.type.value_type if pa.types.is_list(field.type) else field.type
@@ -332,7 +332,7 @@ class HyparquetWriter(Writer):
 
 
 class Spark(Writer):
-    """Apache Spark, by parquet-java; it needs Java."""
+    """Apache Spark, with parquet-java; requires Java."""
 
     def __init__(self):
         from pyspark.sql import SparkSession
@@ -374,7 +374,7 @@ def move_only(folder, path):
     shutil.move(file, path)
 
 
-# By name. The quick ones are installed in seconds.
+# By name. The quick writers install in seconds.
 WRITERS = {"pyarrow": PyArrow, "duckdb": DuckDB, "polars": Polars, "fastparquet": FastParquet, "arro3": Arro3,
            "hyparquet": HyparquetWriter, "chdb": ChDB, "daft": Daft, "spark": Spark}
 QUICK = ["pyarrow", "duckdb", "polars", "fastparquet", "arro3", "hyparquet"]

@@ -1,6 +1,5 @@
-//! The `tally-worker` binary; everything is in the library's `cli`.
+//! The `tally-worker` binary. Everything else is in the library's `cli`.
 
 fn main() -> std::process::ExitCode {
-    tally_worker::memory::keep_freed_memory();
-    tally_worker::cli::main()
+    tally_worker::cli::main(tally_dataset::registry::BUILT_IN)
 }

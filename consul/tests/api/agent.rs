@@ -1,4 +1,4 @@
-//! Services of the agent: checks that find out, or are told, and how others see it.
+//! Services of the agent: its checks, and the health that other clients see.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -61,9 +61,9 @@ async fn a_service_whose_port_closes_turns_critical() -> Result<()> {
     Ok(())
 }
 
-async fn a_grpc_and_an_http_check_that_nobody_answers_stay_critical() -> Result<()> {
+async fn unanswered_grpc_and_http_checks_stay_critical() -> Result<()> {
     let (_agent, consul) = start()?;
-    // Bound but never accepted: nobody else can take the port and answer.
+    // Bound but never accepted, so that no other process takes the port and answers.
     let closed = TcpListener::bind("127.0.0.1:0")?;
     let target = closed.local_addr()?.to_string();
     let quick = |probe| Check {
@@ -88,25 +88,25 @@ async fn a_grpc_and_an_http_check_that_nobody_answers_stay_critical() -> Result<
     Ok(())
 }
 
-async fn a_ttl_check_is_what_it_is_told() -> Result<()> {
+async fn a_ttl_check_has_the_status_that_is_set() -> Result<()> {
     let (_agent, consul) = start()?;
     let agent = consul.agent();
     let check = Check { id: Some("beat".into()), ..Check::new(Probe::Ttl { ttl: Duration::from_secs(2) }) };
-    assert!(!agent.update_ttl("beat", CheckStatus::Passing, "").await?, "nobody knows it yet");
+    assert!(!agent.update_ttl("beat", CheckStatus::Passing, "").await?, "it is not registered yet");
     agent.register(&service(1, check)).await?;
     let mut watch = consul.watch_service("svc", Which::All, WatchOptions::default());
-    for told in [CheckStatus::Passing, CheckStatus::Warning, CheckStatus::Critical, CheckStatus::Passing] {
-        assert!(agent.update_ttl("beat", told, "as told").await?);
-        first(&mut watch, |found| found.first().is_some_and(|one| one.status() == told)).await?;
+    for status in [CheckStatus::Passing, CheckStatus::Warning, CheckStatus::Critical, CheckStatus::Passing] {
+        assert!(agent.update_ttl("beat", status, "as status").await?);
+        first(&mut watch, |found| found.first().is_some_and(|one| one.status() == status)).await?;
     }
-    // Not told again, it is critical after its TTL.
+    // Without further updates it is critical after its TTL.
     first(&mut watch, |found| found.first().is_some_and(|one| one.status() == CheckStatus::Critical)).await?;
     let error = agent.update_ttl("beat", CheckStatus::Maintenance, "").await.unwrap_err();
     assert!(matches!(error, Error::Argument { .. }), "{error:?}");
     Ok(())
 }
 
-async fn maintenance_takes_a_service_out_and_back() -> Result<()> {
+async fn maintenance_removes_a_service_from_the_passing_ones_and_its_end_restores_it() -> Result<()> {
     let (_agent, consul) = start()?;
     let agent = consul.agent();
     let check =
@@ -125,8 +125,8 @@ async fn maintenance_takes_a_service_out_and_back() -> Result<()> {
     assert!(agent.maintenance("svc 1/a", false, "").await?);
     first(&mut watch, |found| found.len() == 1).await?;
     assert!(!agent.checks("svc 1/a").await?.iter().any(CheckState::is_maintenance));
-    assert!(!agent.maintenance("nobody", true, "").await?);
-    assert!(agent.checks("nobody").await?.is_empty());
+    assert!(!agent.maintenance("unknown", true, "").await?);
+    assert!(agent.checks("unknown").await?.is_empty());
     assert!(matches!(agent.checks("a\" or true").await, Err(Error::Argument { .. })));
     assert_eq!(agent.node().await?, "test-node");
 
@@ -152,8 +152,8 @@ async fn a_leader_is_named() -> Result<()> {
 tally_tests::tests![
     mod async:
     a_service_whose_port_closes_turns_critical,
-    a_grpc_and_an_http_check_that_nobody_answers_stay_critical,
-    a_ttl_check_is_what_it_is_told,
-    maintenance_takes_a_service_out_and_back,
+    unanswered_grpc_and_http_checks_stay_critical,
+    a_ttl_check_has_the_status_that_is_set,
+    maintenance_removes_a_service_from_the_passing_ones_and_its_end_restores_it,
     a_leader_is_named,
 ];

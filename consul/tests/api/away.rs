@@ -1,4 +1,4 @@
-//! Consul that is gone, hangs, or is something else: errors that name the place, and watches that come back.
+//! An unreachable or hung Consul, and other servers at its address: errors name the address, and watches recover.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -9,13 +9,13 @@ use consul_api_client::{Client, Config, Error, WatchOptions};
 
 use super::{DEADLINE, durable, eventually, first, next, start, start_with};
 
-async fn an_agent_that_is_gone_is_named_and_found_again() -> Result<()> {
+async fn an_unreachable_agent_is_named_and_found_again() -> Result<()> {
     let (mut agent, consul) = start_with(durable())?;
     consul.kv().put("k", "kept").await?;
     let mut watch = consul.watch_key("k", WatchOptions::default());
     next(&mut watch).await??;
     agent.kill();
-    // The first call may still find the old connection, and see it break.
+    // The first call may use the old connection and see it break.
     eventually("a refusal", || async {
         let error = consul.kv().get("k").await.unwrap_err();
         assert!(matches!(error, Error::Unreachable { .. }) && error.is_transient(), "{error:?}");
@@ -26,7 +26,7 @@ async fn an_agent_that_is_gone_is_named_and_found_again() -> Result<()> {
     })
     .await?;
 
-    // The watch tells it more than once, with pauses in between.
+    // The watch yields more than one error, with pauses between them.
     let begin = Instant::now();
     for _ in 0..4 {
         let error = next(&mut watch).await?.unwrap_err();
@@ -41,7 +41,7 @@ async fn an_agent_that_is_gone_is_named_and_found_again() -> Result<()> {
     Ok(())
 }
 
-async fn an_agent_that_hangs_is_waited_for_so_long_and_no_longer() -> Result<()> {
+async fn calls_to_a_hung_agent_time_out() -> Result<()> {
     let (agent, patient) = start()?;
     let config = Config { request_timeout: Duration::from_millis(500), ..Config::new(agent.address()) };
     let hasty = Client::new(&config)?;
@@ -57,7 +57,7 @@ async fn an_agent_that_hangs_is_waited_for_so_long_and_no_longer() -> Result<()>
     Ok(())
 }
 
-/// Answers one request with `answer`, whatever it asks.
+/// Answers any request once, with `answer`.
 fn impostor(answer: Vec<u8>) -> Result<Client> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let client = Client::new(&Config::new(listener.local_addr()?.to_string()))?;
@@ -74,7 +74,7 @@ fn http(status: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-async fn answers_of_something_else_are_errors_with_a_piece_of_them() -> Result<()> {
+async fn answers_of_other_servers_are_errors_with_the_start_of_the_body() -> Result<()> {
     let error = impostor(http("502 Bad Gateway", &[b'x'; 100_000]))?.kv().get("k").await.unwrap_err();
     assert!(
         matches!(&error, Error::Status { status: 502, body, .. } if body == &"x".repeat(512)),
@@ -108,7 +108,7 @@ async fn answers_of_something_else_are_errors_with_a_piece_of_them() -> Result<(
 
 tally_tests::tests![
     mod async:
-    an_agent_that_is_gone_is_named_and_found_again,
-    an_agent_that_hangs_is_waited_for_so_long_and_no_longer,
-    answers_of_something_else_are_errors_with_a_piece_of_them,
+    an_unreachable_agent_is_named_and_found_again,
+    calls_to_a_hung_agent_time_out,
+    answers_of_other_servers_are_errors_with_the_start_of_the_body,
 ];

@@ -39,7 +39,7 @@ async fn conditions_hold() -> Result<()> {
     let now = kv.get("c").await?.context("no c")?;
     assert_eq!(&now.value[..], b"second");
     assert!(kv.delete_cas("c", now.modify_index).await?);
-    assert!(kv.delete_cas("c", now.modify_index).await?, "what is gone counts as deleted");
+    assert!(kv.delete_cas("c", now.modify_index).await?, "a missing key counts as deleted");
     assert_eq!(kv.get("c").await?, None);
     Ok(())
 }
@@ -67,7 +67,7 @@ async fn of_many_writers_one_wins_each_round() -> Result<()> {
     Ok(())
 }
 
-async fn names_with_odd_characters_are_themselves() -> Result<()> {
+async fn names_keep_special_characters() -> Result<()> {
     let (_agent, consul) = start()?;
     let kv = consul.kv();
     let names =
@@ -85,7 +85,7 @@ async fn names_with_odd_characters_are_themselves() -> Result<()> {
     assert_eq!(all, expect, "in the order of their bytes");
     all = kv.list("dir/").await?.into_iter().map(|pair| pair.key).collect();
     assert_eq!(all, ["dir/", "dir/x"]);
-    assert_eq!(kv.list("nobody/").await?, []);
+    assert_eq!(kv.list("unknown/").await?, []);
     for name in ["", "/a", "a//b", "a/../b", "."] {
         let error = kv.put(name, "x").await.unwrap_err();
         assert!(matches!(error, Error::Argument { .. }), "{name}: {error}");
@@ -109,7 +109,7 @@ async fn sizes_are_bounded_both_ways() -> Result<()> {
     Ok(())
 }
 
-async fn an_index_comes_with_what_is_missing_too() -> Result<()> {
+async fn a_missing_key_has_an_index() -> Result<()> {
     let (_agent, consul) = start()?;
     consul.kv().put("other", "x").await?;
     let missing = consul.kv().get_with("missing", &Query::default()).await?;
@@ -124,7 +124,7 @@ tally_tests::tests![
     reads_what_was_written,
     conditions_hold,
     of_many_writers_one_wins_each_round,
-    names_with_odd_characters_are_themselves,
+    names_keep_special_characters,
     sizes_are_bounded_both_ways,
-    an_index_comes_with_what_is_missing_too,
+    a_missing_key_has_an_index,
 ];

@@ -1,6 +1,6 @@
-//! The client against real agents: every test starts its own. Not here: what needs no Consul (unit tests).
+//! The client with real agents; every test starts its own. Not here: tests without Consul (unit tests).
 
-// What fails here fails the test.
+// A panic here fails the test.
 #![allow(clippy::unwrap_used)]
 
 mod agent;
@@ -19,7 +19,7 @@ use futures::StreamExt;
 use serde_json::json;
 use tally_tests::consul::{ConsulAgent, Setup};
 
-/// How long anything may take before it counts as hung.
+/// The time limit of each wait.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A `-dev` agent and a client of it.
@@ -33,17 +33,17 @@ fn start_with(setup: Setup) -> Result<(ConsulAgent, Client)> {
     Ok((agent, client))
 }
 
-/// A server that keeps its data, and takes sessions shorter than Consul's usual 10 s.
+/// A server that keeps its data, and accepts sessions shorter than Consul's usual 10 s.
 fn durable() -> Setup {
     Setup { durable: true, config: json!({ "session_ttl_min": "1s" }), ..Setup::default() }
 }
 
-/// A session that lives until it is destroyed, and whose keys are free at once then.
+/// A session without TTL, whose keys are free as soon as it is destroyed.
 fn plain_session() -> NewSession {
     NewSession { lock_delay: Some(Duration::ZERO), ..NewSession::default() }
 }
 
-/// Asks again and again until there is a value.
+/// Repeats a call until it returns a value.
 async fn eventually<T, F>(what: &str, mut ask: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<Option<T>>>,
@@ -58,7 +58,7 @@ where
     bail!("waited in vain for {what}")
 }
 
-/// The next thing that a watch yields.
+/// The next item of a watch.
 async fn next<T>(changes: &mut Changes<T>) -> Result<consul_api_client::Result<T>> {
     tokio::time::timeout(DEADLINE, changes.next())
         .await
@@ -66,7 +66,7 @@ async fn next<T>(changes: &mut Changes<T>) -> Result<consul_api_client::Result<T
         .context("the watch ended")
 }
 
-/// The first value that a watch yields and that `wanted` takes; errors on the way are counted.
+/// The first value of a watch that `wanted` accepts, and the number of errors before it.
 async fn first<T: std::fmt::Debug>(
     changes: &mut Changes<T>,
     wanted: impl Fn(&T) -> bool,

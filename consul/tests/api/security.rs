@@ -1,18 +1,17 @@
 //! ACL tokens, TLS, datacenters and namespaces.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use consul_api_client::{Client, Config, Error, NewSession, Tls, Token};
 use serde_json::json;
-use tally_tests::certs::Authority;
-use tally_tests::consul::{ConsulAgent, Setup};
+use tally_tests::certs::{Authority, replace};
+use tally_tests::consul::{ConsulAgent, Setup, closed};
 
-use super::start;
+use super::{eventually, start};
 
 const MASTER: &str = "00000000-1111-2222-3333-444444444444";
 
-async fn a_token_opens_what_is_closed_without() -> Result<()> {
-    let acl = json!({ "acl": { "enabled": true, "default_policy": "deny", "tokens": { "master": MASTER } } });
-    let setup = Setup { config: acl, token: Some(MASTER.into()), ..Setup::default() };
+async fn a_token_gives_access() -> Result<()> {
+    let setup = Setup { config: closed(MASTER), token: Some(MASTER.into()), ..Setup::default() };
     let agent = ConsulAgent::start(setup)?;
     let with = |token: Option<Token>| Client::new(&Config { token, ..Config::new(agent.address()) });
 
@@ -42,14 +41,86 @@ async fn a_token_opens_what_is_closed_without() -> Result<()> {
     Ok(())
 }
 
-async fn tls_trusts_its_authority_and_shows_a_certificate() -> Result<()> {
+const KEYS: &str = r#"key_prefix "" { policy = "write" }"#;
+
+async fn a_token_is_read_again_when_its_file_changes() -> Result<()> {
+    let setup = Setup { config: closed(MASTER), token: Some(MASTER.into()), ..Setup::default() };
+    let agent = ConsulAgent::start(setup)?;
+    let (first, second) = (agent.make_token("first", KEYS)?, agent.make_token("second", KEYS)?);
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("token");
+    replace(&file, &first.secret, 0o600)?;
+    let client = Client::new(&Config { token_file: Some(file.clone()), ..Config::new(agent.address()) })?;
+    client.kv().put("k", "x").await?;
+    assert_eq!(client.generation(), 0);
+
+    agent.delete_token(&first)?;
+    let refused = |say: &'static str| {
+        let client = client.clone();
+        eventually("a refusal", move || {
+            let client = client.clone();
+            async move {
+                let Err(error) = client.kv().put("k", "y").await else { return Ok(None) };
+                ensure!(matches!(error, Error::PermissionDenied { .. }), "{error}");
+                Ok(error.to_string().contains(say).then_some(()))
+            }
+        })
+    };
+    refused("permission denied").await?;
+    replace(&file, "\n", 0o600)?;
+    refused("cannot be used").await?;
+    replace(&file, &second.secret, 0o600)?;
+    eventually("a put with the second token", || async { Ok(client.kv().put("k", "z").await.ok()) }).await?;
+    assert_eq!(client.generation(), 1);
+    Ok(())
+}
+
+async fn certificates_are_read_again_when_their_files_change() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (theirs, ours) = (dir.path().join("theirs"), dir.path().join("ours"));
+    for folder in [&theirs, &ours] {
+        std::fs::create_dir(folder)?;
+    }
+    let sign = |name: &str| -> Result<Authority> {
+        let ca = Authority::new(name)?;
+        replace(&theirs.join("ca.pem"), ca.pem(), 0o644)?;
+        ca.sign(&theirs, "server", &["localhost"])?;
+        Ok(ca)
+    };
+    let take = |ca: &Authority| -> Result<()> {
+        replace(&ours.join("ca.pem"), ca.pem(), 0o644)?;
+        ca.sign(&ours, "client", &["client"]).map(drop)
+    };
+    take(&sign("before")?)?;
+    let config = json!({
+        "ca_file": theirs.join("ca.pem"), "cert_file": theirs.join("server.pem"),
+        "key_file": theirs.join("server.key"), "verify_incoming_https": true,
+    });
+    let mut agent = ConsulAgent::start(Setup { https: true, config, ..Setup::default() })?;
+    let tls = Tls {
+        ca_file: Some(ours.join("ca.pem")),
+        client_cert: Some(ours.join("client.pem")),
+        client_key: Some(ours.join("client.key")),
+    };
+    let client = Client::new(&Config { tls, ..Config::new(agent.url()) })?;
+    client.kv().put("k", "x").await?;
+
+    let after = sign("after")?;
+    agent.restart()?;
+    let stale = client.kv().put("k", "y").await.unwrap_err().to_string();
+    assert!(stale.contains("UnknownIssuer"), "{stale}");
+    take(&after)?;
+    eventually("a put with new certificates", || async { Ok(client.kv().put("k", "z").await.ok()) }).await
+}
+
+async fn tls_trusts_its_authority_and_sends_a_certificate() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let ca = Authority::new("the right one")?;
     let ca_file = ca.write(dir.path(), "ca")?;
     let server = ca.sign(dir.path(), "server", &["localhost"])?;
     let client = ca.sign(dir.path(), "client", &["client"])?;
-    let stranger = Authority::new("another one")?;
-    let stranger_file = stranger.write(dir.path(), "stranger")?;
+    let other = Authority::new("another one")?;
+    let other_file = other.write(dir.path(), "other")?;
     let config = json!({
         "ca_file": ca_file, "cert_file": server.cert, "key_file": server.key, "verify_incoming_https": true,
     });
@@ -69,7 +140,7 @@ async fn tls_trusts_its_authority_and_shows_a_certificate() -> Result<()> {
 
     let nameless = with(trusting.clone())?.kv().get("k").await.unwrap_err();
     assert!(matches!(nameless, Error::Unreachable { .. }), "{nameless:?}");
-    let untrusted = with(Tls { ca_file: Some(stranger_file), ..known.clone() })?.kv().get("k").await;
+    let untrusted = with(Tls { ca_file: Some(other_file), ..known.clone() })?.kv().get("k").await;
     let untrusted = untrusted.unwrap_err().to_string();
     assert!(untrusted.contains("UnknownIssuer") && untrusted.contains(&address), "{untrusted}");
     let misnamed = Config { tls: known.clone(), ..Config::new(address.replace("localhost", "127.0.0.1")) };
@@ -78,7 +149,7 @@ async fn tls_trusts_its_authority_and_shows_a_certificate() -> Result<()> {
     Ok(())
 }
 
-fn settings_of_tls_that_can_not_work_are_refused() -> Result<()> {
+fn invalid_tls_settings_are_refused() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let ca = Authority::new("one")?;
     let ca_file = Some(ca.write(dir.path(), "ca")?);
@@ -96,15 +167,15 @@ fn settings_of_tls_that_can_not_work_are_refused() -> Result<()> {
     check(
         https,
         Tls { ca_file: Some(empty.clone()), ..Tls::default() },
-        "empty.pem: it holds no certificate",
+        "empty.pem: it contains no certificate",
     );
-    check(https, Tls { ca_file: Some(dir.path().join("gone.pem")), ..Tls::default() }, "gone.pem");
+    check(https, Tls { ca_file: Some(dir.path().join("missing.pem")), ..Tls::default() }, "missing.pem");
     let keyless = Tls { client_cert: Some(signed.cert), client_key: Some(empty), ..ca_only };
     check(https, keyless, "the client key");
     Ok(())
 }
 
-async fn datacenter_and_namespace_are_asked_for() -> Result<()> {
+async fn datacenter_and_namespace_are_sent() -> Result<()> {
     let (agent, _) = start()?;
     let with = |dc: &str, ns: Option<&str>| {
         Client::new(&Config {
@@ -119,7 +190,7 @@ async fn datacenter_and_namespace_are_asked_for() -> Result<()> {
         matches!(&error, Error::Status { body, .. } if body.contains("No path to datacenter")),
         "{error:?}"
     );
-    // Only Enterprise has namespaces; the others say so, which shows that it was sent.
+    // Only Enterprise has namespaces. The error of other editions shows that the namespace was sent.
     let error = with("dc1", Some("team"))?.kv().get("k").await.unwrap_err();
     assert!(matches!(&error, Error::Status { status: 400, body, .. } if body.contains("ns")), "{error:?}");
     Ok(())
@@ -127,10 +198,12 @@ async fn datacenter_and_namespace_are_asked_for() -> Result<()> {
 
 tally_tests::tests![
     mod:
-    settings_of_tls_that_can_not_work_are_refused,
+    invalid_tls_settings_are_refused,
     ;
     async:
-    a_token_opens_what_is_closed_without,
-    tls_trusts_its_authority_and_shows_a_certificate,
-    datacenter_and_namespace_are_asked_for,
+    a_token_gives_access,
+    a_token_is_read_again_when_its_file_changes,
+    certificates_are_read_again_when_their_files_change,
+    tls_trusts_its_authority_and_sends_a_certificate,
+    datacenter_and_namespace_are_sent,
 ];

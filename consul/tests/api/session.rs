@@ -1,4 +1,4 @@
-//! Sessions: their life, and leadership held by them.
+//! Sessions, and leadership with them.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use consul_api_client::{Behavior, Client, Error, NewSession, SessionId};
 
 use super::{durable, eventually, plain_session, start, start_with};
 
-const NOBODY: &str = "12345678-1234-1234-1234-123456789abc";
+const UNKNOWN: &str = "12345678-1234-1234-1234-123456789abc";
 
 async fn holder(consul: &Client, key: &str) -> Result<Option<SessionId>> {
     Ok(consul.kv().get(key).await?.and_then(|pair| pair.session))
@@ -51,7 +51,7 @@ async fn a_session_is_made_renewed_looked_up_and_destroyed() -> Result<()> {
     Ok(())
 }
 
-async fn one_of_two_leads_until_it_lets_go() -> Result<()> {
+async fn one_of_two_leads_until_it_releases_the_key() -> Result<()> {
     let (_agent, consul) = start()?;
     let kv = consul.kv();
     let one = consul.sessions().create(&plain_session()).await?;
@@ -75,13 +75,13 @@ async fn one_of_two_leads_until_it_lets_go() -> Result<()> {
     let error = kv.acquire("lead", "dead", other).await.unwrap_err();
     assert!(matches!(error, Error::InvalidSession { .. }), "{error:?}");
     assert!(error.to_string().starts_with("acquire key \"lead\""), "{error}");
-    let never = SessionId::parse(NOBODY)?;
+    let never = SessionId::parse(UNKNOWN)?;
     assert!(matches!(kv.acquire("lead", "x", &never).await, Err(Error::InvalidSession { .. })));
     assert!(kv.acquire("lead", "one", leader).await?);
     Ok(())
 }
 
-async fn what_becomes_of_keys_is_the_sessions_behavior() -> Result<()> {
+async fn the_behavior_of_a_session_decides_about_its_keys() -> Result<()> {
     let (_agent, consul) = start()?;
     let kv = consul.kv();
     let releases = consul.sessions().create(&plain_session()).await?;
@@ -95,7 +95,7 @@ async fn what_becomes_of_keys_is_the_sessions_behavior() -> Result<()> {
     assert_eq!((&stays.value[..], stays.session), (&b"x"[..], None));
     assert_eq!(kv.get("goes").await?, None);
 
-    // The trap that keeps lock_index from being an epoch.
+    // This is why lock_index cannot be an epoch.
     let next = consul.sessions().create(&plain_session()).await?;
     assert!(kv.acquire("goes", "y", &next).await?);
     assert_eq!(kv.get("goes").await?.context("no key")?.lock_index, 1);
@@ -114,7 +114,7 @@ async fn a_lock_delay_keeps_the_next_one_out() -> Result<()> {
     let fast = consul.sessions().create(&short(Duration::ZERO)).await?;
     assert!(kv.acquire("slow", "x", &slow).await?);
     assert!(kv.acquire("fast", "x", &fast).await?);
-    // Nobody renews them, so both expire.
+    // Both expire because they are not renewed.
     for key in ["slow", "fast"] {
         eventually("the session's end", || async { Ok(holder(&consul, key).await?.is_none().then_some(())) })
             .await?;
@@ -126,7 +126,7 @@ async fn a_lock_delay_keeps_the_next_one_out() -> Result<()> {
     Ok(())
 }
 
-async fn renewing_keeps_a_leader_and_silence_ends_it() -> Result<()> {
+async fn a_leader_leads_while_it_renews_its_session() -> Result<()> {
     let (_agent, consul) = start_with(durable())?;
     let leader =
         NewSession { ttl: Some(Duration::from_secs(2)), behavior: Behavior::Delete, ..plain_session() };
@@ -134,7 +134,7 @@ async fn renewing_keeps_a_leader_and_silence_ends_it() -> Result<()> {
     let kept = consul.sessions().create(&plain_session()).await?;
     assert!(consul.kv().acquire("lead", "x", &leader).await?);
     assert!(!consul.kv().acquire("lead", "y", &kept).await?);
-    // Longer than twice its TTL, after which Consul has certainly ended a silent one.
+    // Longer than twice its TTL, after which Consul has ended a session that is not renewed.
     let until = tokio::time::Instant::now() + Duration::from_secs(5);
     while tokio::time::Instant::now() < until {
         consul.sessions().renew(&leader).await?.context("ended though renewed")?;
@@ -152,8 +152,8 @@ async fn renewing_keeps_a_leader_and_silence_ends_it() -> Result<()> {
 tally_tests::tests![
     mod async:
     a_session_is_made_renewed_looked_up_and_destroyed,
-    one_of_two_leads_until_it_lets_go,
-    what_becomes_of_keys_is_the_sessions_behavior,
+    one_of_two_leads_until_it_releases_the_key,
+    the_behavior_of_a_session_decides_about_its_keys,
     a_lock_delay_keeps_the_next_one_out,
-    renewing_keeps_a_leader_and_silence_ends_it,
+    a_leader_leads_while_it_renews_its_session,
 ];

@@ -1,4 +1,4 @@
-//! Blocking queries and watches: news come at once, through restarts of the server, over one connection.
+//! Blocking queries and watches: changes arrive at once, also after restarts of the server, over one connection.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ fn value(pair: &Option<KvPair>) -> &[u8] {
     pair.as_ref().map_or(b"", |pair| &pair.value)
 }
 
-async fn a_blocking_query_waits_for_news_and_no_longer() -> Result<()> {
+async fn a_blocking_query_waits_for_a_change() -> Result<()> {
     let (_agent, consul) = start()?;
     let kv = consul.kv();
     kv.put("k", "1").await?;
@@ -32,7 +32,7 @@ async fn a_blocking_query_waits_for_news_and_no_longer() -> Result<()> {
     Ok(())
 }
 
-async fn a_watch_sees_every_slow_change_and_no_other() -> Result<()> {
+async fn a_watch_yields_every_slow_change_of_its_key_only() -> Result<()> {
     let (_agent, consul) = start()?;
     let kv = consul.kv();
     let mut one = consul.watch_key("w/a", WatchOptions::default());
@@ -52,15 +52,15 @@ async fn a_watch_sees_every_slow_change_and_no_other() -> Result<()> {
     Ok(())
 }
 
-async fn a_watch_outlives_a_server_that_keeps_its_data() -> Result<()> {
+async fn a_watch_continues_after_a_restart_of_the_server() -> Result<()> {
     let (mut agent, consul) = start_with(durable())?;
     consul.kv().put("k", "before").await?;
     let mut watch = consul.watch_key("k", WatchOptions::default());
     let before = next(&mut watch).await??.context("no key")?;
     agent.kill();
-    assert!(next(&mut watch).await?.is_err(), "the break is told");
+    assert!(next(&mut watch).await?.is_err(), "the break is reset");
     agent.restart()?;
-    // After a break the value comes again, changed or not.
+    // After an error the value is yielded again, changed or not.
     let (same, _) = first(&mut watch, |_| true).await?;
     assert_eq!(same.as_ref(), Some(&before));
     consul.kv().put("k", "after").await?;
@@ -70,26 +70,26 @@ async fn a_watch_outlives_a_server_that_keeps_its_data() -> Result<()> {
     Ok(())
 }
 
-/// A `-dev` agent comes back empty and counts from the beginning, like a server whose data was restored.
-async fn a_watch_starts_anew_when_the_index_does() -> Result<()> {
+/// A `-dev` agent restarts without data and with low indexes, like a server whose data was restored.
+async fn a_watch_restarts_when_the_index_decreases() -> Result<()> {
     let (mut agent, consul) = start()?;
     for n in 0..50 {
         consul.kv().put("k", n.to_string()).await?;
     }
-    // One of these sees the break. The other asks the new agent with the old agent's index, which Consul lets wait.
-    let mut told = consul.watch_key("k", WatchOptions::default());
-    let mut untold =
+    // One of the watches sees the error. The other queries the new agent with the old agent's index, which waits.
+    let mut reset = consul.watch_key("k", WatchOptions::default());
+    let mut unnoticed =
         consul.watch_key("k", WatchOptions { wait: Duration::from_secs(1), ..WatchOptions::default() });
-    let old = next(&mut told).await??.context("no key")?.modify_index;
-    next(&mut untold).await??;
+    let old = next(&mut reset).await??.context("no key")?.modify_index;
+    next(&mut unnoticed).await??;
     agent.kill();
-    assert!(next(&mut told).await?.is_err());
+    assert!(next(&mut reset).await?.is_err());
     agent.restart()?;
-    for watch in [&mut told, &mut untold] {
+    for watch in [&mut reset, &mut unnoticed] {
         first(watch, Option::is_none).await?;
     }
     consul.kv().put("k", "new life").await?;
-    for watch in [&mut told, &mut untold] {
+    for watch in [&mut reset, &mut unnoticed] {
         let pair = next(watch).await??.context("no key")?;
         assert_eq!(&pair.value[..], b"new life");
         assert!(pair.modify_index < old, "{} after {old}", pair.modify_index);
@@ -99,8 +99,8 @@ async fn a_watch_starts_anew_when_the_index_does() -> Result<()> {
 
 tally_tests::tests![
     mod async:
-    a_blocking_query_waits_for_news_and_no_longer,
-    a_watch_sees_every_slow_change_and_no_other,
-    a_watch_outlives_a_server_that_keeps_its_data,
-    a_watch_starts_anew_when_the_index_does,
+    a_blocking_query_waits_for_a_change,
+    a_watch_yields_every_slow_change_of_its_key_only,
+    a_watch_continues_after_a_restart_of_the_server,
+    a_watch_restarts_when_the_index_decreases,
 ];

@@ -1,4 +1,4 @@
-//! Lays a block of pings out in columns: one batch for each table. Which pings, and what they hold, is decided elsewhere.
+//! A block of pings in columns: one batch for each table. Not here: which pings a block has, and their values.
 
 use std::sync::Arc;
 
@@ -14,10 +14,11 @@ use crate::client::{Client, Ping};
 use crate::draw::Draw;
 use crate::strings::Strings;
 
-/// A block is full at this many rows of either table. A ping's add-ons stay together, so it may hold one ping more.
+/// A block is full when either table has this many rows. The add-ons of a ping are not divided, so a block may have one
+/// ping more.
 const BLOCK_ROWS: usize = 1 << 16;
 
-// What the job reads, and narrow days hold.
+// The columns that the job reads, and that narrow days have.
 const NARROW_MAIN: [&str; 4] = ["client_id", "profile_creation_date", "active_addons", "active_theme"];
 const NARROW_ACTIVE_ADDON: [&str; 1] = ["install_day"];
 const NARROW_THEME: [&str; 1] = ["addon_id"];
@@ -27,7 +28,7 @@ const NARROW_ADDONS: [&str; 6] =
 /// Columns with their names, in the file's order.
 type Columns = Vec<(&'static str, ArrayRef)>;
 
-/// Rows of both tables that have not been written yet.
+/// Rows of both tables that are not written yet.
 pub(crate) struct Block<'a> {
     strings: &'a Strings,
     narrow: bool,
@@ -35,7 +36,7 @@ pub(crate) struct Block<'a> {
     rows: Rows,
 }
 
-/// Columns with a value a ping.
+/// Columns with a value per ping.
 #[derive(Default)]
 struct Pings {
     client_id: StringBuilder,
@@ -49,7 +50,7 @@ struct Pings {
     addons: Vec<usize>,
 }
 
-/// Columns with a value an add-on row.
+/// Columns with a value per add-on row.
 #[derive(Default)]
 struct Rows {
     /// The row's ping in this block.
@@ -68,7 +69,7 @@ impl<'a> Block<'a> {
         Block { strings, narrow, pings: Pings::default(), rows: Rows::default() }
     }
 
-    /// Adds a ping and its add-on rows, which take their draws from `draw`.
+    /// Adds a ping and its add-on rows, whose values are drawn from `draw`.
     pub(crate) fn push(&mut self, client: &Client, ping: &Ping, mut draw: Draw) {
         let number = self.pings.addons.len() as i32;
         self.pings.push(client, ping);
@@ -90,7 +91,7 @@ impl<'a> Block<'a> {
         self.pings.addons.len() >= BLOCK_ROWS || self.rows.code.len() >= BLOCK_ROWS
     }
 
-    /// Takes the rows out: those of `main_summary`, those of `addons` without the all-null ones.
+    /// Removes and returns the rows: those of `main_summary`, and those of `addons` without the all-null ones.
     pub(crate) fn finish(&mut self) -> Result<(RecordBatch, RecordBatch), ArrowError> {
         let mut rows = std::mem::take(&mut self.rows);
         let of_ping = std::mem::take(&mut rows.ping);
@@ -100,7 +101,7 @@ impl<'a> Block<'a> {
         Ok((self.main_batch(pings, addon)?, addons))
     }
 
-    /// Takes the rows out, of pings without add-ons: the all-null rows that they leave in `addons`.
+    /// Removes the rows of pings without add-ons and returns the all-null rows that these have in `addons`.
     pub(crate) fn finish_empty(&mut self) -> Result<RecordBatch, ArrowError> {
         let rows = std::mem::take(&mut self.rows).columns(self.strings)?;
         let pings = std::mem::take(&mut self.pings).columns(self.strings)?;
@@ -168,7 +169,7 @@ impl<'a> Block<'a> {
         batch(self.keep(columns, &NARROW_ADDONS))
     }
 
-    /// The columns that this day has.
+    /// The columns of this day.
     fn keep(&self, mut columns: Columns, narrow: &[&str]) -> Columns {
         columns.retain(|(name, _)| !self.narrow || narrow.contains(name));
         columns
@@ -217,7 +218,7 @@ impl Pings {
 }
 
 impl Rows {
-    /// The fourteen fields of an add-on.
+    /// The 14 fields of an add-on.
     fn columns(mut self, strings: &Strings) -> Result<Columns, ArrowError> {
         let count = self.code.len();
         let modulo = |by: i32| -> ArrayRef {
@@ -245,7 +246,7 @@ impl Rows {
     }
 }
 
-/// The text of a UUID, which is ASCII; bytes that are not would end it.
+/// The text of a UUID, which is ASCII.
 fn ascii(id: &[u8]) -> &str {
     std::str::from_utf8(id).unwrap_or_default()
 }

@@ -1,13 +1,13 @@
-//! One client, one of its pings, one add-on row of it: what the columns get. Drawn in [`crate::population`]; laid out in
-//! columns in [`crate::block`]; counted in [`crate::totals`]. Both read the same values from here.
+//! The values of a client, of one of its pings, and of one of its add-on rows. Not here: how they are drawn
+//! ([`crate::population`]), written to columns ([`crate::block`]) and counted ([`crate::totals`]).
 
 use crate::draw::Draw;
 use crate::ids::Uuid;
 
-/// A client's lasting traits.
+/// The traits of a client, the same in all of its pings.
 #[derive(Debug, Default)]
 pub(crate) struct Client {
-    /// Names the client's streams of draws.
+    /// The key of the client's random streams.
     pub(crate) key: u64,
     /// `None` is the null client.
     pub(crate) id: Option<Uuid>,
@@ -45,7 +45,7 @@ pub(crate) struct Ping {
     pub(crate) subsession_length: i64,
 }
 
-/// The fields of an add-on row that may be null, as they are written.
+/// The nullable fields of an add-on row, as they are written.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Row {
     pub(crate) foreign_install: Option<bool>,
@@ -55,7 +55,7 @@ pub(crate) struct Row {
     pub(crate) install_day: Option<i32>,
 }
 
-/// Bits of a draw that decide one field's null.
+/// Bits of a draw that decide whether one field is null.
 const LANE: u32 = 21;
 /// A flag is null in 0.0005 of the rows,
 const FLAG_NULLS: u64 = 1049;
@@ -63,7 +63,7 @@ const FLAG_NULLS: u64 = 1049;
 const DAY_NULLS: u64 = 2097;
 
 impl Addon {
-    /// The row of this add-on in a ping whose add-ons before it have taken their draws: each field is null on its own.
+    /// The next row of this add-on from the draws of a ping: each field is null independently of the others.
     pub(crate) fn row(&self, draw: &mut Draw) -> Row {
         let (first, second) = (draw.bits(), draw.bits());
         let written = |bits: u64, lane: u32, nulls: u64| (bits >> (lane * LANE)) & ((1 << LANE) - 1) >= nulls;

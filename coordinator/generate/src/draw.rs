@@ -1,22 +1,22 @@
-//! Random draws that can be repeated: a key names a stream, the stream yields numbers. Own code rather than a crate's, so
-//! that a seed means the same day for ever. What is drawn is decided elsewhere.
+//! Reproducible random numbers: a key identifies a stream, and the stream yields numbers. This is not a crate's code, so
+//! that a seed gives the same day in all versions. Not here: what is drawn.
 
-/// The odd step of the stream's counter: 2^64 over the golden ratio.
+/// The odd step of the stream's counter: 2^64 divided by the golden ratio.
 const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// Spreads every input bit over all output bits; a bijection.
+/// A bijection in which every input bit affects all output bits.
 fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
 }
 
-/// The key of a part of what `parent` stands for.
+/// The key of a part of `parent`.
 pub(crate) fn key(parent: u64, part: u64) -> u64 {
     mix(parent ^ mix(part.wrapping_add(STEP)))
 }
 
-/// A stream of draws.
+/// A stream of random numbers.
 #[derive(Debug, Clone)]
 pub(crate) struct Draw(u64);
 
@@ -47,7 +47,7 @@ impl Draw {
         ((u128::from(self.bits()) * u128::from(bound)) >> 64) as u64
     }
 
-    /// An index into `shares`, each drawn with its share; the last one takes what rounding leaves.
+    /// An index into `shares`, each with the probability of its share; rounding errors go to the last one.
     pub(crate) fn choice(&mut self, shares: &[f64]) -> usize {
         let mut left = self.unit();
         for (index, share) in shares.iter().enumerate() {
@@ -59,7 +59,7 @@ impl Draw {
         shares.len() - 1
     }
 
-    /// Failures before the first success of trials with this probability.
+    /// The number of failures before the first success of trials with this probability.
     pub(crate) fn geometric(&mut self, probability: f64) -> u32 {
         ((1.0 - self.unit()).ln() / (1.0 - probability).ln()) as u32
     }
@@ -77,11 +77,11 @@ impl Draw {
     }
 }
 
-/// Poisson numbers of one mean, from a table of their cumulated probabilities.
+/// Poisson numbers with one mean, from a table of cumulative probabilities.
 #[derive(Debug)]
 pub(crate) struct Poisson {
     cumulated: Vec<f64>,
-    /// Where to start looking, by the first byte of the draw: a search from the ends would mispredict at every step, and
+    /// The start of the search, by the first byte of the draw: a binary search would mispredict at every step, and
     /// shuffled days draw these numbers a hundred times.
     guide: Vec<usize>,
 }
@@ -99,7 +99,7 @@ impl Poisson {
         for k in 0..most {
             let k = k as f64;
             log_factorial += k.max(1.0).ln();
-            // 0 * ln(0) is NaN, but means a certain zero.
+            // 0 * ln(0) is NaN, but its limit is 0.
             let log_power = if k == 0.0 { 0.0 } else { k * mean.ln() };
             sum += (log_power - mean - log_factorial).exp();
             cumulated.push(sum);

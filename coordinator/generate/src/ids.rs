@@ -1,5 +1,5 @@
-//! Client and document ids as text: random UUIDs, and UUIDs whose checksum lands in a wanted sample. Which client is
-//! asked for which sample is decided elsewhere.
+//! Client and document ids as text: random UUIDs, and UUIDs whose checksum is in a given sample. Not here: the sample of
+//! a client.
 
 use crate::draw::Draw;
 
@@ -9,7 +9,8 @@ pub(crate) const SAMPLES: u32 = 100;
 pub(crate) type Uuid = [u8; 36];
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
-/// The last hexadecimal digits of an id that are chosen for its checksum: three, so that some of the 4096 always fit.
+/// The number of last hexadecimal digits of an id that are chosen for its checksum: with three, some of the 4096 values
+/// fit.
 const STEERED: usize = 3;
 const ENDINGS: usize = 1 << (4 * STEERED);
 
@@ -41,8 +42,8 @@ fn ending(number: usize) -> [u8; STEERED] {
     [HEX[number >> 8], HEX[number >> 4 & 15], HEX[number & 15]]
 }
 
-/// Makes ids for a wanted sample. CRC is linear: changing the last bytes flips the same checksum bits whatever stands
-/// before them, so a table of flips replaces a hundred checksums per id.
+/// Creates ids for a given sample. CRC is linear: a change of the last bytes flips the same checksum bits for all
+/// prefixes, so a table of flips replaces a hundred checksums per id.
 #[derive(Debug)]
 pub(crate) struct Steering {
     flips: Vec<u32>,
@@ -62,7 +63,7 @@ impl Steering {
             id[36 - STEERED..].copy_from_slice(&ending(0));
             let checksum = crc32fast::hash(&id);
             let fits = |&number: &usize| (checksum ^ self.flips[number]) % SAMPLES == sample;
-            // None fits once in 10^17 ids: then the next UUID will.
+            // About once in 10^17 ids, none fits: then the next UUID is tried.
             if let Some(number) = (start..ENDINGS).chain(0..start).find(fits) {
                 id[36 - STEERED..].copy_from_slice(&ending(number));
                 return id;
@@ -91,7 +92,7 @@ mod tests {
             assert_eq!(id.iter().filter(|b| HEX.contains(b)).count(), 32);
             assert!(seen.insert(id));
         }
-        // The steered digits stay close to uniform.
+        // The chosen digits are nearly uniform.
         let mut last = [0u32; 16];
         for id in &seen {
             last[HEX.iter().position(|&h| h == id[35]).unwrap()] += 1;

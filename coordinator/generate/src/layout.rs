@@ -1,5 +1,5 @@
-//! Where the files of a day lie and how they are written: paths, the check that no day is there yet, Parquet settings.
-//! What is in them comes from [`crate::block`].
+//! The files of a day: paths, the check that the day does not exist, Parquet settings. Not here: the contents
+//! ([`crate::block`]).
 
 use std::fs::{self, File};
 use std::io::BufWriter;
@@ -37,17 +37,17 @@ impl Layout {
     /// The layout below `output`.
     ///
     /// # Errors
-    /// If the output's own name can't be found, as for a missing `..`.
+    /// The name of the output folder is unknown, as for a missing `..`.
     pub(crate) fn new(output: &Path, date: &str) -> Result<Self, GenerateError> {
         let named = match output.file_name() {
             Some(_) => output.to_path_buf(),
-            // "." and "..": the name is that of the folder they stand for.
+            // For "." and "..", the name is that of the folder they refer to.
             None => fs::canonicalize(output).map_err(io("find", output))?,
         };
         let name = named.file_name().ok_or_else(|| GenerateError::Option {
             option: "output",
             value: output.display().to_string(),
-            rule: "must be a folder with a name, as the totals are written beside it",
+            rule: "must be a folder with a name, because the totals are written next to it",
         })?;
         let mut totals = name.to_os_string();
         totals.push(".totals.json");
@@ -66,7 +66,7 @@ impl Layout {
         }
     }
 
-    /// Refuses a day that is there already, in part or whole. Empty folders are fine.
+    /// Fails if any part of the day exists. Empty folders are allowed.
     pub(crate) fn require_no_files(&self) -> Result<(), GenerateError> {
         for partition in [&self.main_summary, &self.addons] {
             if holds_files(partition)? {
@@ -76,7 +76,7 @@ impl Layout {
         Ok(())
     }
 
-    /// Removes both partitions, which held no files before.
+    /// Removes both partitions, which had no files before.
     pub(crate) fn remove(&self) -> Result<(), GenerateError> {
         for partition in [&self.main_summary, &self.addons] {
             match fs::remove_dir_all(partition) {
@@ -114,9 +114,9 @@ impl Layout {
     }
 }
 
-/// What pyarrow's writer does by default: snappy, data pages v1 of 1 MiB or 20,000 rows, dictionaries up to 1 MiB and
-/// plain pages after, statistics per column chunk, no page index. Most are the writer's defaults too; they are spelled
-/// out as the days' difficulty hangs on them.
+/// The defaults of pyarrow's writer: snappy, data pages v1 of 1 MiB or 20,000 rows, dictionaries up to 1 MiB and
+/// then plain pages, statistics per column chunk, no page index. Most of them are also the defaults of this writer; they
+/// are explicit because the cost of reading a day depends on them.
 fn properties() -> WriterProperties {
     WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)
@@ -146,12 +146,12 @@ fn holds_files(folder: &Path) -> Result<bool, GenerateError> {
     Ok(false)
 }
 
-/// Turns a system's error into ours.
+/// Converts an error of the system.
 pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> GenerateError {
     move |source| GenerateError::Io { action, path: path.to_path_buf(), source }
 }
 
-/// A part file being written; it holds the encoded pages of one row group.
+/// A part file that is being written, with the encoded pages of one row group in memory.
 pub(crate) struct TableFile {
     pub(crate) table: Table,
     path: PathBuf,

@@ -1,4 +1,4 @@
-//! What the caller may choose about a day, and which choices make sense. Nothing here touches the disk.
+//! The options of a day, and their valid values. Not here: any I/O.
 
 use std::path::PathBuf;
 
@@ -6,19 +6,20 @@ use chrono::NaiveDate;
 
 use crate::GenerateError;
 
-/// The most clients: the output's `n_clients` is a 32-bit integer and counts the null and the overactive client too.
+/// Maximum number of clients: the output's `n_clients` is a 32-bit integer and counts the null and the overactive client,
+/// too.
 const MAX_CLIENTS: u64 = i32::MAX as u64 - 2;
-/// The most add-ons that exist; their names are kept in memory (some 80 bytes each).
+/// Maximum number of distinct add-ons; their names are kept in memory (about 80 bytes each).
 const MAX_ADDONS: u32 = 1_000_000;
-/// The most pings per client on average.
+/// Maximum average number of pings per client.
 const MAX_PINGS: f64 = 10_000.0;
 
 /// One day to generate. `Default` is a small day without an output folder, so set `output` at least.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
-    /// The folder that gets `main_summary/v3/...` and `addons/v2/...`. The totals go beside it.
+    /// The folder for `main_summary/v3/...` and `addons/v2/...`. The totals are written next to it.
     pub output: PathBuf,
-    /// Ordinary clients; the null client (and the [`Overactive`] one) come on top.
+    /// Number of ordinary clients, without the null client and the [`Overactive`] one.
     pub clients: u64,
     /// The day, as YYYYMMDD.
     pub date: String,
@@ -26,24 +27,26 @@ pub struct Options {
     pub seed: u64,
     /// Write only the columns that the job reads. The values are those of the wide day.
     pub narrow: bool,
-    /// Mean pings per client before the floor of one ping and the overactive few; a little lower than the real mean.
+    /// Mean number of pings per client, before the minimum of one ping and the few overactive clients: slightly below the
+    /// actual mean.
     pub pings: f64,
-    /// Add-ons that exist besides the 8 system ones; their popularity is Pareto-distributed.
+    /// Number of distinct add-ons besides the 8 system add-ons; their popularity is Pareto-distributed.
     pub addons: u32,
-    /// One extreme client more.
+    /// An additional, extreme client.
     pub overactive: Option<Overactive>,
-    /// Spread the pings over all files by a hash, so that no file holds a client's whole day and folders mean nothing.
+    /// Distribute the pings over all files by a hash, so that the day of a client is in many files and folders are not
+    /// samples.
     pub shuffle: bool,
-    /// Threads to use; `None` for one per core. Memory grows with them.
+    /// Number of threads; `None` for one per core. Each thread needs memory.
     pub threads: Option<usize>,
 }
 
 /// A client that sends `pings` pings with the same `addons` active add-ons in each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overactive {
-    /// Pings of this client, at least 1. In an unshuffled day they lie in one file, at 8 bytes of memory each.
+    /// Number of pings of this client, at least 1. In an unshuffled day they are in one file, with 8 bytes of memory each.
     pub pings: u32,
-    /// Distinct add-ons in each ping, 1 to [`Options::addons`].
+    /// Number of distinct add-ons in each ping, 1 to [`Options::addons`].
     pub addons: u32,
 }
 
@@ -68,7 +71,7 @@ impl Options {
     /// Checks all options and returns the date.
     ///
     /// # Errors
-    /// [`GenerateError::Option`] names the first option that makes no day, and what it must be.
+    /// [`GenerateError::Option`] names the first invalid option and its valid values.
     pub fn validate(&self) -> Result<NaiveDate, GenerateError> {
         let require = |good: bool, option, value: &dyn std::fmt::Display, rule| {
             if good { Ok(()) } else { Err(GenerateError::Option { option, value: value.to_string(), rule }) }
@@ -92,7 +95,7 @@ impl Options {
         date.ok_or_else(|| GenerateError::Option {
             option: "date",
             value: self.date.clone(),
-            rule: "must be a calendar day as YYYYMMDD",
+            rule: "must be a date as YYYYMMDD",
         })
     }
 }

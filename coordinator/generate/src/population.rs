@@ -1,5 +1,5 @@
-//! Who lives on the day and what they send: every client and ping is drawn again from its number whenever it is needed,
-//! so nothing is kept per client. In which file and order pings are written is [`crate::spread`]'s matter.
+//! The clients of a day and their pings. Every client and ping is drawn from its number each time it is needed, so no
+//! state per client is kept. Not here: the files and the order of pings ([`crate::spread`]).
 
 use std::ops::Range;
 
@@ -13,12 +13,12 @@ use crate::strings::{CHANNEL_SHARES, COUNTRIES, CUSTOM_THEMES, SYSTEM_ADDONS, SY
 
 /// The sample of the null client, after those of the ids.
 pub(crate) const NULL_SAMPLE: u32 = SAMPLES;
-/// Samples whose first client sends tens of thousands of pings.
+/// The samples whose first client sends tens of thousands of pings.
 const BUSY_SAMPLES: [u32; 2] = [7, 42];
 /// Days from 0001-01-01 (day 1) to 1970-01-01.
 const UNIX_EPOCH_CE: i32 = 719_163;
 
-// Parts of the seed and of a client's key.
+// Keys of the parts of the seed and of a client.
 const SAMPLE_SIZES: u64 = 1 << 40;
 const OVERACTIVE: u64 = 2 << 40;
 const TRAITS: u64 = 3 << 40;
@@ -96,11 +96,11 @@ impl Population {
     }
 
     fn overactive(&self, number: u32) -> Option<Overactive> {
-        self.overactive.filter(|&(who, _)| who == number).map(|(_, what)| what)
+        self.overactive.filter(|&(client, _)| client == number).map(|(_, what)| what)
     }
 
-    /// The key of a client's streams. It hangs on the place in the sample, so that an overactive client changes no one
-    /// else.
+    /// The key of a client's streams. It depends on the position in the sample, so that an overactive client does not
+    /// change other clients.
     fn key(&self, number: u32, sample: u32) -> u64 {
         match self.overactive(number) {
             Some(_) => self.overactive_key,
@@ -108,7 +108,7 @@ impl Population {
         }
     }
 
-    /// How many pings a client of `sample` sends, and the client's key.
+    /// The number of pings of a client of `sample`, and the client's key.
     pub(crate) fn ping_count(&self, number: u32, sample: u32) -> (u32, u64) {
         let client = self.key(number, sample);
         if let Some(overactive) = self.overactive(number) {
@@ -128,21 +128,21 @@ impl Population {
         (pings, client)
     }
 
-    /// How many pings more the first client of a busy sample sends: 20 for each client of the sample, 50,000 at most.
+    /// The additional pings of the first client of a busy sample: 20 for each client of the sample, at most 50,000.
     fn busy_pings(&self, sample: u32) -> u32 {
         let members = self.members(sample);
-        let overactive = self.overactive.is_some_and(|(who, _)| members.contains(&who));
+        let overactive = self.overactive.is_some_and(|(client, _)| members.contains(&client));
         let usual = members.len() as u32 - u32::from(overactive);
         if usual > 1 { usual.min(50_000 / 20) * 20 } else { 0 }
     }
 
-    /// Yields the files of a client's pings, in their order, when pings are spread over all files.
+    /// The file of each of a client's pings, in their order, if pings are distributed over all files.
     pub(crate) fn files_of(client_key: u64) -> impl Iterator<Item = u32> {
         let mut draw = Draw::new(key(client_key, FILES));
         std::iter::repeat_with(move || draw.below(SAMPLES.into()) as u32)
     }
 
-    /// Fills in a client's traits.
+    /// Sets a client's traits.
     pub(crate) fn client(&self, number: u32, into: &mut Client) {
         let sample = self.sample(number);
         into.key = self.key(number, sample);
@@ -153,7 +153,7 @@ impl Population {
             None if sample == NULL_SAMPLE => None,
             None => {
                 let mut id = self.steering.uuid(&mut draw, sample);
-                // Ids that are no canonical UUID exist in production; they stay in the folder they were drawn for.
+                // Ids that are no canonical UUID exist in production; they remain in the folder of their sample.
                 if draw.chance(0.0001) {
                     id.make_ascii_uppercase();
                 }
@@ -188,7 +188,7 @@ impl Population {
             });
         }
         for _ in 0..own {
-            // A few popular add-ons and a long tail; now and then a client has one of them twice.
+            // A few popular add-ons and a long tail; occasionally a client has an add-on twice.
             let rank = ((draw.pareto(1.1) * 12.0) as u32).min(self.addons - 1);
             let foreign_install = draw.chance(0.22);
             let user_disabled = draw.chance(0.12);
@@ -206,7 +206,7 @@ impl Population {
         }
     }
 
-    /// The overactive client's: distinct and active, all of them.
+    /// The add-ons of the overactive client: all of them distinct and active.
     fn overactive_addons(&self, count: u32, draw: &mut Draw, into: &mut Client) {
         let first = draw.below(self.addons.into()) as u32;
         for offset in 0..count {
@@ -224,14 +224,14 @@ impl Population {
         }
     }
 
-    /// When an add-on was installed and last updated: after the profile was made, at most today.
+    /// The days when an add-on was installed and last updated: between the creation of the profile and the day.
     fn days(&self, created: i64, draw: &mut Draw) -> (i32, i32) {
         let installed = (created + draw.below(900) as i64).min(self.day);
         let updated = (installed + draw.below(300) as i64).min(self.day);
         (installed as i32, updated as i32)
     }
 
-    /// A client's ping, and the stream that its add-on rows take their draws from, in the order of the add-ons.
+    /// A client's ping, and the stream for its add-on rows, in the order of the add-ons.
     pub(crate) fn ping(client: &Client, number: u32) -> (Ping, Draw) {
         let mut draw = Draw::new(key(client.key, PINGS + u64::from(number)));
         let default_theme = client.default_theme ^ draw.chance(0.01);

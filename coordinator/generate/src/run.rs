@@ -1,5 +1,5 @@
-//! Runs a generation: threads take files and totals from one list, failures clean up, totals are written last. What a
-//! file holds and how it is laid out is decided in the other rooms.
+//! Runs the generator: threads take files and totals from one list, failures clean up, and the totals are written last.
+//! Not here: the contents and the layout of a file.
 
 use std::fs;
 use std::num::NonZero;
@@ -17,27 +17,27 @@ use crate::strings::Strings;
 use crate::totals::Share;
 use crate::{GenerateError, Options, Totals};
 
-/// How far a generation is.
+/// The progress of the generator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Files of each table that are done, empty ones included.
+    /// Finished files of each table, including empty ones.
     pub files: u32,
-    /// Files of each table that there will be at most.
+    /// Maximum number of files of each table.
     pub all_files: u32,
-    /// Rows of `main_summary` so far.
+    /// Rows of `main_summary` written so far.
     pub main_summary_rows: u64,
-    /// Rows of `addons` so far.
+    /// Rows of `addons` written so far.
     pub addons_rows: u64,
 }
 
-/// Writes the day and, beside the output folder, `<output>.totals.json` with the returned totals (of the day generated
-/// last, if there are several in the folder).
+/// Writes the day and, next to the output folder, `<output>.totals.json` with the returned totals (of the last generated
+/// day, if there are several in the folder).
 ///
-/// `progress` is called from all threads, about once for every 64 Ki rows.
+/// `progress` is called from all threads, about once per 64 Ki rows.
 ///
 /// # Errors
-/// If options make no day, if either table's partition holds files already (then nothing is touched), or if the disk
-/// refuses. After a failure both partitions are removed again; a killed process leaves them.
+/// An option is invalid, a partition of either table has files (then nothing is changed), or an I/O error. After a failure
+/// both partitions are removed; a killed process leaves them.
 pub fn generate(options: &Options, progress: &(dyn Fn(Progress) + Sync)) -> Result<Totals, GenerateError> {
     let date = options.validate()?;
     fs::create_dir_all(&options.output).map_err(io("create", &options.output))?;
@@ -57,12 +57,12 @@ pub fn generate(options: &Options, progress: &(dyn Fn(Progress) + Sync)) -> Resu
         addons_rows: AtomicU64::new(0),
     };
     run.all().inspect_err(|_| {
-        // The first failure is the one to report; the same cause may well prevent the cleaning.
+        // Report the first failure; its cause may also prevent the cleanup.
         let _ = run.layout.remove();
     })
 }
 
-/// A piece of work for one thread.
+/// A unit of work for one thread.
 #[derive(Debug, Clone, Copy)]
 enum Task {
     /// A file of both tables.
@@ -97,7 +97,7 @@ impl Run<'_> {
                 Ok(end) => end,
                 Err(panic) => std::panic::resume_unwind(panic),
             });
-            // All threads are waited for before the first failure is passed on.
+            // Join all threads before the first failure is returned.
             ends.collect::<Vec<_>>().into_iter().collect::<Result<(), _>>()
         })?;
         let sum = sum.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -116,7 +116,7 @@ impl Run<'_> {
         Ok(totals)
     }
 
-    /// All work, longest first: a thread should not be left alone with the overactive client.
+    /// All work, longest first, so that the overactive client is not processed last by a single thread.
     fn tasks(&self) -> Vec<Task> {
         let long = self.population.overactive_sample();
         let mut files: Vec<u32> = (0..self.spread.files()).collect();
@@ -154,7 +154,7 @@ impl Run<'_> {
         let (main, addons) = block.finish()?;
         let mut main = self.layout.create(Table::MainSummary, file, main.schema())?;
         let mut addons = self.layout.create(Table::Addons, file, addons.schema())?;
-        // Pings without add-ons leave their rows at the end, as an explode with a union after it does.
+        // The rows of pings without add-ons are at the end, as after an explode followed by a union.
         let mut empty = Vec::new();
         let mut client = Client::default();
         for &at in &pings {
@@ -167,7 +167,7 @@ impl Run<'_> {
                 self.write(&mut main, &main_rows)?;
                 self.write(&mut addons, &addons_rows)?;
             }
-            // Half a file is as good as none once another thread has failed.
+            // Another thread failed, so the file is not needed.
             if self.failed.load(Ordering::Relaxed) {
                 return Ok(());
             }

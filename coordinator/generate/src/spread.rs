@@ -1,30 +1,30 @@
-//! Which pings lie in which file, and in what order. What a ping holds is [`crate::population`]'s matter.
+//! The file of each ping, and the order of pings in a file. Not here: the contents of pings ([`crate::population`]).
 
 use crate::draw::{Draw, key};
 use crate::ids::SAMPLES;
 use crate::population::Population;
 
-/// A ping by its client's number and its own, 8 bytes.
+/// A ping: the number of its client and its own number, 8 bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PingRef {
     pub(crate) client: u32,
     pub(crate) ping: u32,
 }
 
-/// How a day's pings are spread over files.
+/// How the pings of a day are distributed over files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Spread {
-    /// As in production: a file a sample, and one for the null client.
+    /// As in production: one file per sample, and one for the null client.
     BySample,
-    /// By a hash of client and ping: each file holds pings of everyone.
+    /// By a hash of client and ping: each file has pings of all clients.
     Shuffled,
 }
 
-/// Part of the key that orders a file's pings.
+/// The part of the key that decides the order of a file's pings.
 const ORDER: u64 = 7 << 40;
 
 impl Spread {
-    /// The number of files of each table; some may turn out empty and are not written.
+    /// The number of files of each table; empty ones are not written.
     pub(crate) fn files(self) -> u32 {
         match self {
             Spread::BySample => SAMPLES + 1,
@@ -32,8 +32,8 @@ impl Spread {
         }
     }
 
-    /// The pings of a file in the order of their rows: clients thoroughly mixed. Shuffled days walk over all clients for
-    /// each file, about a quarter of the whole work, in exchange for one open file a thread.
+    /// The pings of a file in the order of their rows, with clients in random order. Shuffled days iterate over all clients
+    /// for each file, about a quarter of all work, so that a thread has only one open file.
     pub(crate) fn pings(self, population: &Population, seed: u64, file: u32) -> Vec<PingRef> {
         let samples = match self {
             Spread::BySample => file..file + 1,

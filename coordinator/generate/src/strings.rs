@@ -1,16 +1,16 @@
-//! The words of the day: add-on ids, names, versions, themes, and the small vocabularies of the other columns, as Arrow
-//! dictionaries' values that all blocks share. Which word a row has is decided elsewhere.
+//! The strings of a day: add-on ids, names, versions, themes, and the few values of the other columns, as values of Arrow
+//! dictionaries that all blocks share. Not here: which string a row has.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, StringArray};
 use chrono::NaiveDate;
 
-/// Built-in add-ons, which come first in the dictionaries.
+/// Number of built-in add-ons, which are first in the dictionaries.
 pub(crate) const SYSTEM_ADDONS: u32 = 8;
-/// Themes besides the default one, which has code 0.
+/// Number of themes besides the default one, which has code 0.
 pub(crate) const CUSTOM_THEMES: u32 = 500;
-/// Countries.
+/// Number of countries.
 pub(crate) const COUNTRIES: u32 = 200;
 /// The shares of [`Strings::channels`].
 pub(crate) const CHANNEL_SHARES: [f64; 4] = [0.85, 0.08, 0.02, 0.05];
@@ -35,7 +35,7 @@ pub(crate) struct Strings {
 }
 
 impl Strings {
-    /// The words of a day on which `addons` add-ons exist besides the system's.
+    /// The strings of a day with `addons` add-ons besides the system add-ons.
     pub(crate) fn new(addons: u32, date: NaiveDate) -> Self {
         let all = addons + SYSTEM_ADDONS;
         let system = (0..SYSTEM_ADDONS).map(|i| format!("system{i}@mozilla.org"));
@@ -59,7 +59,7 @@ fn values(words: impl IntoIterator<Item = String>) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(words))
 }
 
-/// Every third add-on has a GUID, the others look like an address, as in production.
+/// Every third add-on has a GUID, the others have an address, as in production.
 fn addon_id(number: u32) -> String {
     if number.is_multiple_of(3) {
         format!("{{{:08x}-0000-4000-8000-{number:012x}}}", number.wrapping_mul(2_654_435_761))

@@ -1,5 +1,5 @@
-//! What a right `addon_aggregates` of the day adds up to, client by client from the draws that make the rows. It shares
-//! no code with the engine, so that a mistake there can't hide here.
+//! The totals of a correct `addon_aggregates` of the day, computed client by client from the random numbers of the rows.
+//! Not here: any code of the engine, so that its bugs cannot affect the totals.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use crate::client::Client;
 use crate::draw::Draw;
 use crate::population::Population;
 
-/// What a right result of the day must add up to, and the sizes of the inputs.
+/// The totals of a correct result, and the sizes of the inputs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// The day, as YYYYMMDD.
@@ -16,17 +16,17 @@ pub struct Totals {
     pub rows: u64,
     /// The sum of its column `count`.
     pub sum_of_count: u64,
-    /// Its `n_clients`: distinct client ids, the null one included.
+    /// Its `n_clients`: distinct client ids, including null.
     pub n_clients: u64,
     /// Its `n_custom_theme_clients`.
     pub n_custom_theme_clients: u64,
     /// Rows of `main_summary`.
     pub main_summary_rows: u64,
-    /// Rows of `addons`, the all-null ones included.
+    /// Rows of `addons`, including the all-null ones.
     pub addons_rows: u64,
 }
 
-/// The part of the totals that a group of clients adds.
+/// The totals of a group of clients.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Share {
     pub(crate) rows: u64,
@@ -35,7 +35,7 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    /// The share of a sample's clients.
+    /// The totals of a sample's clients.
     pub(crate) fn of_sample(population: &Population, sample: u32) -> Self {
         let mut client = Client::default();
         let mut counter = Counter::default();
@@ -53,11 +53,11 @@ impl Share {
     }
 }
 
-/// Adds up clients; its buffers are those of one client.
+/// Adds up clients, with buffers for one client.
 #[derive(Default)]
 struct Counter {
     share: Share,
-    /// Per add-on of the client: a bit for each foreign_install (null, false, true) seen in rows that pass the filter.
+    /// Per add-on of the client: a bit for each value of foreign_install (null, false, true) in rows that pass the filter.
     seen: Vec<u8>,
     /// The same per distinct add-on id.
     active: Vec<(u32, u8)>,
@@ -71,14 +71,14 @@ impl Counter {
         for number in 0..pings {
             let (ping, mut draw) = Population::ping(client, number);
             custom_theme |= ping.theme.is_some_and(|code| code != 0);
-            // Only pings with add-ons tell of a profile_creation_date.
+            // Only pings with add-ons add a profile_creation_date.
             dated |= !client.addons.is_empty() && ping.profile_creation_date.is_some();
             undated |= !client.addons.is_empty() && ping.profile_creation_date.is_none();
             self.see(client, &mut draw);
         }
         self.share.custom_theme_clients += u64::from(custom_theme);
         if client.id.is_none() {
-            return; // The null client joins with nothing.
+            return; // The null client has no output rows.
         }
         let repeats = (u64::from(dated) + u64::from(undated)).max(1);
         for count in self.counts(client) {
@@ -132,7 +132,7 @@ mod tests {
         }
     }
 
-    /// Rows and sum of counts of a client with one ping, whose draws hold no nulls.
+    /// Rows and sum of counts of a client with one ping without nulls.
     fn check(id: bool, addons: &[Addon], rows: u64, sum_of_count: u64) {
         let client = Client {
             key: 1,

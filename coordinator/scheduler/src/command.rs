@@ -1,59 +1,59 @@
-//! What the scheduler answers: orders for the driver, ends of jobs, warnings. No state.
+//! The scheduler's output: commands for the driver, ends of jobs, warnings. No state.
 
 use std::time::Duration;
 
 use tally_proto::ids::{AttemptId, JobId, StageId, TaskId, WorkerId};
 
-/// Something that the driver must do.
+/// A command for the driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// All inputs of the stage exist: cut it into tasks and answer with
-    /// [`crate::Event::StagePlanned`] or [`crate::Event::StagePlanFailed`]. Sent once a stage.
+    /// [`crate::Event::StagePlanned`] or [`crate::Event::StagePlanFailed`]. Sent once per stage.
     PlanStage {
         /// The job.
         job: JobId,
         /// The stage.
         stage: StageId,
     },
-    /// Run this attempt there. Its inputs are in [`crate::Scheduler::outputs`] as long as
-    /// [`crate::Scheduler::inputs_of`] says so: in any case until the next step. Afterwards it may have to be
-    /// given back, by [`crate::Event::NotStarted`].
+    /// Run an attempt on a worker. Its inputs are in [`crate::Scheduler::outputs`] while
+    /// [`crate::Scheduler::inputs_of`] returns a version: at least until the next step. Afterwards the driver may have
+    /// to return the attempt with [`crate::Event::NotStarted`].
     Start {
-        /// Where.
+        /// The worker.
         worker: WorkerId,
-        /// Which.
+        /// The attempt.
         attempt: AttemptId,
     },
-    /// The attempt's result is no longer wanted. Its slot counts as taken until the worker
-    /// reports its end, with whatever outcome.
+    /// Stop an attempt whose result is no longer needed. Its slot counts as taken until the worker reports its end, with
+    /// any outcome.
     Stop {
-        /// Where.
+        /// The worker.
         worker: WorkerId,
-        /// Which.
+        /// The attempt.
         attempt: AttemptId,
     },
     /// All stages are done: publish, and answer with [`crate::Event::Published`],
-    /// [`crate::Event::PublishFailed`], or [`crate::Event::Unfit`], after which it is sent again. Else
-    /// sent once a job.
+    /// [`crate::Event::PublishFailed`], or [`crate::Event::Incompatible`], after which it is sent again. Otherwise sent
+    /// once per job.
     Publish {
         /// The job.
         job: JobId,
     },
-    /// The job is over. Sent once a job.
+    /// A job ended. Sent once per job.
     FinishJob {
         /// The job.
         job: JobId,
         /// How it ended.
         outcome: Outcome,
     },
-    /// Everybody may drop the job's data. Follows [`Command::FinishJob`].
+    /// All workers may drop the job's data. Follows [`Command::FinishJob`].
     ReleaseJob {
         /// The job.
         job: JobId,
     },
-    /// An event was not what was expected, and was ignored.
+    /// An unexpected event was ignored.
     Warn {
-        /// What was wrong with it.
+        /// The reason.
         warning: Warning,
     },
 }
@@ -63,111 +63,111 @@ pub enum Command {
 pub enum Outcome {
     /// Its day is published.
     Done,
-    /// It gave up; the old day stays.
+    /// It failed; the old day stays.
     Failed {
-        /// Why.
+        /// The reason.
         reason: JobFailure,
     },
-    /// Somebody cancelled it; the old day stays.
+    /// It was cancelled; the old day stays.
     Cancelled,
 }
 
 /// Why a job failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JobFailure {
-    /// A task collected all the strikes that it may.
+    /// A task reached its limit of failures.
     #[error("task {task} failed {tries} times, the last time on worker {worker}: {reason}")]
     TooManyTries {
         /// The task.
         task: TaskId,
-        /// Its strikes.
+        /// Its failures.
         tries: u32,
-        /// Where the last one was.
+        /// The worker of the last one.
         worker: WorkerId,
-        /// The last one's reason.
+        /// The reason of the last one.
         reason: String,
     },
-    /// A task failed in a way that no retry mends.
+    /// A task failed with an error that a retry does not change.
     #[error("task {task} on worker {worker}: {reason}")]
     Fatal {
         /// The task.
         task: TaskId,
-        /// Where it ran.
+        /// Its worker.
         worker: WorkerId,
-        /// What it said, naming the input.
+        /// The error, which names the input.
         reason: String,
     },
-    /// The output of one task was lost again and again.
+    /// The output of one task was lost too often.
     #[error(
         "the output of task {task} could not be read {losses} times, the last time from worker {worker}: {reason}"
     )]
     OutputLost {
-        /// The producer.
+        /// The task.
         task: TaskId,
-        /// How often.
+        /// The number of losses.
         losses: u32,
-        /// Who held it last.
+        /// The last worker that held it.
         worker: WorkerId,
-        /// What its reader saw.
+        /// The error of its reader.
         reason: String,
     },
-    /// No worker had room for a task.
+    /// No worker had memory or disk space for a task.
     #[error("no worker had room for task {task} for {} s, the last one was {worker}: {reason}", waited.as_secs())]
     Refused {
         /// The task.
         task: TaskId,
-        /// How long it waited.
+        /// The time that it waited.
         waited: Duration,
-        /// Who refused last.
+        /// The last worker that refused it.
         worker: WorkerId,
-        /// Its reason.
+        /// The worker's reason.
         reason: String,
     },
-    /// A stage could not be cut into tasks.
-    #[error("stage {} could not be planned: {reason}", stage.0)]
+    /// A stage could not be planned.
+    #[error("{reason}")]
     Plan {
         /// The stage.
         stage: StageId,
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// The day could not be replaced.
     #[error("the output could not be published: {reason}")]
     Publish {
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// Nobody was there to do the work.
+    /// There were no workers.
     #[error("no worker took tasks for {} s: start workers and submit again", waited.as_secs())]
     NoWorkers {
-        /// How long the job waited.
+        /// The time that the job waited.
         waited: Duration,
     },
 }
 
-/// Why an event was ignored. None of these harms a job; many of them point at a driver or a
-/// network in trouble.
+/// The reason for which an event was ignored. None of these affects a job; many of them indicate a problem of the driver
+/// or the network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Warning {
-    /// A submit of a job that exists.
+    /// An existing job was submitted.
     #[error("job {job} was submitted again")]
     KnownJob {
         /// The job.
         job: JobId,
     },
-    /// An order or answer about a job that does not exist or is over.
-    #[error("job {job} is unknown or over")]
+    /// An event of a job that does not exist or has ended.
+    #[error("job {job} is unknown or has ended")]
     UnknownJob {
         /// The job.
         job: JobId,
     },
-    /// A cancellation while the job publishes.
+    /// A job was cancelled while it was being published.
     #[error("job {job} is being published: too late to cancel")]
     CancelTooLate {
         /// The job.
         job: JobId,
     },
-    /// A plan that nobody waits for.
+    /// A plan of a stage that does not wait for one.
     #[error("stage {} of job {job} is not being planned", stage.0)]
     UnaskedPlan {
         /// The job.
@@ -175,46 +175,46 @@ pub enum Warning {
         /// The stage.
         stage: StageId,
     },
-    /// The end of a publish that was not ordered.
+    /// The end of a publish that was not commanded.
     #[error("job {job} is not being published")]
     UnaskedPublish {
         /// The job.
         job: JobId,
     },
-    /// A join of a worker that is here.
+    /// A worker joined that had joined before.
     #[error("worker {worker} joined again")]
     KnownWorker {
         /// The worker.
         worker: WorkerId,
     },
-    /// A word from a worker that never joined.
+    /// An event from a worker that never joined.
     #[error("worker {worker} is unknown")]
     UnknownWorker {
         /// The worker.
         worker: WorkerId,
     },
-    /// A word from a worker that is considered lost: it should stop and come back anew.
+    /// An event from a worker that counts as lost: it should stop, and join under a new id.
     #[error("worker {worker} was lost before: it must join under a new id")]
     LostWorker {
         /// The worker.
         worker: WorkerId,
     },
-    /// The end of an attempt that does not run there (any more).
+    /// The end of an attempt that does not run on that worker, or no longer does.
     #[error("attempt {attempt} does not run on worker {worker}")]
     UnknownAttempt {
-        /// Who said so.
+        /// The worker.
         worker: WorkerId,
-        /// About what.
+        /// The attempt.
         attempt: AttemptId,
     },
-    /// A hand-over of an output that was not there, or to a worker that is not here.
-    #[error("the output of task {task} was not moved from worker {from} to worker {to}")]
-    UnknownMove {
-        /// Whose output.
+    /// The migration of an output that did not exist, or to an unknown worker.
+    #[error("the output of task {task} was not migrated from worker {from} to worker {to}")]
+    UnknownMigration {
+        /// The task.
         task: TaskId,
-        /// Who should have held it.
+        /// The worker that should have held it.
         from: WorkerId,
-        /// Who should hold it.
+        /// The worker that should hold it.
         to: WorkerId,
     },
 }

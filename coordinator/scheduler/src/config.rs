@@ -1,63 +1,66 @@
-//! The scheduler's options: limits and waits, checked once when it is made. Where the values
-//! come from (file, environment, flags) is the coordinator's business.
+//! The scheduler's options: limits and timeouts, validated once.
+//!
+//! Not here: where the values come from (the coordinator).
 
 use std::time::Duration;
 
-/// Every limit and wait of the scheduler.
+/// All limits and timeouts of the scheduler.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Strikes (failures that speak against the task) that a task may collect: with the last
-    /// of them its job fails. At least 1.
+    /// The number of failures of a task with which its job fails. Ends that are not the task's fault do not count. At
+    /// least 1.
     pub max_attempts: u32,
-    /// The number of each task's first attempt: coordinators that follow each other start apart, so
-    /// that no number means two attempts.
+    /// The number of each task's first attempt. Successive coordinators use different ranges, so that each number
+    /// identifies one attempt.
     pub first_attempt: u32,
-    /// The wait before the retry after a task's first strike; doubles with every further one.
+    /// The pause before the retry after a task's first failure; it doubles with each further failure.
     pub retry_backoff: Duration,
-    /// The longest wait before a retry.
+    /// The longest pause before a retry.
     pub retry_backoff_max: Duration,
-    /// Ends without a result that speak against nobody (an unasked stop, a read from where the
-    /// output no longer was) before each further one is a strike, so that no retry is endless.
+    /// The number of excused ends of a task (an uncommanded stop, a read from a worker that no longer had the output).
+    /// Each further one counts as a failure, so that retries are bounded.
     pub max_excused: u32,
-    /// How often the output of one task may turn out unreadable, or unfit, and be made again. One time
-    /// more fails the job. Outputs lost with their worker are not counted.
+    /// How often the output of one task may be unreadable or incompatible, so that the task runs again. One more time
+    /// fails the job. Outputs that are lost with their worker do not count.
     pub max_output_losses: u32,
-    /// With how many outputs that could not be read from a holder all that it holds of the stage
-    /// counts as lost to the job, and is made again elsewhere.
+    /// The number of outputs that a job cannot read from one worker, after which all outputs of the stage on that worker
+    /// count as lost and their tasks run again elsewhere.
     pub max_holder_losses: u32,
-    /// Silence after which a worker is lost. `None` where workers cannot fall silent (embedded).
+    /// The time without an event after which a worker is lost. `None` if the caller
+    /// reports every lost worker, as the coordinator does.
     pub worker_timeout: Option<Duration>,
-    /// How long a job with work to do waits while no worker takes tasks, or all refuse one, before it fails.
+    /// A job with pending work fails if no worker takes tasks for this time, or if all workers refuse one of its tasks for
+    /// this time and at least `max_attempts` times.
     pub no_workers_timeout: Duration,
-    /// Second attempts for stragglers; `None` for none.
+    /// Speculative attempts for stragglers; `None` for none.
     pub speculation: Option<Speculation>,
 }
 
-/// When a second attempt of a running task is started.
+/// The conditions for a speculative attempt of a running task.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Speculation {
     /// The share of a stage's tasks, from 0 to 1, that must be done first.
     pub quantile: f64,
-    /// An attempt is slow from this many times the median duration of the stage's winners.
-    /// At least 1.
+    /// An attempt is slow if it runs for longer than this multiple of the median duration of the stage's winners. At least
+    /// 1.
     pub multiplier: f64,
-    /// No attempt is slow before it has run this long.
+    /// No attempt is slow before it has run for this time.
     pub minimum: Duration,
 }
 
-/// An option that makes no sense.
+/// An invalid option.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ConfigError {
-    /// No task could ever be tried.
+    /// No task could run.
     #[error("max_attempts is 0: set it to 1 or more")]
     NoAttempts,
-    /// Every worker would be lost as soon as it joins.
+    /// Every worker would be lost at once.
     #[error("worker_timeout is 0: set it to several heartbeats, or leave it out")]
     NoWorkerTimeout,
     /// Not a share.
     #[error("speculation.quantile is {0}: set it between 0 and 1")]
     Quantile(f64),
-    /// Would call the median attempt slow.
+    /// The median attempt would be slow.
     #[error("speculation.multiplier is {0}: set it to 1 or more")]
     Multiplier(f64),
 }
@@ -104,9 +107,9 @@ impl Config {
         Ok(self)
     }
 
-    /// The wait before the retry that follows a task's `strikes`-th strike.
-    pub(crate) fn backoff(&self, strikes: u32) -> Duration {
-        let factor = 2u32.saturating_pow(strikes.saturating_sub(1));
+    /// The pause before the retry after a task's `failures`-th failure.
+    pub(crate) fn backoff(&self, failures: u32) -> Duration {
+        let factor = 2u32.saturating_pow(failures.saturating_sub(1));
         self.retry_backoff.saturating_mul(factor).min(self.retry_backoff_max)
     }
 }
@@ -116,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_that_make_no_sense_are_refused() {
+    fn invalid_options_are_refused() {
         let with = |quantile, multiplier| Config {
             speculation: Some(Speculation { quantile, multiplier, ..Speculation::default() }),
             ..Config::default()

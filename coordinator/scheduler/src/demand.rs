@@ -1,27 +1,26 @@
-//! How much work there is for slots just now: what an autoscaler goes by.
+//! The demand for slots, for autoscalers.
 
 use crate::job::{Job, Phase};
 use crate::step::Scheduler;
 
-/// Work of all live jobs, in slots that it would take.
+/// The work of all live jobs, in slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Demand {
-    /// Tasks that could start now if there was a slot, or as soon as the pause before their retry
-    /// is over.
+    /// Tasks that could start if a slot was free, now or after the pause before their retry.
     pub runnable: usize,
-    /// Attempts that run.
+    /// Running attempts.
     pub running: usize,
 }
 
 impl Demand {
-    /// Slots that all of it would fill.
+    /// The slots for all of this work.
     pub fn slots(self) -> usize {
         self.runnable + self.running
     }
 }
 
 impl Scheduler {
-    /// How much work there is. Costs in proportion to the live jobs and their stages.
+    /// The demand. The cost is proportional to the number of live jobs and their stages.
     pub fn demand(&self) -> Demand {
         let live = self.jobs.values().filter(|job| job.phase != Phase::Publishing);
         live.fold(Demand::default(), |sum, job| Demand {
@@ -31,7 +30,7 @@ impl Scheduler {
     }
 }
 
-/// Tasks of stages that are wanted and have their inputs: others wait for these.
+/// The waiting tasks of open stages whose inputs exist. Other tasks wait for these.
 fn runnable(job: &Job) -> usize {
     let open = job.open();
     let ready = (0..job.stages.len()).filter(|stage| open[*stage] && job.inputs_exist(*stage));

@@ -1,45 +1,44 @@
-//! What the scheduler is told. What it answers is in `command`.
+//! The scheduler's input. Its output is in `command`.
 
 use tally_proto::failure::Failure;
 use tally_proto::ids::{AttemptId, JobId, StageId, WorkerId};
 
 use crate::shape::JobShape;
 
-/// One task of a stage that was just planned. Its index is its place in the list.
+/// One task of a planned stage. Its index is its position in the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskPlan {
-    /// How much there is to do, in bytes to read: the heaviest tasks of a stage start first.
+    /// The amount of work, in bytes to read. The heaviest tasks of a stage start first.
     pub weight: u64,
-    /// Where the task reads least over the network: taken if it has a free slot.
+    /// The worker on which the task reads least over the network. It is chosen if it has a free slot.
     pub preferred: Option<WorkerId>,
 }
 
-/// Work of an earlier coordinator that a worker turned out to have.
+/// A task of an earlier coordinator that a worker has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundTask {
     /// The task's number in its stage.
     pub index: u32,
     /// The attempt's number.
     pub attempt: u32,
-    /// Who has it.
+    /// The worker.
     pub worker: WorkerId,
-    /// Whether its output is there; else it runs there.
+    /// The worker has its output; otherwise it runs there.
     pub done: bool,
 }
 
-/// Something that happened outside.
+/// An event outside of the scheduler.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Somebody wants a job. An id that is known, finished or not, is ignored with a warning.
+    /// A job was submitted. A known id, finished or not, is ignored with a warning.
     JobSubmitted {
-        /// The new job; ids of runs are not used twice.
+        /// The new job. Ids are never reused.
         job: JobId,
         /// Its stages.
         shape: JobShape,
     },
-    /// Somebody wants a job no more. Too late, and ignored with a warning, from the moment
-    /// that the publish was ordered: whether the day was replaced is then decided by the
-    /// publish alone, and its answer ends the job.
+    /// A job was cancelled. After the command to publish it is too late, and the event is ignored with a warning: the
+    /// result of the publish ends the job.
     JobCancelled {
         /// The job.
         job: JobId,
@@ -52,19 +51,18 @@ pub enum Event {
         stage: StageId,
         /// Its tasks, by index.
         tasks: Vec<TaskPlan>,
-        /// What workers have of it already, after a change of coordinators.
-        found: Vec<Found>,
+        /// Its tasks that workers have already, after a change of the leader.
+        found: Vec<FoundTask>,
     },
-    /// A worker came that has something of a stage that is planned. What is not wanted (any more)
-    /// is stopped or left where it is; what a worker has that is not here, or of tasks that do
-    /// not exist, is ignored with a warning.
-    Found {
+    /// A worker attached that has tasks of a planned stage. Attempts that are not needed are stopped, and outputs are left
+    /// in place. Tasks that do not exist, and those of unknown workers, are ignored with a warning.
+    TasksFound {
         /// The job.
         job: JobId,
         /// The stage.
         stage: StageId,
-        /// What there is.
-        found: Vec<Found>,
+        /// The tasks.
+        found: Vec<FoundTask>,
     },
     /// The other answer to [`crate::Command::PlanStage`]: the job fails.
     StagePlanFailed {
@@ -72,7 +70,7 @@ pub enum Event {
         job: JobId,
         /// The stage.
         stage: StageId,
-        /// Why, for people.
+        /// The reason, for people.
         reason: String,
     },
     /// The answer to [`crate::Command::Publish`]: the day is replaced, the job done.
@@ -80,81 +78,80 @@ pub enum Event {
         /// The job.
         job: JobId,
     },
-    /// Another answer to [`crate::Command::Publish`]: what these tasks made does not fit what the others
-    /// did, and is made again. Too often (see [`crate::Config::max_output_losses`]), and the job fails.
-    Unfit {
+    /// Another answer to [`crate::Command::Publish`]: the outputs of these tasks are incompatible with the others, so the
+    /// tasks run again. If that happens too often (see [`crate::Config::max_output_losses`]), the job fails.
+    Incompatible {
         /// The job.
         job: JobId,
         /// The stage.
         stage: StageId,
         /// The tasks' numbers in their stage.
         indices: Vec<u32>,
-        /// Why, for people.
+        /// The reason, for people.
         reason: String,
     },
     /// The other answer to [`crate::Command::Publish`]: the job fails.
     PublishFailed {
         /// The job.
         job: JobId,
-        /// Why, for people.
+        /// The reason, for people.
         reason: String,
     },
-    /// A worker offers its slots. A worker that was lost stays lost: it must come back under
-    /// a new id.
+    /// A worker offers its slots. A lost worker must join under a new id.
     WorkerJoined {
-        /// This life of the worker.
+        /// The id of this incarnation of the worker.
         worker: WorkerId,
-        /// How many attempts it runs at once.
+        /// The number of attempts that it runs at a time.
         slots: u32,
-        /// It is about to go: it takes no new tasks from the start.
+        /// It drains: it takes no tasks.
         draining: bool,
     },
-    /// A worker is gone, with its attempts and outputs. Also the end of a drain.
+    /// A worker is lost, with its attempts and outputs. Also the end of a drain.
     WorkerLost {
         /// The worker.
         worker: WorkerId,
     },
-    /// A worker takes no new tasks; those running end.
+    /// A worker takes no new tasks. Its running attempts continue.
     WorkerDraining {
         /// The worker.
         worker: WorkerId,
     },
-    /// A worker is alive. Every other event from a worker says so too.
+    /// A worker is alive. Every other event from a worker shows that, too.
     Heartbeat {
         /// The worker.
         worker: WorkerId,
     },
-    /// An attempt is over.
+    /// An attempt ended.
     AttemptEnded {
-        /// Where it ran.
+        /// Its worker.
         worker: WorkerId,
-        /// Which one.
+        /// The attempt.
         attempt: AttemptId,
-        /// Whether its output exists, held by that worker.
+        /// On success, the worker holds its output.
         outcome: Result<(), Failure>,
     },
-    /// The attempt was never started: its inputs changed before its order could be built or sent again. The
-    /// task waits for its inputs. This counts as a failure of neither the task nor the worker.
+    /// An attempt was not started, because its inputs changed before its task message was built or sent again. The task
+    /// waits for its inputs. This is not a failure of the task or the worker.
     NotStarted {
-        /// Where it was to run.
+        /// Its worker.
         worker: WorkerId,
-        /// Which one.
+        /// The attempt.
         attempt: AttemptId,
     },
-    /// The output of a done task was handed to another worker.
-    OutputMoved {
+    /// The output of a done task was migrated to another worker.
+    OutputMigrated {
         /// The job.
         job: JobId,
         /// The stage.
         stage: StageId,
         /// The task's number in its stage.
         index: u32,
-        /// Who held it.
+        /// The worker that held it.
         from: WorkerId,
-        /// Who holds it now.
+        /// The worker that holds it now.
         to: WorkerId,
     },
-    /// Time passed. Workers time out, and jobs without workers fail, only here, so that a
-    /// driver that was held up can first deliver the heartbeats that waited meanwhile.
+    /// Time passed. Only this event times out workers and fails jobs without workers, so that a delayed driver can first
+    /// deliver the heartbeats that waited.
     Tick,
 }

@@ -1,5 +1,7 @@
-//! One job: its stages and what follows from how they stand (which are still wanted, which may
-//! start, which lost outputs are needed again). Commands are not given here.
+//! One job: its stages, and what follows from their states: which are open, which may start, which lost outputs are
+//! needed again.
+//!
+//! Not here: commands.
 
 use std::collections::BTreeMap;
 
@@ -8,25 +10,28 @@ use tally_proto::ids::{AttemptId, JobId, StageId, TaskId, WorkerId};
 use crate::shape::JobShape;
 use crate::stage::Stage;
 use crate::status::{JobState, JobStatus, StagePhase};
+use crate::throttle::Throttles;
 use crate::time::Millis;
 
 /// What a live job is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Its stages run, or wait for workers since that time.
+    /// Its stages run. `waiting_since`: the job waits for workers since that time.
     Running { waiting_since: Option<Millis> },
-    /// The publish is ordered: the stages no longer matter.
+    /// The job is being published: the stages no longer matter.
     Publishing,
 }
 
-/// A job that is not over.
+/// A live job.
 #[derive(Debug)]
 pub(crate) struct Job {
-    /// Jobs submitted earlier have a lower one.
+    /// The order of submission.
     pub order: u64,
     pub phase: Phase,
     pub stages: Vec<Stage>,
-    /// How many outputs could not be read from each holder.
+    /// The workers that refuse its tasks.
+    pub throttles: Throttles,
+    /// The number of unreadable outputs by worker.
     unreadable: BTreeMap<WorkerId, u32>,
 }
 
@@ -38,10 +43,16 @@ impl Job {
                 stages[read].readers.push(reader);
             }
         }
-        Self { order, phase: Phase::Running { waiting_since: None }, stages, unreadable: BTreeMap::new() }
+        Self {
+            order,
+            phase: Phase::Running { waiting_since: None },
+            stages,
+            throttles: Throttles::default(),
+            unreadable: BTreeMap::new(),
+        }
     }
 
-    /// Notes that an output could not be read from its holder; how many that are by now.
+    /// Counts an output that could not be read from a worker, and returns that worker's count.
     pub(crate) fn unreadable_at(&mut self, holder: &WorkerId) -> u32 {
         let count = self.unreadable.entry(holder.clone()).or_default();
         *count = count.saturating_add(1);
@@ -56,8 +67,8 @@ impl Job {
         self.stages.get_mut(stage.0 as usize)
     }
 
-    /// Which stages still have work that the job's end depends on: those not complete whose
-    /// outputs an open stage reads, or nobody reads (they are the job's result).
+    /// The open stages, on which the job's end depends: those that are not complete and whose outputs are read by an open
+    /// stage, or by no stage (they are the job's result).
     pub(crate) fn open(&self) -> Vec<bool> {
         let mut open = vec![false; self.stages.len()];
         if self.phase == Phase::Publishing {
@@ -70,8 +81,8 @@ impl Job {
         open
     }
 
-    /// Runs again what is gone and needed, and only that. From the last stage to the first: a
-    /// stage that has to run again needs its own inputs once more.
+    /// Makes the tasks ready whose output is lost and needed. It goes from the last stage to the first, because a stage
+    /// that runs again needs its own inputs again.
     pub(crate) fn rerun_needed(&mut self) {
         if self.phase == Phase::Publishing {
             return;
@@ -81,20 +92,20 @@ impl Job {
             let stage = &mut self.stages[index];
             let read = stage.readers.iter().any(|reader| open[*reader]);
             if read {
-                stage.rerun_gone();
+                stage.rerun_lost();
             }
             open[index] = (read || stage.readers.is_empty()) && !stage.complete();
         }
     }
 
-    /// Takes back what runs in stages whose outputs nobody reads any more (their readers got by
-    /// without the re-run): the attempts to stop.
+    /// Makes the running tasks ready in stages that are no longer open, because their readers finished without the rerun.
+    /// Returns the attempts to stop.
     pub(crate) fn withdraw(&mut self, id: &JobId) -> Vec<(WorkerId, AttemptId)> {
         let open = self.open();
         self.take_back(id, |stage| !open[stage])
     }
 
-    /// Takes back all that runs: the attempts to stop.
+    /// Makes all running tasks ready. Returns the attempts to stop.
     pub(crate) fn stop_all(&mut self, id: &JobId) -> Vec<(WorkerId, AttemptId)> {
         self.take_back(id, |_| true)
     }
@@ -115,18 +126,17 @@ impl Job {
         stopped
     }
 
-    /// Whether all outputs that an open stage reads exist: what of them was gone is no longer
-    /// done since `rerun_needed`.
+    /// Whether all inputs of an open stage exist: after `rerun_needed`, tasks with lost outputs are no longer done.
     pub(crate) fn inputs_exist(&self, stage: usize) -> bool {
         self.stages[stage].reads.iter().all(|read| self.stages[*read].complete())
     }
 
-    /// The version of what a stage reads: the same one means the same outputs in the same places.
+    /// The version of a stage's inputs. The same version means the same outputs on the same workers.
     pub(crate) fn inputs_version(&self, stage: usize) -> u64 {
         self.stages[stage].reads.iter().map(|read| self.stages[*read].version).sum()
     }
 
-    /// The stages whose ready tasks may start, earliest first: later ones wait for them.
+    /// The stages whose ready tasks may start, in their order.
     pub(crate) fn startable(&self) -> impl Iterator<Item = (u32, &Stage)> {
         let open = self.open();
         (0u32..).zip(&self.stages).filter(move |(index, stage)| {
@@ -135,14 +145,14 @@ impl Job {
         })
     }
 
-    /// Whether there is something to do that only a worker can.
+    /// Whether the job waits for workers: no attempt runs, and there is a planned open stage.
     pub(crate) fn needs_workers(&self) -> bool {
         let open = self.open();
         let mut stages = self.stages.iter().zip(open);
         self.attempts() == 0 && stages.any(|(stage, open)| open && stage.phase == StagePhase::Planned)
     }
 
-    /// How many attempts run.
+    /// The number of running attempts.
     pub(crate) fn attempts(&self) -> usize {
         self.stages.iter().map(Stage::attempts).sum()
     }

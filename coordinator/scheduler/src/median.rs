@@ -1,9 +1,9 @@
-//! The running median of a growing set of durations, at a logarithmic price a value.
+//! The running median of a growing set of values, at a logarithmic cost per value.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Values split at their median: the lower half (with the median) and the upper.
+/// Values split at their median: the lower half, with the median, and the upper half.
 #[derive(Debug, Default)]
 pub(crate) struct Median {
     lower: BinaryHeap<u64>,
@@ -13,7 +13,7 @@ pub(crate) struct Median {
 impl Median {
     /// Adds a value.
     pub(crate) fn add(&mut self, value: u64) {
-        // Through the lower half, so that what reaches the upper one belongs there.
+        // Each value passes through the lower half, so that only larger values get to the upper half.
         self.lower.push(value);
         if let Some(largest) = self.lower.pop() {
             self.upper.push(Reverse(largest));
@@ -39,7 +39,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_what_sorting_gives(values in prop::collection::vec(0u64..50, 0..40)) {
+        fn it_equals_the_median_of_the_sorted_values(values in prop::collection::vec(0u64..50, 0..40)) {
             let mut median = Median::default();
             values.iter().for_each(|value| median.add(*value));
             let mut sorted = values.clone();

@@ -1,5 +1,5 @@
-//! What the loss of a worker means for the tasks that ran there and the outputs that it held,
-//! and who counts as lost. Joining and draining change nothing but the list in `worker`.
+//! The loss of workers: what it means for their tasks and outputs, and which workers count as lost. Joining and draining
+//! change only the list in `worker`.
 
 use tally_proto::ids::WorkerId;
 
@@ -12,16 +12,16 @@ use crate::worker::Worker;
 impl Scheduler {
     pub(crate) fn worker_lost(&mut self, id: &WorkerId) -> Result<(), Warning> {
         let worker = self.workers.lose(id)?;
-        self.bereave(id, &worker);
+        self.on_worker_lost(id, &worker);
         Ok(())
     }
 
-    /// What a worker that was taken out leaves behind: its attempts go back, with a strike
-    /// unless it was draining; its outputs are gone, and `settle` runs those again that are
-    /// needed.
-    fn bereave(&mut self, id: &WorkerId, worker: &Worker) {
+    /// Ends the attempts of a removed worker, which counts as a failure unless the worker was draining, and drops its
+    /// outputs; `settle` runs the tasks again whose outputs are needed.
+    fn on_worker_lost(&mut self, id: &WorkerId, worker: &Worker) {
         for job in self.jobs.values_mut() {
             job.stages.iter_mut().for_each(|stage| stage.drop_outputs(id));
+            job.throttles.on_worker_lost(id);
         }
         for attempt in worker.busy.keys() {
             let verdict = if worker.draining { Verdict::Free } else { Verdict::LostWorker };
@@ -29,13 +29,13 @@ impl Scheduler {
         }
     }
 
-    /// Gives up on workers that fell silent, and on jobs that waited too long for any.
+    /// Removes workers that are silent for too long, and fails jobs that waited too long for workers.
     pub(crate) fn time_out(&mut self) {
         let silent = self.config.worker_timeout.map(|timeout| self.workers.timed_out(self.now, timeout));
-        // All are taken out before anything follows, so that nothing is ordered from one of them.
+        // All are removed first, so that no task is started on one of them.
         let lost = silent.into_iter().flatten().filter_map(|id| Some((self.workers.lose(&id).ok()?, id)));
         for (worker, id) in lost.collect::<Vec<_>>() {
-            self.bereave(&id, &worker);
+            self.on_worker_lost(&id, &worker);
         }
         let limit = self.config.no_workers_timeout;
         let overdue = self.jobs.iter().filter_map(|(id, job)| match job.phase {

@@ -1,18 +1,23 @@
-//! What a coordinator that took over learns of work done before it: outputs that workers hold and
-//! attempts that they run. Where that knowledge comes from (inventories) is the driver's
-//! business.
+//! The takeover of outputs and running attempts that workers have from an earlier coordinator.
+//!
+//! Not here: the inventories of workers (the driver).
 
 use tally_proto::ids::{AttemptId, JobId, StageId, TaskId};
 
 use crate::command::Warning;
-use crate::event::Found;
-use crate::settle::order_stop;
+use crate::event::FoundTask;
 use crate::step::Scheduler;
 use crate::task::{Attempt, Output, TaskState};
+use crate::worker::stop_attempt;
 
 impl Scheduler {
-    /// Takes over what was found, as far as it is wanted; warns of the first that cannot be.
-    pub(crate) fn found(&mut self, job: &JobId, stage: StageId, found: Vec<Found>) -> Result<(), Warning> {
+    /// Takes over the found tasks that are needed. The warning is about the first that does not exist.
+    pub(crate) fn found(
+        &mut self,
+        job: &JobId,
+        stage: StageId,
+        found: Vec<FoundTask>,
+    ) -> Result<(), Warning> {
         self.live(job)?;
         let mut result = Ok(());
         for found in found {
@@ -23,11 +28,11 @@ impl Scheduler {
         result
     }
 
-    fn adopt(&mut self, attempt: &AttemptId, found: &Found) -> Result<(), Warning> {
+    fn adopt(&mut self, attempt: &AttemptId, found: &FoundTask) -> Result<(), Warning> {
         let unknown = || Warning::UnknownAttempt { worker: found.worker.clone(), attempt: attempt.clone() };
         let Some(worker) = self.workers.get(&found.worker) else { return Err(unknown()) };
         if worker.busy.contains_key(attempt) {
-            // Ordered here, or found before: its end is no news that it still runs.
+            // It was started by this coordinator, or found before.
             return match found.done {
                 true => self.attempt_ended(&found.worker, attempt, Ok(())),
                 false => Ok(()),
@@ -37,23 +42,23 @@ impl Scheduler {
         let stage = self.jobs.get_mut(&id.job).and_then(|job| job.stage_mut(id.stage));
         let Some(stage) = stage.filter(|stage| stage.task(id.index).is_some()) else { return Err(unknown()) };
         let Some(task) = stage.task_mut(id.index) else { return Err(unknown()) };
-        // Numbers are never given twice, whoever gave this one.
+        // Attempt numbers are never reused.
         task.next_attempt = task.next_attempt.max(attempt.attempt.saturating_add(1));
         let (weight, state) = (task.weight, task.state().clone());
         if found.done {
             let (step, moved) = (self.steps, self.steps);
             let output = Output { worker: found.worker.clone(), attempt: attempt.attempt, step, moved };
             match state {
-                // Two holders of one task's output: the first stands.
+                // Two workers hold the task's output: the first one counts.
                 TaskState::Done(_) => {}
                 TaskState::Running(running) => {
                     stage.set(id.index, TaskState::Done(output));
                     for other in running.attempts() {
                         let stopped = AttemptId { task: id.clone(), attempt: other.number };
-                        order_stop(&mut self.workers, &mut self.out, other.worker.clone(), stopped);
+                        stop_attempt(&mut self.workers, &mut self.out, other.worker.clone(), stopped);
                     }
                 }
-                TaskState::Ready | TaskState::Backoff { .. } | TaskState::Gone => {
+                TaskState::Ready | TaskState::Backoff { .. } | TaskState::OutputLost => {
                     stage.set(id.index, TaskState::Done(output));
                 }
             }
@@ -61,14 +66,14 @@ impl Scheduler {
         }
         self.workers.occupy(&found.worker, attempt.clone(), weight);
         match state {
-            TaskState::Ready | TaskState::Backoff { .. } | TaskState::Gone => {
+            TaskState::Ready | TaskState::Backoff { .. } | TaskState::OutputLost => {
                 let number = attempt.attempt;
                 let (worker, started, step) = (found.worker.clone(), self.now, self.steps);
                 stage
                     .set(id.index, TaskState::alone(Attempt { number, worker, started, step, inputs: None }));
             }
             TaskState::Running(_) | TaskState::Done(_) => {
-                order_stop(&mut self.workers, &mut self.out, found.worker.clone(), attempt.clone());
+                stop_attempt(&mut self.workers, &mut self.out, found.worker.clone(), attempt.clone());
             }
         }
         Ok(())

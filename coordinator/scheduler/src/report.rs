@@ -1,5 +1,5 @@
-//! The ends of attempts: which result counts, what a failure means for its task, its job and
-//! the producers of its inputs. Losses of whole workers are in `membership`.
+//! The ends of attempts: which result counts, and what a failure means for its task, its job and the tasks that produced
+//! its inputs. Losses of workers are in `membership`.
 
 use tally_proto::failure::Failure;
 use tally_proto::ids::{AttemptId, JobId, TaskId, WorkerId};
@@ -7,22 +7,25 @@ use tally_proto::ids::{AttemptId, JobId, TaskId, WorkerId};
 use crate::command::{JobFailure, Warning};
 use crate::config::Config;
 use crate::job::Job;
-use crate::settle::order_stop;
 use crate::step::Scheduler;
 use crate::task::{Attempt, Output, TaskState};
+use crate::throttle::Blocked;
+use crate::time::Millis;
+use crate::worker::stop_attempt;
 
 /// What an end without a result means for the task.
 pub(crate) enum Verdict {
-    /// It speaks against the task: a limited number of them fails the job. The retry waits.
-    Strike { reason: String },
-    /// A strike too, but nothing that waiting would mend.
+    /// A failure of the task. The retry waits, and a limited number of failures fails the job.
+    Failure { reason: String },
+    /// A failure, too, but the retry does not wait.
     LostWorker,
-    /// It speaks against nobody; a limited number is free.
+    /// Not a failure, up to a limited number.
     Excused { reason: String },
-    /// The worker had no room: it speaks against nobody, and the retry waits. The time that this goes on
-    /// without any attempt is bounded.
+    /// The worker had no memory or disk space, at the start of the attempt or during it. Not a failure; the retry waits.
+    /// The job fails if for a limited time all attempts of the task end like this and no other task of the stage is done,
+    /// or if all workers refuse all of its tasks; in both cases at least as many attempts as may fail.
     Refused { reason: String },
-    /// It speaks against nobody, and something else bounds how often it happens.
+    /// Not a failure. The number of such ends is bounded otherwise.
     Free,
 }
 
@@ -37,6 +40,7 @@ impl Scheduler {
         if !self.workers.release(worker, attempt) {
             return Err(Warning::UnknownAttempt { worker: worker.clone(), attempt: attempt.clone() });
         }
+        self.throttle(worker, attempt, &outcome);
         match outcome {
             Ok(()) => self.attempt_won(attempt),
             Err(failure) => self.attempt_failed(attempt, failure),
@@ -44,10 +48,39 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Gives an attempt back that no order could be made for.
+    /// Updates what the job knows about the worker's room.
+    fn throttle(&mut self, worker: &WorkerId, attempt: &AttemptId, outcome: &Result<(), Failure>) {
+        let id = &attempt.task.job;
+        let (running, now) = (self.workers.attempts_on(worker, id), self.now);
+        let slots = self.workers.get(worker).map_or(0, |worker| worker.slots);
+        let Some(Job { throttles, .. }) = self.jobs.get_mut(id) else { return };
+        match outcome {
+            Ok(()) => throttles.succeeded(worker, attempt, slots, now),
+            Err(Failure::Refused { .. }) => throttles.refused(worker, attempt, running, now, &self.config),
+            Err(Failure::Retryable { .. }) => throttles.failed(worker, attempt, running, now, &self.config),
+            Err(Failure::FetchLost { .. } | Failure::Fatal { .. } | Failure::Cancelled) => {
+                throttles.ended(worker, attempt);
+            }
+        }
+    }
+
+    /// Whether every worker refuses the job's tasks, and nothing runs that could show otherwise but probes.
+    fn no_worker_has_room(&self, id: &JobId) -> bool {
+        let Some(Job { throttles, .. }) = self.jobs.get(id) else { return false };
+        let serving = self.workers.serving();
+        !serving.is_empty()
+            && serving.len() <= throttles.len()
+            && serving.iter().all(|worker| throttles.contains(worker))
+            && self.workers.attempts_of(id).all(|(worker, attempt)| throttles.is_probe(worker, attempt))
+    }
+
+    /// Makes the task of an attempt ready whose task message could not be built.
     pub(crate) fn not_started(&mut self, worker: &WorkerId, attempt: &AttemptId) -> Result<(), Warning> {
         if !self.workers.release(worker, attempt) {
             return Err(Warning::UnknownAttempt { worker: worker.clone(), attempt: attempt.clone() });
+        }
+        if let Some(job) = self.jobs.get_mut(&attempt.task.job) {
+            job.throttles.ended(worker, attempt);
         }
         let Some((_, other)) = self.take_out(attempt) else { return Ok(()) };
         let task = &attempt.task;
@@ -64,12 +97,16 @@ impl Scheduler {
             return;
         };
         stage.durations.add(self.now.0.saturating_sub(won.started.0));
+        stage.won = Some(self.now);
+        if let Some(task) = stage.task_mut(task.index) {
+            task.begun();
+        }
         let (step, moved) = (self.steps, self.steps);
         let output = Output { worker: won.worker, attempt: won.number, step, moved };
         stage.set(task.index, TaskState::Done(output));
         if let Some(loser) = other {
             let stopped = AttemptId { task: task.clone(), attempt: loser.number };
-            order_stop(&mut self.workers, &mut self.out, loser.worker, stopped);
+            stop_attempt(&mut self.workers, &mut self.out, loser.worker, stopped);
         }
     }
 
@@ -77,9 +114,9 @@ impl Scheduler {
         let Some((failed, _)) = self.take_out(attempt) else { return };
         let task = &attempt.task;
         let verdict = match failure {
-            Failure::Retryable { reason } => Verdict::Strike { reason },
+            Failure::Retryable { reason } => Verdict::Failure { reason },
             Failure::Refused { reason } => Verdict::Refused { reason },
-            Failure::Cancelled => Verdict::Excused { reason: "stopped without having been told to".into() },
+            Failure::Cancelled => Verdict::Excused { reason: "stopped without a command".into() },
             Failure::Fatal { reason } => {
                 let (task, worker) = (task.clone(), failed.worker);
                 return self.fail(&attempt.task.job, JobFailure::Fatal { task, worker, reason });
@@ -95,8 +132,14 @@ impl Scheduler {
         self.attempt_over(attempt, verdict);
     }
 
-    /// The attempt, if its task still runs it, and the other attempt of the task. `None` for one
-    /// that lost against the other or whose job is over.
+    /// Counts a refusal of the job's tasks by all workers.
+    fn count_blocked(&mut self, id: &JobId) -> Option<Blocked> {
+        let blocked = self.no_worker_has_room(id);
+        self.jobs.get_mut(id)?.throttles.count_blocked(blocked, self.now)
+    }
+
+    /// The attempt, if its task still runs it, and the other attempt of the task. `None` if the other attempt won or the job
+    /// ended.
     fn take_out(&self, attempt: &AttemptId) -> Option<(Attempt, Option<Attempt>)> {
         let stage = self.jobs.get(&attempt.task.job)?.stage(attempt.task.stage)?;
         match stage.task(attempt.task.index)?.state() {
@@ -105,31 +148,46 @@ impl Scheduler {
         }
     }
 
-    /// Takes an attempt that has no result out of its task.
+    /// Ends an attempt without a result.
     pub(crate) fn attempt_over(&mut self, attempt: &AttemptId, verdict: Verdict) {
         let Some((over, other)) = self.take_out(attempt) else { return };
         let id = &attempt.task;
+        let alone = other.is_none();
+        let blocked = match verdict {
+            Verdict::Refused { .. } if alone => self.count_blocked(&id.job),
+            _ => None,
+        };
         let Some(stage) = self.jobs.get_mut(&id.job).and_then(|job| job.stage_mut(id.stage)) else { return };
+        let won = stage.won;
         let Some(task) = stage.task_mut(id.index) else { return };
         let at_once = matches!(verdict, Verdict::LostWorker);
         let refusal = match verdict {
-            Verdict::Refused { .. } => task.refused(&over.worker, self.now),
+            // The other attempt had room.
+            Verdict::Refused { .. } if !alone => {
+                task.avoid(&over.worker);
+                None
+            }
+            Verdict::Refused { .. } => Some(task.refused(&over.worker, self.now, won)),
             _ => task.begun(),
         };
         let mut next = TaskState::Ready;
         if let Some(refusal) = refusal {
+            let (now, config) = (self.now, &self.config);
+            let overdue = |since: Millis, times: u32| {
+                since.after(config.no_workers_timeout) <= now && times >= config.max_attempts
+            };
             if let Verdict::Refused { reason } = &verdict
-                && refusal.since.after(self.config.no_workers_timeout) <= self.now
-                && other.is_none()
+                && (overdue(refusal.since, refusal.times)
+                    || blocked.is_some_and(|blocked| overdue(blocked.since, blocked.times)))
             {
                 let (task, worker, reason) = (id.clone(), over.worker, reason.clone());
                 let waited = self.config.no_workers_timeout;
                 return self.fail(&id.job, JobFailure::Refused { task, waited, worker, reason });
             }
-            next = TaskState::Backoff { until: self.now.after(self.config.backoff(refusal.times)) };
+            next = TaskState::Backoff { until: self.now.after(self.config.backoff(refusal.in_a_row)) };
         }
-        let strike = match verdict {
-            Verdict::Strike { reason } => Some(reason),
+        let failure = match verdict {
+            Verdict::Failure { reason } => Some(reason),
             Verdict::LostWorker => Some("the worker was lost".to_owned()),
             Verdict::Excused { reason } => {
                 task.excused += 1;
@@ -137,10 +195,10 @@ impl Scheduler {
             }
             Verdict::Free | Verdict::Refused { .. } => None,
         };
-        if let Some(reason) = strike {
-            task.strikes += 1;
+        if let Some(reason) = failure {
+            task.failures += 1;
             task.avoid(&over.worker);
-            let tries = task.strikes;
+            let tries = task.failures;
             if tries >= self.config.max_attempts && other.is_none() {
                 let (task, worker) = (id.clone(), over.worker);
                 return self.fail(&id.job, JobFailure::TooManyTries { task, tries, worker, reason });
@@ -154,14 +212,12 @@ impl Scheduler {
     }
 }
 
-/// Marks the output that a consumer could not read as lost, if it is the one that the consumer
-/// was sent to.
+/// Marks an output as lost that a consumer could not read, if the consumer was sent to that output.
 ///
-/// Where a holder's outputs prove unreadable one after another, all that it holds of the stage is
-/// lost with them.
+/// If several outputs of one worker are unreadable, all outputs of the stage on that worker are lost.
 ///
-/// An output made after the consumer started is not: another consumer's report was first, and
-/// this one, told of the old output, says nothing about the new one.
+/// An output that was made after the consumer started is not lost: another consumer reported the loss before, and this
+/// report is about the old output.
 fn fetch_lost(
     job: &mut Job,
     config: &Config,
@@ -174,15 +230,16 @@ fn fetch_lost(
     });
     let stage = job.stage_mut(producer.stage).filter(|stage| reads && stage.task(producer.index).is_some());
     let Some(stage) = stage else {
-        let reason = format!("reported a lost input that is none of its inputs, {producer}: {reason}");
-        return Ok(Verdict::Strike { reason });
+        let reason = format!("reported the loss of {producer}, which is none of its inputs: {reason}");
+        return Ok(Verdict::Failure { reason });
     };
     match stage.output(producer.index) {
-        // Handed over since the consumer was told where it is: each time is somebody's drain.
+        // It was migrated since the consumer received its location. The number of drains bounds that.
         Some(output) if output.worker != holder && output.moved > attempt.step => return Ok(Verdict::Free),
         Some(output) if output.worker != holder || output.step > attempt.step => {
-            let reason =
-                format!("looked for the output of {producer} on worker {holder}, not its holder: {reason}");
+            let reason = format!(
+                "read the output of {producer} from worker {holder}, which does not hold it: {reason}"
+            );
             return Ok(Verdict::Excused { reason });
         }
         Some(_) => {}
@@ -198,7 +255,7 @@ fn fetch_lost(
     }
     stage.reruns += 1;
     stage.set(producer.index, TaskState::Ready);
-    // Finding out costs its reader a time-out: after some the rest is not tried.
+    // Each unreadable output costs its reader a timeout, so after a few the others are not tried.
     if job.unreadable_at(&holder) >= config.max_holder_losses
         && let Some(stage) = job.stage_mut(producer.stage)
     {
@@ -208,15 +265,20 @@ fn fetch_lost(
 }
 
 impl Scheduler {
-    /// Notes the new holder of an output.
-    pub(crate) fn output_moved(&mut self, task: TaskId, from: WorkerId, to: WorkerId) -> Result<(), Warning> {
-        if self.workers.get(&to).is_some() && self.move_output(&task.job, &task, &from, &to).is_some() {
+    /// Sets the worker that holds a migrated output.
+    pub(crate) fn output_migrated(
+        &mut self,
+        task: TaskId,
+        from: WorkerId,
+        to: WorkerId,
+    ) -> Result<(), Warning> {
+        if self.workers.get(&to).is_some() && self.migrate_output(&task.job, &task, &from, &to).is_some() {
             return Ok(());
         }
-        Err(Warning::UnknownMove { task, from, to })
+        Err(Warning::UnknownMigration { task, from, to })
     }
 
-    fn move_output(&mut self, job: &JobId, task: &TaskId, from: &WorkerId, to: &WorkerId) -> Option<()> {
+    fn migrate_output(&mut self, job: &JobId, task: &TaskId, from: &WorkerId, to: &WorkerId) -> Option<()> {
         let stage = self.jobs.get_mut(job)?.stage_mut(task.stage)?;
         let output = stage.output(task.index).filter(|output| output.worker == *from)?.clone();
         stage.set(task.index, TaskState::Done(Output { worker: to.clone(), moved: self.steps, ..output }));

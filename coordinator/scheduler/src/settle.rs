@@ -1,6 +1,5 @@
-//! What follows from the state after an event: retries whose time has come, lost outputs that
-//! are needed again, stages to plan, jobs to publish, slots to fill, waits to note; and when
-//! time alone will change something. Runs at the end of every step.
+//! The end of every step: what follows from the state after an event. Due retries, reruns for lost outputs, stages to
+//! plan, jobs to publish, free slots, jobs that wait for workers; and the next time at which a tick changes something.
 
 use tally_proto::ids::{AttemptId, JobId, StageId, TaskId, WorkerId};
 
@@ -11,7 +10,7 @@ use crate::status::StagePhase;
 use crate::step::Scheduler;
 use crate::task::{Attempt, Running, TaskState};
 use crate::time::Millis;
-use crate::worker::Workers;
+use crate::worker::stop_attempt;
 
 impl Scheduler {
     pub(crate) fn settle(&mut self) {
@@ -19,15 +18,15 @@ impl Scheduler {
             job.stages.iter_mut().for_each(|stage| stage.end_backoffs(self.now));
             job.rerun_needed();
             for (worker, attempt) in job.withdraw(id) {
-                order_stop(&mut self.workers, &mut self.out, worker, attempt);
+                stop_attempt(&mut self.workers, &mut self.out, worker, attempt);
             }
             advance(id, job, &mut self.out);
         }
         self.fill_slots();
         self.speculate();
-        let nobody = self.workers.serving().is_empty();
+        let no_workers = self.workers.serving().is_empty();
         for job in self.jobs.values_mut() {
-            let waits = nobody && job.needs_workers();
+            let waits = no_workers && job.needs_workers();
             if let Phase::Running { waiting_since } = &mut job.phase {
                 *waiting_since = waits.then(|| waiting_since.unwrap_or(self.now));
             }
@@ -40,8 +39,11 @@ impl Scheduler {
         }
         let mut jobs: Vec<_> = self.jobs.iter().filter(|(_, job)| job.startable().next().is_some()).collect();
         jobs.sort_unstable_by_key(|(_, job)| job.order);
-        let queues =
-            jobs.iter().map(|(_, job)| Queue { running: job.attempts(), candidates: candidates(job) });
+        let queues = jobs.iter().map(|(id, job)| Queue {
+            running: job.attempts(),
+            candidates: candidates(job),
+            throttled: job.throttles.offers(self.now, |worker| self.workers.attempts_on(worker, id)),
+        });
         let placed = place(Fleet::of(&self.workers), queues.collect());
         let owners: Vec<JobId> = jobs.iter().map(|(id, _)| (*id).clone()).collect();
         for assignment in placed {
@@ -51,12 +53,13 @@ impl Scheduler {
         }
     }
 
-    /// Starts an attempt: the first of a task that is ready, or the second of one that runs.
+    /// Starts an attempt: the first of a ready task, or the speculative one of a running task.
     pub(crate) fn start(&mut self, id: TaskId, worker: WorkerId) {
         let Some(job) = self.jobs.get_mut(&id.job).filter(|job| job.stage(id.stage).is_some()) else {
             return;
         };
         let inputs = Some(job.inputs_version(id.stage.0 as usize));
+        let running = self.workers.attempts_on(&worker, &id.job);
         let Some(stage) = job.stage_mut(id.stage) else { return };
         let Some(task) = stage.task_mut(id.index) else { return };
         let attempt = Attempt {
@@ -76,12 +79,13 @@ impl Scheduler {
         };
         stage.set(id.index, state);
         let attempt = AttemptId { task: id, attempt: number };
+        job.throttles.started(&worker, &attempt, running);
         self.workers.occupy(&worker, attempt.clone(), weight);
         self.out.push(Command::Start { worker, attempt });
     }
 
-    /// The next time at which a [`crate::Event::Tick`] changes something though nothing else
-    /// happens; may lie in the past. `None`: no tick is needed until the next event.
+    /// The next time at which a [`crate::Event::Tick`] changes something without another event; it may be in the past.
+    /// `None`: no tick is needed before the next event.
     pub fn next_wakeup(&self) -> Option<Millis> {
         let silence = self.config.worker_timeout.zip(self.workers.most_silent());
         let silence = silence.map(|(timeout, (seen, _))| seen.after(timeout));
@@ -91,25 +95,14 @@ impl Scheduler {
                 Phase::Publishing => None,
             };
             let gives_up = waiting.map(|since| since.after(self.config.no_workers_timeout));
-            job.stages.iter().filter_map(|stage| stage.next_backoff()).chain(gives_up)
+            let probe = job.startable().next().and_then(|_| job.throttles.next_probe(self.now));
+            job.stages.iter().filter_map(|stage| stage.next_backoff()).chain(gives_up).chain(probe)
         });
         jobs.chain(silence).chain(self.next_slow()).min()
     }
 }
 
-/// Orders an attempt to stop, unless its worker is gone.
-pub(crate) fn order_stop(
-    workers: &mut Workers,
-    out: &mut Vec<Command>,
-    worker: WorkerId,
-    attempt: AttemptId,
-) {
-    if workers.stop(&worker, &attempt) {
-        out.push(Command::Stop { worker, attempt });
-    }
-}
-
-/// Orders the planning of stages whose inputs are complete, and the publish after the last.
+/// Commands the planning of stages whose inputs are complete, and the publish after the last stage.
 fn advance(id: &JobId, job: &mut Job, out: &mut Vec<Command>) {
     let open = job.open();
     if let Phase::Running { .. } = job.phase

@@ -1,21 +1,21 @@
-//! What stages a job has and which of them read which: fixed when the job is submitted. How
-//! many tasks a stage has is not part of it; stages are planned when their inputs exist.
+//! The stages of a job and their dependencies, which are fixed when the job is submitted.
+//!
+//! Not here: the tasks of a stage. A stage is planned when its inputs exist.
 
 use tally_proto::ids::StageId;
 
 /// One stage of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StageShape {
-    /// The earlier stages that this one reads: all outputs of each must exist before a task of
-    /// it starts.
+    /// The earlier stages that this stage reads. All of their outputs must exist before one of its tasks starts.
     pub reads: Vec<StageId>,
 }
 
-/// The stages of a job, checked: each reads only stages before it, so there is no cycle.
+/// The validated stages of a job. Each reads only earlier stages, so there is no cycle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobShape(Vec<StageShape>);
 
-/// Stages that make no job.
+/// Invalid stages.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ShapeError {
     /// No stage.
@@ -26,16 +26,16 @@ pub enum ShapeError {
     ReadsAhead {
         /// The reader.
         stage: usize,
-        /// What it wants to read.
+        /// The stage that it reads.
         read: u32,
     },
 }
 
 impl JobShape {
-    /// Checks the stages, given in order from stage 0.
+    /// Validates the stages, given in order from stage 0.
     ///
     /// # Errors
-    /// [`ShapeError`] where there is none or one reads a stage that is not before it.
+    /// [`ShapeError`].
     pub fn new(stages: Vec<StageShape>) -> Result<Self, ShapeError> {
         if stages.is_empty() {
             return Err(ShapeError::Empty);
@@ -48,7 +48,7 @@ impl JobShape {
         Ok(Self(stages))
     }
 
-    /// A job whose every stage reads the one before it.
+    /// A job in which every stage reads the one before it.
     ///
     /// # Errors
     /// [`ShapeError::Empty`] for no stages.

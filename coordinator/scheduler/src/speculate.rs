@@ -1,5 +1,5 @@
-//! Second attempts for stragglers: whose first attempt is slow, and when the next one will be.
-//! Which result counts is decided in `report`.
+//! Speculative attempts for stragglers: which attempts are slow, and when the next one will be. Which result counts is
+//! decided in `report`.
 
 use tally_proto::ids::{JobId, StageId, TaskId, WorkerId};
 
@@ -11,24 +11,24 @@ use crate::task::{Task, TaskState};
 use crate::time::Millis;
 
 impl Scheduler {
-    /// Gives slots that no pending task could take to second attempts, the longest running
-    /// first within a stage.
+    /// Starts speculative attempts on slots that no pending task could take, in each stage for the longest running tasks
+    /// first.
     pub(crate) fn speculate(&mut self) {
         let Some(rule) = self.config.speculation else { return };
         if self.workers.free().is_empty() {
             return;
         }
         for task in self.slow_tasks(&rule) {
-            if let Some(worker) = self.second_worker(&task) {
+            if let Some(worker) = self.speculative_worker(&task) {
                 if let Some(stage) = self.jobs.get_mut(&task.job).and_then(|job| job.stage_mut(task.stage)) {
-                    stage.second_attempts += 1;
+                    stage.speculative_attempts += 1;
                 }
                 self.start(task, worker);
             }
         }
     }
 
-    /// The tasks whose only attempt is slow by now; of each stage so many at most.
+    /// The tasks whose only attempt is slow, up to a limit per stage.
     fn slow_tasks(&self, rule: &Speculation) -> Vec<TaskId> {
         let mut slow = Vec::new();
         for (id, at, stage) in self.complete_inputs() {
@@ -43,7 +43,7 @@ impl Scheduler {
         slow
     }
 
-    /// The open stages whose inputs all exist: a second attempt reads them too.
+    /// The open stages whose inputs all exist, because a speculative attempt reads them, too.
     fn complete_inputs(&self) -> impl Iterator<Item = (&JobId, u32, &Stage)> {
         self.jobs.iter().flat_map(|(id, job)| {
             let open = job.open();
@@ -53,14 +53,16 @@ impl Scheduler {
         })
     }
 
-    /// The least loaded free worker that does not run the task and did not fail it.
-    fn second_worker(&self, id: &TaskId) -> Option<WorkerId> {
-        let task = self.jobs.get(&id.job)?.stage(id.stage)?.task(id.index)?;
+    /// The least loaded free worker that does not run the task, did not fail it, and has room for the job.
+    fn speculative_worker(&self, id: &TaskId) -> Option<WorkerId> {
+        let job = self.jobs.get(&id.job)?;
+        let task = job.stage(id.stage)?.task(id.index)?;
         let mut free = self.workers.free().iter().map(|(_, _, worker)| worker);
-        free.find(|worker| !runs_on(task, worker) && !task.avoid.contains(worker)).cloned()
+        let fits = |worker: &WorkerId| !task.avoid.contains(worker) && !job.throttles.contains(worker);
+        free.find(|worker| !runs_on(task, worker) && fits(worker)).cloned()
     }
 
-    /// When the next attempt that is not slow yet will be, while a slot is free for a second.
+    /// When the next attempt becomes slow, while a slot is free for a speculative attempt.
     pub(crate) fn next_slow(&self) -> Option<Millis> {
         let rule = self.config.speculation.as_ref()?;
         if self.workers.free().is_empty() {
@@ -68,8 +70,8 @@ impl Scheduler {
         }
         let next = self.complete_inputs().filter_map(|(_, _, stage)| {
             let limit = stage.slow_after(rule)?;
-            // Those already slow had their chance in the last step: only an event can give
-            // them a worker, so the first that can change anything is the first after them.
+            // The last step considered the attempts that are slow already: only an event can give them a worker. So the
+            // next change is the first attempt after them.
             let from = Millis((self.now.0.saturating_add(1)).saturating_sub(Millis(0).after(limit).0));
             stage.alone(from).next().map(|(started, _)| started.after(limit))
         });

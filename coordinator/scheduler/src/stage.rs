@@ -1,6 +1,7 @@
-//! One stage: its tasks and the queues and counters over them. Every change of a task's state
-//! goes through [`Stage::set`], so the queues always agree with the tasks and no step has to
-//! look through all of them. Why a state changes is decided elsewhere.
+//! One stage: its tasks, and the queues and counters over them. Every change of a task's state goes through
+//! [`Stage::set`], so the queues always match the tasks, and no step has to iterate over all tasks.
+//!
+//! Not here: why a state changes.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,10 +26,12 @@ pub(crate) struct Stage {
     pub phase: StagePhase,
     pub failed_attempts: u64,
     pub reruns: u64,
-    pub second_attempts: u64,
-    /// How long the winning attempts ran, in milliseconds.
+    pub speculative_attempts: u64,
+    /// The durations of the winning attempts, in milliseconds.
     pub durations: Median,
-    /// How often an output came, went or moved.
+    /// The time of the last success.
+    pub won: Option<Millis>,
+    /// The number of changes of outputs: made, lost or migrated.
     pub version: u64,
     tasks: Vec<Task>,
     queues: Queues,
@@ -37,16 +40,16 @@ pub(crate) struct Stage {
 /// The tasks by state.
 #[derive(Debug, Default)]
 struct Queues {
-    /// Heaviest first.
-    ready: BTreeSet<(Reverse<u64>, u32)>,
+    /// Those that were refused least often first, and of these the heaviest.
+    ready: BTreeSet<(u32, Reverse<u64>, u32)>,
     backoff: BTreeSet<(Millis, u32)>,
     running: usize,
-    /// Running with a single attempt, longest first.
+    /// Tasks that run with a single attempt, longest first.
     alone: BTreeSet<(Millis, u32)>,
-    /// Done, by holder.
+    /// Done tasks by the worker that holds the output.
     held: BTreeMap<WorkerId, BTreeSet<u32>>,
     done: usize,
-    gone: BTreeSet<u32>,
+    lost: BTreeSet<u32>,
 }
 
 fn toggle<T: Ord>(set: &mut BTreeSet<T>, item: T, present: bool) {
@@ -62,10 +65,12 @@ fn count(counter: &mut usize, present: bool) {
 }
 
 impl Queues {
-    /// Enters the task where its state belongs, or takes it out from there.
+    /// Adds the task to the queue of its state, or removes it.
     fn file(&mut self, index: u32, task: &Task, present: bool) {
         match task.state() {
-            TaskState::Ready => toggle(&mut self.ready, (Reverse(task.weight), index), present),
+            TaskState::Ready => {
+                toggle(&mut self.ready, (task.refusals(), Reverse(task.weight), index), present);
+            }
             TaskState::Backoff { until } => toggle(&mut self.backoff, (*until, index), present),
             TaskState::Running(running) => {
                 count(&mut self.running, present);
@@ -81,7 +86,7 @@ impl Queues {
                     self.held.remove(&output.worker);
                 }
             }
-            TaskState::Gone => toggle(&mut self.gone, index, present),
+            TaskState::OutputLost => toggle(&mut self.lost, index, present),
         }
     }
 }
@@ -94,15 +99,16 @@ impl Stage {
             phase: StagePhase::Waiting,
             failed_attempts: 0,
             reruns: 0,
-            second_attempts: 0,
+            speculative_attempts: 0,
             durations: Median::default(),
+            won: None,
             version: 0,
             tasks: Vec::new(),
             queues: Queues::default(),
         }
     }
 
-    /// Takes the answer to the order to plan.
+    /// Sets the tasks of the stage.
     pub(crate) fn plan(&mut self, plans: Vec<TaskPlan>, first_attempt: u32) {
         self.phase = StagePhase::Planned;
         self.tasks = plans.into_iter().map(|plan| Task::new(plan, first_attempt)).collect();
@@ -116,12 +122,12 @@ impl Stage {
         self.tasks.get(index as usize)
     }
 
-    /// The task of that number, for all but its state.
+    /// The task of that number, to change anything but its state.
     pub(crate) fn task_mut(&mut self, index: u32) -> Option<&mut Task> {
         self.tasks.get_mut(index as usize)
     }
 
-    /// Moves a task to another state. A number that the stage does not have changes nothing.
+    /// Changes the state of a task, if it exists.
     pub(crate) fn set(&mut self, index: u32, state: TaskState) {
         if let Some(task) = self.tasks.get_mut(index as usize) {
             self.queues.file(index, task, false);
@@ -133,26 +139,27 @@ impl Stage {
         }
     }
 
-    /// Whether all tasks are done, even if some outputs are gone that nobody needed.
+    /// Whether all tasks are done, including those whose outputs were lost and not needed.
     pub(crate) fn complete(&self) -> bool {
-        self.phase == StagePhase::Planned && self.queues.done + self.queues.gone.len() == self.tasks.len()
+        self.phase == StagePhase::Planned && self.queues.done + self.queues.lost.len() == self.tasks.len()
     }
 
-    /// The tasks that are ready, heaviest first.
+    /// The tasks that are ready, heaviest first. Tasks that were refused come last, so that a worker with room for others
+    /// is not offered the same task again and again.
     pub(crate) fn ready(&self) -> impl Iterator<Item = (u32, &Task)> {
-        self.queues.ready.iter().map(|(_, index)| (*index, &self.tasks[*index as usize]))
+        self.queues.ready.iter().map(|(_, _, index)| (*index, &self.tasks[*index as usize]))
     }
 
     pub(crate) fn has_ready(&self) -> bool {
         !self.queues.ready.is_empty()
     }
 
-    /// How many tasks are ready, or will be after the pause before their retry.
+    /// The number of tasks that are ready, or will be after the pause before their retry.
     pub(crate) fn idle(&self) -> usize {
         self.queues.ready.len() + self.queues.backoff.len()
     }
 
-    /// Makes those tasks ready whose wait is over.
+    /// Makes the tasks ready whose pause is over.
     pub(crate) fn end_backoffs(&mut self, now: Millis) {
         while let Some((until, index)) = self.queues.backoff.first().copied()
             && until <= now
@@ -165,13 +172,13 @@ impl Stage {
         self.queues.backoff.first().map(|(until, _)| *until)
     }
 
-    /// How many attempts run.
+    /// The number of running attempts.
     pub(crate) fn attempts(&self) -> usize {
         2 * self.queues.running - self.queues.alone.len()
     }
 
-    /// Makes all running tasks ready again. Looks through all tasks: for the end of a job, or
-    /// of a stage that is no longer wanted.
+    /// Makes all running tasks ready. It iterates over all tasks, so it is only for the end of a job, or of a stage that is
+    /// no longer open.
     pub(crate) fn take_running(&mut self) -> Vec<(u32, Running)> {
         let running = (0u32..).zip(&self.tasks).filter_map(|(index, task)| match task.state() {
             TaskState::Running(running) => Some((index, running.clone())),
@@ -205,18 +212,18 @@ impl Stage {
         self.queues.held.get(worker).into_iter().flatten().copied()
     }
 
-    /// Notes that the outputs of a worker are gone. What no stage reads is the job's result, which
-    /// lies where no worker takes it along.
+    /// Marks the outputs of a worker as lost. Outputs that no stage reads are the job's result, which is not stored on
+    /// workers.
     pub(crate) fn drop_outputs(&mut self, worker: &WorkerId) {
         if self.readers.is_empty() {
             return;
         }
         for index in self.held(worker).collect::<Vec<_>>() {
-            self.set(index, TaskState::Gone);
+            self.set(index, TaskState::OutputLost);
         }
     }
 
-    /// Makes all tasks ready whose output that worker holds, as nobody can read it there.
+    /// Makes all tasks ready whose output that worker holds, because it cannot be read.
     pub(crate) fn rerun_held(&mut self, worker: &WorkerId) {
         for index in self.held(worker).collect::<Vec<_>>() {
             if let Some(task) = self.task_mut(index) {
@@ -227,15 +234,15 @@ impl Stage {
         }
     }
 
-    /// Makes the tasks ready whose output is gone.
-    pub(crate) fn rerun_gone(&mut self) {
-        for index in self.queues.gone.clone() {
+    /// Makes the tasks ready whose output is lost.
+    pub(crate) fn rerun_lost(&mut self) {
+        for index in self.queues.lost.clone() {
             self.set(index, TaskState::Ready);
             self.reruns += 1;
         }
     }
 
-    /// From which running time on an attempt counts as slow; `None` while too few are done.
+    /// The running time after which an attempt is slow; `None` while too few tasks are done.
     pub(crate) fn slow_after(&self, rule: &Speculation) -> Option<Duration> {
         if (self.queues.done as f64) < rule.quantile * self.tasks.len() as f64 {
             return None;
@@ -244,8 +251,7 @@ impl Stage {
         Some(Duration::from_millis((median * rule.multiplier) as u64).max(rule.minimum))
     }
 
-    /// The tasks with a single attempt, in the order and with the time of their start, from
-    /// `from` on.
+    /// The tasks with a single attempt that started at `from` or later, with their start, in its order.
     pub(crate) fn alone(&self, from: Millis) -> impl Iterator<Item = (Millis, u32)> {
         self.queues.alone.range((from, 0)..).copied()
     }
@@ -257,10 +263,10 @@ impl Stage {
             pending: self.queues.ready.len(),
             waiting: self.queues.backoff.len(),
             running: self.queues.running,
-            done: self.queues.done + self.queues.gone.len(),
+            done: self.queues.done + self.queues.lost.len(),
             failed_attempts: self.failed_attempts,
             reruns: self.reruns,
-            second_attempts: self.second_attempts,
+            speculative_attempts: self.speculative_attempts,
         }
     }
 }
@@ -288,7 +294,7 @@ mod tests {
             (TaskState::alone(attempt(0, 5)), [0, 0, 1, 0], 1, 0),
             (TaskState::Running(second), [0, 0, 1, 0], 2, 0),
             (TaskState::Done(output), [0, 0, 0, 1], 0, 1),
-            (TaskState::Gone, [0, 0, 0, 1], 0, 0),
+            (TaskState::OutputLost, [0, 0, 0, 1], 0, 0),
         ];
         for (state, counts, attempts, held) in states.iter().chain(states.iter().rev()) {
             stage.set(0, state.clone());

@@ -1,14 +1,14 @@
-//! How a job stands, for people: states and counts. Nothing is decided by these.
+//! The status of a job, for people: states and counts. No decision depends on it.
 
 use crate::command::Outcome;
 use crate::time::Millis;
 
-/// How a job stands.
+/// The status of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobStatus {
     /// What the job is doing.
     pub state: JobState,
-    /// Its stages, from stage 0. Of a finished job: as they stood when it ended.
+    /// Its stages, from stage 0. Those of a finished job are as of its end.
     pub stages: Vec<StageStatus>,
 }
 
@@ -17,51 +17,50 @@ pub struct JobStatus {
 pub enum JobState {
     /// Stages are planned and run.
     Running,
-    /// There is work, and no worker that takes any; it fails if that lasts.
+    /// There is work, and no worker takes tasks. The job fails if that lasts.
     WaitingForWorkers {
-        /// Since when.
+        /// The begin of the wait.
         since: Millis,
     },
-    /// All stages are done; the publish was ordered.
+    /// All stages are done, and the day is being published.
     Publishing,
-    /// It is over.
+    /// It ended.
     Finished {
         /// How it ended.
         outcome: Outcome,
     },
 }
 
-/// How far a stage came. Only moves forward; a stage that is complete and whose outputs are
-/// lost later stays planned.
+/// The phase of a stage. It only moves forward; a complete stage whose outputs are lost later stays planned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StagePhase {
     /// Its inputs are not complete.
     Waiting,
-    /// The order to plan it was given.
+    /// It is being planned.
     Planning,
     /// It has its tasks.
     Planned,
 }
 
-/// How a stage stands. `pending + waiting + running + done == tasks`, always.
+/// The status of a stage. `pending + waiting + running + done == tasks`, always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StageStatus {
-    /// How far it came.
+    /// Its phase.
     pub phase: StagePhase,
     /// Its tasks; 0 until it is planned.
     pub tasks: usize,
     /// Tasks that wait for a slot or for their stage's inputs.
     pub pending: usize,
-    /// Tasks that failed and wait for the time of their retry.
+    /// Tasks that failed and wait for their retry.
     pub waiting: usize,
-    /// Tasks with one attempt or two.
+    /// Tasks with one or two running attempts.
     pub running: usize,
-    /// Tasks that are done, whether or not their output is still there.
+    /// Done tasks, including those whose output was lost and is not needed.
     pub done: usize,
-    /// Attempts that ended without a result, on their own or with their worker, so far.
+    /// Attempts that ended without a result, alone or with their worker, so far.
     pub failed_attempts: u64,
-    /// Tasks that were done and had to run again, so far.
+    /// Done tasks that had to run again, so far.
     pub reruns: u64,
-    /// Second attempts beside a slow first one, so far.
-    pub second_attempts: u64,
+    /// Speculative attempts so far.
+    pub speculative_attempts: u64,
 }

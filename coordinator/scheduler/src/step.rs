@@ -1,6 +1,5 @@
-//! The scheduler's face: one step from an event to commands, and what can be asked. Here is
-//! what happens to jobs; attempts are in `report`, workers in `membership`, what follows from
-//! all of them in `settle`.
+//! The scheduler's interface: one step from an event to commands, and queries. The events of jobs are handled here, those of
+//! attempts in `report`, those of workers in `membership`; what follows from all of them is in `settle`.
 
 use std::collections::BTreeMap;
 
@@ -10,20 +9,19 @@ use crate::command::{Command, JobFailure, Outcome, Warning};
 use crate::config::{Config, ConfigError};
 use crate::event::{Event, TaskPlan};
 use crate::job::{Job, Phase};
-use crate::settle::order_stop;
 use crate::shape::JobShape;
 use crate::status::{JobState, JobStatus, StagePhase};
 use crate::task::TaskState;
 use crate::time::Millis;
-use crate::worker::Workers;
+use crate::worker::{Workers, stop_attempt};
 
 /// The state machine that decides which task runs where and when.
 #[derive(Debug)]
 pub struct Scheduler {
     pub(crate) config: Config,
-    /// The latest time that an event came with.
+    /// The latest time of an event.
     pub(crate) now: Millis,
-    /// The number of this step: an order in time that has no ties.
+    /// The number of this step. It orders events without ties.
     pub(crate) steps: u64,
     pub(crate) jobs: BTreeMap<JobId, Job>,
     pub(crate) finished: BTreeMap<JobId, JobStatus>,
@@ -36,7 +34,7 @@ impl Scheduler {
     /// A scheduler without jobs and workers.
     ///
     /// # Errors
-    /// [`ConfigError`] names the option that makes no sense.
+    /// [`ConfigError`] names the invalid option.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         Ok(Self {
             config: config.checked()?,
@@ -50,8 +48,8 @@ impl Scheduler {
         })
     }
 
-    /// Takes one event in and gives the commands that follow from it, to be carried out in
-    /// their order. A time before that of an earlier event counts as that one's.
+    /// Applies an event and returns the commands that follow, to be carried out in their order. A time before that of an
+    /// earlier event counts as that event's time.
     pub fn step(&mut self, now: Millis, event: Event) -> Vec<Command> {
         self.now = self.now.max(now);
         self.steps += 1;
@@ -70,13 +68,15 @@ impl Scheduler {
                 self.stage_planned(&job, stage, tasks)?;
                 self.found(&job, stage, found)
             }
-            Event::Found { job, stage, found } => self.found(&job, stage, found),
+            Event::TasksFound { job, stage, found } => self.found(&job, stage, found),
             Event::StagePlanFailed { job, stage, reason } => self.stage_plan_failed(&job, stage, reason),
             Event::Published { job } => self.published(&job, Outcome::Done),
             Event::PublishFailed { job, reason } => {
                 self.published(&job, Outcome::Failed { reason: JobFailure::Publish { reason } })
             }
-            Event::Unfit { job, stage, indices, reason } => self.unfit(&job, stage, &indices, reason),
+            Event::Incompatible { job, stage, indices, reason } => {
+                self.incompatible(&job, stage, &indices, reason)
+            }
             Event::WorkerJoined { worker, slots, draining } => {
                 self.workers.join(&worker, slots, draining, self.now)
             }
@@ -90,8 +90,8 @@ impl Scheduler {
                 self.attempt_ended(&worker, &attempt, outcome)
             }
             Event::NotStarted { worker, attempt } => self.not_started(&worker, &attempt),
-            Event::OutputMoved { job, stage, index, from, to } => {
-                self.output_moved(TaskId { job, stage, index }, from, to)
+            Event::OutputMigrated { job, stage, index, from, to } => {
+                self.output_migrated(TaskId { job, stage, index }, from, to)
             }
             Event::Tick => {
                 self.time_out();
@@ -121,7 +121,7 @@ impl Scheduler {
 
     fn stage_planned(&mut self, id: &JobId, stage: StageId, tasks: Vec<TaskPlan>) -> Result<(), Warning> {
         if u32::try_from(tasks.len()).is_err() {
-            let reason = format!("{} tasks are more than can be numbered", tasks.len());
+            let reason = format!("{} tasks exceed the largest task number", tasks.len());
             return self.stage_plan_failed(id, stage, reason);
         }
         let unasked = || Warning::UnaskedPlan { job: id.clone(), stage };
@@ -151,9 +151,15 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Makes tasks ready again whose results cannot be published together with the others'.
-    fn unfit(&mut self, id: &JobId, at: StageId, indices: &[u32], reason: String) -> Result<(), Warning> {
-        let most = self.config.max_output_losses;
+    /// Makes tasks ready whose outputs are incompatible with the others.
+    fn incompatible(
+        &mut self,
+        id: &JobId,
+        at: StageId,
+        indices: &[u32],
+        reason: String,
+    ) -> Result<(), Warning> {
+        let max = self.config.max_output_losses;
         let job = self.live(id)?;
         if job.phase != Phase::Publishing {
             return Err(Warning::UnaskedPublish { job: id.clone() });
@@ -163,7 +169,7 @@ impl Scheduler {
             for &index in indices {
                 let Some(task) = stage.task_mut(index) else { continue };
                 task.losses += 1;
-                if task.losses > most {
+                if task.losses > max {
                     again = 0;
                     break;
                 }
@@ -188,11 +194,12 @@ impl Scheduler {
         self.finish(id, Outcome::Failed { reason });
     }
 
-    /// Ends a job: the one place where that happens.
+    /// Ends a job. Every job ends here.
     pub(crate) fn finish(&mut self, id: &JobId, outcome: Outcome) {
         let Some(mut job) = self.jobs.remove(id) else { return };
+        self.jobs.values_mut().for_each(|other| other.throttles.room_released(self.now));
         for (worker, attempt) in job.stop_all(id) {
-            order_stop(&mut self.workers, &mut self.out, worker, attempt);
+            stop_attempt(&mut self.workers, &mut self.out, worker, attempt);
         }
         let state = JobState::Finished { outcome: outcome.clone() };
         self.finished.insert(id.clone(), JobStatus { state, ..job.status() });
@@ -200,17 +207,23 @@ impl Scheduler {
         self.out.push(Command::ReleaseJob { job: id.clone() });
     }
 
-    /// Where the outputs of a stage are: index, holder, and the number of the attempt that made
-    /// each. Only outputs that exist; nothing for a job that is over.
+    /// The existing outputs of a stage: index, worker, and the number of the attempt that made each. Empty for a job that
+    /// ended.
     pub fn outputs(&self, job: &JobId, stage: StageId) -> impl Iterator<Item = (u32, &WorkerId, u32)> {
         let stage = self.jobs.get(job).and_then(|job| job.stage(stage));
         let outputs = stage.into_iter().flat_map(|stage| stage.outputs());
         outputs.map(|(index, output)| (index, &output.worker, output.attempt))
     }
 
-    /// The version of what an attempt reads, if the attempt is still wanted and that is what it was
-    /// started on: all outputs of the stages that its own reads, each where it was then. `None`: no order
-    /// for it can be made (any more), see [`Event::NotStarted`].
+    /// The worker that holds the output of a task of a live job, and the number of the attempt that made it.
+    pub fn output(&self, task: &TaskId) -> Option<(&WorkerId, u32)> {
+        let output = self.jobs.get(&task.job)?.stage(task.stage)?.output(task.index)?;
+        Some((&output.worker, output.attempt))
+    }
+
+    /// The version of an attempt's inputs, if the attempt is still running and its inputs are unchanged since its start. The
+    /// inputs are all outputs of the stages that its stage reads, each on its worker. `None`: no task message can be built,
+    /// see [`Event::NotStarted`].
     pub fn inputs_of(&self, attempt: &AttemptId) -> Option<u64> {
         let AttemptId { task, attempt } = attempt;
         let job = self.jobs.get(&task.job)?;
@@ -221,14 +234,14 @@ impl Scheduler {
         started_on.filter(|&version| version == job.inputs_version(task.stage.0 as usize))
     }
 
-    /// How many outputs of live jobs a worker holds, whether or not somebody still reads them.
+    /// The number of outputs of live jobs that a worker holds, needed or not.
     pub fn outputs_held_by(&self, worker: &WorkerId) -> usize {
         let stages = self.jobs.values().flat_map(|job| &job.stages);
         stages.filter(|stage| !stage.readers.is_empty()).map(|stage| stage.held(worker).count()).sum()
     }
 
-    /// The outputs on a worker that open stages of live jobs still read: what a drain has to
-    /// hand over. Others may be dropped with the worker.
+    /// The outputs on a worker that open stages of live jobs still read. A drain has to migrate them; others may be dropped
+    /// with the worker.
     pub fn outputs_needed_from(&self, worker: &WorkerId) -> Vec<AttemptId> {
         let mut needed = Vec::new();
         for (id, job) in &self.jobs {
@@ -247,14 +260,13 @@ impl Scheduler {
         needed
     }
 
-    /// How a job stands; `None` for one that is unknown or forgotten.
+    /// The status of a job; `None` if the job is unknown or forgotten.
     pub fn status(&self, job: &JobId) -> Option<JobStatus> {
         let live = self.jobs.get(job).map(Job::status);
         live.or_else(|| self.finished.get(job).cloned())
     }
 
-    /// Drops what is known of a finished job. False, and nothing is dropped, while the job is
-    /// not over or an attempt of it still takes a slot: ask again later.
+    /// Forgets a finished job. False, without an effect, while the job is live or one of its attempts still takes a slot.
     pub fn forget(&mut self, job: &JobId) -> bool {
         !self.workers.busy_with(job) && self.finished.remove(job).is_some()
     }

@@ -1,12 +1,13 @@
-//! One task: its states, its running attempts and its record of failures. Which states follow
-//! which is decided elsewhere; changing one goes through `stage`, which keeps the queues.
+//! One task: its state, its running attempts and its failures. States are changed through `stage`, which keeps the queues.
+//!
+//! Not here: which state follows which.
 
 use tally_proto::ids::WorkerId;
 
 use crate::event::TaskPlan;
 use crate::time::Millis;
 
-/// A running try at a task.
+/// A running attempt of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Attempt {
     pub number: u32,
@@ -14,25 +15,24 @@ pub(crate) struct Attempt {
     pub started: Millis,
     /// The step that started it.
     pub step: u64,
-    /// The version of its stage's inputs that it was started on; `None` for one that an earlier
-    /// coordinator started.
+    /// The version of its inputs at its start; `None` if an earlier coordinator started it.
     pub inputs: Option<u64>,
 }
 
 /// The output of a done task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Output {
-    /// Who holds it.
+    /// The worker that holds it.
     pub worker: WorkerId,
     /// The attempt that made it.
     pub attempt: u32,
     /// The step in which it was made.
     pub step: u64,
-    /// The last step in which it was handed over; that in which it was made, if it never was.
+    /// The step of its last migration, or in which it was made if it was never migrated.
     pub moved: u64,
 }
 
-/// The one or two attempts of a task that runs.
+/// The attempts of a running task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Running {
     pub first: Attempt,
@@ -40,7 +40,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Takes the attempt of that number out: it, and the other one.
+    /// The attempt of that number, and the other one.
     pub(crate) fn split(&self, number: u32) -> Option<(Attempt, Option<Attempt>)> {
         match &self.second {
             _ if self.first.number == number => Some((self.first.clone(), self.second.clone())),
@@ -54,20 +54,19 @@ impl Running {
     }
 }
 
-/// Where a task stands. Always exactly one of these.
+/// The state of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TaskState {
-    /// Starts when its stage's inputs are complete and there is a slot.
+    /// Waits for its inputs and a slot.
     Ready,
-    /// Failed; becomes ready at that time.
+    /// Failed, and becomes ready at that time.
     Backoff { until: Millis },
     /// Runs.
     Running(Running),
     /// Has an output.
     Done(Output),
-    /// Was done and nobody needed its output when the holder was lost. Becomes ready if
-    /// somebody does later.
-    Gone,
+    /// Was done, and its output was lost with its worker. Becomes ready if the output is needed.
+    OutputLost,
 }
 
 impl TaskState {
@@ -77,13 +76,15 @@ impl TaskState {
     }
 }
 
-/// Refusals of a task one after another.
+/// Successive refusals of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Refusal {
-    /// The first.
+    /// The time of the first one since a task of the stage was done.
     pub since: Millis,
-    /// How many.
+    /// Their number since then.
     pub times: u32,
+    /// Their total number.
+    pub in_a_row: u32,
 }
 
 /// One unit of work of a stage.
@@ -91,14 +92,14 @@ pub(crate) struct Refusal {
 pub(crate) struct Task {
     pub weight: u64,
     pub preferred: Option<WorkerId>,
-    /// Where it failed, or its output could not be read from: other workers come first.
+    /// Workers on which it failed, or from which its output could not be read. Other workers are preferred.
     pub avoid: Vec<WorkerId>,
-    pub strikes: u32,
-    /// Ends without a strike that count towards `Config::max_excused`.
+    pub failures: u32,
+    /// Ends that are not failures and count towards `Config::max_excused`.
     pub excused: u32,
-    /// How often its output could not be read.
+    /// The number of times that its output could not be read.
     pub losses: u32,
-    /// Since workers began to refuse it, without one that took it.
+    /// The refusals since a worker accepted it.
     refusal: Option<Refusal>,
     /// The number of the next attempt.
     pub next_attempt: u32,
@@ -111,7 +112,7 @@ impl Task {
             weight: plan.weight,
             preferred: plan.preferred,
             avoid: Vec::new(),
-            strikes: 0,
+            failures: 0,
             excused: 0,
             losses: 0,
             refusal: None,
@@ -120,24 +121,35 @@ impl Task {
         }
     }
 
+    /// The number of refusals since a worker accepted it. It changes only while the task runs, because the queue of ready
+    /// tasks is ordered by it.
+    pub(crate) fn refusals(&self) -> u32 {
+        self.refusal.map_or(0, |refusal| refusal.in_a_row)
+    }
+
     pub(crate) fn state(&self) -> &TaskState {
         &self.state
     }
 
-    /// For `Stage::set` alone, which keeps the queues in step.
+    /// Only for `Stage::set`, which updates the queues.
     pub(crate) fn replace_state(&mut self, state: TaskState) {
         self.state = state;
     }
 
-    /// Notes that a worker had no room for it.
-    pub(crate) fn refused(&mut self, worker: &WorkerId, now: Millis) -> Option<Refusal> {
+    /// Notes that a worker had no room for it; `won` is the time of the stage's last success. While tasks of the stage
+    /// succeed, room becomes free.
+    pub(crate) fn refused(&mut self, worker: &WorkerId, now: Millis, won: Option<Millis>) -> Refusal {
         self.avoid(worker);
-        let refusal = self.refusal.get_or_insert(Refusal { since: now, times: 0 });
+        let refusal = self.refusal.get_or_insert(Refusal { since: now, times: 0, in_a_row: 0 });
+        if won.is_some_and(|won| won >= refusal.since) {
+            (refusal.since, refusal.times) = (now, 0);
+        }
         refusal.times = refusal.times.saturating_add(1);
-        Some(*refusal)
+        refusal.in_a_row = refusal.in_a_row.saturating_add(1);
+        *refusal
     }
 
-    /// Notes that a worker took it.
+    /// Notes that a worker accepted it.
     pub(crate) fn begun(&mut self) -> Option<Refusal> {
         self.refusal = None;
         None

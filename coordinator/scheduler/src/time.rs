@@ -1,19 +1,19 @@
-//! The scheduler's idea of time: a number that comes with every event. No clock is read here.
+//! The scheduler's time: a number that comes with every event. It reads no clock.
 
 use std::time::Duration;
 
-/// A moment, in milliseconds on any scale that never runs backwards.
+/// A moment, in milliseconds on any monotonic scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Millis(pub u64);
 
 impl Millis {
-    /// The moment that lies `wait` later; the end of the scale where that would pass it.
+    /// The moment `wait` later, or the end of the scale.
     pub fn after(self, wait: Duration) -> Self {
         let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(wait))
     }
 
-    /// How long ago `earlier` was; zero where it lies ahead.
+    /// The time since `earlier`; zero if that is in the future.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }

@@ -1,33 +1,33 @@
-//! The workers: who is here, who takes tasks, who has a free slot, who was silent for longest.
-//! What their loss means for tasks is decided in `membership`.
+//! The list of workers, sorted for each query: by serving, by free slots, by silence. What their loss
+//! means for tasks is decided in `membership`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use tally_proto::ids::{AttemptId, JobId, WorkerId};
 
-use crate::command::Warning;
+use crate::command::{Command, Warning};
 use crate::time::Millis;
 
-/// How many lost workers are remembered, to know their late words. What an older one says is
-/// ignored as from an unknown worker; only its join would be believed.
+/// The number of lost workers that are remembered, so that their late events are recognised. Late events of others are
+/// ignored as those of unknown workers; only a late join would be accepted.
 const LOST_REMEMBERED: usize = 4096;
 
-/// A worker that is here.
+/// A worker that joined and is not lost.
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub slots: u32,
     pub draining: bool,
     pub last_seen: Millis,
-    /// What takes its slots: also attempts that were told to stop.
+    /// The attempts that take its slots, including those that have been asked to stop.
     pub busy: BTreeMap<AttemptId, Slot>,
-    /// How many of them were not told to stop.
+    /// The number of those that have not been asked to stop.
     wanted: usize,
     /// The sum of their weights.
     load: u128,
 }
 
-/// What takes a slot.
+/// An attempt that takes a slot.
 #[derive(Debug)]
 pub(crate) struct Slot {
     weight: u64,
@@ -35,8 +35,8 @@ pub(crate) struct Slot {
 }
 
 impl Worker {
-    /// Whether it takes tasks, now or when one of its own ends. One that has nothing but
-    /// attempts that were told to stop and do not end may be stuck: nobody should wait for it.
+    /// Whether it takes tasks, now or after the end of an attempt. A worker whose attempts were all asked to stop and do not
+    /// end may be stuck, so it does not count.
     fn serving(&self) -> bool {
         self.free_slots() > 0 || (!self.draining && self.wanted > 0)
     }
@@ -50,13 +50,13 @@ impl Worker {
     }
 }
 
-/// Least loaded first: bytes, then attempts, then the name.
+/// The order of workers, least loaded first: by bytes, attempts and name.
 pub(crate) type Rank = (u128, usize, WorkerId);
 
-/// All workers, and the orders in which they are asked for.
+/// All workers, and the indexes over them.
 #[derive(Debug, Default)]
 pub(crate) struct Workers {
-    here: BTreeMap<WorkerId, Worker>,
+    joined: BTreeMap<WorkerId, Worker>,
     serving: BTreeSet<WorkerId>,
     free: BTreeSet<Rank>,
     silent: BTreeSet<(Millis, WorkerId)>,
@@ -80,24 +80,24 @@ impl Workers {
         }
         let busy = BTreeMap::new();
         let worker = Worker { slots, draining, last_seen: now, busy, wanted: 0, load: 0 };
-        self.enter(id, &worker);
-        self.here.insert(id.clone(), worker);
+        self.index(id, &worker);
+        self.joined.insert(id.clone(), worker);
         Ok(())
     }
 
-    /// Notes a sign of life.
+    /// Notes that a worker is alive.
     pub(crate) fn seen(&mut self, id: &WorkerId, now: Millis) -> Result<(), Warning> {
-        self.update(id, |worker| worker.last_seen = now).ok_or_else(|| self.stranger(id))
+        self.update(id, |worker| worker.last_seen = now).ok_or_else(|| self.not_joined(id))
     }
 
     pub(crate) fn drain(&mut self, id: &WorkerId) -> Result<(), Warning> {
-        self.update(id, |worker| worker.draining = true).ok_or_else(|| self.stranger(id))
+        self.update(id, |worker| worker.draining = true).ok_or_else(|| self.not_joined(id))
     }
 
-    /// Takes a worker out for ever, also one whose join is still on its way.
+    /// Removes a worker for good, including one whose join is still on its way.
     pub(crate) fn lose(&mut self, id: &WorkerId) -> Result<Worker, Warning> {
-        let known = self.here.contains_key(id);
-        let warning = self.stranger(id);
+        let known = self.joined.contains_key(id);
+        let warning = self.not_joined(id);
         if self.lost.insert(id.clone()) {
             self.lost_order.push_back(id.clone());
         }
@@ -107,9 +107,9 @@ impl Workers {
             self.lost.remove(&oldest);
         }
         if known {
-            self.leave(id);
+            self.unindex(id);
         }
-        self.here.remove(id).ok_or(warning)
+        self.joined.remove(id).ok_or(warning)
     }
 
     /// Takes a slot for an attempt.
@@ -121,7 +121,7 @@ impl Workers {
         });
     }
 
-    /// Notes that an attempt was told to stop; false where it has no slot there.
+    /// Notes that an attempt was asked to stop; false if it takes no slot there.
     pub(crate) fn stop(&mut self, id: &WorkerId, attempt: &AttemptId) -> bool {
         let stop = |worker: &mut Worker| {
             let Some(slot) = worker.busy.get_mut(attempt) else { return false };
@@ -134,7 +134,7 @@ impl Workers {
         self.update(id, stop).unwrap_or(false)
     }
 
-    /// Frees the attempt's slot; false where it has none there.
+    /// Frees the attempt's slot; false if it takes none there.
     pub(crate) fn release(&mut self, id: &WorkerId, attempt: &AttemptId) -> bool {
         let release = |worker: &mut Worker| {
             let Some(slot) = worker.busy.remove(attempt) else { return false };
@@ -148,7 +148,7 @@ impl Workers {
     }
 
     pub(crate) fn get(&self, id: &WorkerId) -> Option<&Worker> {
-        self.here.get(id)
+        self.joined.get(id)
     }
 
     /// The workers that take new tasks, now or soon.
@@ -161,24 +161,39 @@ impl Workers {
         &self.free
     }
 
-    /// Whether an attempt of the job takes a slot somewhere.
-    pub(crate) fn busy_with(&self, job: &JobId) -> bool {
-        self.here.values().any(|worker| worker.busy.keys().any(|attempt| attempt.task.job == *job))
+    /// The number of attempts of the job that take a slot of a worker.
+    pub(crate) fn attempts_on(&self, id: &WorkerId, job: &JobId) -> usize {
+        let busy = self.joined.get(id).into_iter().flat_map(|worker| worker.busy.keys());
+        busy.filter(|attempt| attempt.task.job == *job).count()
     }
 
-    /// The worker that was silent for longest, and since when.
+    /// The attempts of the job that take a slot and have not been asked to stop, with their workers. The cost is
+    /// proportional to the number of workers.
+    pub(crate) fn attempts_of(&self, job: &JobId) -> impl Iterator<Item = (&WorkerId, &AttemptId)> {
+        self.joined.iter().flat_map(move |(id, worker)| {
+            let wanted = worker.busy.iter().filter(|(_, slot)| !slot.stopped);
+            wanted.filter(move |(attempt, _)| attempt.task.job == *job).map(move |(attempt, _)| (id, attempt))
+        })
+    }
+
+    /// Whether an attempt of the job takes a slot somewhere.
+    pub(crate) fn busy_with(&self, job: &JobId) -> bool {
+        self.joined.values().any(|worker| worker.busy.keys().any(|attempt| attempt.task.job == *job))
+    }
+
+    /// The worker that is silent for the longest time, and the time of its last event.
     pub(crate) fn most_silent(&self) -> Option<(Millis, &WorkerId)> {
         self.silent.first().map(|(seen, id)| (*seen, id))
     }
 
-    /// The workers that were silent for the time-out.
+    /// The workers that are silent for longer than the timeout.
     pub(crate) fn timed_out(&self, now: Millis, timeout: Duration) -> Vec<WorkerId> {
         let overdue = self.silent.iter().take_while(|(seen, _)| seen.after(timeout) <= now);
         overdue.map(|(_, id)| id.clone()).collect()
     }
 
-    /// Why a worker that is not here is not.
-    fn stranger(&self, id: &WorkerId) -> Warning {
+    /// The warning for a worker that has not joined.
+    fn not_joined(&self, id: &WorkerId) -> Warning {
         let worker = id.clone();
         if self.lost.contains(id) {
             Warning::LostWorker { worker }
@@ -187,17 +202,17 @@ impl Workers {
         }
     }
 
-    /// Changes a worker and keeps the orders.
+    /// Changes a worker and updates the indexes.
     fn update<R>(&mut self, id: &WorkerId, change: impl FnOnce(&mut Worker) -> R) -> Option<R> {
-        self.leave(id);
-        let mut worker = self.here.remove(id)?;
+        self.unindex(id);
+        let mut worker = self.joined.remove(id)?;
         let result = change(&mut worker);
-        self.enter(id, &worker);
-        self.here.insert(id.clone(), worker);
+        self.index(id, &worker);
+        self.joined.insert(id.clone(), worker);
         Some(result)
     }
 
-    fn enter(&mut self, id: &WorkerId, worker: &Worker) {
+    fn index(&mut self, id: &WorkerId, worker: &Worker) {
         self.silent.insert((worker.last_seen, id.clone()));
         if worker.serving() {
             self.serving.insert(id.clone());
@@ -207,12 +222,24 @@ impl Workers {
         }
     }
 
-    fn leave(&mut self, id: &WorkerId) {
-        if let Some(worker) = self.here.get(id) {
+    fn unindex(&mut self, id: &WorkerId) {
+        if let Some(worker) = self.joined.get(id) {
             self.silent.remove(&(worker.last_seen, id.clone()));
             self.serving.remove(id);
             self.free.remove(&worker.rank(id));
         }
+    }
+}
+
+/// Tells an attempt to stop, unless its worker is lost.
+pub(crate) fn stop_attempt(
+    workers: &mut Workers,
+    out: &mut Vec<Command>,
+    worker: WorkerId,
+    attempt: AttemptId,
+) {
+    if workers.stop(&worker, &attempt) {
+        out.push(Command::Stop { worker, attempt });
     }
 }
 

@@ -1,7 +1,7 @@
-//! The scheduler in random worlds that go wrong (see `world`), and at full size.
+//! The scheduler in random scenarios with faults (see `world`), and at full size.
 //!
-//! A run is a seed and a list of actions; the same ones always give the same log. Where a rule
-//! is broken, the shortest such list that was found and its log are printed.
+//! A run is a seed and a list of actions; equal runs always give the same log. If a rule is violated, the test prints the
+//! shortest list of actions that it found, and its log.
 //! `SIMULATION_SEED=n` tries other lists, `PROPTEST_CASES=n` more of them.
 
 mod world;
@@ -47,7 +47,7 @@ fn runner() -> TestRunner {
 }
 
 #[test]
-fn in_a_world_that_goes_wrong_every_rule_holds_and_every_job_ends() {
+fn with_random_faults_every_rule_holds_and_every_job_ends() {
     let total = RefCell::new(Tally::default());
     let runs = (any::<u64>(), prop::collection::vec(action(), 0..400));
     let result = runner().run(&runs, |(seed, actions)| {
@@ -61,7 +61,7 @@ fn in_a_world_that_goes_wrong_every_rule_holds_and_every_job_ends() {
         total.failed += run.failed;
         total.cancelled += run.cancelled;
         total.reruns += run.reruns;
-        total.second_attempts += run.second_attempts;
+        total.speculative_attempts += run.speculative_attempts;
         total.timed_out += run.timed_out;
         total.warnings += run.warnings;
         total.restarts += run.restarts;
@@ -74,17 +74,17 @@ fn in_a_world_that_goes_wrong_every_rule_holds_and_every_job_ends() {
     if let Err(error) = result {
         panic!("{error}");
     }
-    // A world in which nothing happens would prove nothing.
+    // The faults must have happened.
     let total = total.into_inner();
     println!("{total:?}");
-    let seen = [total.done, total.failed, total.cancelled, total.reruns, total.second_attempts];
+    let seen = [total.done, total.failed, total.cancelled, total.reruns, total.speculative_attempts];
     assert!(seen.iter().all(|count| *count > 20), "{total:?}");
     assert!(total.timed_out > 20 && total.warnings > 20, "{total:?}");
     assert!(total.restarts > 20 && total.adopted > 20, "{total:?}");
     assert!(total.resent > 20 && total.given_back > 20, "{total:?}");
 }
 
-/// One big job, its workers and the commands it took.
+/// One large job, its workers, and the commands for it.
 struct Plant {
     scheduler: Scheduler,
     running: VecDeque<Event>,
@@ -119,7 +119,7 @@ impl Plant {
                 }
                 Command::PlanStage { job, stage } => {
                     let count = if stage.0 == 0 { 20_000u64 } else { 200 };
-                    // Weights that differ and repeat; every third task knows where it is best.
+                    // Weights that differ and repeat; every third task has a preferred worker.
                     let task = |n: u64| TaskPlan {
                         weight: n * 7919 % 1000,
                         preferred: n.is_multiple_of(3).then(|| worker(n as usize % 200)),
@@ -134,7 +134,7 @@ impl Plant {
         }
     }
 
-    /// Ends what runs, in the order of its start, as `end` says; ticks where all else waits.
+    /// Ends running attempts in the order of their starts, as `end` says; ticks while nothing runs.
     fn run(&mut self, mut end: impl FnMut(u64, &mut Event)) -> u64 {
         let mut steps = 0;
         while self.outcome.is_none() {
@@ -168,7 +168,7 @@ fn twenty_thousand_tasks_take_one_start_each() {
 }
 
 #[test]
-fn a_thousand_workers_some_of_which_fail_all_they_get_cost_a_bounded_number_of_starts() {
+fn a_thousand_workers_some_of_which_fail_every_task_cost_a_bounded_number_of_starts() {
     let mut plant = Plant::new(1000, 4);
     let mut failed = 0;
     plant.run(|_, event| {
@@ -180,7 +180,8 @@ fn a_thousand_workers_some_of_which_fail_all_they_get_cost_a_bounded_number_of_s
         }
     });
     assert_eq!(plant.outcome, Some(Outcome::Done));
-    assert!(failed > 50, "{failed}");
+    // A worker that fails one attempt after another is offered few more.
+    assert!((10..50).contains(&failed), "{failed}");
     let stages = 20_400;
     assert!(plant.starts >= stages + failed && plant.starts < stages + failed + 100, "{}", plant.starts);
 }

@@ -1,62 +1,62 @@
-//! Speaks to whichever coordinator leads: finds it, and follows a job when another takes over.
+//! A client of the leading coordinator: requests, and following a job across changes of the leader.
 //!
-//! `reach` finds the leader; this is what it is asked. Not here: what commands do with the answers
-//! (`cli`), how a coordinator answers.
+//! `reach` finds the leader. Not here: what commands do with the answers (`cli`), how a coordinator answers (`service`).
 
 mod reach;
 
 use std::time::Duration;
 
+use tally_common::discovery::leader::why;
+use tally_common::retry::RetryPolicy;
 use tally_proto::v1::{self, JobState};
-use tally_worker::leader::why;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tonic::{Code, Status};
 
 pub use reach::Client;
-pub use tally_worker::leader::{Address, Source};
+pub use tally_common::discovery::leader::{Address, Source};
 
-/// How long a client looks for a coordinator that leads.
+/// The time for which a client looks for the leading coordinator.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// For each question.
+    /// For each request.
     pub ask: Duration,
-    /// While a job is followed, from the moment at which its leader was lost.
+    /// While a job is followed: from the loss of the leader.
     pub follow: Duration,
 }
 
-/// Why there is no answer.
+/// A request without an answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody leads, or nobody can be reached.
+    /// No coordinator leads, or none can be reached.
     #[error("no leading coordinator answered within {:.0} s:{}", waited.as_secs_f64(), listed(tried))]
     NoLeader {
-        /// Each place once, with its last reason.
+        /// Each address once, with its last error.
         tried: Vec<(String, String)>,
-        /// How long it was tried.
+        /// The time spent.
         waited: Duration,
     },
     /// The job, or the worker, does not exist.
     #[error("{what} is not known to the coordinator at {address}: {message}")]
     Unknown {
-        /// What was asked for, such as `job x`.
+        /// The subject of the request, such as `job x`.
         what: String,
-        /// Who was asked.
+        /// The coordinator.
         address: String,
         /// Its answer.
         message: String,
     },
-    /// The request makes no sense to the leader.
+    /// The leader finds the request invalid.
     #[error("the coordinator at {address} refuses: {message}")]
     Invalid {
-        /// Who was asked.
+        /// The coordinator.
         address: String,
         /// Its answer.
         message: String,
     },
-    /// The leader will not do it.
+    /// The leader refuses the request.
     #[error("the coordinator at {address} refuses: {message}")]
     Refused {
-        /// Who was asked.
+        /// The coordinator.
         address: String,
         /// Its answer.
         message: String,
@@ -67,13 +67,13 @@ fn listed(tried: &[(String, String)]) -> String {
     tried.iter().map(|(address, reason)| format!("\n  {address}: {}", plain(reason))).collect()
 }
 
-/// What another process said, on one line and of bearable length.
+/// The text of another process, on one line and cut to a limit.
 fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(2000).collect()
 }
 
 impl ClientError {
-    /// Keeps the last word of each address.
+    /// Keeps the last error of each address.
     fn no_leader(mut tried: Vec<(String, String)>, waited: Duration) -> Self {
         let all = std::mem::take(&mut tried);
         for (address, reason) in all {
@@ -93,36 +93,22 @@ impl ClientError {
     }
 }
 
-/// Whether a job in this state changes no more.
+/// Whether a job in this state has ended.
 pub fn is_over(state: JobState) -> bool {
     matches!(state, JobState::Done | JobState::Failed | JobState::Cancelled)
 }
 
-/// Pauses between tries double up to a limit.
-struct Backoff(Duration);
+/// The retries of a client that follows a job and lost its leader.
+const FOLLOW_RETRY: RetryPolicy = RetryPolicy::doubling(Duration::from_millis(100), Duration::from_secs(1));
 
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
-impl Backoff {
-    fn new() -> Self {
-        Backoff(FIRST_PAUSE)
-    }
-
-    async fn wait(&mut self) {
-        sleep(self.0).await;
-        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
-    }
-}
-
-/// Entries of a page: few enough for a message of 4 MiB, whatever paths a job has.
+/// Entries of a page: few enough for a message of 4 MiB, even with long paths.
 const PAGE: u32 = 200;
 
 impl Client {
-    /// Hands a job in.
+    /// Submits a job.
     ///
     /// # Errors
-    /// [`ClientError`]. After [`ClientError::NoLeader`] the job may have been taken all the same.
+    /// [`ClientError`]. After [`ClientError::NoLeader`] the job may have been accepted nevertheless.
     pub async fn submit(&mut self, spec: &v1::JobSpec) -> Result<v1::SubmitReply, ClientError> {
         let request = v1::SubmitRequest { spec: Some(spec.clone()) };
         self.ask("the job", async |mut jobs| jobs.submit(request.clone()).await).await
@@ -137,7 +123,7 @@ impl Client {
         self.ask(&format!("job {job}"), async |mut jobs| jobs.get(request.clone()).await).await
     }
 
-    /// Asks for a job's end; answers with its status at that time.
+    /// Asks to cancel a job; returns its status at that time.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -171,7 +157,7 @@ impl Client {
         .await
     }
 
-    /// Asks for a worker's drain; answers with its status at that time.
+    /// Asks to drain a worker; returns its status at that time.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -188,9 +174,11 @@ impl Client {
         let mut request = v1::ListRequest { page_size: PAGE, page_token: String::new() };
         loop {
             let (entries, next) = page(self, request.clone()).await?;
-            // A leader that answers with the same page again and again is no reason to hang.
+            // Do not loop if a leader always returns the same page.
             if !next.is_empty() && (next == request.page_token || entries.is_empty()) {
-                let message = format!("page {next:?} does not go on; is it of another version?");
+                let message = format!(
+                    "page {next:?} is returned repeatedly: does the coordinator have another version?"
+                );
                 return Err(ClientError::Refused { address: self.address(), message });
             }
             all.extend(entries);
@@ -201,8 +189,8 @@ impl Client {
         }
     }
 
-    /// Gives each status of a job to `changed` until it is over, and then that one. When the leader
-    /// is lost it goes on with the next one.
+    /// Passes each status of a job to `changed` until the job ends, and returns the last status. After the loss of the
+    /// leader it continues with the next one.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -213,8 +201,8 @@ impl Client {
     ) -> Result<v1::JobStatus, ClientError> {
         let request = v1::JobRequest { job: job.into() };
         let what = format!("job {job}");
-        let mut backoff = Backoff::new();
-        // The moment of a loss that no word of the job has followed yet.
+        let mut retries = FOLLOW_RETRY.start();
+        // The moment at which the leader was lost, until the next status is received.
         let mut lost_at: Option<Instant> = None;
         self.trouble_over();
         loop {
@@ -227,13 +215,14 @@ impl Client {
                         if self.trouble_over() {
                             self.tell(&format!("following job {job} at {}", self.address()));
                         }
-                        (lost_at, backoff) = (None, Backoff::new());
+                        lost_at = None;
+                        retries.reset();
                         changed(&status);
                         if is_over(status.state()) {
                             return Ok(status);
                         }
                     }
-                    Ok(None) => break Status::unavailable("it stopped telling of the job"),
+                    Ok(None) => break Status::unavailable("it ended the stream of the job's statuses"),
                     Err(status) => break status,
                 }
             };
@@ -247,7 +236,7 @@ impl Client {
                 return Err(ClientError::no_leader(vec![(address, reason)], waited));
             }
             self.trouble(&address, &plain(&reason), self.patience().follow);
-            backoff.wait().await;
+            retries.wait().await;
         }
     }
 }

@@ -1,14 +1,13 @@
-//! One question to whoever leads: coordinators are asked in turn, round after round, for a bounded
-//! time.
+//! One request to the leader: coordinators are asked in turn, round after round, for a bounded time.
 //!
-//! Not here: whom to ask next (`tally_worker::leader`), what is asked.
+//! Not here: which coordinator is asked next (`tally_common::discovery::leader`), the content of requests.
 
 use std::time::Duration;
 
+use tally_common::discovery::leader::{Candidate, Leader, Source};
+use tally_common::security::{Bearer, Dialer};
 use tally_proto::MESSAGE_BYTES;
 use tally_proto::v1::jobs_client::JobsClient;
-use tally_worker::leader::{Found, Leader, Source};
-use tally_worker::security::{Bearer, Dialer};
 use tokio::time::{Instant, timeout};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
@@ -16,34 +15,41 @@ use tonic::{Response, Status};
 
 use super::{ClientError, Patience};
 
-/// For an answer, or the beginning of one.
-const ANSWER: Duration = Duration::from_secs(10);
+/// The time limit for an answer, or for the first message of a stream.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Jobs = JobsClient<InterceptedService<Channel, Bearer>>;
 
-/// A client of the coordinators of one cluster. It connects when something is asked.
+/// A client of the coordinators of one cluster. It connects at the first request.
 pub struct Client {
     leader: Leader,
     bearer: Bearer,
     patience: Patience,
     notice: Box<dyn Fn(&str)>,
-    connected: Option<Found>,
-    /// Somebody was told of trouble that is not over.
-    told: bool,
+    connected: Option<Candidate>,
+    /// The user was notified of a problem that is not over.
+    notified: bool,
 }
 
 impl Client {
-    /// A client that connects by `dialer`, and gives `notice` a sentence when it has to look for a leader longer than usual.
+    /// A client that connects through `dialer`. It passes a sentence to `notice` when it does not find the leader at once.
     pub fn new(source: Source, dialer: Dialer, patience: Patience, notice: impl Fn(&str) + 'static) -> Self {
         let (notice, bearer) = (Box::new(notice), dialer.bearer());
-        Client { leader: Leader::new(source, dialer), bearer, patience, notice, connected: None, told: false }
+        Client {
+            leader: Leader::new(source, dialer),
+            bearer,
+            patience,
+            notice,
+            connected: None,
+            notified: false,
+        }
     }
 
     pub(super) fn patience(&self) -> Patience {
         self.patience
     }
 
-    /// Who answered last.
+    /// The address of the coordinator that answered last.
     pub(super) fn address(&self) -> String {
         self.connected.as_ref().map(|found| found.address.to_string()).unwrap_or_default()
     }
@@ -52,9 +58,9 @@ impl Client {
         (self.notice)(text);
     }
 
-    /// Tells of trouble, once until it is over.
+    /// Notifies the user of a problem, once until it is over.
     pub(super) fn trouble(&mut self, address: &str, reason: &str, patience: Duration) {
-        if !std::mem::replace(&mut self.told, true) {
+        if !std::mem::replace(&mut self.notified, true) {
             let seconds = patience.as_secs_f64().ceil();
             self.tell(&format!(
                 "{address}: {reason}; looking for the leading coordinator for up to {seconds} s"
@@ -62,23 +68,23 @@ impl Client {
         }
     }
 
-    /// Whether somebody was told of it.
+    /// The problem is over; returns whether the user was notified of it.
     pub(super) fn trouble_over(&mut self) -> bool {
-        std::mem::take(&mut self.told)
+        std::mem::take(&mut self.notified)
     }
 
-    /// Asks with the usual patience.
+    /// Asks with the usual time limit.
     pub(super) async fn ask<T>(
         &mut self,
         what: &str,
         question: impl AsyncFn(Jobs) -> Result<Response<T>, Status>,
     ) -> Result<T, ClientError> {
         let answer = self.ask_until(Instant::now() + self.patience.ask, what, question).await;
-        self.told = false;
+        self.notified = false;
         answer
     }
 
-    /// Asks everybody in turn until the leader answers, or the time is over and each was asked.
+    /// Asks all coordinators in turn until the leader answers, or the time is over and each was asked.
     pub(super) async fn ask_until<T>(
         &mut self,
         until: Instant,
@@ -93,11 +99,11 @@ impl Client {
             };
             let found = match found {
                 Ok(found) => found,
-                Err(nobody) if Instant::now() >= until => {
-                    return Err(ClientError::no_leader(nobody.tried, started.elapsed()));
+                Err(none) if Instant::now() >= until => {
+                    return Err(ClientError::no_leader(none.tried, started.elapsed()));
                 }
-                Err(nobody) => {
-                    let (address, reason) = nobody.tried.first().cloned().unwrap_or_default();
+                Err(none) => {
+                    let (address, reason) = none.tried.first().cloned().unwrap_or_default();
                     self.trouble(&address, &reason, until.saturating_duration_since(started));
                     self.leader.pause().await;
                     continue;
@@ -106,9 +112,10 @@ impl Client {
             let jobs = JobsClient::with_interceptor(found.channel.clone(), self.bearer.clone())
                 .max_decoding_message_size(MESSAGE_BYTES)
                 .max_encoding_message_size(MESSAGE_BYTES);
-            let late = |_| Status::deadline_exceeded(format!("no answer within {} s", ANSWER.as_secs()));
+            let late =
+                |_| Status::deadline_exceeded(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()));
             let answer = self.leader.unless_succeeded(&found, question(jobs));
-            match timeout(ANSWER, answer).await.map_err(late).flatten() {
+            match timeout(ANSWER_TIMEOUT, answer).await.map_err(late).flatten() {
                 Ok(answer) => {
                     self.leader.leads(&found);
                     self.connected = Some(found);
@@ -119,11 +126,11 @@ impl Client {
         }
     }
 
-    /// Lets go of the coordinator that answered `status`, or was seen to.
+    /// Disconnects from the coordinator that answered `status`.
     ///
     /// # Errors
-    /// Where the answer stands: nobody else, and no later time, would give another.
-    pub(super) fn lost(&mut self, found: &Found, status: &Status, what: &str) -> Result<(), ClientError> {
+    /// The answer is final: another coordinator, or a later request, would give the same.
+    pub(super) fn lost(&mut self, found: &Candidate, status: &Status, what: &str) -> Result<(), ClientError> {
         self.connected = None;
         match self.leader.refused(found, status) {
             true => Ok(()),
@@ -131,7 +138,7 @@ impl Client {
         }
     }
 
-    /// What the one that answered last says further, unless another leads meanwhile.
+    /// The next message of the coordinator that answered last, unless another coordinator leads meanwhile.
     pub(super) async fn hear<T>(&self, said: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
         match &self.connected {
             Some(found) => self.leader.unless_succeeded(found, said).await,
@@ -140,7 +147,7 @@ impl Client {
     }
 
     /// The coordinator that answered last.
-    pub(super) fn connected(&self) -> Option<Found> {
+    pub(super) fn connected(&self) -> Option<Candidate> {
         self.connected.clone()
     }
 }

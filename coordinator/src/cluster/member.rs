@@ -1,173 +1,158 @@
-//! One worker as the coordinator knows it: what it said of itself, the way to it, its orders.
+//! One worker as the coordinator knows it: its hello, the channel to its stream, its tasks.
 //!
-//! Not here: who is a member at all (`cluster`).
+//! Not here: which workers are members (`cluster`).
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use tally_proto::convert::BadMessage;
-use tally_proto::{AttemptId, JobId, OLDEST_PROTOCOL, PROTOCOL, WorkerId, v1};
+use tally_proto::limits::{self, TooLarge};
+use tally_proto::v1::coordinator_message::Message;
+use tally_proto::{ALL_ROW_GROUPS, AttemptId, JobId, WorkerId, v1};
 use tokio::sync::mpsc::error::TrySendError;
 
+use super::hello::Hello;
 use super::message::{Outbound, Outgoing};
-use crate::fleet::Order;
+use crate::dispatch::TaskDispatch;
+use crate::fleet::DispatchError;
 
-/// The first version in which the inputs of reduce orders come before them.
+/// The first protocol version in which the inputs of reduce tasks are sent before the tasks.
 const SHARED_INPUTS: u32 = 2;
-/// More slots than any machine has.
-const MOST_SLOTS: u32 = 4096;
-/// Longer texts are no address and no version.
-const MOST_TEXT: usize = 256;
+/// The first protocol version whose workers read the footers of small files and report them.
+pub(super) const READS_FOOTERS: u32 = 3;
 
-/// A worker's first words, checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hello {
-    /// Version of the protocol that it speaks.
-    pub protocol: u32,
-    /// This life of the worker.
-    pub worker: WorkerId,
-    /// Version of its program.
-    pub version: String,
-    /// Attempts at a time.
-    pub slots: u32,
-    /// Bytes.
-    pub memory_limit: u64,
-    /// Where other workers reach its outputs, `host:port`.
-    pub flight_address: String,
-    /// The highest epoch that it was welcomed in.
-    pub epoch: u64,
-    /// It wants to go.
-    pub draining: bool,
-    /// Bytes of tables that one of its reduce tasks may use.
-    pub reduce_table_bytes: u64,
-}
+/// Jobs that a worker is told again to drop if its stream breaks: the last ones that it was told of. Earlier messages have
+/// arrived.
+const MAX_RELEASED: usize = 256;
 
-/// A hello that cannot be accepted.
+/// A message that cannot be sent to a worker.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum HelloError {
-    /// The versions of the protocol do not fit.
-    #[error(
-        "the worker speaks version {0} of the protocol, this coordinator {OLDEST_PROTOCOL} to {PROTOCOL}: upgrade the older one"
-    )]
-    Protocol(u32),
-    /// The id.
-    #[error("the worker's id: {0}")]
-    Id(#[from] BadMessage),
-    /// The slots.
-    #[error("the worker offers {0} slots: offer 1 to {MOST_SLOTS}")]
-    Slots(u32),
-    /// The address.
-    #[error("the worker's Flight address {0:?} is no host:port")]
-    Address(String),
-    /// The version's text.
-    #[error("the worker's version is longer than {MOST_TEXT} bytes")]
-    Version,
+pub enum SendError {
+    /// The worker is not a member.
+    #[error("there is no worker {0}")]
+    Unknown(WorkerId),
+    /// The worker would not accept a message of this size, and would end its stream.
+    #[error("a message for worker {worker} is too large: {excess}")]
+    TooLarge {
+        /// The worker.
+        worker: WorkerId,
+        /// The size.
+        excess: TooLarge,
+    },
+    /// The worker does not read its messages: it counts as lost.
+    #[error("worker {worker} does not read its messages: {waiting} messages wait")]
+    Full {
+        /// The worker.
+        worker: WorkerId,
+        /// Messages that wait.
+        waiting: usize,
+    },
 }
 
-impl TryFrom<v1::Hello> for Hello {
-    type Error = HelloError;
-
-    fn try_from(hello: v1::Hello) -> Result<Self, HelloError> {
-        if !(OLDEST_PROTOCOL..=PROTOCOL).contains(&hello.protocol) {
-            return Err(HelloError::Protocol(hello.protocol));
-        }
-        let worker = WorkerId::parse(&hello.worker).map_err(BadMessage::from)?;
-        if !(1..=MOST_SLOTS).contains(&hello.slots) {
-            return Err(HelloError::Slots(hello.slots));
-        }
-        if !is_host_port(&hello.flight_address) {
-            return Err(HelloError::Address(hello.flight_address.chars().take(80).collect()));
-        }
-        if hello.version.len() > MOST_TEXT {
-            return Err(HelloError::Version);
-        }
-        Ok(Hello {
-            protocol: hello.protocol,
-            worker,
-            version: hello.version,
-            slots: hello.slots,
-            memory_limit: hello.memory_limit,
-            flight_address: hello.flight_address,
-            epoch: hello.epoch,
-            draining: hello.draining,
-            reduce_table_bytes: hello.reduce_table_bytes,
-        })
-    }
-}
-
-fn is_host_port(text: &str) -> bool {
-    if text.len() > MOST_TEXT {
-        return false;
-    }
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        return address.port() != 0;
-    }
-    let plain = |host: &str| host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
-    match text.rsplit_once(':') {
-        Some((host, port)) => !host.is_empty() && plain(host) && port.parse::<u16>().is_ok_and(|p| p != 0),
-        None => false,
-    }
-}
-
-/// A worker that is attached, or broke off a moment ago.
+/// A worker that is attached, or detached a moment ago.
 #[derive(Debug)]
 pub struct Member {
-    /// What it said of itself.
+    /// Its hello.
     pub hello: Hello,
-    /// Which of its streams is the latest.
+    /// The generation of its latest stream.
     pub generation: u64,
-    /// It was ordered these and has not reported their ends.
+    /// Dispatched attempts whose end it has not reported.
     pub running: BTreeSet<AttemptId>,
-    /// It takes no more tasks.
+    /// Those of them that it was asked to stop. The message may be lost with its stream.
+    pub stopped: BTreeSet<AttemptId>,
+    /// It takes no further tasks.
     pub draining: bool,
     /// Its last heartbeat.
     pub beat: Arc<Mutex<v1::Heartbeat>>,
     /// The driver's scheduler knows it.
     pub joined: bool,
-    way: Option<Outgoing>,
-    /// The version of each job's reduce inputs that its stream has.
+    /// When it counts as lost, by the driver's time. `None` while its channel is open: then the watch of its stream
+    /// reports silence.
+    pub deadline: Option<Duration>,
+    channel: Option<Outgoing>,
+    /// The version of each job's reduce inputs that was sent on its stream.
     inputs: BTreeMap<JobId, u64>,
+    /// Jobs that it has to drop, and was not told of on its stream.
+    unreleased: BTreeSet<JobId>,
+    /// Jobs that it was told of on its stream. The messages may be lost with the stream.
+    released: VecDeque<JobId>,
 }
 
 impl Member {
-    pub(super) fn new(hello: Hello, generation: u64) -> Self {
+    pub(super) fn new(hello: Hello, generation: u64, deadline: Duration) -> Self {
         let draining = hello.draining;
         Member {
             hello,
             generation,
             running: BTreeSet::new(),
+            stopped: BTreeSet::new(),
             draining,
             beat: Arc::default(),
             joined: false,
-            way: None,
+            deadline: Some(deadline),
+            channel: None,
             inputs: BTreeMap::new(),
+            unreleased: BTreeSet::new(),
+            released: VecDeque::new(),
         }
     }
 
     /// Whether a hello comes from the same process.
-    pub(super) fn same_life(&self, hello: &Hello) -> bool {
+    pub(super) fn same_incarnation(&self, hello: &Hello) -> bool {
         self.hello.slots == hello.slots && self.hello.flight_address == hello.flight_address
     }
 
-    /// Closes the way; the stream of that generation is the one that counts from now on.
-    pub fn cut(&mut self, generation: u64) {
-        self.way = None;
+    /// The worker said hello again. From now on the stream of that generation counts.
+    pub(super) fn attach_again(&mut self, hello: Hello, generation: u64, deadline: Duration) {
+        self.cut(deadline);
         self.generation = generation;
+        self.draining |= hello.draining;
+        self.hello = hello;
     }
 
-    pub(super) fn open(&mut self, way: Outgoing) {
-        self.way = Some(way);
+    /// Closes the channel. The worker is lost at `deadline`.
+    pub(super) fn cut(&mut self, deadline: Duration) {
+        self.channel = None;
+        self.deadline = Some(deadline);
+    }
+
+    /// Whether the receiving end of its channel was dropped.
+    pub(super) fn hung_up(&self) -> bool {
+        match &self.channel {
+            Some(channel) => channel.is_closed(),
+            None => self.deadline.is_none(),
+        }
+    }
+
+    pub(super) fn open(&mut self, channel: Outgoing) {
+        self.channel = Some(channel);
+        self.deadline = None;
         self.inputs.clear();
+        self.unreleased.extend(self.released.drain(..));
     }
 
-    /// Bytes of its memory that are not in use, as far as it told.
+    /// Notes the end of a dispatched attempt; false if it was not dispatched.
+    pub fn ended(&mut self, attempt: &AttemptId) -> bool {
+        self.stopped.remove(attempt);
+        self.running.remove(attempt)
+    }
+
+    /// Asks the worker to stop an attempt.
+    pub(super) fn stop(&mut self, epoch: u64, attempt: &AttemptId) -> Result<(), SendError> {
+        if self.running.contains(attempt) {
+            self.stopped.insert(attempt.clone());
+        }
+        let message = Some(Message::Stop(attempt.into()));
+        self.send(Outbound::Message(Box::new(v1::CoordinatorMessage { epoch, message })))
+    }
+
+    /// Bytes of its memory that are not in use, by its last heartbeat.
     pub fn room(&self) -> u64 {
         self.hello.memory_limit.saturating_sub(self.beat.lock().memory_used)
     }
 
-    /// How it stands, for people; what it holds is not known here.
+    /// Its status, without the number of its outputs, which is not known here.
     pub fn status(&self) -> v1::WorkerStatus {
         let beat = *self.beat.lock();
         let state = match (self.attached(), self.draining) {
@@ -189,45 +174,101 @@ impl Member {
         }
     }
 
-    /// Whether it can be told something now.
+    /// Whether its stream is open.
     pub fn attached(&self) -> bool {
-        self.way.is_some()
+        self.channel.is_some()
     }
 
-    /// Sends it an order, and before that what it reads, unless its stream has that already.
-    pub(super) fn order(&mut self, epoch: u64, job: &JobId, mut order: Order) -> Result<(), String> {
-        if self.hello.protocol >= SHARED_INPUTS
-            && let Some(inputs) = order.inputs.take()
-            && self.attached()
-            && self.inputs.insert(job.clone(), inputs.version()) != Some(inputs.version())
-        {
-            self.say(Outbound::Inputs { epoch, job: job.clone(), inputs })?;
+    /// Checks that the worker's version supports a task.
+    ///
+    /// # Errors
+    /// [`DispatchError::Unsupported`].
+    pub(super) fn check_support(&self, dispatch: &TaskDispatch) -> Result<(), DispatchError> {
+        if self.hello.protocol < READS_FOOTERS && reads_footers(dispatch) {
+            // The job was planned before the worker attached.
+            return Err(DispatchError::Unsupported(format!(
+                "worker {} speaks protocol version {} and cannot read files that were planned by their size: upgrade it",
+                self.hello.worker, self.hello.protocol
+            )));
         }
-        self.say(Outbound::Order { epoch, order: Box::new(order) })
+        Ok(())
     }
 
-    /// Tells it to drop a job.
-    pub(super) fn release(&mut self, epoch: u64, job: &JobId) -> Result<(), String> {
-        self.inputs.remove(job);
-        let message = Some(v1::coordinator_message::Message::Release(job.to_string()));
-        self.say(Outbound::Message(Box::new(v1::CoordinatorMessage { epoch, message })))
+    /// Sends a task, and before it the inputs of a reduce task unless they were sent on this stream.
+    pub(super) fn dispatch(
+        &mut self,
+        epoch: u64,
+        job: &JobId,
+        mut dispatch: TaskDispatch,
+    ) -> Result<(), SendError> {
+        if self.shares_inputs()
+            && let Some(inputs) = dispatch.inputs.take()
+            && self.attached()
+            && self.inputs.get(job) != Some(&inputs.version())
+        {
+            let version = inputs.version();
+            self.send(Outbound::Inputs { epoch, job: job.clone(), inputs })?;
+            self.inputs.insert(job.clone(), version);
+        }
+        self.send(Outbound::Dispatch { epoch, dispatch: Box::new(dispatch) })
     }
 
-    /// Sends it something; while it is away that is dropped.
-    pub(super) fn say(&mut self, message: Outbound) -> Result<(), String> {
-        let Some(way) = &self.way else { return Ok(()) };
-        match way.try_send(message) {
+    /// Tells the worker to drop a job: at once, or as soon as its stream has room.
+    pub(super) fn release(&mut self, epoch: u64, job: JobId) {
+        self.inputs.remove(&job);
+        self.unreleased.insert(job);
+        self.send_releases(epoch);
+    }
+
+    /// Tells the worker which jobs to drop, as long as there is room for twice as many messages.
+    pub(super) fn send_releases(&mut self, epoch: u64) {
+        while let Some(channel) = &self.channel
+            && channel.capacity() > channel.max_capacity() / 2
+            && let Some(job) = self.unreleased.pop_first()
+        {
+            let message = Some(Message::Release(job.to_string()));
+            let message = Outbound::Message(Box::new(v1::CoordinatorMessage { epoch, message }));
+            if let Err(error) = self.send(message) {
+                tracing::warn!(worker = %self.hello.worker, %job, %error, "cannot send a request to drop the job");
+            }
+            self.released.push_back(job);
+            if self.released.len() > MAX_RELEASED {
+                self.released.pop_front();
+            }
+        }
+    }
+
+    /// Whether the inputs of reduce tasks are sent once per stream, instead of with every task.
+    pub(super) fn shares_inputs(&self) -> bool {
+        self.hello.protocol >= SHARED_INPUTS
+    }
+
+    /// Sends a message. It is dropped while the worker is detached.
+    ///
+    /// # Errors
+    /// [`SendError::TooLarge`] and [`SendError::Full`]. Nothing was sent.
+    pub(super) fn send(&mut self, message: Outbound) -> Result<(), SendError> {
+        let Some(channel) = &self.channel else { return Ok(()) };
+        if let Err(excess) = limits::check(message.encoded_len()) {
+            return Err(SendError::TooLarge { worker: self.hello.worker.clone(), excess });
+        }
+        match channel.try_send(message) {
             Ok(()) => Ok(()),
-            // The stream just ended; its connection will say so.
+            // The stream ended. The watch reports that, or the next look at deadlines finds it.
             Err(TrySendError::Closed(_)) => {
-                self.way = None;
+                self.channel = None;
                 Ok(())
             }
-            Err(TrySendError::Full(_)) => Err(format!(
-                "worker {} does not read what it is told: {} messages wait",
-                self.hello.worker,
-                way.max_capacity()
-            )),
+            Err(TrySendError::Full(_)) => {
+                let (worker, waiting) = (self.hello.worker.clone(), channel.max_capacity());
+                Err(SendError::Full { worker, waiting })
+            }
         }
     }
+}
+
+/// Whether the worker that runs a task must read footers and report them.
+fn reads_footers(dispatch: &TaskDispatch) -> bool {
+    let Some(v1::task_dispatch::Work::Map(work)) = &dispatch.head.work else { return false };
+    work.pieces.iter().any(|piece| piece.row_groups == [ALL_ROW_GROUPS])
 }

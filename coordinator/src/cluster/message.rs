@@ -1,137 +1,167 @@
-//! What connections tell the driver, and what goes back to a worker. Data only.
+//! The messages between connections of workers and the driver. Data only.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use prost::Message;
+use tally_proto::limits::field_len;
 use tally_proto::{AttemptId, Failure, JobId, WorkerId, v1};
 use tokio::sync::{mpsc, oneshot};
 
-use super::member::Hello;
-use crate::fleet::{Order, SharedInputs};
+use super::hello::Hello;
+use crate::dispatch::{SharedInputs, TaskDispatch, field};
 
-/// The way to a worker's stream.
+/// The channel to a worker's stream.
 pub type Outgoing = mpsc::Sender<Outbound>;
 
-/// Something for a worker's stream.
+/// A message for a worker's stream.
 #[derive(Debug, Clone)]
 pub enum Outbound {
-    /// A message as it is.
+    /// A complete message.
     Message(Box<v1::CoordinatorMessage>),
-    /// A task order; one with inputs is for a worker of protocol 1, which takes them in the order.
-    Order {
+    /// A task. If it has inputs, it is for a worker of protocol 1, which takes them with the task.
+    Dispatch {
         /// The sender's term.
         epoch: u64,
-        /// The order.
-        order: Box<Order>,
+        /// The task.
+        dispatch: Box<TaskDispatch>,
     },
-    /// What reduce orders of a job that follow read.
+    /// The inputs of the reduce tasks of a job that follow.
     Inputs {
         /// The sender's term.
         epoch: u64,
         /// The job.
         job: JobId,
-        /// What they read.
+        /// The inputs.
         inputs: Arc<SharedInputs>,
     },
 }
 
-/// A worker that was let in.
+impl Outbound {
+    /// The size of the encoded message.
+    pub fn encoded_len(&self) -> usize {
+        let epoch_len = |epoch| v1::CoordinatorMessage { epoch, message: None }.encoded_len();
+        match self {
+            Outbound::Message(message) => message.encoded_len(),
+            Outbound::Dispatch { epoch, dispatch } => {
+                epoch_len(*epoch) + field_len(field::START, dispatch.encoded_len())
+            }
+            Outbound::Inputs { epoch, job, inputs } => {
+                epoch_len(*epoch) + field_len(field::INPUTS, inputs.packed(job).len())
+            }
+        }
+    }
+}
+
+/// An accepted worker.
 #[derive(Debug, Clone, Copy)]
 pub struct Attached {
-    /// Which of its streams this is.
+    /// The generation of this stream.
     pub generation: u64,
     /// The leader's term.
     pub epoch: u64,
 }
 
-/// Why a worker is not let in.
+/// A worker that is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// It was welcomed by a later leader.
+pub enum AttachError {
+    /// A later leader has welcomed it.
     #[error(
-        "the worker was welcomed in epoch {0}, later than this coordinator's: either this one is about to stop, or the worker belongs to another cluster and must be started anew"
+        "the worker was welcomed in epoch {0}, later than this coordinator's: either this coordinator is about to stop, or the worker belongs to another cluster and must be restarted"
     )]
     NewerEpoch(u64),
-    /// It was lost before.
-    #[error("worker {0} was given up: drop everything and come back under a new id")]
-    GivenUp(WorkerId),
-    /// Another one has its id.
-    #[error("worker {0} is attached with other slots or another address: start it under its own id")]
-    Twin(WorkerId),
+    /// It counts as lost.
+    #[error("worker {0} counts as lost: it must drop everything and attach under a new id")]
+    Removed(WorkerId),
+    /// Another worker has its id.
+    #[error("worker {0} is attached with other slots or another address: start each worker under its own id")]
+    DuplicateId(WorkerId),
 }
 
 /// What a worker holds and runs.
 #[derive(Debug, Default)]
 pub struct Inventory {
-    /// Finished tasks' outputs, with their results.
+    /// The outputs of finished tasks, with their results.
     pub outputs: Vec<(AttemptId, v1::TaskResult)>,
-    /// Attempts that run.
+    /// Running attempts.
     pub running: Vec<AttemptId>,
 }
 
-/// What a worker says while it is attached.
+/// A report of an attached worker.
 #[derive(Debug)]
-pub enum Said {
-    /// An attempt is over.
+pub enum WorkerUpdate {
+    /// An attempt ended.
     Ended(AttemptId, Result<v1::TaskResult, Failure>),
-    /// An output was taken over by another worker.
-    Moved(AttemptId, WorkerId),
-    /// It was to be, and was not, for this reason.
-    NotMoved(AttemptId, WorkerId, String),
-    /// It wants to go.
+    /// An output was migrated to another worker.
+    OutputMigrated(AttemptId, WorkerId),
+    /// An output was not migrated to that worker, for the given reason.
+    MigrationFailed(AttemptId, WorkerId, String),
+    /// The worker wants to drain.
     Draining,
-    /// It goes; whether all that was needed is elsewhere.
+    /// The worker leaves.
     Goodbye {
-        /// Everything was handed over.
+        /// All needed outputs were migrated.
         clean: bool,
     },
 }
 
-/// What connections, and those who ask about workers, tell the driver.
+/// An input of the driver from a worker's connection, or from a client that asks about workers.
 #[derive(Debug)]
 pub enum WorkerInput {
-    /// A worker said hello.
-    Hello(Hello, oneshot::Sender<Result<Attached, Refused>>),
-    /// Its inventory is complete: it takes orders by this way from now on.
+    /// A worker sent its hello.
+    Hello(Hello, oneshot::Sender<Result<Attached, AttachError>>),
+    /// A worker whose inventory is not complete yet sent a part of it, or a heartbeat.
+    Attaching {
+        /// The worker.
+        worker: WorkerId,
+        /// Its stream.
+        generation: u64,
+    },
+    /// A worker's inventory is complete: it takes tasks from now on.
     Attached {
         /// The worker.
         worker: WorkerId,
         /// Its stream.
         generation: u64,
-        /// How it is reached.
-        way: Outgoing,
+        /// The channel to its stream.
+        channel: Outgoing,
         /// What it has.
         inventory: Inventory,
-        /// The last heartbeat, as it comes in.
+        /// Its last heartbeat; the connection updates it.
         beat: Arc<Mutex<v1::Heartbeat>>,
     },
-    /// It said something.
-    Said {
+    /// A worker sent a report.
+    Update {
         /// The worker.
         worker: WorkerId,
         /// Its stream.
         generation: u64,
-        /// What.
-        said: Said,
+        /// The report.
+        update: WorkerUpdate,
     },
-    /// Its stream ended.
+    /// A worker's stream ended.
     Broken {
         /// The worker.
         worker: WorkerId,
         /// Its stream.
         generation: u64,
     },
-    /// It was silent for too long, or stayed away for too long after its stream ended.
-    Away {
+    /// A worker's stream ended, and its address refuses connections: its process has ended.
+    Gone {
         /// The worker.
         worker: WorkerId,
-        /// Its last stream.
+        /// Its stream.
         generation: u64,
-        /// What was seen.
-        why: &'static str,
     },
-    /// Somebody asks for workers, from the one after that id on.
+    /// A worker was silent for too long.
+    Silent {
+        /// The worker.
+        worker: WorkerId,
+        /// Its stream.
+        generation: u64,
+    },
+    /// Lists up to that many workers, after the given id.
     List(Option<WorkerId>, usize, oneshot::Sender<(Vec<v1::WorkerStatus>, bool)>),
-    /// Somebody wants a worker to go; `None` is answered where there is no such worker.
+    /// Drains a worker. The answer is `None` if the worker is unknown.
     Drain(WorkerId, oneshot::Sender<Option<v1::WorkerStatus>>),
 }

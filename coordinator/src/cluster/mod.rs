@@ -1,81 +1,83 @@
-//! Workers in other processes: who is attached, by which stream, and what each was ordered.
+//! Workers in other processes: which are attached, by which stream, and what was dispatched to each.
 //!
-//! Owned by the driver's loop; connections reach it through the driver's inbox. `connection`
-//! is one worker's stream. Not here: what a worker's loss means (`tally-scheduler`), what is
-//! said over the wire (`service::control`).
+//! The driver's loop owns this state; connections reach it through the driver's inbox. Not here: what the loss of a
+//! worker means (`tally-scheduler`), the messages on the wire (`service::control`).
 
+mod as_fleet;
+mod hello;
 mod member;
 mod message;
+mod stream_watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
-use tally_proto::{AttemptId, JobId, WorkerId, v1};
+use tally_proto::{JobId, WorkerId, v1};
 use v1::coordinator_message::Message;
 
-use crate::fleet::{Capacity, Fleet, Order};
-pub use member::{Hello, HelloError, Member};
-pub use message::{Attached, Inventory, Outbound, Outgoing, Refused, Said, WorkerInput};
+pub use hello::{Hello, HelloError};
+pub use member::{Member, SendError};
+pub use message::{AttachError, Attached, Inventory, Outbound, Outgoing, WorkerInput, WorkerUpdate};
+pub use stream_watch::{STALL, StreamInput, StreamWatch};
 
-/// Messages that may wait for a worker, beside one order a slot. More means that it does not
-/// read: it counts as lost.
+/// Messages that may wait for a worker, in addition to one task per slot. A worker for which more messages wait does not
+/// read them and counts as lost.
 pub const OUTBOX: usize = 256;
-/// Workers given up that are remembered.
+/// Lost workers that are remembered.
 const REMEMBERED: usize = 4096;
-/// What a fleet without workers is planned for: some will come.
-const EXPECTED_SLOTS: usize = 16;
-/// Table bytes that the smallest worker has.
-const LEAST_TABLE_BYTES: u64 = 24 << 20;
 
-/// The attached workers, and those that just broke off.
+/// The attached workers, and those that detached a moment ago.
 pub struct RemoteFleet {
     epoch: u64,
     members: BTreeMap<WorkerId, Member>,
     generations: u64,
-    given_up: BTreeSet<WorkerId>,
-    given_up_order: VecDeque<WorkerId>,
+    lost: BTreeSet<WorkerId>,
+    lost_order: VecDeque<WorkerId>,
 }
 
 impl RemoteFleet {
-    /// A fleet of nobody, led in this epoch.
+    /// An empty fleet, led in this epoch.
     pub fn new(epoch: u64) -> Self {
         RemoteFleet {
             epoch,
             members: BTreeMap::new(),
             generations: 0,
-            given_up: BTreeSet::new(),
-            given_up_order: VecDeque::new(),
+            lost: BTreeSet::new(),
+            lost_order: VecDeque::new(),
         }
     }
 
-    /// Lets a worker in, or says why not. What it was attached by before is cut.
+    /// Accepts a worker. Its earlier stream, if there is one, is closed. The worker is overdue at `deadline`, unless its
+    /// channel is open by then.
     ///
     /// # Errors
-    /// [`Refused`].
-    pub fn attach(&mut self, hello: Hello) -> Result<Attached, Refused> {
+    /// [`AttachError`].
+    pub fn attach(&mut self, hello: Hello, deadline: Duration) -> Result<Attached, AttachError> {
         if hello.epoch > self.epoch {
-            return Err(Refused::NewerEpoch(hello.epoch));
+            return Err(AttachError::NewerEpoch(hello.epoch));
         }
-        if self.given_up.contains(&hello.worker) {
-            return Err(Refused::GivenUp(hello.worker));
+        if self.lost.contains(&hello.worker) {
+            return Err(AttachError::Removed(hello.worker));
         }
         self.generations += 1;
         let generation = self.generations;
         match self.members.get_mut(&hello.worker) {
-            Some(member) if !member.same_life(&hello) => return Err(Refused::Twin(hello.worker)),
-            Some(member) => member.cut(generation),
+            Some(member) if !member.same_incarnation(&hello) => {
+                return Err(AttachError::DuplicateId(hello.worker));
+            }
+            Some(member) => member.attach_again(hello, generation, deadline),
             None => {
-                self.members.insert(hello.worker.clone(), Member::new(hello, generation));
+                self.members.insert(hello.worker.clone(), Member::new(hello, generation, deadline));
             }
         }
         Ok(Attached { generation, epoch: self.epoch })
     }
 
-    /// Opens the way to a worker, once its inventory is complete. False if the stream is not its
-    /// latest.
-    pub fn open(&mut self, worker: &WorkerId, generation: u64, way: Outgoing) -> bool {
+    /// Opens the channel to a worker once its inventory is complete. False if the stream is not its latest.
+    pub fn open(&mut self, worker: &WorkerId, generation: u64, channel: Outgoing) -> bool {
         match self.current(worker, generation) {
             Some(member) => {
-                member.open(way);
+                member.open(channel);
                 true
             }
             None => false,
@@ -85,6 +87,34 @@ impl RemoteFleet {
     /// The member, if that stream is its latest.
     pub fn current(&mut self, worker: &WorkerId, generation: u64) -> Option<&mut Member> {
         self.members.get_mut(worker).filter(|member| member.generation == generation)
+    }
+
+    /// Closes a worker's channel, if that stream is its latest. The worker is overdue at `deadline`, unless it attaches by
+    /// then.
+    pub fn cut(&mut self, worker: &WorkerId, generation: u64, deadline: Duration) {
+        if let Some(member) = self.current(worker, generation) {
+            member.cut(deadline);
+        }
+    }
+
+    /// The workers that are overdue; `grace` is the time that a worker has whose channel was closed without a report.
+    pub fn overdue(&mut self, now: Duration, grace: Duration) -> Vec<WorkerId> {
+        let mut overdue = vec![];
+        for (id, member) in &mut self.members {
+            if member.hung_up() {
+                member.cut(now.saturating_add(grace));
+            }
+            if member.deadline.is_some_and(|deadline| deadline <= now) {
+                overdue.push(id.clone());
+            }
+        }
+        overdue
+    }
+
+    /// Moves all deadlines: this process did not run for that long.
+    pub fn postpone(&mut self, late: Duration) {
+        let deadlines = self.members.values_mut().filter_map(|member| member.deadline.as_mut());
+        deadlines.for_each(|deadline| *deadline = deadline.saturating_add(late));
     }
 
     /// A member.
@@ -97,70 +127,39 @@ impl RemoteFleet {
         &self.members
     }
 
-    /// Takes a worker out for good: it may come back only under another id.
+    /// Removes a worker for good: it may attach only under another id.
     pub fn give_up(&mut self, worker: &WorkerId) -> bool {
-        if self.given_up.insert(worker.clone()) {
-            self.given_up_order.push_back(worker.clone());
+        if self.lost.insert(worker.clone()) {
+            self.lost_order.push_back(worker.clone());
         }
-        if self.given_up_order.len() > REMEMBERED
-            && let Some(oldest) = self.given_up_order.pop_front()
+        if self.lost_order.len() > REMEMBERED
+            && let Some(oldest) = self.lost_order.pop_front()
         {
-            self.given_up.remove(&oldest);
+            self.lost.remove(&oldest);
         }
         self.members.remove(worker).is_some()
     }
 
-    /// Says something to a worker; an error where it does not listen any more.
+    /// Tells a worker to drop these jobs, and those of which it was told on a stream that broke.
+    pub fn release_on(&mut self, worker: &WorkerId, jobs: impl IntoIterator<Item = JobId>) {
+        let Some(member) = self.members.get_mut(worker) else { return };
+        jobs.into_iter().for_each(|job| member.release(self.epoch, job));
+        member.send_releases(self.epoch);
+    }
+
+    /// Tells workers to drop jobs for which there was no room on their streams.
+    pub fn send_releases(&mut self) {
+        self.members.values_mut().for_each(|member| member.send_releases(self.epoch));
+    }
+
+    /// Sends a message to a worker.
     ///
     /// # Errors
-    /// Why it counts as lost.
-    pub fn say(&mut self, worker: &WorkerId, message: Message) -> Result<(), String> {
+    /// [`SendError`].
+    pub fn send(&mut self, worker: &WorkerId, message: Message) -> Result<(), SendError> {
         let epoch = self.epoch;
-        let member = self.members.get_mut(worker).ok_or_else(|| format!("there is no worker {worker}"))?;
-        member.say(Outbound::Message(Box::new(v1::CoordinatorMessage { epoch, message: Some(message) })))
-    }
-}
-
-impl Fleet for RemoteFleet {
-    fn start(&mut self, worker: &WorkerId, attempt: &AttemptId, order: Order) -> Result<(), String> {
-        let epoch = self.epoch;
-        let member = self.members.get_mut(worker).ok_or_else(|| format!("there is no worker {worker}"))?;
-        member.running.insert(attempt.clone());
-        // While it is away the order waits for its return: what runs is compared then.
-        member.order(epoch, &attempt.task.job, order)
-    }
-
-    fn address(&self, worker: &WorkerId) -> String {
-        self.members.get(worker).map(|member| member.hello.flight_address.clone()).unwrap_or_default()
-    }
-
-    fn stop(&mut self, worker: &WorkerId, attempt: &AttemptId) {
-        if let Err(reason) = self.say(worker, Message::Stop(attempt.into())) {
-            tracing::warn!(%worker, %attempt, reason, "it cannot be told to stop");
-        }
-    }
-
-    fn release(&mut self, job: &JobId) {
-        for (worker, member) in &mut self.members {
-            // One that is away says what it holds when it comes back.
-            if let Err(reason) = member.release(self.epoch, job) {
-                tracing::warn!(%worker, %job, reason, "it cannot be told to drop the job");
-            }
-        }
-    }
-
-    fn capacity(&self) -> Capacity {
-        let serving = || self.members.values().filter(|member| !member.draining).map(|member| &member.hello);
-        let slots: usize = serving().map(|hello| hello.slots as usize).sum();
-        let least = serving().map(|hello| hello.reduce_table_bytes).min();
-        Capacity {
-            slots: if slots == 0 { EXPECTED_SLOTS } else { slots },
-            reduce_table_bytes: least.filter(|&bytes| bytes > 0).unwrap_or(LEAST_TABLE_BYTES),
-        }
-    }
-
-    fn remote(&mut self) -> Option<&mut RemoteFleet> {
-        Some(self)
+        let member = self.members.get_mut(worker).ok_or_else(|| SendError::Unknown(worker.clone()))?;
+        member.send(Outbound::Message(Box::new(v1::CoordinatorMessage { epoch, message: Some(message) })))
     }
 }
 

@@ -1,61 +1,64 @@
-//! What workers in other processes say: who comes and goes, what they hold, how their attempts
-//! end. Nothing they say harms another job than the one it is about.
+//! Reports of workers in other processes: attach, inventory, ends of attempts, drain, loss. A report affects no
+//! job but the one that it names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tally_proto::v1::coordinator_message::Message;
-use tally_proto::{AttemptId, Failure, JobId, StageId, TaskId, WorkerId, v1};
-use tally_scheduler::{Event, Found, StagePhase};
+use tally_proto::{AttemptId, Failure, JobId, StageId, WorkerId, v1};
+use tally_scheduler::{Event, FoundTask, StagePhase};
 
 use super::Driver;
-use crate::cluster::{Inventory, Member, Refused, Said, WorkerInput};
-use crate::job::WRITE;
+use super::numbering::is_earlier;
+use crate::cluster::{AttachError, Inventory, WorkerInput, WorkerUpdate};
 
 impl Driver {
     pub(super) fn worker(&mut self, input: WorkerInput) {
-        let Some(fleet) = self.fleet.remote() else { return };
+        let now = self.now.elapsed;
+        let Some(fleet) = self.workers.remote() else { return };
         match input {
             WorkerInput::Hello(hello, reply) => {
                 let worker = hello.worker.clone();
-                let answer = fleet.attach(hello);
-                if let Err(refused) = &answer {
-                    tracing::warn!(%worker, reason = %refused, "a worker was refused");
-                    if let Refused::NewerEpoch(_) = refused {
-                        self.doubt.notify_one();
+                let answer = fleet.attach(hello, now.saturating_add(self.silence));
+                if let Err(error) = &answer {
+                    tally_common::warn_limited!(%worker, %error, "a worker was refused");
+                    if let AttachError::NewerEpoch(_) = error {
+                        self.question_epoch();
                     }
                 }
-                // A worker that hung up meanwhile is noticed by its connection.
-                let _ = reply.send(answer);
+                // Only a watched stream reports its end, and no one watches a stream whose worker hung up meanwhile.
+                if let Err(Ok(attached)) = reply.send(answer) {
+                    self.broken(&worker, attached.generation);
+                }
             }
-            WorkerInput::Attached { worker, generation, way, inventory, beat } => {
-                if fleet.open(&worker, generation, way)
+            WorkerInput::Attaching { worker, generation } => {
+                let deadline = fleet.current(&worker, generation).and_then(|member| member.deadline.as_mut());
+                if let Some(deadline) = deadline {
+                    *deadline = now.saturating_add(self.silence);
+                }
+            }
+            WorkerInput::Attached { worker, generation, channel, inventory, beat } => {
+                if fleet.open(&worker, generation, channel)
                     && let Some(member) = fleet.member(&worker)
                 {
                     member.beat = beat;
                     self.attached(&worker, inventory);
                 }
             }
-            WorkerInput::Said { worker, generation, said } => {
+            WorkerInput::Update { worker, generation, update } => {
                 if fleet.current(&worker, generation).is_some() {
-                    self.said(worker, said);
+                    self.update(worker, update);
                 } else {
-                    tracing::warn!(%worker, ?said, "a word of a stream that was replaced, or of a lost worker");
+                    tally_common::warn_limited!(%worker, "ignored an update from a replaced stream or a lost worker");
                 }
             }
-            WorkerInput::Broken { worker, generation } => {
-                if let Some(member) = fleet.current(&worker, generation) {
-                    member.cut(generation);
-                }
+            WorkerInput::Broken { worker, generation } => self.broken(&worker, generation),
+            WorkerInput::Gone { worker, generation } => {
+                self.lose_current(&worker, generation, "its address refuses connections");
             }
-            WorkerInput::Away { worker, generation, why } => {
-                if fleet.current(&worker, generation).is_some() {
-                    tracing::warn!(%worker, why, "a worker is lost");
-                    self.counts.workers_lost += 1;
-                    self.lose(&worker);
-                }
+            WorkerInput::Silent { worker, generation } => {
+                self.lose_current(&worker, generation, "it sent no message for too long");
             }
-            WorkerInput::List(after, most, reply) => {
-                let _ = reply.send(self.list_workers(after.as_ref(), most));
+            WorkerInput::List(after, max, reply) => {
+                let _ = reply.send(self.workers.list(&self.scheduler, after.as_ref(), max));
             }
             WorkerInput::Drain(worker, reply) => {
                 let status = self.ask_to_drain(&worker);
@@ -64,89 +67,130 @@ impl Driver {
         }
     }
 
-    /// A worker whose inventory is complete takes orders from now on.
+    /// Gives up a worker, if that stream is its latest.
+    fn lose_current(&mut self, worker: &WorkerId, generation: u64, why: &str) {
+        if self.workers.remote().is_some_and(|fleet| fleet.current(worker, generation).is_some()) {
+            tracing::warn!(%worker, why, "a worker is lost");
+            self.metrics.count_worker(false);
+            self.lose(worker);
+        }
+    }
+
+    /// A worker's stream ended. It is lost unless it attaches again in time.
+    fn broken(&mut self, worker: &WorkerId, generation: u64) {
+        let deadline = self.now.elapsed.saturating_add(self.grace);
+        if let Some(fleet) = self.workers.remote() {
+            fleet.cut(worker, generation, deadline);
+        }
+    }
+
+    /// Gives up workers whose stream ended, or which said hello, and which did not attach in time.
+    pub(super) fn lose_overdue(&mut self) {
+        let (now, grace) = (self.now.elapsed, self.grace);
+        let Some(fleet) = self.workers.remote() else { return };
+        for worker in fleet.overdue(now, grace) {
+            // The loss of one worker may show that another is lost, too.
+            if self.workers.member(&worker).is_none() {
+                continue;
+            }
+            tracing::warn!(%worker, why = "it did not attach in time", "a worker is lost");
+            self.metrics.count_worker(false);
+            self.lose(&worker);
+        }
+    }
+
+    /// A worker whose inventory is complete takes tasks from now on.
     fn attached(&mut self, worker: &WorkerId, inventory: Inventory) {
-        let Some(member) = self.fleet.remote().and_then(|fleet| fleet.member(worker)) else { return };
+        let Some(member) = self.workers.member(worker) else { return };
         let first = !std::mem::replace(&mut member.joined, true);
         let (slots, draining) = (member.hello.slots, member.draining);
-        let ordered = member.running.clone();
+        let (dispatched, stopped) = (member.running.clone(), member.stopped.clone());
+        // A client asked it to drain while it was away.
+        let unasked = draining && !member.hello.draining;
         if first {
             let address = &member.hello.flight_address;
             tracing::info!(%worker, slots, address, outputs = inventory.outputs.len(), "a worker attached");
-            self.step(Event::WorkerJoined { worker: worker.clone(), slots, draining });
+            self.apply(Event::WorkerJoined { worker: worker.clone(), slots, draining });
         } else if draining {
-            self.step(Event::WorkerDraining { worker: worker.clone() });
+            self.apply(Event::WorkerDraining { worker: worker.clone() });
         }
-        let mut unknown = BTreeSet::new();
+        if unasked {
+            self.workers.ask_to_drain(worker);
+        }
+        // What it reported on an earlier stream is in this inventory again.
+        if !first {
+            self.jobs.forget_worker(worker);
+        }
+        let running: BTreeSet<AttemptId> = inventory.running.into_iter().collect();
+        let mut named: BTreeSet<JobId> = running.iter().map(|attempt| attempt.task.job.clone()).collect();
         let mut ended = BTreeSet::new();
         let mut found: Vec<(AttemptId, bool)> = vec![];
         for (attempt, result) in inventory.outputs {
-            if ordered.contains(&attempt) {
+            named.insert(attempt.task.job.clone());
+            if dispatched.contains(&attempt) {
                 // It ended while the stream was broken.
                 ended.insert(attempt.clone());
                 self.ended(worker, attempt, Ok(result));
-            } else if self.is_live(&attempt.task.job) {
-                if self.keep_found(&attempt, result) {
-                    found.push((attempt, true));
-                }
-            } else {
-                unknown.insert(attempt.task.job);
+            } else if self.keep_found(&attempt, result) {
+                found.push((attempt, true));
             }
         }
-        let running: BTreeSet<AttemptId> = inventory.running.into_iter().collect();
-        for attempt in ordered.difference(&running).filter(|attempt| !ended.contains(attempt)) {
-            self.order_again(worker, attempt.clone());
+        for attempt in dispatched.difference(&running).filter(|attempt| !ended.contains(attempt)) {
+            self.dispatch_again(worker, attempt.clone());
         }
-        for attempt in running.difference(&ordered) {
-            let adopts = self.jobs.get(&attempt.task.job).is_some_and(|run| !run.replanned);
-            if adopts && attempt.task.stage.0 != WRITE {
-                found.push((attempt.clone(), false));
-            } else {
-                self.fleet.stop(worker, attempt);
+        for attempt in running {
+            let wanted = match dispatched.contains(&attempt) {
+                // A request to stop it may have been lost with the earlier stream.
+                true => self.jobs.contains(&attempt.task.job) && !stopped.contains(&attempt),
+                false => self.accepts(&attempt),
+            };
+            match (wanted, dispatched.contains(&attempt)) {
+                (true, true) => {}
+                (true, false) => found.push((attempt, false)),
+                (false, _) => self.workers.stop(worker, &attempt),
             }
         }
         self.adopt(worker, found);
-        if let Some(fleet) = self.fleet.remote() {
-            for job in unknown {
-                if let Err(reason) = fleet.say(worker, Message::Release(job.to_string())) {
-                    tracing::warn!(%worker, reason, "it cannot be told to drop a job");
-                }
-            }
-        }
+        named.retain(|job| !self.jobs.contains(job));
+        self.workers.release_on(worker, named);
     }
 
-    fn is_live(&self, job: &JobId) -> bool {
-        self.jobs.contains_key(job)
-    }
-
-    /// Repeats an order that never arrived, or whose result was lost on the way back, if the order is still the
-    /// same (see [`Driver::start`]). No other worker was told to run this attempt meanwhile.
-    fn order_again(&mut self, worker: &WorkerId, attempt: AttemptId) {
-        if !self.is_live(&attempt.task.job) {
+    /// Sends a task again that never arrived, or whose result was lost on the way back, if its inputs are still the
+    /// same (see [`Driver::start`]). No other worker received this attempt meanwhile.
+    fn dispatch_again(&mut self, worker: &WorkerId, attempt: AttemptId) {
+        if !self.jobs.contains(&attempt.task.job) {
             self.ended(worker, attempt, Err(Failure::Cancelled));
             return;
         }
-        if let Some(member) = self.fleet.remote().and_then(|fleet| fleet.member(worker)) {
-            member.running.remove(&attempt);
+        if let Some(member) = self.workers.member(worker) {
+            member.ended(&attempt);
         }
-        tracing::info!(%worker, %attempt, "its order got lost");
+        tracing::info!(%worker, %attempt, "a task message was lost and is sent again");
         if let Some(answer) = self.start(worker.clone(), attempt) {
-            self.step(answer);
+            self.apply(answer);
         }
     }
 
-    /// Keeps the result of an attempt that this term did not order; false where it is of no use.
-    fn keep_found(&mut self, attempt: &AttemptId, result: v1::TaskResult) -> bool {
+    /// Whether an attempt that this term did not dispatch to a worker may be one of an earlier term that is still of use.
+    fn accepts(&self, attempt: &AttemptId) -> bool {
         let task = &attempt.task;
-        let Some(run) = self.jobs.get_mut(&task.job) else { return false };
-        let strange = run.replanned || task.stage.0 >= WRITE;
-        if strange || run.tasks(task.stage).is_some_and(|tasks| task.index as usize >= tasks) {
-            return false;
+        is_earlier(self.first_attempt, attempt.attempt)
+            && self.scheduler.output(task).is_none()
+            && self.jobs.get(&task.job).is_some_and(|run| run.takeover.accepts(task))
+    }
+
+    /// Keeps the result of an output that a worker has from an earlier term; false if it cannot be used. An output of this
+    /// term can be used if its result is known: a worker that was away still has it.
+    fn keep_found(&mut self, attempt: &AttemptId, result: v1::TaskResult) -> bool {
+        let accepts = self.accepts(attempt);
+        let Some(run) = self.jobs.get_mut(&attempt.task.job) else { return false };
+        if !accepts {
+            return run.knows(attempt);
         }
-        match run.results.keep(attempt, result) {
+        match run.keep(attempt, result) {
             Ok(()) => true,
             Err(failure) => {
-                tracing::warn!(%attempt, %failure, "a result that is none");
+                tally_common::warn_limited!(%attempt, %failure, "ignored an invalid result");
                 false
             }
         }
@@ -154,100 +198,111 @@ impl Driver {
 
     /// Offers the scheduler what a worker has, now or when the stage is planned.
     fn adopt(&mut self, worker: &WorkerId, found: Vec<(AttemptId, bool)>) {
-        let mut planned: BTreeMap<(JobId, StageId), Vec<Found>> = BTreeMap::new();
+        let mut planned: BTreeMap<(JobId, StageId), Vec<FoundTask>> = BTreeMap::new();
         for (attempt, done) in found {
             let AttemptId { task, attempt } = attempt;
-            let known = Found { index: task.index, attempt, worker: worker.clone(), done };
+            let known = FoundTask { index: task.index, attempt, worker: worker.clone(), done };
             let status = self.scheduler.status(&task.job);
             let stage = status.as_ref().and_then(|status| status.stages.get(task.stage.0 as usize));
             let Some(run) = self.jobs.get_mut(&task.job) else { continue };
             if stage.is_some_and(|stage| stage.phase == StagePhase::Planned) {
                 planned.entry((task.job, task.stage)).or_default().push(known);
             } else {
-                run.note_found(task.stage, known);
+                run.takeover.note(task.stage, known);
             }
         }
         for ((job, stage), found) in planned {
-            self.running_there(&job, stage, &found);
-            self.step(Event::Found { job, stage, found });
+            self.workers.note_running(&job, stage, &found);
+            self.apply(Event::TasksFound { job, stage, found });
         }
     }
 
-    /// Notes attempts that run on workers though this term did not order them.
-    pub(super) fn running_there(&mut self, job: &JobId, stage: StageId, found: &[Found]) {
-        let Some(fleet) = self.fleet.remote() else { return };
-        for found in found.iter().filter(|found| !found.done) {
-            let task = TaskId { job: job.clone(), stage, index: found.index };
-            if let Some(member) = fleet.member(&found.worker) {
-                member.running.insert(AttemptId { task, attempt: found.attempt });
+    fn update(&mut self, worker: WorkerId, update: WorkerUpdate) {
+        match update {
+            WorkerUpdate::Ended(attempt, outcome) => self.ended(&worker, attempt, outcome),
+            WorkerUpdate::OutputMigrated(attempt, to) => self.output_migrated(worker, &attempt, to),
+            WorkerUpdate::MigrationFailed(attempt, to, reason) => {
+                tracing::warn!(from = %worker, %to, %attempt, reason, "an output was not migrated");
+                let now = self.now.elapsed;
+                self.workers.drains.migration_failed(now, &worker, &attempt, &to);
             }
-        }
-    }
-
-    fn said(&mut self, worker: WorkerId, said: Said) {
-        match said {
-            Said::Ended(attempt, outcome) => self.ended(&worker, attempt, outcome),
-            Said::Moved(attempt, to) => self.moved(worker, &attempt, to),
-            Said::NotMoved(attempt, to, reason) => self.not_moved(&worker, &attempt, &to, &reason),
-            Said::Draining => self.begin_drain(&worker),
-            Said::Goodbye { clean } => {
+            WorkerUpdate::Draining => self.begin_drain(&worker),
+            WorkerUpdate::Goodbye { clean } => {
                 tracing::info!(%worker, clean, "a worker left");
-                let counts = &mut self.counts;
-                *(if clean { &mut counts.workers_drained } else { &mut counts.workers_lost }) += 1;
+                self.metrics.count_worker(clean);
                 self.lose(&worker);
             }
         }
     }
 
-    /// The end of an attempt, as a worker in another process tells it.
+    /// The end of an attempt, reported by a worker in another process.
     fn ended(&mut self, worker: &WorkerId, attempt: AttemptId, outcome: Result<v1::TaskResult, Failure>) {
-        let member = self.fleet.remote().and_then(|fleet| fleet.member(worker));
-        if member.is_some_and(|member: &mut Member| member.running.remove(&attempt)) {
+        if self.workers.member(worker).is_some_and(|member| member.ended(&attempt)) {
             self.report(worker.clone(), attempt, outcome);
             return;
         }
+        // An earlier term may have dispatched it, for a stage that is not planned yet.
+        let run = self.jobs.get_mut(&attempt.task.job);
+        let noted = run.is_some_and(|run| run.takeover.attempt_ended(worker, &attempt));
         match outcome {
-            // Told to stop, or ordered by an earlier term: what it made may still be of use.
-            Ok(result) => match self.keep_found(&attempt, result) {
-                true => self.adopt(worker, vec![(attempt, true)]),
-                false => tracing::warn!(%worker, %attempt, "the end of an attempt that was not ordered"),
-            },
-            Err(failure) => {
-                tracing::warn!(%worker, %attempt, %failure, "the end of an attempt that was not ordered");
-                if let Some(run) = self.jobs.get_mut(&attempt.task.job) {
-                    run.found_failed(worker, &attempt);
+            Ok(result) if noted => {
+                if self.keep_found(&attempt, result) {
+                    self.adopt(worker, vec![(attempt, true)]);
                 }
+            }
+            Ok(_) => tracing::warn!(%worker, %attempt, "an attempt ended that was not dispatched"),
+            Err(failure) => {
+                tracing::warn!(%worker, %attempt, %failure, "an attempt ended that was not dispatched");
             }
         }
     }
 
-    /// Gives a worker up.
-    pub(super) fn lose(&mut self, worker: &WorkerId) {
-        let members = self.fleet.remote().map(|fleet| fleet.members());
-        if members.is_some_and(|members| members.get(worker).is_some_and(|member| member.joined)) {
-            self.step(Event::WorkerLost { worker: worker.clone() });
+    /// Removes a worker. The scheduler, if it knows the worker, hears of it first.
+    fn lose(&mut self, worker: &WorkerId) {
+        if self.workers.has_joined(worker) {
+            self.apply(Event::WorkerLost { worker: worker.clone() });
         } else {
-            self.forget_worker(worker);
+            self.on_worker_lost(worker);
         }
     }
 
-    /// Forgets a worker here; the scheduler is told, too.
-    pub(super) fn forget_worker(&mut self, worker: &WorkerId) {
-        let Some(fleet) = self.fleet.remote() else { return };
-        fleet.give_up(worker);
-        self.drains.lost(worker);
-        self.beginning.retain(|_, at| at != worker);
-        self.jobs.values_mut().for_each(|run| run.worker_lost(worker));
+    /// Removes a worker from the driver's own state.
+    pub(super) fn on_worker_lost(&mut self, worker: &WorkerId) {
+        if self.workers.on_worker_lost(worker) {
+            self.jobs.forget_worker(worker);
+        }
     }
 
-    fn list_workers(&mut self, after: Option<&WorkerId>, most: usize) -> (Vec<v1::WorkerStatus>, bool) {
-        let Some(fleet) = self.fleet.remote() else { return (vec![], false) };
-        let mut later = fleet.members().iter().filter(|(id, _)| after.is_none_or(|after| *id > after));
-        let status = |(id, member): (&WorkerId, &Member)| {
-            let outputs = self.scheduler.outputs_held_by(id) as u64;
-            v1::WorkerStatus { outputs, ..member.status() }
-        };
-        let page: Vec<_> = later.by_ref().take(most).map(status).collect();
-        (page, later.next().is_some())
+    /// A worker begins to drain.
+    fn begin_drain(&mut self, worker: &WorkerId) {
+        let Some(member) = self.workers.member(worker) else { return };
+        if !std::mem::replace(&mut member.draining, true) {
+            tracing::info!(%worker, "a worker drains");
+        }
+        let joined = member.joined;
+        self.workers.drains.forget_answer(worker);
+        if joined {
+            self.apply(Event::WorkerDraining { worker: worker.clone() });
+        }
+        self.workers.drain(self.now.elapsed, &self.scheduler, &self.jobs);
+    }
+
+    /// Tells a worker to drain; `None` if the worker is unknown.
+    fn ask_to_drain(&mut self, worker: &WorkerId) -> Option<v1::WorkerStatus> {
+        self.workers.member(worker)?;
+        self.workers.ask_to_drain(worker);
+        self.begin_drain(worker);
+        Some(self.workers.member(worker)?.status())
+    }
+
+    /// Another worker holds an output now.
+    fn output_migrated(&mut self, from: WorkerId, attempt: &AttemptId, to: WorkerId) {
+        let last = self.workers.drains.migrated(self.now.elapsed, &from, attempt);
+        let task = &attempt.task;
+        let (job, stage, index) = (task.job.clone(), task.stage, task.index);
+        self.apply(Event::OutputMigrated { job, stage, index, from, to });
+        if last {
+            self.workers.drain(self.now.elapsed, &self.scheduler, &self.jobs);
+        }
     }
 }

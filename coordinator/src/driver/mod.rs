@@ -1,172 +1,153 @@
-//! The loop that owns the scheduler's state: everything that happens comes in as one event after
-//! another, and the commands that follow are carried out here.
+//! The driver: a state machine around the scheduler. [`Driver::step`] takes one input at a time and returns what has to be
+//! done: records for the journal, I/O of jobs. The scheduler's commands are carried out here.
 //!
-//! Long work (planning, journal, publishing) is spawned and comes back as an event. `submit` has
-//! what begins and ends jobs, `plan` and `publish` the work between, `members` what workers say,
-//! `uploads` what a write attempt in a store needs first, `drain` those that want to go, `load`
-//! shows how much there is to do, `resume` what an earlier leader left. Not here: what a command
-//! means for a job's data (`run`, `orders`), which task runs where (`tally-scheduler`).
+//! The driver does no I/O and reads no clock. The journal and long work (planning, publishing) are outputs that come back
+//! as inputs; `shell` runs all this on tokio. Answers to clients and messages to workers go straight into their bounded
+//! channels, which never wait.
+//! The state is grouped: `workers` (with `drain`), `live_jobs` of `job_run`s, `outputs`, `metrics`, `timers`. The steps that
+//! need several groups are in `submit` (begin and end of jobs), `planning`, `attempts`, `publishing`, `members` (reports of
+//! workers) and `resume` (jobs of earlier leaders). Not here: which task runs where (`tally-scheduler`).
 
+mod answers;
+mod attempts;
 mod drain;
-mod load;
+mod job_run;
+mod live_jobs;
 mod members;
-mod orders;
-mod plan;
-mod publish;
+mod metrics;
+mod numbering;
+mod output;
+mod planning;
+mod publishing;
 mod resume;
-mod run;
+mod shell;
 mod submit;
-mod uploads;
-mod verify;
-mod view;
-mod writer;
+mod timers;
+mod work;
+mod workers;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tally_proto::{AttemptId, Failure, JobId, WorkerId, v1};
-use tally_scheduler::{Command, Config, ConfigError, Event, Millis, Scheduler};
-use tally_worker::runner::Report;
-use tally_worker::scan::footer::Footers;
-use tokio::sync::{Notify, mpsc};
+use tally_proto::report::Report;
+use tally_proto::{AttemptId, JobId, TaskId, WorkerId};
+use tally_scheduler::{Command, Config, ConfigError, Event, FoundTask, Millis, Scheduler};
+use tokio::sync::oneshot;
 
-use crate::cluster::WorkerInput;
+use crate::cluster::{STALL, WorkerInput};
 use crate::fleet::Fleet;
 use crate::history::Registry;
-use crate::job::STAGES;
-use crate::journal::Journal;
-use crate::load::Counts;
-use crate::memory::PeakMeter;
-use drain::Drains;
-pub use plan::Planned;
-pub use publish::Staged;
+use crate::journal::JournalError;
+use crate::publish::Finished;
+use crate::publish::staging::StagingError;
+pub use answers::{Accepted, Ended, Refusal, Submit};
+use live_jobs::LiveJobs;
+pub use metrics::JobView;
+use metrics::Metrics;
+pub use numbering::first_attempt;
+use output::Outputs;
+pub use output::{AfterRecord, Output};
 pub use resume::{Resumed, show_history};
-use run::JobRun;
-pub use submit::{Accepted, Ended, Refusal, Submit};
-pub use view::JobView;
-pub use writer::Then;
-use writer::Writer;
+pub use shell::{Handle, Inbox, Shell, ShellParts, inbox};
+pub use timers::Intervals;
+use timers::{EpochChecks, Timers};
+pub use work::{Planned, PlanningError, Staged, UploadResult, Work};
+use workers::Workers;
 
-/// Events that may wait for the loop.
-const QUEUE: usize = 1024;
-/// How often views of jobs are brought up to date: as soon as anybody who looks could see.
-const SHOW: Duration = Duration::from_millis(20);
+/// The time of a step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Now {
+    /// The time since a fixed moment, see [`DriverParts::started`]. It never runs backwards.
+    pub elapsed: Duration,
+    /// The time in milliseconds since 1970, which may jump. It is only recorded and shown.
+    pub unix_millis: u64,
+}
 
-/// What happens to the driver.
-pub enum Input {
-    /// A job to run.
+/// An input of the driver.
+pub enum DriverInput {
+    /// A new job.
     Submit(Box<Submit>),
-    /// A job to be stopped.
-    Cancel(JobId),
-    /// A worker in this process, with so many slots.
+    /// A job to stop. The answer comes when the cancellation, or the job's end, is in the journal; at once if the job is
+    /// unknown or is being published.
+    Cancel(JobId, oneshot::Sender<()>),
+    /// A worker in this process, with its number of slots.
     Joined(WorkerId, u32),
     /// The end of an attempt in this process.
     Report(Box<Report>),
-    /// A worker in another process.
+    /// A report of a worker in another process.
     Worker(Box<WorkerInput>),
-    /// A job's inputs were looked at.
-    Planned(JobId, Result<Box<Planned>, String>),
-    /// A job's part files lie ready, or not.
-    Staged(JobId, Result<Box<Staged>, String>),
-    /// A job's day was published, or not.
-    Published(JobId, Result<(), String>),
+    /// The inputs of a job were planned, or not.
+    Planned(JobId, Result<Box<Planned>, PlanningError>),
+    /// The part files of a job are prepared, or not.
+    Staged(JobId, Result<Box<Staged>, StagingError>),
+    /// The day of a job was published, or not.
+    Published(JobId, Result<(), StagingError>),
     /// The upload of a write attempt began, or not.
-    Begun(AttemptId, Result<v1::Upload, String>),
-    /// What an ended job staged is gone.
+    UploadBegun(AttemptId, UploadResult),
+    /// The staged files of an ended job are removed.
     Discarded(JobId),
-    /// A record is durable: what waited for it may follow.
-    Written(Then),
-    /// Workers had time to say what they hold: jobs of earlier epochs go on.
-    Settled,
-    /// What an earlier leader committed is published, or has to be made again.
-    Recovered(JobId, Result<Option<()>, String>),
-    /// This process leads no more.
-    Stop(End),
+    /// A record is durable.
+    Written(AfterRecord),
+    /// The highest epoch that was claimed, if the journal could be read.
+    HighestEpoch(Result<u64, JournalError>),
+    /// Time passed: see [`Driver::next_wakeup`].
+    Tick,
+    /// The decision to publish of an earlier leader was carried out, or not.
+    Recovered(JobId, Result<Finished, StagingError>),
+    /// The term ends.
+    Stop(TermEnd),
 }
 
-/// Why a driver ended.
+/// The reason for which a driver ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
+pub enum TermEnd {
     /// It was asked to.
     Asked,
-    /// Another coordinator leads, as this says.
+    /// Another coordinator leads; the text names it.
     Deposed(String),
-    /// Nothing can be written down.
+    /// The journal cannot be written.
     Journal(String),
 }
 
-/// What a driver is made of.
-pub struct Parts {
+/// What a driver is built from.
+pub struct DriverParts {
     /// The scheduler's options.
     pub config: Config,
     /// The workers.
     pub fleet: Box<dyn Fleet>,
-    /// Where decisions are written down.
-    pub journal: Box<dyn Journal>,
-    /// Footers of inputs.
-    pub footers: Arc<Footers>,
-    /// How jobs stand, for those who ask.
+    /// Statuses of jobs, for clients.
     pub registry: Arc<Registry>,
     /// The term.
     pub epoch: u64,
-    /// Told when somebody speaks of a later term: the journal is to be looked at.
-    pub doubt: Arc<Notify>,
     /// Jobs at a time.
-    pub most_jobs: usize,
-    /// How often memory is looked at, and those that drain.
-    pub sample: Duration,
+    pub max_jobs: usize,
+    /// The time without a message after which a worker is lost that has not attached yet. The watch of its stream
+    /// reports the silence of an attached one.
+    pub silence: Duration,
+    /// The time from the end of a worker's stream until the worker is lost.
+    pub grace: Duration,
+    /// Intervals of what is done again and again.
+    pub intervals: Intervals,
+    /// The moment that [`Now::elapsed`] counts from.
+    pub started: Instant,
+    /// Reads the resident bytes of this process, now and at most so far: [`crate::peak_memory::resident`].
+    pub resident: fn() -> (u64, u64),
 }
 
 /// The driver: see the module's head.
 pub struct Driver {
+    now: Now,
     scheduler: Scheduler,
-    fleet: Box<dyn Fleet>,
-    footers: Arc<Footers>,
-    registry: Arc<Registry>,
-    writer: Writer,
+    workers: Workers,
+    jobs: LiveJobs,
+    outputs: Outputs,
+    metrics: Metrics,
+    timers: Timers,
     epoch: u64,
-    doubt: Arc<Notify>,
-    most_jobs: usize,
-    sample: Duration,
-    jobs: BTreeMap<JobId, JobRun>,
-    /// Jobs that are over, but not yet on record as such.
-    ending: BTreeMap<JobId, submit::Ending>,
-    /// Jobs that the scheduler is to forget as soon as it can.
-    forgettable: Vec<JobId>,
-    /// Write attempts that wait for their upload to begin, and who is to run them.
-    beginning: BTreeMap<AttemptId, WorkerId>,
-    drains: Drains,
-    inbox: mpsc::Receiver<Input>,
-    sender: mpsc::Sender<Input>,
-    started: Instant,
-    memory: PeakMeter,
-    counts: Counts,
-    end: Option<End>,
-}
-
-/// The way to talk to a driver.
-#[derive(Clone)]
-pub struct Handle {
-    sender: mpsc::Sender<Input>,
-}
-
-impl Handle {
-    /// Where events go.
-    pub fn sender(&self) -> &mpsc::Sender<Input> {
-        &self.sender
-    }
-}
-
-/// A driver's inbox, made before its fleet, which needs somewhere to report to.
-pub struct Inbox {
-    receiver: mpsc::Receiver<Input>,
-}
-
-/// A way to talk to a driver that is about to be made.
-pub fn inbox() -> (Handle, Inbox) {
-    let (sender, receiver) = mpsc::channel(QUEUE);
-    (Handle { sender }, Inbox { receiver })
+    first_attempt: u32,
+    silence: Duration,
+    grace: Duration,
 }
 
 impl Driver {
@@ -174,182 +155,191 @@ impl Driver {
     ///
     /// # Errors
     /// [`ConfigError`].
-    pub fn new(parts: Parts, handle: &Handle, inbox: Inbox) -> Result<Self, ConfigError> {
-        let sender = handle.sender.clone();
+    pub fn new(parts: DriverParts, now: Now) -> Result<Self, ConfigError> {
+        let first_attempt = parts.config.first_attempt;
         Ok(Driver {
+            now,
             scheduler: Scheduler::new(parts.config)?,
-            fleet: parts.fleet,
-            footers: parts.footers,
-            registry: parts.registry,
-            writer: Writer::start(parts.journal, sender.clone()),
+            workers: Workers::new(parts.fleet),
+            jobs: LiveJobs::new(parts.max_jobs),
+            outputs: Outputs::default(),
+            metrics: Metrics::new(parts.registry, parts.started, parts.resident),
+            timers: Timers::new(parts.intervals, now.elapsed),
             epoch: parts.epoch,
-            doubt: parts.doubt,
-            most_jobs: parts.most_jobs,
-            sample: parts.sample,
-            jobs: BTreeMap::new(),
-            ending: BTreeMap::new(),
-            forgettable: vec![],
-            beginning: BTreeMap::new(),
-            drains: Drains::default(),
-            inbox: inbox.receiver,
-            sender,
-            started: Instant::now(),
-            memory: PeakMeter::default(),
-            counts: Counts::new(&STAGES),
-            end: None,
+            first_attempt,
+            silence: parts.silence,
+            grace: parts.grace,
         })
     }
 
-    /// Runs until `until` says that it is enough, or it must not go on. What is staged of jobs that
-    /// are not over stays for who goes on with them.
-    pub async fn run(mut self, until: impl Future<Output = ()>) -> End {
-        tokio::pin!(until);
-        let mut sample = tokio::time::interval(self.sample);
-        let mut show = tokio::time::interval(SHOW);
-        for interval in [&mut sample, &mut show] {
-            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    /// Takes an input; returns what has to be done, in this order.
+    pub fn step(&mut self, now: Now, input: DriverInput) -> Vec<Output> {
+        self.set_now(now);
+        self.take(input);
+        self.outputs.take()
+    }
+
+    /// The value of [`Now::elapsed`] at which the driver needs a [`DriverInput::Tick`] at the latest.
+    pub fn next_wakeup(&self) -> Duration {
+        let scheduler = self.scheduler.next_wakeup().map(|at| Duration::from_millis(at.0));
+        let next = self.timers.next(self.jobs.len() > 0);
+        scheduler.map_or(next, |at| at.min(next))
+    }
+
+    /// Ends the term. The staged files of live jobs stay for the next leader; `deposed`: another coordinator leads already.
+    pub fn leave(self, deposed: bool) {
+        self.jobs.leave(deposed);
+    }
+
+    fn set_now(&mut self, now: Now) {
+        self.now = Now { elapsed: now.elapsed.max(self.now.elapsed), ..now };
+    }
+
+    fn millis(&self) -> Millis {
+        Millis(u64::try_from(self.now.elapsed.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn tick(&mut self) {
+        let now = self.now.elapsed;
+        if self.scheduler.next_wakeup().is_some_and(|at| at <= self.millis()) {
+            self.apply(Event::Tick);
         }
-        let end = loop {
-            let now = self.now();
-            let wait = self.scheduler.next_wakeup().map(|at| at.since(now));
-            tokio::select! {
-                input = self.inbox.recv() => match input {
-                    Some(input) => self.take(input),
-                    None => break End::Asked,
-                },
-                () = tokio::time::sleep(wait.unwrap_or(Duration::MAX)), if wait.is_some() => {
-                    self.step(Event::Tick);
-                }
-                _ = sample.tick() => self.look(),
-                _ = show.tick(), if !self.jobs.is_empty() => self.show(),
-                () = &mut until => break End::Asked,
+        if self.timers.settled.take_if(|at| *at <= now).is_some() {
+            self.settled();
+        }
+        if self.timers.epochs.as_mut().is_some_and(|checks| checks.elapsed(now)) {
+            self.outputs.check_epoch();
+        }
+        if let Some(late) = self.timers.sample.elapsed(now) {
+            self.sample(late);
+        }
+        if self.jobs.len() > 0 && self.timers.show.elapsed(now).is_some() {
+            self.show_jobs();
+        }
+    }
+
+    /// What is done at every sample. A sample that is very late was not due to the workers.
+    fn sample(&mut self, late: Duration) {
+        if late > STALL
+            && let Some(fleet) = self.workers.remote()
+        {
+            fleet.postpone(late);
+        }
+        self.lose_overdue();
+        if let Some(fleet) = self.workers.remote() {
+            fleet.send_releases();
+        }
+        self.metrics.memory.sample();
+        self.metrics.show_load(self.now, &mut self.jobs, &self.scheduler, &mut self.workers);
+        self.jobs.forget_ended(&mut self.scheduler);
+        self.workers.drain(self.now.elapsed, &self.scheduler, &self.jobs);
+    }
+
+    /// A worker reports a later epoch: the journal has to be checked.
+    fn question_epoch(&mut self) {
+        if self.timers.epochs.as_mut().is_some_and(EpochChecks::question) {
+            self.outputs.check_epoch();
+        }
+    }
+
+    fn highest_epoch(&mut self, highest: Result<u64, JournalError>) {
+        match highest {
+            Ok(highest) if highest > self.epoch => {
+                let why = format!("epoch {highest} was claimed after this coordinator's, {}", self.epoch);
+                self.outputs.end(TermEnd::Deposed(why));
             }
-            if let Some(end) = self.end.take() {
-                break end;
-            }
-        };
-        let deposed = matches!(end, End::Deposed(_));
-        self.jobs.into_values().for_each(|run| run.leave(deposed));
-        end
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the journal cannot be checked for later epochs"),
+        }
+        if self.timers.epochs.as_mut().is_some_and(|checks| checks.ended(self.now.elapsed)) {
+            self.outputs.check_epoch();
+        }
     }
 
-    fn now(&self) -> Millis {
-        Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    fn show_jobs(&self) {
+        for (job, run) in self.jobs.iter() {
+            self.metrics.show_job(job, run, self.scheduler.status(job));
+        }
     }
 
-    /// What is done now and then.
-    fn look(&mut self) {
-        self.memory.sample();
-        self.show_load();
-        self.forgettable.retain(|job| self.scheduler.status(job).is_some() && !self.scheduler.forget(job));
-        self.drain();
+    fn show_job(&self, job: &JobId) {
+        if let Some(run) = self.jobs.get(job) {
+            self.metrics.show_job(job, run, self.scheduler.status(job));
+        }
     }
 
-    fn take(&mut self, input: Input) {
+    fn take(&mut self, input: DriverInput) {
         match input {
-            Input::Submit(submit) => self.submit(*submit),
-            Input::Cancel(job) => self.cancel(&job),
-            Input::Joined(worker, slots) => self.step(Event::WorkerJoined { worker, slots, draining: false }),
-            Input::Report(report) => {
+            DriverInput::Submit(submit) => self.submit(*submit),
+            DriverInput::Cancel(job, reply) => self.cancel(&job, reply),
+            DriverInput::Joined(worker, slots) => {
+                self.apply(Event::WorkerJoined { worker, slots, draining: false });
+            }
+            DriverInput::Report(report) => {
                 let Report { worker, attempt, outcome } = *report;
                 self.report(worker, attempt, outcome);
             }
-            Input::Worker(input) => self.worker(*input),
-            Input::Planned(job, planned) => self.planned(job, planned),
-            Input::Staged(job, staged) => self.staged(job, staged),
-            Input::Published(job, result) => self.published(job, result),
-            Input::Written(then) => self.written(then),
-            Input::Begun(attempt, upload) => self.begun(attempt, upload),
-            Input::Discarded(job) => self.discarded(&job),
-            Input::Settled => self.settled(),
-            Input::Recovered(job, result) => self.recovered(&job, result),
-            Input::Stop(end) => self.end = Some(end),
+            DriverInput::Worker(input) => self.worker(*input),
+            DriverInput::Planned(job, planned) => self.planned(job, planned),
+            DriverInput::Staged(job, staged) => self.staged(job, staged),
+            DriverInput::Published(job, result) => self.published(job, result),
+            DriverInput::Written(then) => self.written(then),
+            DriverInput::UploadBegun(attempt, upload) => self.upload_begun(attempt, upload),
+            DriverInput::Discarded(job) => self.discarded(&job),
+            DriverInput::HighestEpoch(highest) => self.highest_epoch(highest),
+            DriverInput::Tick => self.tick(),
+            DriverInput::Recovered(job, result) => self.recovered(&job, result),
+            DriverInput::Stop(end) => self.outputs.end(end),
         }
     }
 
-    /// An attempt that was ordered there is over.
-    fn report(&mut self, worker: WorkerId, attempt: AttemptId, outcome: Result<v1::TaskResult, Failure>) {
-        if let Err(failure) = &outcome
-            && *failure != Failure::Cancelled
-        {
-            tracing::warn!(%attempt, %worker, %failure, "a task attempt failed");
-        }
-        self.count_attempt(&attempt, &outcome);
-        let run = self.jobs.get_mut(&attempt.task.job);
-        let outcome = outcome.and_then(|result| run.map_or(Ok(()), |run| run.results.keep(&attempt, result)));
-        if let Err(Failure::Fatal { reason }) = &outcome {
-            tracing::error!(%attempt, %worker, reason, "an attempt ends its job");
-        }
-        self.step(Event::AttemptEnded { worker, attempt, outcome });
-    }
-
-    /// Tells the scheduler, and carries out what follows. One event after another: commands are carried out
-    /// before anything changes the state that they were decided on, and what can be answered at once waits
-    /// for its turn.
-    fn step(&mut self, event: Event) {
+    /// Passes an event to the scheduler and carries out the commands that follow. Events are queued: the commands of one
+    /// event are carried out before the next event changes the state that they were decided on.
+    fn apply(&mut self, event: Event) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             if let Event::WorkerLost { worker } = &event {
-                self.forget_worker(worker);
+                self.on_worker_lost(worker);
             }
-            for command in self.scheduler.step(self.now(), event) {
+            let tasks = with_outputs(&event);
+            for command in self.scheduler.step(self.millis(), event) {
                 events.extend(self.carry_out(command));
             }
+            tasks.iter().for_each(|task| self.settle(task));
+        }
+    }
+
+    /// Drops the results of a task that do not count, if the task is done.
+    fn settle(&mut self, task: &TaskId) {
+        if let Some((_, current)) = self.scheduler.output(task)
+            && let Some(run) = self.jobs.get_mut(&task.job)
+        {
+            run.settle(task, current);
         }
     }
 
     fn carry_out(&mut self, command: Command) -> Option<Event> {
         match command {
-            Command::PlanStage { job, stage } => self.plan_stage(job, stage),
-            Command::Start { worker, attempt } => self.start(worker, attempt),
-            Command::Stop { worker, attempt } => {
-                if self.beginning.remove(&attempt).is_some() {
-                    return Some(Event::AttemptEnded { worker, attempt, outcome: Err(Failure::Cancelled) });
-                }
-                self.fleet.stop(&worker, &attempt);
-                None
-            }
-            Command::Publish { job } => self.publish(job),
-            Command::FinishJob { job, outcome } => {
-                self.finish(&job, outcome);
-                None
-            }
-            Command::ReleaseJob { job } => {
-                self.fleet.release(&job);
-                self.beginning.retain(|attempt, _| attempt.task.job != job);
-                self.jobs.remove(&job);
-                None
-            }
-            Command::Warn { warning } => {
-                tracing::warn!(%warning, "an event was ignored");
-                None
-            }
+            Command::PlanStage { job, stage } => return self.plan_stage(job, stage),
+            Command::Start { worker, attempt } => return self.start(worker, attempt),
+            Command::Stop { worker, attempt } => return self.stop(worker, attempt),
+            Command::Publish { job } => return self.publish(job),
+            Command::FinishJob { job, outcome } => self.finish(&job, outcome),
+            Command::ReleaseJob { job } => self.release(&job),
+            Command::Warn { warning } => tally_common::warn_limited!(%warning, "an event was ignored"),
         }
+        None
     }
+}
 
-    /// Sends an attempt's order, for the first time or again. If its inputs are no longer those that the
-    /// scheduler started it on, or the attempt is no longer wanted, it is returned to the scheduler.
-    fn start(&mut self, worker: WorkerId, attempt: AttemptId) -> Option<Event> {
-        let Some(inputs) = self.scheduler.inputs_of(&attempt) else {
-            tracing::info!(%attempt, %worker, "given back: what it was to read is no longer there");
-            return Some(Event::NotStarted { worker, attempt });
-        };
-        if self.needs_upload(&attempt) {
-            self.begin_upload(worker, attempt);
-            return None;
+/// The tasks whose results an event reports.
+fn with_outputs(event: &Event) -> Vec<TaskId> {
+    match event {
+        Event::AttemptEnded { attempt, outcome: Ok(()), .. } => vec![attempt.task.clone()],
+        Event::StagePlanned { job, stage, found, .. } | Event::TasksFound { job, stage, found } => {
+            let task = |found: &FoundTask| TaskId { job: job.clone(), stage: *stage, index: found.index };
+            found.iter().filter(|found| found.done).map(task).collect()
         }
-        let run = self.jobs.get_mut(&attempt.task.job)?;
-        let order = run.order(&self.scheduler, &attempt, inputs, |worker| self.fleet.address(worker));
-        let order = match order {
-            Ok(order) => order,
-            Err(reason) => {
-                tracing::warn!(%attempt, %worker, reason, "an order could not be made");
-                let outcome = Err(Failure::Retryable { reason });
-                return Some(Event::AttemptEnded { worker, attempt, outcome });
-            }
-        };
-        let reason = self.fleet.start(&worker, &attempt, order).err()?;
-        tracing::warn!(%attempt, %worker, reason, "an order could not be sent: the worker counts as lost");
-        Some(Event::WorkerLost { worker })
+        _ => vec![],
     }
 }

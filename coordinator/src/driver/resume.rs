@@ -1,38 +1,36 @@
-//! What an earlier leader left: its live jobs are taken up where the journal and the workers'
-//! inventories say they stand; its decisions to publish are carried out.
+//! Jobs of earlier leaders: live jobs continue from the journal and the workers' inventories; decisions to publish are
+//! carried out.
 
 use std::time::Duration;
 
 use tally_dataset::dataset;
 use tally_proto::{JobId, v1};
-use tally_worker::urls;
 
-use super::publish::{PUBLISH_AGAIN, PUBLISH_TRIES};
-use super::run::JobRun;
-use super::{Driver, Ended, Input};
+use super::job_run::JobRun;
+use super::job_run::submission::Submission;
+use super::work::Work;
+use super::{Driver, Ended, Now, Output};
 use crate::history::Registry;
 use crate::job::JobSpec;
 use crate::journal::state::State;
 use crate::plan::InputPlan;
-use crate::publish::stage::Stage;
+use crate::publish::staging::{Staging, StagingError};
 use crate::publish::{Commit, Finished};
 
-/// A job of the journal's, with what of it was found on disk.
+/// A job from the journal, with its staging if that was found on disk.
 #[derive(Debug)]
 pub struct Resumed {
     spec: JobSpec,
     submitted: v1::JobSubmitted,
     plan: Option<InputPlan>,
-    /// A plan was recorded, and cannot be read.
-    replanned: bool,
     committed: Option<v1::JobCommitted>,
     cancelled: bool,
-    staging: Option<Stage>,
+    staging: Option<Staging>,
 }
 
 impl Resumed {
-    /// The live jobs of a journal, for the leader of that epoch. Takes their staging folders over,
-    /// before anybody counts them as a dead job's; does I/O and waits for it.
+    /// The live jobs of a journal, for the leader of that epoch. Takes over their staging folders, so that no other
+    /// job treats them as abandoned. Blocks on I/O.
     pub fn all(state: &State, epoch: u64) -> Vec<Resumed> {
         state.live().into_iter().filter_map(|live| Self::one(live, epoch)).collect()
     }
@@ -43,132 +41,98 @@ impl Resumed {
         let spec = match JobSpec::recorded(&submitted.job, recorded) {
             Ok(spec) => spec,
             Err(error) => {
-                tracing::error!(%error, "a job of the journal cannot be taken up");
+                tracing::error!(job = submitted.job, %error, "a job cannot be resumed: it stays in the journal");
                 return None;
             }
         };
         let plan = live.planned.clone().map(InputPlan::try_from).transpose();
-        let replanned = plan.is_err();
         let plan = plan.unwrap_or_else(|error| {
             tracing::warn!(job = %spec.id, %error, "the recorded plan cannot be read: the job starts over");
             None
         });
-        // What is committed is looked for when it is carried out.
+        // The staging of a committed job is found when the commit is carried out.
         let staging = match &live.committed {
             Some(_) => None,
-            None => Stage::adopt(&spec, epoch),
+            None => Staging::adopt(&spec, epoch),
         };
         let (committed, cancelled) = (live.committed.clone(), live.cancelled);
-        Some(Resumed { spec, submitted, plan, replanned, committed, cancelled, staging })
+        Some(Resumed { spec, submitted, plan, committed, cancelled, staging })
     }
 }
 
 impl Driver {
-    /// Takes up jobs of earlier epochs: they begin after `settle`, when workers had time to say what
-    /// they have of them.
-    pub fn resume(&mut self, jobs: Vec<Resumed>, settle: Duration) {
-        let any = !jobs.is_empty();
+    /// Takes over jobs of earlier epochs. They begin after `settle`, when workers had time to report what they have.
+    /// Returns what has to be done, like [`Driver::step`].
+    pub fn resume(&mut self, now: Now, jobs: Vec<Resumed>, settle: Duration) -> Vec<Output> {
+        self.set_now(now);
+        if !jobs.is_empty() {
+            self.timers.settled = Some(self.now.elapsed.saturating_add(settle));
+        }
         for job in jobs {
-            self.take_up(job);
+            self.take_over(job);
         }
-        if any {
-            let sender = self.sender.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(settle).await;
-                let _ = sender.send(Input::Settled).await;
-            });
-        }
+        self.outputs.take()
     }
 
-    fn take_up(&mut self, resumed: Resumed) {
-        let Resumed { spec, submitted, plan, replanned, committed, cancelled, staging } = resumed;
+    fn take_over(&mut self, resumed: Resumed) {
+        let Resumed { spec, submitted, plan, committed, cancelled, staging } = resumed;
         let id = spec.id.clone();
         let Some(dataset) = dataset(&spec.dataset) else {
-            tracing::error!(job = %id, dataset = spec.dataset, "there is no such dataset: left in the journal");
+            tracing::error!(job = %id, dataset = spec.dataset, "unknown dataset: the job stays in the journal");
             return;
         };
-        tracing::info!(job = %id, planned = plan.is_some(), committed = committed.is_some(), "a job goes on");
-        let mut run = JobRun::new(spec, dataset, submitted.key, submitted.submitted_at);
-        run.recorded = true;
+        tracing::info!(job = %id, planned = plan.is_some(), committed = committed.is_some(), "a job is resumed");
+        let v1::JobSubmitted { key, submitted_at, .. } = submitted;
+        let mut run = JobRun::new(Submission { spec, dataset, key, submitted_at }, self.now.elapsed);
         run.cancelled = cancelled;
-        run.recorded_plan = plan;
-        run.replanned = replanned;
-        run.staging = staging;
-        run.committing = committed.is_some();
-        self.registry.add(&id, run.first_status());
-        if let Some(committed) = committed {
-            run.committed_summary = Some(committed.summary.clone());
-            self.carry_out_commit(&run.spec, committed);
+        run.takeover.recorded(plan);
+        self.metrics.registry.add(&id, run.first_status());
+        match committed {
+            Some(committed) => {
+                let v1::JobCommitted { device, inode, parts, summary, replaces, .. } = committed;
+                run.state.resume_commit(summary);
+                let spec = Box::new(run.submission.spec.clone());
+                let commit = Commit { device, inode, parts, replaces };
+                self.outputs.work(Work::FinishCommit { spec, commit, epoch: self.epoch });
+            }
+            None => run.state.resume(staging),
         }
         self.jobs.insert(id, run);
     }
 
-    fn carry_out_commit(&self, spec: &JobSpec, committed: v1::JobCommitted) {
-        let (spec, sender, epoch) = (spec.clone(), self.sender.clone(), self.epoch);
-        let commit = Commit { device: committed.device, inode: committed.inode, parts: committed.parts };
-        tokio::spawn(async move {
-            let mut tries = 0;
-            let result = loop {
-                match Stage::finish_commit(&spec, epoch, commit.clone()).await {
-                    Ok(Finished::Done) => break Ok(None),
-                    Ok(Finished::Gone) => break Ok(Some(())),
-                    // A store that is away comes back; what was decided stands.
-                    Err(error) if !urls::is_local(&spec.output) && tries < PUBLISH_TRIES => {
-                        tracing::warn!(job = %spec.id, error, "the publish cannot be carried out: tried again");
-                        tries += 1;
-                        tokio::time::sleep(PUBLISH_AGAIN).await;
-                    }
-                    Err(error) => break Err(error),
-                }
-            };
-            let _ = sender.send(Input::Recovered(spec.id, result)).await;
-        });
-    }
-
-    /// Workers had their time: jobs begin.
+    /// Workers had time to report what they have: jobs begin.
     pub(super) fn settled(&mut self) {
-        let waiting = |(id, run): (&JobId, &JobRun)| {
-            (self.scheduler.status(id).is_none() && run.recorded && !run.committing).then(|| id.clone())
-        };
-        let mut jobs: Vec<(u64, JobId)> =
-            self.jobs.iter().filter_map(waiting).map(|id| (self.jobs[&id].submitted_at, id)).collect();
-        jobs.sort_unstable();
-        for (_, job) in jobs {
+        for job in self.jobs.waiting_to_begin(&self.scheduler) {
             self.begin(&job);
         }
     }
 
-    pub(super) fn recovered(&mut self, job: &JobId, result: Result<Option<()>, String>) {
-        match &result {
-            Ok(Some(())) => {}
-            Ok(None) => self.publish_ended(job, Ok(())),
-            Err(reason) => self.publish_ended(job, Err(reason)),
-        }
+    /// The decision of an earlier leader was carried out, or not.
+    pub(super) fn recovered(&mut self, job: &JobId, finished: Result<Finished, StagingError>) {
+        let finished = finished.map_err(|error| error.to_string());
         let Some(run) = self.jobs.get_mut(job) else { return };
-        match result {
-            Ok(Some(())) => {
-                // Neither published nor staged: it is made again.
-                tracing::warn!(%job, "the committed day is gone: made again");
-                run.committing = false;
-                run.committed_summary = None;
+        let ended = match finished {
+            Ok(Finished::Gone) => {
+                tracing::warn!(%job, "the committed day is neither published nor staged: the job runs again");
+                run.state.resume(None);
                 self.begin(job);
                 return;
             }
-            Ok(None) => {
-                let summary = Box::new(run.summary());
-                self.end_as(job, Ended::Done(summary));
+            Ok(Finished::Done) => {
+                self.metrics.count_publish(self.now, job, run, Ok(()));
+                Ended::Done(Box::new(run.summary(self.now.elapsed)))
             }
             Err(reason) => {
-                let reason = format!("the output could not be published: {reason}");
-                self.end_as(job, Ended::Failed(reason));
+                self.metrics.count_publish(self.now, job, run, Err(&reason));
+                Ended::Failed(format!("the output could not be published: {reason}"))
             }
-        }
-        self.fleet.release(job);
-        self.jobs.remove(job);
+        };
+        self.end_as(job, ended);
+        self.release(job);
     }
 }
 
-/// Fills the registry with jobs that are over.
+/// Fills the registry with ended jobs.
 pub fn show_history(registry: &Registry, state: &State) {
     for status in state.history() {
         if let Ok(job) = JobId::parse(&status.job) {

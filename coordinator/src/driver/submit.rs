@@ -1,202 +1,147 @@
-//! How jobs begin and end: submits, cancels, and the records that stand between a decision and
-//! its telling.
+//! The beginning and the end of jobs: submissions, cancellations, and the journal records that precede what others see.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
+use tally_common::{secrets, traces};
 use tally_dataset::dataset;
+use tally_proto::limits::shorten;
 use tally_proto::v1::journal_record::Record;
 use tally_proto::{JobId, v1};
 use tally_scheduler::{Event, JobShape, Outcome};
-use tally_worker::traces;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 
-use super::run::JobRun;
-use super::{Driver, Input, Then};
+use super::job_run::JobRun;
+use super::job_run::submission::Submission;
+use super::live_jobs::Ending;
+use super::work::Work;
+use super::{AfterRecord, Driver, Ended, Refusal, Submit};
 use crate::history::is_over;
-use crate::job::{JobSpec, STAGES};
-use crate::summary::Summary;
-
-/// How long it is tried to remove what an ended job staged.
-const DISCARD: Duration = Duration::from_secs(30);
-
-/// How a job ended.
-#[derive(Debug, Clone)]
-pub enum Ended {
-    /// Its day is published.
-    Done(Box<Summary>),
-    /// It failed, with a reason for people; the old day stays.
-    Failed(String),
-    /// It was cancelled; the old day stays.
-    Cancelled,
-}
-
-/// A submit.
-#[derive(Debug)]
-pub struct Submit {
-    /// The job, under the id that it will have if it is new.
-    pub spec: JobSpec,
-    /// Told when the job is on record, or not accepted.
-    pub accepted: oneshot::Sender<Result<Accepted, Refusal>>,
-    /// Told how it ended.
-    pub ended: Option<oneshot::Sender<Ended>>,
-}
-
-/// A job that runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Accepted {
-    /// Its id.
-    pub job: JobId,
-    /// It ran before this submit.
-    pub existing: bool,
-}
-
-/// Why a job is not accepted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Nobody knows such a dataset.
-    #[error("there is no dataset {0:?}")]
-    Dataset(String),
-    /// Another job makes the same day.
-    #[error("job {job} already makes this output's day {date} from other inputs: wait for it, or cancel it")]
-    OtherInputs {
-        /// The one that runs.
-        job: JobId,
-        /// The day.
-        date: String,
-    },
-    /// Too many at once.
-    #[error("{0} jobs run already, as many as may: submit again when one is over")]
-    Full(usize),
-}
-
-/// A job that is over, until that is on record.
-pub(super) struct Ending {
-    status: v1::JobStatus,
-    ended: Ended,
-    waiting: Vec<oneshot::Sender<Ended>>,
-}
-
-/// Milliseconds since 1970.
-pub(super) fn clock() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
-}
+use crate::job::STAGES;
 
 impl Driver {
     pub(super) fn submit(&mut self, submit: Submit) {
-        let Submit { spec, accepted, ended } = submit;
-        let same_day = self.jobs.iter_mut().find(|(_, run)| run.spec.same_day(&spec));
-        if let Some((job, run)) = same_day {
-            let refusal = || Refusal::OtherInputs { job: job.clone(), date: spec.date.clone() };
-            if run.spec.same_work(&spec) {
-                run.waiting.extend(ended);
+        if let Some((job, run)) = self.jobs.same_day(&submit.spec)
+            && run.cancelled
+        {
+            tracing::info!(%job, "a job is submitted again while it is being cancelled: the new one begins after its end");
+            run.clients.submit_afterwards(submit);
+            return;
+        }
+        let Submit { spec, key, accepted, ended } = submit;
+        if let Some((job, run)) = self.jobs.same_day(&spec) {
+            if run.submission.spec.same_work(&spec) {
+                run.clients.wait(ended);
                 run.accept(Some((accepted, true)));
             } else {
-                // Who asked may have gone.
-                let _ = accepted.send(Err(refusal()));
+                let refusal = Refusal::OtherInputs { job: job.clone(), date: spec.date.clone() };
+                // The client may have hung up.
+                let _ = accepted.send(Err(refusal));
             }
             return;
         }
-        let refusal = if self.jobs.len() >= self.most_jobs {
-            Some(Refusal::Full(self.most_jobs))
-        } else if dataset(&spec.dataset).is_none() {
-            Some(Refusal::Dataset(spec.dataset.clone()))
-        } else {
-            None
-        };
-        if let Some(refusal) = refusal {
+        if let Some(refusal) = self.jobs.refusal(&spec) {
             let _ = accepted.send(Err(refusal));
             return;
         }
         let Some(dataset) = dataset(&spec.dataset) else { return };
         let job = spec.id.clone();
-        let mut run = JobRun::new(spec, dataset, rand::random::<[u8; 16]>().to_vec(), clock());
-        run.waiting.extend(ended);
+        let submission = Submission { spec, dataset, key, submitted_at: self.now.unix_millis };
+        let mut run = JobRun::new(submission, self.now.elapsed);
+        run.clients.wait(ended);
         run.accept(Some((accepted, false)));
-        let record = Record::Submitted(run.record());
+        let record = Record::Submitted(run.submission.record());
         self.jobs.insert(job.clone(), run);
-        self.write(record, Then::Submitted(job));
+        self.outputs.write(record, AfterRecord::Submitted(job));
     }
 
-    /// Stops a job as soon as that is on record, unless it is too late.
-    pub(super) fn cancel(&mut self, job: &JobId) {
-        let Some(run) = self.jobs.get_mut(job) else { return };
-        if run.cancelled || run.committing {
+    /// Stops a job as soon as the cancellation is in the journal, unless the publish has begun. Then the client gets its
+    /// answer.
+    pub(super) fn cancel(&mut self, job: &JobId, reply: oneshot::Sender<()>) {
+        let Some(reply) = self.jobs.wait_for_record(job, reply) else { return };
+        let run = self.jobs.get_mut(job).filter(|run| !run.cancelled && !run.state.is_committing());
+        let Some(run) = run else {
+            // It may be too late: the client sees by the status that the job is being published.
+            self.show_job(job);
+            // The client may have hung up.
+            let _ = reply.send(());
             return;
-        }
+        };
         run.cancelled = true;
-        self.write(
-            Record::Cancelled(v1::JobCancelled { job: job.to_string() }),
-            Then::Cancelled(job.clone()),
-        );
+        self.jobs.begin_cancel(job, reply);
+        let record = Record::Cancelled(v1::JobCancelled { job: job.to_string() });
+        self.outputs.write(record, AfterRecord::Cancelled(job.clone()));
     }
 
-    /// Writes a record down, or stops leading.
-    pub(super) fn write(&mut self, record: Record, then: Then) {
-        if let Err(end) = self.writer.write(record, then) {
-            self.end.get_or_insert(end);
-        }
-    }
-
-    pub(super) fn written(&mut self, then: Then) {
+    /// A record is durable.
+    pub(super) fn written(&mut self, then: AfterRecord) {
+        self.outputs.written();
         match then {
-            Then::Submitted(job) => {
+            AfterRecord::Submitted(job) => {
                 let Some(run) = self.jobs.get_mut(&job) else { return };
-                self.registry.add(&job, run.first_status());
-                run.recorded = true;
+                self.metrics.registry.add(&job, run.first_status());
+                run.state.recorded();
                 run.accept(None);
                 self.begin(&job);
             }
-            Then::Planned(job) => self.plan_recorded(&job),
-            Then::Committed(job) => self.committed(&job),
-            Then::Cancelled(job) => {
+            AfterRecord::Planned(job) => self.plan_recorded(&job),
+            AfterRecord::Committed(job) => self.committed(&job),
+            AfterRecord::Cancelled(job) => {
+                self.jobs.cancel_recorded(&job);
                 if self.scheduler.status(&job).is_some() {
-                    self.step(Event::JobCancelled { job });
+                    self.apply(Event::JobCancelled { job });
                 }
             }
-            Then::Ended(job) => self.told(&job),
+            AfterRecord::Ended(job) => self.report_end(&job),
         }
     }
 
-    /// Hands a job to the scheduler.
+    /// Passes a job to the scheduler.
     pub(super) fn begin(&mut self, job: &JobId) {
         let Some(run) = self.jobs.get(job) else { return };
         if run.cancelled {
             self.finish(job, Outcome::Cancelled);
-            self.fleet.release(job);
-            self.jobs.remove(job);
+            self.release(job);
             return;
         }
         // Fails only for a job without stages.
         if let Ok(shape) = JobShape::chain(STAGES.len() as u32) {
-            self.step(Event::JobSubmitted { job: job.clone(), shape });
+            self.apply(Event::JobSubmitted { job: job.clone(), shape });
         }
     }
 
-    /// Puts a job's end on record.
+    /// Drops a job and its data on all workers.
+    pub(super) fn release(&mut self, job: &JobId) {
+        self.workers.release(job);
+        let submits = self.jobs.remove(job).map(|mut run| run.clients.take_submits());
+        submits.into_iter().flatten().for_each(|submit| self.submit(submit));
+    }
+
+    /// Ends a job as the scheduler decided.
     pub(super) fn finish(&mut self, job: &JobId, outcome: Outcome) {
         let Some(run) = self.jobs.get_mut(job) else { return };
         let ended = match outcome {
-            Outcome::Done => Ended::Done(Box::new(run.summary())),
+            Outcome::Done => Ended::Done(Box::new(run.summary(self.now.elapsed))),
             Outcome::Failed { .. } if run.cancelled => Ended::Cancelled,
             Outcome::Cancelled => Ended::Cancelled,
-            Outcome::Failed { reason } => Ended::Failed(reason.to_string()),
+            // The reason is stored and shown, so secrets that a store's message may contain are removed here.
+            Outcome::Failed { reason } => {
+                Ended::Failed(shorten(&secrets::cut(&reason.to_string())).into_owned())
+            }
         };
         self.end_as(job, ended);
     }
 
+    /// Ends a job: discards what it staged, then writes the end to the journal, then reports it.
     pub(super) fn end_as(&mut self, job: &JobId, ended: Ended) {
         self.show_job(job);
         let Some(run) = self.jobs.get_mut(job) else { return };
-        let staged = run.staging.take();
-        let mut status = self.registry.get(job).unwrap_or_else(|| run.first_status());
-        status.ended_at = clock();
+        let mut status = self.metrics.registry.get(job).unwrap_or_else(|| run.first_status());
+        status.ended_at = self.now.unix_millis;
         status.phase = String::new();
         let state = match &ended {
             Ended::Done(summary) => {
-                status.summary = match &run.committed_summary {
-                    Some(summary) => summary.clone(),
+                status.summary = match run.state.recorded_summary() {
+                    Some(summary) => summary.into(),
                     None => serde_json::to_string(summary).unwrap_or_default(),
                 };
                 v1::JobState::Done
@@ -208,37 +153,28 @@ impl Driver {
             Ended::Cancelled => v1::JobState::Cancelled,
         };
         status.set_state(state);
-        let waiting = std::mem::take(&mut run.waiting);
-        self.ending.insert(job.clone(), Ending { status, ended, waiting });
-        // Nobody is told of the end before what was staged is gone, or was tried to be for long enough.
-        match staged {
-            Some(staged) => {
-                let (sender, job) = (self.sender.clone(), job.clone());
-                tokio::spawn(async move {
-                    if timeout(DISCARD, staged.discard()).await.is_err() {
-                        tracing::warn!(%job, "what was staged could not be removed in time: `tally gc` does it");
-                    }
-                    // The loop gone means that the process ends.
-                    let _ = sender.send(Input::Discarded(job)).await;
-                });
-            }
+        let staging = run.state.take_staging();
+        let waiting = run.clients.take_waiting();
+        self.jobs.keep_ending(job, Ending { status, ended, waiting, cancels: vec![], recorded: false });
+        match staging {
+            Some(staging) => self.outputs.work(Work::Discard { job: job.clone(), staging }),
             None => self.discarded(job),
         }
     }
 
-    /// What an ended job staged is gone: its end goes on record.
+    /// The staged files of an ended job are removed, or the time limit for that is over: its end goes to the journal.
     pub(super) fn discarded(&mut self, job: &JobId) {
-        let Some(ending) = self.ending.get(job) else { return };
-        let record = Record::Ended(v1::JobEnded { status: Some(ending.status.clone()) });
-        self.write(record, Then::Ended(job.clone()));
+        let Some(status) = self.jobs.end_to_record(job) else { return };
+        let record = Record::Ended(v1::JobEnded { status: Some(status) });
+        self.outputs.write(record, AfterRecord::Ended(job.clone()));
     }
 
-    /// Tells a job's end to those who wait.
-    fn told(&mut self, job: &JobId) {
-        let Some(Ending { status, ended, waiting }) = self.ending.remove(job) else { return };
-        tracing::info!(%job, state = status.state().as_str_name(), reason = status.reason, "a job is over");
+    /// Reports a job's end, which is in the journal now.
+    fn report_end(&mut self, job: &JobId) {
+        let Some(Ending { status, ended, waiting, cancels, .. }) = self.jobs.take_ending(job) else { return };
+        tracing::info!(%job, state = status.state().as_str_name(), reason = status.reason, "a job ended");
         debug_assert!(is_over(&status));
-        self.count_job(status.state());
+        self.metrics.count_job(status.state());
         let at = |millis| UNIX_EPOCH + Duration::from_millis(millis);
         let outcome = match status.state() {
             v1::JobState::Done => Ok(()),
@@ -246,13 +182,16 @@ impl Driver {
             _ => Err(status.reason.as_str()),
         };
         traces::job(job, at(status.submitted_at), at(status.ended_at), outcome);
-        self.registry.update(job, |shown| {
+        self.metrics.registry.update(job, |shown| {
             *shown = status;
             true
         });
-        self.forgettable.push(job.clone());
+        for reply in cancels {
+            // The client may have hung up.
+            let _ = reply.send(());
+        }
         for reply in waiting {
-            // Whoever waited may have gone.
+            // The client may have hung up.
             let _ = reply.send(ended.clone());
         }
     }

@@ -1,35 +1,35 @@
-//! One coordinator's part in an election through Consul: its session, the leader's key, and what to
-//! conclude when Consul does not answer.
+//! One coordinator's candidacy in an election through Consul: its session, the leader's key, and what follows when Consul
+//! does not answer.
 //!
-//! The session lives for 10 s after its last renewal (Consul may take up to twice that) and releases
-//! the key when it ends, without a lock delay. Not here: what leading means.
+//! The session expires 10 s after its last renewal (Consul may take up to twice that) and then releases the key, without
+//! a lock delay. Not here: what a leader does.
 
 use std::time::Duration;
 
 use consul_api_client::{Behavior, Error, NewSession, SessionId};
-use tally_worker::consul::{Consul, LeaderRecord, LeaderView};
+use tally_common::discovery::consul::{Consul, LeaderRecord, LeaderView};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::Standing;
 
-/// The shortest that servers take.
+/// The time to live of the session: the shortest that Consul accepts.
 const TTL: Duration = Duration::from_secs(10);
-/// Between renewals: two may fail before the session ends.
+/// The interval of renewals: two may fail before the session expires.
 const RENEW: Duration = Duration::from_secs(3);
-/// Between tries while Consul does not answer.
+/// The interval of tries while Consul does not answer.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long one that stepped down leaves the key to others.
+/// The time for which a coordinator that stepped down does not try to acquire the key.
 const YIELD: Duration = Duration::from_secs(5);
 
-/// What the coordinator wants of its campaign.
+/// A command of the coordinator to its campaign.
 #[derive(Debug)]
-pub(super) enum Order {
-    /// This epoch was claimed.
+pub(super) enum LeaderCommand {
+    /// Publish the epoch that was claimed.
     Announce(u64),
-    /// Leave the lead to others; answered when the standing says so.
+    /// Step down; answered when the standing has changed.
     StepDown(oneshot::Sender<()>),
-    /// The end; answered when Consul knows.
+    /// End the campaign; answered when Consul has the new state.
     Resign(oneshot::Sender<()>),
 }
 
@@ -39,21 +39,30 @@ pub(super) struct Campaign {
     me: LeaderRecord,
     standing: watch::Sender<Standing>,
     session: Option<SessionId>,
-    /// The key is this session's, as far as is known.
+    /// This session holds the key, by Consul's last answer.
     holds: bool,
-    /// Not before this is the key asked for.
-    patient_until: Instant,
-    /// Consul did not answer the last time.
-    away: bool,
+    /// The key is not acquired before this time.
+    yields_until: Instant,
+    /// Consul did not answer the last request.
+    unreachable: bool,
 }
 
 impl Campaign {
     pub(super) fn new(consul: Consul, me: LeaderRecord, standing: watch::Sender<Standing>) -> Self {
         let (key, now) = (consul.leader_key(), Instant::now());
-        Campaign { consul, key, me, standing, session: None, holds: false, patient_until: now, away: false }
+        Campaign {
+            consul,
+            key,
+            me,
+            standing,
+            session: None,
+            holds: false,
+            yields_until: now,
+            unreachable: false,
+        }
     }
 
-    /// The first session, so that a refusal is an error at the start.
+    /// Creates the first session, so that a refusal is an error at the start.
     pub(super) async fn open(&mut self) -> Result<(), Error> {
         match self.stand().await {
             Err(error) if !error.is_transient() => Err(error),
@@ -64,20 +73,20 @@ impl Campaign {
         }
     }
 
-    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<LeaderCommand>) {
         let mut leader = self.consul.leader();
         let mut next = Instant::now();
         loop {
             tokio::select! {
-                order = orders.recv() => match order {
-                    Some(Order::Announce(epoch)) => self.announce(epoch).await,
-                    Some(Order::StepDown(done)) => {
+                command = commands.recv() => match command {
+                    Some(LeaderCommand::Announce(epoch)) => self.announce(epoch).await,
+                    Some(LeaderCommand::StepDown(done)) => {
                         self.step_down().await;
-                        // Whoever asked may have gone.
+                        // The caller may no longer wait.
                         let _ = done.send(());
                         continue;
                     }
-                    Some(Order::Resign(done)) => {
+                    Some(LeaderCommand::Resign(done)) => {
                         self.resign().await;
                         let _ = done.send(());
                         return;
@@ -85,26 +94,26 @@ impl Campaign {
                     None => return self.resign().await,
                 },
                 changed = leader.changed() => {
-                    // The watch ends with the runtime only.
+                    // The watch ends only with the runtime.
                     if changed.is_err() { return }
-                    // The key changed hands, unless all that is new is that it can't be watched.
-                    if leader.borrow_and_update().trouble.is_some() { continue }
+                    // Nothing is known of the key if the watch failed.
+                    if leader.borrow_and_update().error.is_some() { continue }
                 }
                 () = sleep_until(next) => {}
             }
             let outcome = self.stand().await;
             self.conclude(outcome);
-            next = Instant::now() + if self.away { RETRY } else { RENEW };
+            next = Instant::now() + if self.unreachable { RETRY } else { RENEW };
         }
     }
 
-    /// Makes sure of the session and of the key; tells what follows from them.
+    /// Renews or creates the session, acquires the key if it is free, and returns the standing.
     async fn stand(&mut self) -> Result<Standing, Error> {
         let client = self.consul.client().clone();
         if let Some(session) = self.session.clone()
             && client.sessions().renew(&session).await?.is_none()
         {
-            tracing::warn!("the session in Consul is gone: making another");
+            tracing::warn!("the session in Consul expired: creating another");
             (self.session, self.holds) = (None, false);
         }
         let session = match self.session.clone() {
@@ -117,9 +126,9 @@ impl Campaign {
         let view = LeaderView::of(client.kv().get(&self.key).await?);
         self.holds = match &view.holder {
             Some(holder) => *holder == session,
-            None if Instant::now() < self.patient_until => false,
+            None if Instant::now() < self.yields_until => false,
             None => match client.kv().acquire(&self.key, self.record(), &session).await {
-                // It ended just now: the next round makes another.
+                // The session expired a moment ago: the next round creates another.
                 Err(Error::InvalidSession { .. }) => {
                     self.session = None;
                     false
@@ -139,7 +148,7 @@ impl Campaign {
             ttl: Some(TTL),
             behavior: Behavior::Release,
             lock_delay: Some(Duration::ZERO),
-            // Only the TTL counts: the agent's own death is not the coordinator's.
+            // Only the TTL counts: the coordinator outlives a failed agent.
             node_checks: Some(vec![]),
         }
     }
@@ -152,16 +161,16 @@ impl Campaign {
     fn conclude(&mut self, outcome: Result<Standing, Error>) {
         match outcome {
             Ok(standing) => {
-                if std::mem::take(&mut self.away) {
+                if std::mem::take(&mut self.unreachable) {
                     tracing::info!("Consul answers again");
                 }
                 self.set(standing);
             }
             Err(error) => {
-                if !std::mem::replace(&mut self.away, true) {
-                    tracing::warn!(%error, "Consul does not do what an election needs; trying again");
+                if !std::mem::replace(&mut self.unreachable, true) {
+                    tracing::warn!(%error, "the election's request to Consul failed: trying again");
                 }
-                // Another may lead by now, or nobody: that is for Consul to say when it is back.
+                // Another coordinator may lead by now. Consul's next answer decides.
                 let why = format!("whether this coordinator still leads is not known: {error}");
                 let leads = *self.standing.borrow() == Standing::Lead;
                 leads.then(|| self.set(Standing::Doubt { why }));
@@ -185,7 +194,7 @@ impl Campaign {
         let Some(session) = self.session.clone().filter(|_| self.holds) else { return };
         match self.consul.client().kv().acquire(&self.key, self.record(), &session).await {
             Ok(holds) => self.holds = holds,
-            // The record is written again with the next acquire; the epoch in it is for people.
+            // The next acquire writes the record again. Only people read the epoch in it.
             Err(error) => tracing::warn!(%error, "the epoch could not be announced"),
         }
     }
@@ -194,12 +203,12 @@ impl Campaign {
         if let Some(session) = self.session.clone().filter(|_| std::mem::take(&mut self.holds))
             && let Err(error) = self.consul.client().kv().release(&self.key, self.record(), &session).await
         {
-            tracing::warn!(%error, "the leader's key could not be released; it is when the session ends");
+            tracing::warn!(%error, "the leader's key could not be released; it is released when the session expires");
         }
     }
 
     async fn step_down(&mut self) {
-        self.patient_until = Instant::now() + YIELD;
+        self.yields_until = Instant::now() + YIELD;
         self.set(Standing::Standby { leader: None });
         self.release().await;
     }
@@ -210,7 +219,7 @@ impl Campaign {
         if let Some(session) = self.session.take()
             && let Err(error) = self.consul.client().sessions().destroy(&session).await
         {
-            tracing::warn!(%error, "the session could not be destroyed; it ends by itself");
+            tracing::warn!(%error, "the session could not be destroyed; it expires by itself");
         }
     }
 }

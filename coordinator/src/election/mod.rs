@@ -1,70 +1,68 @@
-//! Who may lead: the hint by which one of several coordinators claims the next epoch.
+//! The election: a hint which of several coordinators should claim the next epoch.
 //!
-//! Without Consul a coordinator leads at once; with it, while it holds the leader's key. Not here:
-//! the epoch itself, which the journal gives, and with it the guarantee that only one coordinator
-//! decides anything. An election may be wrong for a while; the journal may not.
+//! Without Consul a coordinator leads at once; with Consul it leads while it holds the leader's key. Not here: the epoch
+//! itself, which the journal gives, and with it the guarantee that only one coordinator makes decisions. An election may
+//! be wrong for a while; the journal is never wrong.
 
 mod campaign;
 
+use tally_common::discovery::consul::{Consul, LeaderRecord};
 use tally_proto::Epoch;
-use tally_worker::consul::{Consul, LeaderRecord};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use campaign::{Campaign, Order};
+use campaign::{Campaign, LeaderCommand};
 
-/// Orders that a campaign has not looked at yet.
-const ORDERS: usize = 8;
+/// Commands that may wait for a campaign.
+const COMMANDS: usize = 8;
 
-/// How a coordinator stands in the election.
+/// The standing of a coordinator in the election.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Somebody else leads, or nobody. Whoever led until now stops to.
+    /// Another coordinator leads, or none does. A coordinator that led until now stops leading.
     Standby {
-        /// Where the leader is reached, `host:port`, if there is one.
+        /// The address of the leader, `host:port`, if there is one.
         leader: Option<String>,
     },
-    /// It leads.
+    /// This coordinator leads.
     Lead,
-    /// It led and cannot tell whether it still does: what runs goes on, nothing new begins.
+    /// This coordinator led, and does not know whether it still does. Running jobs continue; new ones are refused.
     Doubt {
-        /// A sentence for those who are refused.
+        /// The reason that refused clients are given.
         why: String,
     },
 }
 
-/// A coordinator's part in an election, until it is dropped.
+/// A coordinator's candidacy in an election, until it is dropped.
 #[derive(Debug)]
 pub struct Election {
     standing: watch::Receiver<Standing>,
-    /// Kept where there is no campaign, so that the standing is there as long as the election.
+    /// Without a campaign: keeps the standing's channel open.
     alone: Option<watch::Sender<Standing>>,
-    orders: mpsc::Sender<Order>,
+    commands: mpsc::Sender<LeaderCommand>,
 }
 
 impl Election {
-    /// Without anybody else: it leads at once and for good.
+    /// An election without other candidates: the coordinator leads at once and for good.
     pub fn alone() -> Self {
         let (sender, standing) = watch::channel(Standing::Lead);
-        // Nobody takes orders; they are dropped.
-        let (orders, _) = mpsc::channel(1);
-        Election { standing, alone: Some(sender), orders }
+        // Commands are dropped.
+        let (commands, _) = mpsc::channel(1);
+        Election { standing, alone: Some(sender), commands }
     }
 
-    /// Among all that share `consul`'s keys; `id` and `address` (`host:port`) are what others see of
-    /// this one. Must be called on a runtime, where the campaign goes on until the election is
-    /// dropped.
+    /// An election among all coordinators that share `consul`'s keys; others see this one's `id` and `address`
+    /// (`host:port`). Must be called on a runtime, which runs the campaign until the election is dropped.
     ///
     /// # Errors
-    /// Consul refuses this coordinator. One that does not answer is asked again, for as long as it
-    /// takes.
+    /// Consul refuses this coordinator. While Consul does not answer, the request is tried again without a limit.
     pub async fn consul(consul: Consul, id: &str, address: &str) -> Result<Self, consul_api_client::Error> {
         let me = LeaderRecord { id: id.into(), address: address.into(), epoch: 0 };
         let (sender, standing) = watch::channel(Standing::Standby { leader: None });
         let mut campaign = Campaign::new(consul, me, sender);
         campaign.open().await?;
-        let (orders, inbox) = mpsc::channel(ORDERS);
+        let (commands, inbox) = mpsc::channel(COMMANDS);
         tokio::spawn(campaign.run(inbox));
-        Ok(Election { standing, alone: None, orders })
+        Ok(Election { standing, alone: None, commands })
     }
 
     /// The standing, now and after each change. A change from [`Standing::Lead`] or
@@ -73,38 +71,38 @@ impl Election {
         self.standing.clone()
     }
 
-    /// Waits until this coordinator is to lead; then it claims an epoch.
+    /// Waits until this coordinator leads the election; then it should claim an epoch.
     pub async fn lead(&self) {
         let mut standing = self.standing.clone();
         if standing.wait_for(|standing| *standing == Standing::Lead).await.is_err() {
-            // Only with the runtime does a campaign end before its election.
+            // A campaign ends before its election only when the runtime stops.
             std::future::pending::<()>().await;
         }
     }
 
-    /// Tells those who look for the leader which epoch was claimed.
+    /// Publishes the claimed epoch to clients that look for the leader.
     pub async fn announce(&self, epoch: Epoch) {
-        // Without a campaign there is nobody to tell.
-        let _ = self.orders.send(Order::Announce(epoch.0)).await;
+        // Without a campaign the command is dropped.
+        let _ = self.commands.send(LeaderCommand::Announce(epoch.0)).await;
     }
 
-    /// Gives the lead to somebody else, after hearing of a higher epoch; it stays a candidate. When
-    /// this returns the standing is [`Standing::Standby`], unless it is alone.
+    /// Steps down after a higher epoch was seen; the coordinator stays a candidate. Afterwards the standing is
+    /// [`Standing::Standby`], unless there is no campaign.
     pub async fn step_down(&self) {
-        self.order(Order::StepDown).await;
+        self.command(LeaderCommand::StepDown).await;
     }
 
-    /// Leaves the election, so that another leads at once. Takes as long as Consul does to answer
-    /// twice: bound it.
+    /// Leaves the election, so that another coordinator can lead at once. Waits for two answers of Consul, without a time
+    /// limit.
     pub async fn resign(self) {
-        self.order(Order::Resign).await;
+        self.command(LeaderCommand::Resign).await;
         drop(self.alone);
     }
 
-    async fn order(&self, order: impl FnOnce(oneshot::Sender<()>) -> Order) {
+    async fn command(&self, command: impl FnOnce(oneshot::Sender<()>) -> LeaderCommand) {
         let (done, wait) = oneshot::channel();
-        if self.orders.send(order(done)).await.is_ok() {
-            // It is dropped where the campaign ended meanwhile, which is as good.
+        if self.commands.send(command(done)).await.is_ok() {
+            // An error means that the campaign ended meanwhile, which has the same effect.
             let _ = wait.await;
         }
     }

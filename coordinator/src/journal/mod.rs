@@ -1,22 +1,21 @@
-//! The coordinator's log of what no worker can tell: which jobs were asked for, how their inputs
-//! were cut, what was decided. A coordinator that succeeds another goes on from it.
+//! The coordinator's log of what no worker knows: submitted jobs, plans of their inputs, decisions. The next leader
+//! continues from it.
 //!
-//! `state` folds records to live jobs and history; `frame` is one record as bytes, `store` many of
-//! them as objects; `log` orders them in epochs that fence an earlier leader. Not here: what follows
-//! from a record (the driver).
+//! `state` folds records to live jobs and history; `frame` encodes one record, `state_dir` stores records as objects;
+//! `log` orders them in epochs that fence earlier leaders. Not here: what follows from a record (the driver).
 
 pub mod frame;
 pub mod log;
 pub mod state;
-pub mod store;
+pub mod state_dir;
 
 use async_trait::async_trait;
 use tally_proto::v1::journal_record::Record;
 
-/// A record could not be written, or the journal not be read.
+/// The journal could not be written or read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JournalError {
-    /// A later epoch ended this one: whatever is in doubt was not written.
+    /// A later epoch ended this one. A record whose write was in doubt was not written.
     #[error("epoch {epoch} was ended by a later one: another coordinator leads")]
     Fenced {
         /// The epoch that was ended.
@@ -27,10 +26,23 @@ pub enum JournalError {
     Io {
         /// The object.
         path: String,
-        /// What the store said.
+        /// The error of the store.
         reason: String,
     },
-    /// A record that is torn, foreign or missing.
+    /// A newer version wrote a record that this version cannot read. Nothing was changed, unless the record was written
+    /// while this coordinator claimed its epoch.
+    #[error(
+        "{path}: {what}; {writer} wrote the journal: run that version or a later one, or give an empty --state-dir"
+    )]
+    Newer {
+        /// The object.
+        path: String,
+        /// Why it cannot be read.
+        what: String,
+        /// The version that wrote it, as far as it is known.
+        writer: String,
+    },
+    /// A record is truncated, foreign or missing.
     #[error("{path}: {what}; restore it, or give another --state-dir")]
     Damaged {
         /// The object.
@@ -40,22 +52,22 @@ pub enum JournalError {
     },
 }
 
-/// Where decisions are written down before they are acted upon.
+/// The log to which decisions are written before they are carried out.
 #[async_trait]
 pub trait Journal: Send {
-    /// Writes a record down; it is durable when this returns.
+    /// Appends a record. The record is durable when this returns.
     ///
     /// # Errors
-    /// [`JournalError::Fenced`] where another leads by now; [`JournalError::Io`] where it is not
-    /// known whether the record was written: only a successor can tell.
+    /// [`JournalError::Fenced`]: another coordinator leads. [`JournalError::Io`]: it is not known whether the record was
+    /// written; the next leader finds out.
     async fn append(&mut self, record: Record) -> Result<(), JournalError>;
 }
 
-/// The journal of a process that nobody succeeds: it keeps nothing.
-pub struct Forgetful;
+/// A journal that keeps nothing, for a process without a successor.
+pub struct NoopJournal;
 
 #[async_trait]
-impl Journal for Forgetful {
+impl Journal for NoopJournal {
     async fn append(&mut self, _: Record) -> Result<(), JournalError> {
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What the records of a journal amount to: live jobs and a bounded history. Pure.
+//! The fold of a journal's records: live jobs and a bounded history. Pure.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -10,16 +10,16 @@ use tally_proto::v1::journal_record::Record;
 pub struct State {
     live: BTreeMap<String, v1::LiveJob>,
     history: VecDeque<v1::JobEnded>,
-    most: usize,
+    max: usize,
 }
 
 impl State {
-    /// Nothing happened yet; the history will keep the last `most` jobs.
-    pub fn new(most: usize) -> Self {
-        State { live: BTreeMap::new(), history: VecDeque::new(), most }
+    /// The state before any record. The history keeps the last `max` jobs.
+    pub fn new(max: usize) -> Self {
+        State { live: BTreeMap::new(), history: VecDeque::new(), max }
     }
 
-    /// Takes the next record in. Records about a job that does not live change nothing.
+    /// Applies the next record. Records about a job that is not live change nothing.
     pub fn apply(&mut self, record: &Record) {
         match record {
             Record::Claim(_) | Record::Seal(_) => {}
@@ -54,12 +54,12 @@ impl State {
                 }
             }
         }
-        while self.history.len() > self.most {
+        while self.history.len() > self.max {
             self.history.pop_front();
         }
     }
 
-    /// All of it as one record.
+    /// The state as one record.
     pub fn snapshot(&self) -> v1::Snapshot {
         v1::Snapshot {
             live: self.live.values().cloned().collect(),
@@ -67,14 +67,14 @@ impl State {
         }
     }
 
-    /// Jobs that are not over, those submitted first first.
+    /// Live jobs, in the order of their submission.
     pub fn live(&self) -> Vec<&v1::LiveJob> {
         let mut live: Vec<_> = self.live.values().collect();
         live.sort_by_key(|job| job.submitted.as_ref().map(|s| (s.submitted_at, s.job.clone())));
         live
     }
 
-    /// Jobs that are over, those that ended first first.
+    /// Ended jobs, in the order of their ends.
     pub fn history(&self) -> impl Iterator<Item = &v1::JobStatus> {
         self.history.iter().filter_map(|ended| ended.status.as_ref())
     }
@@ -93,8 +93,8 @@ mod tests {
         Record::Ended(v1::JobEnded { status: Some(status) })
     }
 
-    fn fold(most: usize, records: &[Record]) -> State {
-        let mut state = State::new(most);
+    fn fold(max: usize, records: &[Record]) -> State {
+        let mut state = State::new(max);
         records.iter().for_each(|record| state.apply(record));
         state
     }
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_stands_for_all_before_it_and_history_is_bounded() {
+    fn a_snapshot_replaces_all_records_before_it_and_the_history_is_bounded() {
         let state = fold(2, &[submitted("x", 1), ended("a"), ended("b"), ended("c")]);
         assert_eq!(state.history().map(|s| s.job.as_str()).collect::<Vec<_>>(), ["b", "c"]);
         let again = fold(2, &[submitted("old", 1), Record::Snapshot(state.snapshot())]);

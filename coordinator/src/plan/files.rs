@@ -1,37 +1,37 @@
-//! Which encoded row groups go into which part file.
+//! The assignment of encoded row groups to part files.
 //!
-//! Pure. The number of files is the seed's rule: `ceil(rows * bytes_per_row / target)`, at least
-//! one; row groups are never larger than a file, so that there are enough of them.
+//! Pure. The number of files is `ceil(rows * bytes_per_row / target)`, as in the original program, at least one. Row
+//! groups are never larger than a file, so there are enough of them.
 
 /// A row group of a reduce task's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Encoded {
     /// The reduce task.
     pub task: u32,
-    /// The row group's number in its output.
+    /// The number of the row group in the task's output.
     pub row_group: u32,
     /// Its rows.
     pub rows: u64,
 }
 
-/// Rows in a row group, at most.
-const ROW_GROUP_ROWS: u64 = 1 << 20;
+/// The most rows of a row group.
+const MAX_ROW_GROUP_ROWS: u64 = 1 << 20;
 
-/// Rows that a row group may have, so that a file of `target` bytes can hold it.
+/// The most rows of a row group that fits into a file of `target` bytes.
 pub fn row_group_rows(target: u64, bytes_per_row: u64) -> u64 {
-    (target / bytes_per_row).clamp(1, ROW_GROUP_ROWS)
+    (target / bytes_per_row).clamp(1, MAX_ROW_GROUP_ROWS)
 }
 
-/// How many part files so many rows make.
+/// The number of part files for that many rows.
 pub fn count(rows: u64, target: u64, bytes_per_row: u64) -> u64 {
     let bytes = u128::from(rows) * u128::from(bytes_per_row);
     let files = u64::try_from(bytes.div_ceil(u128::from(target.max(1)))).unwrap_or(u64::MAX);
-    // A target below a row's size cannot be met: no file is without rows.
+    // Every file has at least one row, even if the target is smaller than a row.
     files.min(rows).max(1)
 }
 
-/// Shares row groups out to `files` files in order, as evenly as they allow. Each file gets one
-/// at least as long as there are some.
+/// Distributes row groups over `files` files, in order and as evenly as possible. Each file gets at least one while
+/// there are enough.
 pub fn layout(groups: &[Encoded], files: usize) -> Vec<Vec<Encoded>> {
     let mut left: u64 = groups.iter().map(|group| group.rows).sum();
     let mut rest = groups;
@@ -39,10 +39,10 @@ pub fn layout(groups: &[Encoded], files: usize) -> Vec<Vec<Encoded>> {
     for file in 0..files {
         let files_left = files - file;
         let share = left / files_left as u64;
-        let most = rest.len().saturating_sub(files_left - 1);
+        let max = rest.len().saturating_sub(files_left - 1);
         let mut rows = 0;
         let mut taken = 0;
-        while taken < most && (taken == 0 || files_left == 1 || rows + rest[taken].rows / 2 <= share) {
+        while taken < max && (taken == 0 || files_left == 1 || rows + rest[taken].rows / 2 <= share) {
             rows += rest[taken].rows;
             taken += 1;
         }
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_number_of_files_is_the_seeds() {
+    fn the_number_of_files_is_that_of_the_original_program() {
         assert_eq!(count(0, 280_000_000, 38), 1);
         assert_eq!(count(7_368_421, 280_000_000, 38), 1);
         assert_eq!(count(7_368_422, 280_000_000, 38), 2);
@@ -70,9 +70,9 @@ mod tests {
     #[test]
     fn every_row_group_is_in_one_file_and_no_file_is_empty() {
         for (groups, target) in [(1, 100), (7, 100), (100, 380), (101, 3_800), (9, 38)] {
-            let most = row_group_rows(target, 38);
+            let max = row_group_rows(target, 38);
             let groups: Vec<Encoded> = (0..groups)
-                .map(|task| Encoded { task, row_group: 0, rows: 1 + u64::from(task) * 7 % most })
+                .map(|task| Encoded { task, row_group: 0, rows: 1 + u64::from(task) * 7 % max })
                 .collect();
             let rows: u64 = groups.iter().map(|g| g.rows).sum();
             let files = count(rows, target, 38) as usize;
@@ -81,7 +81,7 @@ mod tests {
             assert!(layout.iter().all(|file| !file.is_empty()), "{layout:?}");
             assert_eq!(layout.concat(), groups);
             let sizes: Vec<u64> = layout.iter().map(|f| f.iter().map(|g| g.rows).sum()).collect();
-            assert!(sizes.iter().all(|&size| size <= rows / files as u64 + 2 * most), "{sizes:?}");
+            assert!(sizes.iter().all(|&size| size <= rows / files as u64 + 2 * max), "{sizes:?}");
         }
         assert_eq!(layout(&[], 1), vec![vec![]]);
     }

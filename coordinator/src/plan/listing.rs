@@ -1,28 +1,27 @@
 //! The data files of a table's day.
 //!
-//! As for Spark, names that begin with `.`, that begin with `_` and have no `=` in them, or that end in `._COPYING_`, are no
-//! data (markers, checksums, metadata, copies under way), on any level below the day; the levels themselves may be any, or
-//! none. Files without a byte are passed over with a warning. Nor are the empty objects data by which some
-//! programs keep folders in a store. Stores list in orders of their own, so it is sorted here.
+//! As in Spark, some names are not data (markers, checksums, metadata, unfinished copies), on any level below the day:
+//! those that begin with `.`, those that begin with `_` and contain no `=`, and those that end in `._COPYING_`. Any number
+//! of folder levels is allowed. Empty files are skipped with a warning. Empty objects that stand for folders are skipped,
+//! too. The files are sorted, because stores list them in different orders.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
-use tally_worker::scan::InputFile;
-use tally_worker::stores::explain;
-use tally_worker::urls::{self, UrlError};
+use tally_common::stores::urls::{self, Names, UrlError};
+use tally_common::stores::{explain, is_hadoop_marker, list_below, slash_markers};
+use tally_scan::InputFile;
 
-use crate::job::date_folder;
+use super::local_files::{WalkError, data_files, is_hidden};
 
-/// How many of the days that exist an error names.
+/// The number of existing days that an error names.
 const NAMED_DAYS: usize = 10;
-/// How many of the files that were passed over a warning names.
+/// The number of skipped files that a warning names.
 const NAMED_FILES: usize = 10;
 
-/// The day's files could not be listed, or there are none.
+/// The day's files could not be listed, or do not exist.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
     /// The URL.
@@ -35,7 +34,7 @@ pub enum ListError {
         table: &'static str,
         /// What was listed.
         url: String,
-        /// What the store said.
+        /// The error of the store.
         source: object_store::Error,
     },
     /// A folder of the day cannot be read.
@@ -45,22 +44,22 @@ pub enum ListError {
         table: &'static str,
         /// The folder.
         path: String,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// A file that the store does not list.
-    #[error(
-        "{table}: {path} is in the day's folder but cannot be read as a file (a link to nothing, or a name like a#1): remove or rename it"
-    )]
+    /// Something is not a file, or cannot be read as one.
+    #[error("{table}: {path} {what}")]
     Unreadable {
         /// The table.
         table: &'static str,
-        /// The file.
+        /// Its path.
         path: String,
+        /// What it is, and what to do.
+        what: &'static str,
     },
-    /// Several folders that may be the day's.
+    /// Several folders may be the day's.
     #[error(
-        "{table}: the day may lie in any of {folders} under {url} (names match without regard to letter case): move its files into one"
+        "{table}: the day may be stored in any of {folders} under {url} (names match without regard to letter case): move its files into one of them"
     )]
     Ambiguous {
         /// The table.
@@ -70,16 +69,19 @@ pub enum ListError {
         /// The folders.
         folders: String,
     },
-    /// Nothing there.
+    /// There are no files.
     #[error("{table}: no data files under {url}; {days}")]
     Nothing {
         /// The table.
         table: &'static str,
-        /// What was looked at.
+        /// The day's URL.
         url: String,
-        /// Which days there are.
+        /// The days that exist.
         days: String,
     },
+    /// A bug of the program.
+    #[error("listing the inputs panicked; the log says where")]
+    Panic,
 }
 
 /// The data files of a table's day.
@@ -87,26 +89,25 @@ pub enum ListError {
 pub struct DayFiles {
     /// Ordered by path.
     pub files: Vec<InputFile>,
-    /// Of files that were passed over.
+    /// A warning about skipped files.
     pub warning: Option<String>,
 }
 
-/// The data files of `date` in the table rooted at `url`.
+/// The data files of a day's `folder` in the table rooted at `url`.
 ///
 /// # Errors
-/// [`ListError`]; where there are no files it says which days have some.
-pub async fn day_files(table: &'static str, url: &str, date: &str) -> Result<DayFiles, ListError> {
-    let (store, root) = urls::open(url)?;
-    let folder = date_folder(date);
-    let found = in_folder(table, url, &store, &root, &folder).await?;
+/// [`ListError`]. If there are no files, it names days that have some.
+pub async fn day_files(table: &'static str, url: &str, folder: &str) -> Result<DayFiles, ListError> {
+    let (store, root) = open(url).await?;
+    let found = in_folder(table, url, &store, &root, folder).await?;
     if !found.files.is_empty() {
         return Ok(found);
     }
-    let looked_at = format!("{}/{folder}", url.trim_end_matches('/'));
-    let failed = |source| ListError::Store { table, url: looked_at.clone(), source };
+    let day_url = format!("{}/{folder}", url.trim_end_matches('/'));
+    let failed = |source| ListError::Store { table, url: day_url.clone(), source };
     if let Some(warning) = found.warning {
-        let days = format!("all that are there have no bytes: {warning}");
-        return Err(ListError::Nothing { table, url: looked_at, days });
+        let days = format!("all of them are empty: {warning}");
+        return Err(ListError::Nothing { table, url: day_url, days });
     }
     let folders = folders_of(&store, &root).await.map_err(failed)?;
     let mut others = folders.iter().filter(|other| other.to_lowercase() == folder.to_lowercase());
@@ -115,15 +116,28 @@ pub async fn day_files(table: &'static str, url: &str, date: &str) -> Result<Day
             let folders = format!("{one} and {other}");
             Err(ListError::Ambiguous { table, url: url.into(), folders })
         }
-        (Some(other), None) if *other != folder => {
+        (Some(other), None) if other.as_str() != folder => {
             let found = in_folder(table, url, &store, &root, other).await?;
             if found.files.is_empty() {
-                return Err(ListError::Nothing { table, url: looked_at, days: days(&folders, url) });
+                return Err(ListError::Nothing { table, url: day_url, days: days(&folders, folder, url) });
             }
             Ok(found)
         }
-        _ => Err(ListError::Nothing { table, url: looked_at, days: days(&folders, url) }),
+        _ => Err(ListError::Nothing { table, url: day_url, days: days(&folders, folder, url) }),
     }
+}
+
+/// The store of a URL, and the path in it. Resolving a local path blocks.
+async fn open(url: &str) -> Result<(Arc<dyn ObjectStore>, Path), ListError> {
+    let url = url.to_string();
+    blocking(move || Ok(urls::open(&url)?)).await
+}
+
+/// Runs work that blocks outside of the runtime, where heartbeats and other jobs would wait for a slow file system.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ListError> + Send + 'static,
+) -> Result<T, ListError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(ListError::Panic))
 }
 
 /// The data files below a folder of the root.
@@ -134,49 +148,88 @@ async fn in_folder(
     root: &Path,
     folder: &str,
 ) -> Result<DayFiles, ListError> {
-    let day = root.clone().join(folder);
+    let mut files = match urls::is_local(url) {
+        true => local(table, url.to_string(), store.clone(), folder.to_string()).await?,
+        false => objects(table, url, store, &root.clone().join(folder)).await?,
+    };
+    files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    let empty: Vec<InputFile> = files.extract_if(.., |file| file.size == 0).collect();
+    Ok(DayFiles { files, warning: skipped(table, &empty) })
+}
+
+/// The data files of a local folder.
+async fn local(
+    table: &'static str,
+    url: String,
+    store: Arc<dyn ObjectStore>,
+    folder: String,
+) -> Result<Vec<InputFile>, ListError> {
+    blocking(move || {
+        let day = urls::local_path(&url)?.join(folder);
+        data_files(&store, day).map_err(|error| match error {
+            WalkError::Read { path, source } => ListError::Read { table, path, source },
+            WalkError::Unreadable { path, what } => ListError::Unreadable { table, path, what },
+            WalkError::Name { path, source } => ListError::Store { table, url: path, source },
+        })
+    })
+    .await
+}
+
+/// The data files of a day in a store.
+async fn objects(
+    table: &'static str,
+    url: &str,
+    store: &Arc<dyn ObjectStore>,
+    day: &Path,
+) -> Result<Vec<InputFile>, ListError> {
+    let names = Names::of(url)?;
+    let folder = day.filename().unwrap_or_default();
     let failed =
         |source| ListError::Store { table, url: format!("{}/{folder}", url.trim_end_matches('/')), source };
-    let found: Vec<ObjectMeta> = store.list(Some(&day)).try_collect().await.map_err(failed)?;
-    let mut files = vec![];
-    let local = urls::is_local(url);
-    let folders = if local { HashSet::new() } else { folders(&found) };
-    let data = |meta: &ObjectMeta| is_data(&day, &meta.location) && !folders.contains(&meta.location);
-    for meta in found.into_iter().filter(data) {
-        let name = urls::name_of(url, &meta.location)?;
-        files.push(InputFile {
+    let mut found = list_below(&**store, day).await.map_err(failed)?;
+    found.retain(|meta| is_data(day, &meta.location));
+    let folders = folders(&**store, &found).await.map_err(failed)?;
+    let data = found.into_iter().filter(|meta| !folders.contains(&meta.location));
+    let file = |meta: ObjectMeta| {
+        Ok::<_, ListError>(InputFile {
+            name: names.name(&meta.location)?,
             store: store.clone(),
             path: meta.location,
-            name,
             size: meta.size,
             etag: meta.e_tag,
             footer: None,
-        });
-    }
-    files.sort_by(|a, b| a.path.cmp(&b.path));
-    if local && !files.is_empty() {
-        check_complete(table, url, folder, &files)?;
-    }
-    let (empty, files): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.size == 0);
-    Ok(DayFiles { files, warning: passed_over(table, &empty) })
+        })
+    };
+    data.map(file).collect()
 }
 
-/// What somebody should know of files without a byte.
-fn passed_over(table: &str, empty: &[InputFile]) -> Option<String> {
+/// The warning about empty files.
+fn skipped(table: &str, empty: &[InputFile]) -> Option<String> {
     let names: Vec<&str> = empty.iter().take(NAMED_FILES).map(|file| file.name.as_str()).collect();
     let more = empty.len() - names.len();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let names = names.join(", ");
-    (!empty.is_empty()).then(|| {
-        format!(
-            "{table}: files without a byte are passed over, as writers that fail leave them: {names}{more}"
-        )
-    })
+    (!empty.is_empty())
+        .then(|| format!("{table}: empty files are skipped, which failed writers leave: {names}{more}"))
 }
 
-/// The empty objects that stand for folders: named like a partition, marked as one, or with others
-/// below them.
-fn folders(found: &[ObjectMeta]) -> HashSet<Path> {
+/// The empty objects that stand for folders: those whose keys end in `/`, and those of [`named_folders`].
+async fn folders(
+    store: &dyn ObjectStore,
+    found: &[ObjectMeta],
+) -> Result<HashSet<Path>, object_store::Error> {
+    if found.iter().all(|meta| meta.size > 0) {
+        return Ok(HashSet::new());
+    }
+    let mut folders = named_folders(found);
+    let others: Vec<ObjectMeta> =
+        found.iter().filter(|meta| meta.size == 0 && !folders.contains(&meta.location)).cloned().collect();
+    folders.extend(slash_markers(store, &others).await?);
+    Ok(folders)
+}
+
+/// The empty objects that are named like a partition, marked as a folder, or have other objects below them.
+fn named_folders(found: &[ObjectMeta]) -> HashSet<Path> {
     let parents: HashSet<&str> = found
         .iter()
         .flat_map(|meta| {
@@ -187,67 +240,32 @@ fn folders(found: &[ObjectMeta]) -> HashSet<Path> {
     let stands = |meta: &&ObjectMeta| {
         let name = meta.location.filename().unwrap_or_default();
         let partition = name.contains('=') && !name.contains('.');
-        meta.size == 0
-            && (partition || name.ends_with("_$folder$") || parents.contains(meta.location.as_ref()))
+        let named = partition || is_hadoop_marker(meta) || parents.contains(meta.location.as_ref());
+        meta.size == 0 && named
     };
     found.iter().filter(stands).map(|meta| meta.location.clone()).collect()
 }
 
-/// The store leaves out what it cannot name (`a#1`) or open (a link to nothing). A day read without
-/// one of its files would be wrong without a word, so each such file is an error.
-fn check_complete(
-    table: &'static str,
-    url: &str,
-    folder: &str,
-    files: &[InputFile],
-) -> Result<(), ListError> {
-    let listed: HashSet<&str> = files.iter().map(|file| file.name.as_str()).collect();
-    let mut folders = vec![urls::local_path(url)?.join(folder)];
-    while let Some(folder) = folders.pop() {
-        let failed = |source| ListError::Read { table, path: folder.display().to_string(), source };
-        for entry in std::fs::read_dir(&folder).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let path = entry.path();
-            let kind = entry.file_type().map_err(failed)?;
-            if is_hidden(entry.file_name().as_encoded_bytes()) {
-                continue;
-            }
-            if kind.is_dir() || (kind.is_symlink() && path.is_dir()) {
-                folders.push(path);
-            } else if !listed.contains(path.display().to_string().as_str()) {
-                return Err(ListError::Unreadable { table, path: path.display().to_string() });
-            }
-        }
-    }
-    Ok(())
-}
-
+/// Whether a file of the day is data.
 fn is_data(day: &Path, file: &Path) -> bool {
     let below = file.prefix_match(day);
     below.is_some_and(|mut parts| parts.all(|part| !is_hidden(part.as_ref().as_bytes())))
 }
 
-/// Whether files and folders of this name are no data.
-fn is_hidden(name: &[u8]) -> bool {
-    name.starts_with(b".")
-        || (name.starts_with(b"_") && !name.contains(&b'='))
-        || name.ends_with(b"._COPYING_")
-}
-
-/// The names of the folders of a root.
+/// The names of the folders in a table's root.
 async fn folders_of(store: &Arc<dyn ObjectStore>, root: &Path) -> Result<Vec<String>, object_store::Error> {
     let listed = store.list_with_delimiter(Some(root)).await?;
     Ok(listed.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_string)).collect())
 }
 
-/// What an error says of the days that there are.
-fn days(folders: &[String], url: &str) -> String {
-    let prefix = date_folder("");
-    let mut days: Vec<&str> = folders.iter().filter_map(|folder| folder.strip_prefix(&prefix)).collect();
+/// The part of an error that names the existing days: the folders named as `folder`, up to the date.
+fn days(folders: &[String], folder: &str, url: &str) -> String {
+    let prefix = folder.split_once('=').map_or("", |(column, _)| &folder[..=column.len()]);
+    let mut days: Vec<&str> = folders.iter().filter_map(|folder| folder.strip_prefix(prefix)).collect();
     days.sort_unstable();
     match days.len() {
         0 => format!("there is no {prefix}* folder under {url}: is it the table's root?"),
-        n if n <= NAMED_DAYS => format!("the days there are: {}", days.join(", ")),
+        n if n <= NAMED_DAYS => format!("the existing days are: {}", days.join(", ")),
         n => format!(
             "there are {n} days, from {} to {}, the last ones: {}",
             days[0],
@@ -262,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn empty_objects_that_stand_for_folders_are_no_data() {
+    fn empty_objects_that_stand_for_folders_are_not_data() {
         let meta = |key: &str, size| ObjectMeta {
             location: key.into(),
             last_modified: chrono::DateTime::UNIX_EPOCH,
@@ -280,13 +298,13 @@ mod tests {
             meta("d/x-y", 5),
             meta("d/x/part-0.parquet", 5),
         ];
-        let mut folders: Vec<String> = folders(&found).iter().map(ToString::to_string).collect();
+        let mut folders: Vec<String> = named_folders(&found).iter().map(ToString::to_string).collect();
         folders.sort();
         assert_eq!(folders, ["d/b_$folder$", "d/sample_id=1", "d/sample_id=2", "d/x"]);
     }
 
     #[test]
-    fn markers_on_any_level_are_no_data() {
+    fn markers_on_any_level_are_not_data() {
         let day = Path::from("t/submission_date_s3=20170227");
         let check = |below: &str, expect| {
             let file = Path::from(format!("t/submission_date_s3=20170227/{below}"));

@@ -1,39 +1,39 @@
-//! Looking at a job's inputs and cutting its work: what there is (`listing`), whether it can be
-//! read (`schema`), which task reads what (`shards`), which rows go into which part file
-//! (`files`).
+//! The plan of a job: its input files (`listing`, `local_files`), their footers (`inspect`), whether they can be read
+//! (`schema`), the shard of each map task (`shards`), the rows of each part file (`files`).
 //!
-//! Only the target day's files are looked at, and of those only names and footers.
+//! The planner reads only the names and footers of the target day's files. Small files of an object store are planned by
+//! their size: the workers that fetch them report their footers (`deferred`).
 
+pub mod deferred;
 pub mod files;
+pub mod inspect;
 pub mod listing;
+mod local_files;
 pub mod schema;
 pub mod shards;
 
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt};
-use tally_dataset::{Dataset, TableSpec};
+use tally_common::size;
+use tally_dataset::Dataset;
 use tally_proto::convert::{BadMessage, required};
 use tally_proto::{JobId, v1};
-use tally_worker::scan::footer::{Footer, Footers};
-use tally_worker::scan::{InputFile, Place, ScanError, excerpt};
-use tally_worker::urls;
+use tally_scan::ScanError;
+use tally_scan::footer::Footers;
 
 use crate::job::JobSpec;
 use listing::ListError;
-use schema::{FileSchema, SchemaError};
-use shards::{FileWork, RowGroupWork};
+use schema::SchemaError;
+use shards::FileWork;
 
-/// Footers read at a time.
-const CONCURRENT_FOOTERS: usize = 16;
-/// Threads that read footers of this machine's files.
-const LOCAL_THREADS: usize = 4;
+/// The most bytes of all files in a plan, which is one record of the journal.
+const MAX_PLAN_BYTES: u64 = 1 << 30;
 
-/// Sums of partitions that a job's map tasks may report in all, of twelve bytes each. Where every task of a job of
-/// hundreds of slots has rows for every partition there are more; where the tables are laid out by clients there are few.
-const MOST_SUMS: usize = 8 << 20;
+/// The most sums of partitions that all map tasks of a job together may report, of twelve bytes each. A job would exceed
+/// it with hundreds of slots and rows for every partition in every task; tables that are partitioned by client have few.
+const MAX_SUMS: usize = 8 << 20;
 
-/// A job that cannot be planned; the output was not touched.
+/// A job cannot be planned. Its output is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// The day's files.
@@ -45,19 +45,31 @@ pub enum PlanError {
     /// The columns.
     #[error(transparent)]
     Schema(#[from] SchemaError),
-    /// A fault of the program itself.
+    /// The plan is larger than a record of the journal may be.
+    #[error(
+        "the plan of {files} files has {}, and a plan has at most {}: combine small files, or give them shorter names",
+        size::text(*bytes), size::text(MAX_PLAN_BYTES)
+    )]
+    TooLarge {
+        /// Files of the day.
+        files: usize,
+        /// Bytes of the plan.
+        bytes: u64,
+    },
+    /// A bug of the program.
     #[error("reading the footers of the inputs panicked; the log says where")]
     Panic,
 }
 
-/// A map task to be.
+/// A planned map task.
 #[derive(Debug, Clone)]
 pub struct MapTask {
-    /// What it does.
+    /// Its part of the task message.
     pub work: v1::MapWork,
     /// Bytes of the needed columns.
     pub bytes: u64,
-    /// Rows of its row groups, going by the footers; unknown of plans that an older version recorded.
+    /// Rows of its row groups, by the footers that the planner read; unknown in plans that an older version recorded. The
+    /// worker reports the rows of deferred files.
     pub rows: Option<u64>,
 }
 
@@ -70,25 +82,27 @@ pub struct InputPlan {
     pub partitions: u32,
     /// Files in all tables.
     pub files: usize,
-    /// Rows in all tables.
+    /// Rows in all tables, without those of deferred files.
     pub rows: u64,
     /// Bytes of the needed columns.
     pub bytes: u64,
-    /// Bytes fetched for the plan (footers).
+    /// Bytes of footers that were fetched for the plan.
     pub fetched: u64,
-    /// What somebody should look at.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
-    /// Table bytes of a reduce pass, the same for all attempts: passes decide the order of rows.
-    /// 0: as much as the worker has.
+    /// Table bytes of a reduce pass. They are the same for all attempts, because passes determine the order of rows.
+    /// 0: the worker's own limit.
     pub reduce_table_bytes: u64,
+    /// By input table: the columns of the files whose footers the planner read.
+    pub presence: Vec<v1::Presence>,
 }
 
 impl InputPlan {
-    /// The plan as the journal keeps it.
+    /// The journal's record of the plan.
     pub fn record(&self, job: &JobId) -> v1::JobPlanned {
         let task = |task: &MapTask| {
             let mut work = task.work.clone();
-            // Long, and a later leader's workers can fetch it.
+            // Footers are long, and workers can fetch them.
             work.pieces.iter_mut().for_each(|piece| piece.footer.clear());
             v1::PlannedTask { work: Some(work), bytes: task.bytes, rows: task.rows }
         };
@@ -102,6 +116,7 @@ impl InputPlan {
             fetched: self.fetched,
             warnings: self.warnings.clone(),
             reduce_table_bytes: self.reduce_table_bytes,
+            presence: self.presence.clone(),
         }
     }
 }
@@ -122,42 +137,51 @@ impl TryFrom<v1::JobPlanned> for InputPlan {
             fetched: record.fetched,
             warnings: record.warnings,
             reduce_table_bytes: record.reduce_table_bytes,
+            presence: record.presence,
         })
     }
 }
 
-/// Plans the map stage of a job for so many slots.
+/// Plans the map stage of a job for that many slots. With `defer`, workers read the footers of small files in object
+/// stores.
 ///
 /// # Errors
-/// [`PlanError`], naming the table, file, column.
+/// [`PlanError`] names the table, file and column.
 pub async fn plan(
     job: &JobSpec,
     dataset: &dyn Dataset,
     footers: &Arc<Footers>,
     slots: usize,
+    defer: bool,
 ) -> Result<InputPlan, PlanError> {
     let mut plan = InputPlan::default();
     let mut tables = vec![];
+    let (mut record_bytes, mut row_groups) = (0, 0);
     for (table, url) in dataset.tables().iter().zip(&job.inputs) {
-        let listing::DayFiles { files, warning } = listing::day_files(table.name, url, &job.date).await?;
+        let listing::DayFiles { files, warning } =
+            listing::day_files(table.name, url, &job.day_folder).await?;
         plan.warnings.extend(warning);
-        let mut looked = look_at_all(files, footers, table).await?;
-        let schemas: Vec<FileSchema> = looked.iter_mut().map(|(schema, ..)| std::mem::take(schema)).collect();
-        plan.warnings.extend(schema::merge(table, &schemas)?);
-        let mut work = vec![];
-        for (schema, (_, file, fetched)) in schemas.iter().zip(looked) {
-            plan.files += 1;
-            plan.rows += schema.rows;
-            plan.fetched += fetched;
-            work.push(file);
+        plan.files += files.len();
+        let inspected = inspect::inspect(files, footers, table, defer).await?;
+        plan.rows += inspected.rows;
+        plan.fetched += inspected.fetched;
+        let all = !inspected.deferred;
+        let presence = inspected.schema.check(all)?;
+        if all {
+            plan.warnings.extend(schema::check_missing(table, &presence)?);
         }
-        plan.bytes += work.iter().map(FileWork::bytes).sum::<u64>();
-        tables.push(work);
+        plan.presence.push(presence);
+        plan.bytes += inspected.work.iter().map(FileWork::bytes).sum::<u64>();
+        row_groups += inspected.work.iter().map(|file| file.row_groups.len()).sum::<usize>();
+        record_bytes += inspected.work.iter().map(|file| file.piece_bytes() as u64).sum::<u64>();
+        tables.push(inspected.work);
     }
+    check_size(plan.files, record_bytes)?;
     plan.partitions = job.cut.partitions.unwrap_or_else(|| shards::partitions(plan.bytes, slots)).max(1);
-    let most = job.cut.shard_bytes.unwrap_or_else(|| shards::shard_bytes(plan.bytes, slots));
+    let (max, warning) = shards::shard_limit(job.cut.shard_bytes, plan.bytes, row_groups, slots);
+    plan.warnings.extend(warning);
     for (table, files) in (0..).zip(tables) {
-        for shard in shards::cut(files, most) {
+        for shard in shards::cut(files, max) {
             let bytes = shard.iter().map(FileWork::bytes).sum();
             let rows = Some(shard.iter().map(FileWork::rows).fold(0, u64::saturating_add));
             let (partitions, pieces) = (plan.partitions, shards::pieces(shard));
@@ -165,90 +189,53 @@ pub async fn plan(
             plan.tasks.push(MapTask { work, bytes, rows });
         }
     }
-    let most_sums = u32::try_from(MOST_SUMS / plan.tasks.len().max(1)).unwrap_or(u32::MAX);
+    let most_sums = u32::try_from(MAX_SUMS / plan.tasks.len().max(1)).unwrap_or(u32::MAX);
     plan.tasks.iter_mut().for_each(|task| task.work.most_sums = most_sums);
     Ok(plan)
 }
 
-/// A file as [`look`] found it.
-type Looked = (FileSchema, FileWork, u64);
-
-/// [`look`] at all files, in their order.
-async fn look_at_all(
-    files: Vec<InputFile>,
-    footers: &Arc<Footers>,
-    table: &TableSpec,
-) -> Result<Vec<Looked>, PlanError> {
-    if files.iter().all(|file| urls::is_local(&file.name)) {
-        return look_here(files, footers.clone(), table.clone()).await;
-    }
-    let read = files.into_iter().map(|file| look(file, footers, table));
-    futures::stream::iter(read).buffered(CONCURRENT_FOOTERS).try_collect().await
+/// Checks the size of the files in a plan.
+fn check_size(files: usize, bytes: u64) -> Result<(), PlanError> {
+    if bytes > MAX_PLAN_BYTES { Err(PlanError::TooLarge { files, bytes }) } else { Ok(()) }
 }
 
-/// The same for files of this machine, on a few threads: a way to the runtime's threads for blocking
-/// calls and back costs more than the reading of a footer.
-async fn look_here(
-    files: Vec<InputFile>,
-    footers: Arc<Footers>,
-    table: TableSpec,
-) -> Result<Vec<Looked>, PlanError> {
-    let read = move || {
-        let look = |file: &InputFile| futures::executor::block_on(look(file.clone(), &footers, &table));
-        // Not threads of the runtime: there the store would hand each call to yet another thread.
-        std::thread::scope(|scope| {
-            let parts = files.chunks(files.len().div_ceil(LOCAL_THREADS).max(1));
-            let threads: Vec<_> = parts
-                .map(|part| scope.spawn(move || part.iter().map(look).collect::<Result<Vec<_>, _>>()))
-                .collect();
-            let parts = threads.into_iter().map(|thread| thread.join().unwrap_or(Err(PlanError::Panic)));
-            parts.collect::<Result<Vec<_>, _>>()
-        })
-    };
-    let parts = tokio::task::spawn_blocking(read).await.unwrap_or(Err(PlanError::Panic))?;
-    Ok(parts.into_iter().flatten().collect())
-}
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use tally_proto::MESSAGE_BYTES;
+    use tally_proto::limits::LIST_BYTES;
 
-/// What a file has of the table's columns, and what reading it means.
-async fn look(mut file: InputFile, footers: &Footers, table: &TableSpec) -> Result<Looked, PlanError> {
-    let footer = footers.get(&file).await?;
-    let (metadata, fetched) = (&footer.metadata, footer.fetched);
-    file.footer = Some(footer.bytes);
-    let schema = FileSchema::of(&file.name, metadata, table);
-    check_readable(&file, &footer, table, &schema)?;
-    let leaves: Vec<usize> = schema.found(table).map(|(_, leaf)| leaf).collect();
-    let row_groups = (0..metadata.num_row_groups())
-        .map(|number| {
-            let columns = metadata.row_group(number).columns();
-            let needed = leaves.iter().filter_map(|&leaf| columns.get(leaf));
-            let bytes = needed.map(|c| u64::try_from(c.compressed_size()).unwrap_or(0)).sum();
-            let rows = u64::try_from(metadata.row_group(number).num_rows()).unwrap_or(0);
-            RowGroupWork { number: number as u32, bytes, rows }
-        })
-        .collect();
-    // Of a file that contradicts itself nothing is sent on: whoever scans it says where.
-    let footer =
-        if urls::is_local(&file.name) { vec![] } else { excerpt::of(metadata, &leaves).unwrap_or_default() };
-    let work = FileWork { file: Arc::new(file), row_groups, footer };
-    Ok((schema, work, fetched))
-}
+    use super::*;
 
-/// Says no to a file whose footer says that a needed chunk cannot be read.
-fn check_readable(
-    file: &InputFile,
-    footer: &Footer,
-    table: &TableSpec,
-    schema: &FileSchema,
-) -> Result<(), ScanError> {
-    let with_rows = (0..).zip(footer.metadata.row_groups()).filter(|(_, group)| group.num_rows() > 0);
-    for (number, _) in with_rows {
-        for (spec, leaf) in schema.found(table) {
-            if let Some(why) = footer.unreadable(number, leaf) {
-                let column = Some(spec.path.join("."));
-                let place = Place { file: file.name.clone(), row_group: Some(number), column };
-                return Err(ScanError::Corrupt { place, what: why.to_string() });
-            }
+    #[test]
+    fn a_plan_that_no_journal_record_can_hold_is_refused() {
+        for bytes in [0, MAX_PLAN_BYTES - 1, MAX_PLAN_BYTES] {
+            assert!(check_size(1, bytes).is_ok());
         }
+        let error = check_size(9, MAX_PLAN_BYTES + 1).unwrap_err().to_string();
+        assert!(error.contains("9 files") && error.contains("combine small files"), "{error}");
     }
-    Ok(())
+
+    #[test]
+    fn the_sums_of_a_map_task_fit_into_a_message_at_the_limit_of_partitions() {
+        let partitions = 10_000u32;
+        let run = |first| v1::Run { first, count: 1 };
+        let sums = v1::PartitionSums {
+            partitions: (0..partitions).map(run).collect(),
+            rows: vec![u64::MAX; partitions as usize],
+            checksums: vec![u64::MAX; partitions as usize],
+        };
+        let column = v1::ColumnPresence {
+            found: u64::MAX,
+            missing: u64::MAX,
+            missing_rows: u64::MAX,
+            example: "x".repeat(4096),
+            unfit: u64::MAX,
+            unfit_example: "x".repeat(8192),
+        };
+        let presence = v1::Presence { with_rows: vec![column.clone(); 20], without_rows: vec![column; 20] };
+        let footers = v1::Footers { rows: u64::MAX, presence: Some(presence), file_bytes: u64::MAX };
+        let result = v1::MapResult { sums: Some(sums), footers: Some(footers), ..Default::default() };
+        assert!(result.encoded_len() < LIST_BYTES && LIST_BYTES < MESSAGE_BYTES, "{}", result.encoded_len());
+    }
 }

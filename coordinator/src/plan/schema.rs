@@ -1,16 +1,21 @@
-//! Merging what the day's files have of the needed columns.
+//! The schema of a table's day: the needed columns, merged over all files.
 //!
-//! A file may lack a column that others have (null there), hold more, and order them otherwise.
-//! Types must agree; where they do not, the error names both files.
+//! A file may have missing columns (their values are null), additional columns, and another column order.
+//! Types must agree; otherwise the error names both files.
+
+use std::sync::Arc;
 
 use parquet::file::metadata::ParquetMetaData;
+use parquet::schema::types::SchemaDescriptor;
 use tally_dataset::{ColumnSpec, Missing, TableSpec};
-use tally_worker::scan::resolve::{self, Lookup};
+use tally_proto::v1;
+use tally_scan::presence;
+use tally_scan::resolve::{self, Lookup};
 
 /// Columns that cannot be read as the dataset needs them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SchemaError {
-    /// A needed column in no file.
+    /// No file has a needed column.
     #[error(
         "{table}: the column {column} ({wanted}) is in none of the day's {files} files, for example not in {example}"
     )]
@@ -21,12 +26,12 @@ pub enum SchemaError {
         column: String,
         /// What it should be.
         wanted: &'static str,
-        /// How many files there are.
-        files: usize,
+        /// The number of files.
+        files: u64,
         /// One of them.
         example: String,
     },
-    /// A column of another type.
+    /// A column has another type.
     #[error("{table}: the column {column} must be a {wanted}, but it is {found}")]
     WrongType {
         /// The table.
@@ -35,10 +40,10 @@ pub enum SchemaError {
         column: String,
         /// What it should be.
         wanted: &'static str,
-        /// What it is in which file, and how it is in another.
+        /// What it is in which file, and what it is in another file.
         found: String,
     },
-    /// Several columns of a file whose names differ in letter case alone, or not at all.
+    /// The names of several columns of a file are equal, or differ only in letter case.
     #[error(
         "{table}: the column {column} may be any of {names} in {file} (names match without regard to letter case): rename or remove all but one"
     )]
@@ -54,97 +59,171 @@ pub enum SchemaError {
     },
 }
 
-/// What one file has of a table's needed columns.
-#[derive(Debug, Clone, Default)]
-pub struct FileSchema {
-    name: String,
-    /// Rows in the file.
-    pub rows: u64,
-    columns: Vec<Lookup>,
+/// The schemas that are remembered: the files of a table have few.
+const MAX_REMEMBERED: usize = 8;
+
+/// The needed columns in the files of a table, counted file by file. Its size does not depend on the number of files.
+#[derive(Debug, Clone)]
+pub struct TableSchema {
+    table: Arc<TableSpec>,
+    presence: v1::Presence,
+    /// By column, in files with rows.
+    with_rows: Vec<ColumnSchema>,
+    /// By column, in files without rows.
+    without_rows: Vec<ColumnSchema>,
+    /// The files have no rows.
+    empty: bool,
+    remembered: Vec<(Arc<SchemaDescriptor>, Arc<[Lookup]>)>,
 }
 
-impl FileSchema {
-    /// Looks the table's columns up in a file.
-    pub fn of(name: &str, metadata: &ParquetMetaData, table: &TableSpec) -> Self {
-        let schema = metadata.file_metadata().schema_descr();
-        FileSchema {
-            name: name.to_string(),
-            rows: u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0),
-            columns: table.columns.iter().map(|spec| resolve::lookup(schema, spec)).collect(),
+/// What the files have of a column: the first files of each kind.
+#[derive(Debug, Clone, Default)]
+struct ColumnSchema {
+    /// A file whose column has the right type.
+    good: Option<String>,
+    /// The names of several columns that match, and their file.
+    ambiguous: Option<(String, String)>,
+    /// The wrong type of a column, and its file; of two files.
+    wrong: [Option<(String, String)>; 2],
+}
+
+impl ColumnSchema {
+    fn add(&mut self, lookup: &Lookup, file: &str) {
+        match lookup {
+            Lookup::Missing => {}
+            Lookup::Found(_) if self.good.is_some() => {}
+            Lookup::Found(_) => self.good = Some(file.into()),
+            Lookup::Ambiguous(names) => {
+                self.ambiguous.get_or_insert_with(|| (names.clone(), file.into()));
+            }
+            Lookup::WrongType(found) => {
+                if let Some(free) = self.wrong.iter_mut().find(|wrong| wrong.is_none()) {
+                    *free = Some((found.clone(), file.into()));
+                }
+            }
         }
     }
 
-    /// The needed columns that were found, with their leaves.
-    pub fn found<'a>(&self, table: &'a TableSpec) -> impl Iterator<Item = (&'a ColumnSpec, usize)> {
-        table.columns.iter().zip(&self.columns).filter_map(|(spec, lookup)| match lookup {
-            Lookup::Found(leaf) => Some((spec, leaf.index)),
-            _ => None,
-        })
+    /// Adds what later files have.
+    fn append(&mut self, later: ColumnSchema) {
+        self.good = self.good.take().or(later.good);
+        self.ambiguous = self.ambiguous.take().or(later.ambiguous);
+        for wrong in later.wrong {
+            if let Some(free) = self.wrong.iter_mut().find(|wrong| wrong.is_none()) {
+                *free = wrong;
+            }
+        }
     }
-}
 
-/// Checks that all files together have what the table needs; gives warnings.
-///
-/// # Errors
-/// [`SchemaError`].
-pub fn merge(table: &TableSpec, files: &[FileSchema]) -> Result<Vec<String>, SchemaError> {
-    let mut warnings = vec![];
-    // A file without rows need not have a type for what is not there, and some writers give it any.
-    let with_rows: Vec<&FileSchema> = files.iter().filter(|file| file.rows > 0).collect();
-    let files = if with_rows.is_empty() { files.iter().collect() } else { with_rows };
-    for (at, spec) in table.columns.iter().enumerate() {
+    /// Checks the type.
+    fn check(&self, table: &'static str, spec: &ColumnSpec) -> Result<(), SchemaError> {
         let column = spec.path.join(".");
-        let wanted = resolve::kind_name(spec.kind);
-        let several = files.iter().find_map(|file| match &file.columns[at] {
-            Lookup::Ambiguous(names) => Some((file, names)),
-            _ => None,
-        });
-        if let Some((file, names)) = several {
-            let (table, names, file) = (table.name, names.clone(), file.name.clone());
+        if let Some((names, file)) = self.ambiguous.clone() {
             return Err(SchemaError::Ambiguous { table, column, names, file });
         }
-        let found = |file: &&&FileSchema| matches!(file.columns[at], Lookup::Found(_));
-        let good = files.iter().find(found);
-        if let Some((file, found)) = files.iter().find_map(|file| wrong(file, at).map(|w| (file, w))) {
-            let second = || files.iter().find(|other| other.name != file.name && wrong(other, at).is_some());
-            let other = match (good, second()) {
-                (Some(good), _) => format!(", while it is right in {}", good.name),
-                (None, Some(second)) => {
-                    format!(" and {} in {}", wrong(second, at).unwrap_or_default(), second.name)
-                }
-                (None, None) => String::new(),
-            };
-            let found = format!("{found} in {}{other}", file.name);
+        let Some((found, file)) = &self.wrong[0] else { return Ok(()) };
+        let other = match (&self.good, &self.wrong[1]) {
+            (Some(good), _) => format!(", while it is right in {good}"),
+            (None, Some((found, file))) => format!(" and {found} in {file}"),
+            (None, None) => String::new(),
+        };
+        let found = format!("{found} in {file}{other}");
+        Err(SchemaError::WrongType { table, column, wanted: resolve::kind_name(spec.kind), found })
+    }
+}
+
+impl TableSchema {
+    /// The schema of no file.
+    pub fn new(table: Arc<TableSpec>) -> Self {
+        let columns = || vec![ColumnSchema::default(); table.columns.len()];
+        let (with_rows, without_rows) = (columns(), columns());
+        let presence = v1::Presence::default();
+        TableSchema { table, presence, with_rows, without_rows, empty: true, remembered: vec![] }
+    }
+
+    /// Looks the table's columns up in a file's schema.
+    pub fn lookup(&mut self, metadata: &ParquetMetaData) -> Arc<[Lookup]> {
+        let schema = metadata.file_metadata().schema_descr_ptr();
+        // Files with the same schema share it, see `tally_scan::footer`.
+        if let Some((_, found)) = self.remembered.iter().find(|(known, _)| Arc::ptr_eq(known, &schema)) {
+            return found.clone();
+        }
+        let found: Arc<[Lookup]> =
+            self.table.columns.iter().map(|spec| resolve::lookup(&schema, spec)).collect();
+        if self.remembered.len() == MAX_REMEMBERED {
+            self.remembered.remove(0);
+        }
+        self.remembered.push((schema, found.clone()));
+        found
+    }
+
+    /// Adds a file.
+    pub fn add(&mut self, file: &str, rows: u64, found: &[Lookup]) {
+        presence::note(&mut self.presence, &self.table, found, file, rows);
+        self.empty &= rows == 0;
+        let columns = if rows > 0 { &mut self.with_rows } else { &mut self.without_rows };
+        columns.iter_mut().zip(found).for_each(|(column, lookup)| column.add(lookup, file));
+    }
+
+    /// Adds what later files of the table have.
+    pub fn append(&mut self, later: TableSchema) {
+        presence::add(&mut self.presence, &later.presence);
+        self.empty &= later.empty;
+        let later = [later.with_rows, later.without_rows];
+        for (columns, later) in [&mut self.with_rows, &mut self.without_rows].into_iter().zip(later) {
+            columns.iter_mut().zip(later).for_each(|(column, later)| column.append(later));
+        }
+    }
+
+    /// Checks the types of the columns that files have. `all`: the table has no other files. Returns the number of files by
+    /// column.
+    ///
+    /// # Errors
+    /// [`SchemaError`].
+    pub fn check(self, all: bool) -> Result<v1::Presence, SchemaError> {
+        // Some writers give the columns of a file without rows arbitrary types.
+        let columns = if self.empty && all { &self.without_rows } else { &self.with_rows };
+        for (spec, column) in self.table.columns.iter().zip(columns) {
+            column.check(self.table.name, spec)?;
+        }
+        Ok(self.presence)
+    }
+}
+
+/// Checks that all files of a table together have the needed columns; returns warnings.
+///
+/// # Errors
+/// [`SchemaError`]: a column is missing, or no file has rows and the column has another type in some file.
+pub fn check_missing(table: &TableSpec, present: &v1::Presence) -> Result<Vec<String>, SchemaError> {
+    let mut warnings = vec![];
+    let columns = if present.with_rows.is_empty() { &present.without_rows } else { &present.with_rows };
+    for (at, (spec, found)) in table.columns.iter().zip(columns).enumerate() {
+        let column = spec.path.join(".");
+        // Where there are rows, the worker that reads them checks the type.
+        if present.with_rows.is_empty() && found.unfit > 0 {
+            let (wanted, found) = (resolve::kind_name(spec.kind), found.unfit_example.clone());
             return Err(SchemaError::WrongType { table: table.name, column, wanted, found });
         }
-        let lacking: Vec<&FileSchema> =
-            files.iter().copied().filter(|file| file.columns[at] == Lookup::Missing).collect();
-        let Some(example) = lacking.first() else { continue };
-        let rows: u64 = lacking.iter().map(|file| file.rows).sum();
-        if good.is_none() && spec.missing == Missing::Fails {
-            let (table, files, example) = (table.name, files.len(), example.name.clone());
-            return Err(SchemaError::Missing { table, column, wanted, files, example });
-        }
-        if good.is_none() {
-            warnings.push(format!("{}: no file of the day has {column}: it is null in all rows", table.name));
-        } else if spec.missing == Missing::Fails {
-            warnings.push(format!(
-                "{}: {} of {} files lack {column} (for example {}): it is null in their {rows} rows",
-                table.name,
-                lacking.len(),
-                files.len(),
-                example.name
-            ));
+        // A file without rows has columns too; of the wrong type, they do not count.
+        let exists = found.found > 0
+            || present.without_rows.get(at).is_some_and(|empty| empty.found > empty.unfit);
+        let (files, example) = (found.found.saturating_add(found.missing), found.example.clone());
+        match (exists, spec.missing) {
+            _ if found.missing == 0 => {}
+            (false, Missing::Fails) => {
+                let (table, wanted) = (table.name, resolve::kind_name(spec.kind));
+                return Err(SchemaError::Missing { table, column, wanted, files, example });
+            }
+            (false, _) => warnings
+                .push(format!("{}: no file of the day has {column}: it is null in all rows", table.name)),
+            (true, Missing::Fails) => warnings.push(format!(
+                "{}: {column} is missing from {} of {files} files (for example {example}): it is null in their {} rows",
+                table.name, found.missing, found.missing_rows
+            )),
+            _ => {}
         }
     }
     Ok(warnings)
-}
-
-fn wrong(file: &FileSchema, at: usize) -> Option<&str> {
-    match &file.columns[at] {
-        Lookup::WrongType(found) => Some(found),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -152,10 +231,35 @@ mod tests {
     use super::*;
     use tally_dataset::Dataset;
     use tally_dataset::addon_aggregates::{ADDONS, AddonAggregates, MAIN_SUMMARY};
-    use tally_worker::scan::resolve::Leaf;
+    use tally_scan::resolve::Leaf;
+
+    /// A file by name and rows.
+    #[derive(Clone)]
+    struct FileSchema {
+        name: String,
+        rows: u64,
+        columns: Vec<Lookup>,
+    }
 
     fn file(name: &str, columns: Vec<Lookup>) -> FileSchema {
         FileSchema { name: name.into(), rows: 10, columns }
+    }
+
+    fn of(table: &TableSpec, files: &[FileSchema]) -> TableSchema {
+        let mut schema = TableSchema::new(Arc::new(table.clone()));
+        files.iter().for_each(|file| schema.add(&file.name, file.rows, &file.columns));
+        schema
+    }
+
+    /// Parts of the files give the same as all of them.
+    fn merge(table: &TableSpec, files: &[FileSchema], all: bool) -> Result<v1::Presence, SchemaError> {
+        let whole = of(table, files).check(all);
+        for cut in 0..=files.len() {
+            let mut parts = of(table, &files[..cut]);
+            parts.append(of(table, &files[cut..]));
+            assert_eq!(parts.check(all), whole, "cut at {cut}");
+        }
+        whole
     }
 
     fn all(table: &TableSpec) -> Vec<Lookup> {
@@ -169,30 +273,50 @@ mod tests {
         let mut bad = all(table);
         bad[2] = Lookup::WrongType("INT32".into());
         let files = [file("a", all(table)), file("b", bad.clone())];
-        let error = merge(table, &files).unwrap_err().to_string();
+        let error = merge(table, &files, true).unwrap_err().to_string();
         for part in ["main_summary", "profile_creation_date", "64-bit integer", "INT32", " b", " a"] {
             assert!(error.contains(part), "{error}");
         }
-        let error = merge(table, &[file("b", bad)]).unwrap_err().to_string();
+        let error = merge(table, &[file("b", bad.clone())], false).unwrap_err().to_string();
         assert!(error.contains("INT32"), "{error}");
+        let error = merge(table, &[file("b", bad.clone()), file("c", bad.clone())], false).unwrap_err();
+        assert!(error.to_string().contains("INT32 in b and INT32 in c"), "{error}");
+        let mut several = all(table);
+        several[2] = Lookup::Ambiguous("a and A".into());
+        let error = merge(table, &[file("b", bad.clone()), file("c", several)], false).unwrap_err();
+        assert!(error.to_string().contains("any of a and A in c"), "{error}");
+        // Without rows its type does not count, unless there are no rows at all.
+        let empty = FileSchema { rows: 0, ..file("b", bad) };
+        assert!(merge(table, &[empty.clone(), file("a", all(table))], true).is_ok());
+        assert!(merge(table, std::slice::from_ref(&empty), false).is_ok());
+        assert!(merge(table, &[empty], true).is_err());
     }
 
     #[test]
-    fn what_lacks_everywhere_fails_or_is_null() {
+    fn a_column_that_no_file_has_fails_or_is_null() {
         let dataset = AddonAggregates::new();
+        let merge =
+            |table: &TableSpec, files: &[FileSchema]| check_missing(table, &merge(table, files, true)?);
         let (addons, main) = (&dataset.tables()[ADDONS], &dataset.tables()[MAIN_SUMMARY]);
-        let lacks = |table: &TableSpec, at: usize| {
+        let without = |table: &TableSpec, at: usize| {
             let mut columns = all(table);
             columns[at] = Lookup::Missing;
             columns
         };
-        let error = merge(addons, &[file("a", lacks(addons, 2))]).unwrap_err().to_string();
+        let error = merge(addons, &[file("a", without(addons, 2))]).unwrap_err().to_string();
         assert!(error.contains("foreign_install") && error.contains('a'), "{error}");
-        let warnings = merge(addons, &[file("a", lacks(addons, 2)), file("b", all(addons))]).unwrap();
+        let warnings = merge(addons, &[file("a", without(addons, 2)), file("b", all(addons))]).unwrap();
         assert!(warnings[0].contains("10 rows") && warnings[0].contains("foreign_install"), "{warnings:?}");
-        let warnings = merge(main, &[file("a", lacks(main, 1))]).unwrap();
+        let warnings = merge(main, &[file("a", without(main, 1))]).unwrap();
         assert!(warnings[0].contains("active_theme.addon_id"), "{warnings:?}");
-        assert_eq!(merge(main, &[file("a", lacks(main, 1)), file("b", all(main))]), Ok(vec![]));
-        assert!(merge(main, &[file("a", lacks(main, 0))]).is_err());
+        assert_eq!(merge(main, &[file("a", without(main, 1)), file("b", all(main))]), Ok(vec![]));
+        assert!(merge(main, &[file("a", without(main, 0))]).is_err());
+        // A file without rows adds its columns, unless their type is wrong.
+        let empty = |columns| FileSchema { rows: 0, ..file("e", columns) };
+        let warnings = merge(main, &[empty(all(main)), file("a", without(main, 0))]).unwrap();
+        assert!(warnings[0].contains("client_id is missing from 1 of 1 files"), "{warnings:?}");
+        let mut wrong = all(main);
+        wrong[0] = Lookup::WrongType("INT32".into());
+        assert!(merge(main, &[empty(wrong), file("a", without(main, 0))]).is_err());
     }
 }

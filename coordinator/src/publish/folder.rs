@@ -1,44 +1,69 @@
-//! The folders of a staging: made, locked, taken over, exchanged, removed.
+//! Operations on staging folders: create, lock, clear.
 //!
-//! Not here: which of that happens when (`publish`).
+//! Not here: whose folders are taken over or removed (`dead_folders`), the order of the operations (`folder_staging`), and how a
+//! day is replaced (`replace`).
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use tally_common::disk::is_full;
+use tally_common::retry::RetryPolicy;
 use tally_proto::JobId;
 
 use super::PublishError;
+use super::moves::{Moves, is_gone, is_mount, is_occupied, refresh};
 
 pub(super) const LOCK: &str = "lock";
-/// Where tasks write.
+/// The folder that tasks write to.
 pub(super) const PARTS: &str = "parts";
-/// What is exchanged.
+/// The folder that is exchanged with the output's day.
 pub(super) const DAY: &str = "day";
-/// Names of the folders that were made above the output.
+/// A staged day that is being removed.
+const REMOVED: &str = "removed";
+/// The file with the names of the folders that were created above the output.
 pub(super) const MADE: &str = "made";
-pub(super) const OLD: &str = "old";
-pub(super) const INTENT: &str = "intent";
-/// After so long a folder in the making is a dead job's.
-pub(super) const MAKING_TIME: Duration = Duration::from_secs(3600);
 
-/// An error at a path, of something that was tried.
+/// The error of an operation on a path.
 pub(super) fn failed<'a>(path: &'a Path, what: &'static str) -> impl FnOnce(io::Error) -> PublishError + 'a {
-    move |source| PublishError::Io { path: path.display().to_string(), what, source }
+    move |source| {
+        let path = path.display().to_string();
+        if is_full(&source) {
+            PublishError::Full { path, what, source }
+        } else {
+            PublishError::Io { path, what, source }
+        }
+    }
 }
 
-/// Checks that a folder of the output, if it is there, is one, and lies on its parent's file system:
-/// only there can it be exchanged.
-pub(super) fn check_place(folder: &Path, parent: &Path) -> Result<(), PublishError> {
+/// The retries of an operation on a full disk.
+const FULL_DISK_RETRY: RetryPolicy = RetryPolicy::fixed(Duration::from_secs(5)).with_max_retries(6);
+
+/// Tries an operation again while the disk is full. A failed operation must leave nothing behind. Blocks.
+pub(super) fn retry_while_full<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for delay in FULL_DISK_RETRY.start() {
+        match work() {
+            Err(error) if is_full(&error) => {
+                tracing::warn!(%error, "the disk of the output is full: trying again");
+                std::thread::sleep(delay);
+            }
+            done => return done,
+        }
+    }
+    work()
+}
+
+/// Checks that a path of the output, if it exists, is a folder on the file system of its parent. Only such a folder can be
+/// exchanged.
+pub(super) fn check_folder(folder: &Path, parent: &Path) -> Result<(), PublishError> {
     let Ok(found) = fs::symlink_metadata(folder) else { return Ok(()) };
     if !found.is_dir() {
         let source = io::Error::from(io::ErrorKind::NotADirectory);
-        return Err(failed(folder, "something else is where the output goes")(source));
+        return Err(failed(folder, "something other than a folder has the output's name")(source));
     }
-    if fs::metadata(parent).is_ok_and(|parent| parent.dev() != found.dev()) {
+    if is_mount(folder) || fs::metadata(parent).is_ok_and(|parent| parent.dev() != found.dev()) {
         let source = io::Error::from(io::ErrorKind::CrossesDevices);
         return Err(failed(folder, "another file system begins here: give a folder below it as the output")(
             source,
@@ -47,80 +72,58 @@ pub(super) fn check_place(folder: &Path, parent: &Path) -> Result<(), PublishErr
     Ok(())
 }
 
-/// The folder of all staging folders of an output.
+/// The folder that contains all staging folders of an output.
 pub(super) fn siblings_of(output: &Path) -> Option<PathBuf> {
     let name = output.file_name()?.to_string_lossy().into_owned();
     Some(output.parent()?.join(format!(".{name}.tally-staging")))
 }
 
-/// A job's staging folders of epochs before this one, the latest first.
+/// A job's staging folders of earlier epochs, latest first.
 pub(super) fn folders_before(siblings: &Path, job: &JobId, epoch: u64) -> Vec<PathBuf> {
     named_before(siblings, job.as_str(), epoch)
 }
 
-/// Removes what earlier epochs of a job left, locked or not: they have nothing to do there any more.
-pub(super) fn sweep(siblings: &Path, job: &JobId, epoch: u64) {
-    let hidden = named_before(siblings, &aside(job.as_str()), epoch);
-    for folder in folders_before(siblings, job, epoch).into_iter().chain(hidden) {
-        remove(&folder, siblings, &[]);
-    }
-}
-
-fn named_before(siblings: &Path, name: &str, epoch: u64) -> Vec<PathBuf> {
+/// The staging folders of earlier epochs whose name begins so, latest first.
+pub(super) fn named_before(siblings: &Path, name: &str, epoch: u64) -> Vec<PathBuf> {
     let earlier = |entry: fs::DirEntry| {
         let found = entry.file_name();
         let of: u64 = found.to_str()?.strip_prefix(name)?.strip_prefix('.')?.parse().ok()?;
         (of < epoch).then(|| (std::cmp::Reverse(of), entry.path()))
     };
+    refresh(siblings);
     let entries = fs::read_dir(siblings).into_iter().flatten().flatten();
     let mut found: Vec<_> = entries.filter_map(earlier).collect();
     found.sort();
     found.into_iter().map(|(_, folder)| folder).collect()
 }
 
-/// Whose a staging folder is.
+/// The owner of a staging folder.
 pub(super) enum Hold {
-    /// This process's, from now on.
+    /// This process, from now on.
     Mine(File),
-    /// Somebody else has it in hand.
+    /// Another process.
     Others,
-    /// Nobody's: its lock went, as it does last, by somebody who died while he removed it.
+    /// None: a process died while it removed the folder. The lock is removed last, and is missing.
     Remains,
 }
 
 pub(super) fn try_hold(folder: &Path) -> Hold {
-    match File::open(folder.join(LOCK)) {
+    // NFS gives exclusive locks only on files that are open for writing.
+    match OpenOptions::new().read(true).write(true).open(folder.join(LOCK)) {
         Ok(lock) => lock.try_lock().map_or(Hold::Others, |()| Hold::Mine(lock)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Hold::Remains,
+        Err(e) if is_gone(&e) => Hold::Remains,
         Err(_) => Hold::Others,
     }
 }
 
-/// Takes a staging folder over under another name, and gives its lock. One that is held gets another
-/// lock: its holder led in an earlier epoch, and may never let go. By the old name he finds nothing.
-pub(super) fn take(folder: &Path, siblings: &Path, name: &str, epoch: u64) -> io::Result<File> {
-    let lock = match try_hold(folder) {
-        Hold::Mine(lock) => lock,
-        Hold::Others => {
-            let fresh = folder.join(format!("{LOCK}.{epoch}"));
-            let lock = File::create(&fresh)?;
-            lock.lock()?;
-            fs::rename(&fresh, folder.join(LOCK))?;
-            lock
-        }
-        // Only what was exchanged, or given up, is removed.
-        Hold::Remains => {
-            remove(folder, siblings, &[]);
-            return Err(io::ErrorKind::NotFound.into());
-        }
-    };
-    fs::rename(folder, siblings.join(name))?;
-    Ok(lock)
-}
-
-/// Removes a staging folder, its lock last: a removal that breaks off leaves a folder that the next
-/// can take over.
-fn clear(folder: &Path) -> io::Result<()> {
+/// Removes a staging folder, its lock file last. After an incomplete removal, the next job can take the folder over. The lock
+/// is released first: on NFS, a removed file that is open stays in its folder.
+pub(super) fn clear(moves: &dyn Moves, folder: &Path, lock: Option<File>) -> io::Result<()> {
+    // No process publishes a day of which a part is removed.
+    match moves.rename(&folder.join(DAY), &folder.join(REMOVED)) {
+        Err(e) if !is_gone(&e) && !is_occupied(&e) => return Err(e),
+        _ => {}
+    }
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         if entry.file_name() == LOCK {
@@ -132,15 +135,16 @@ fn clear(folder: &Path) -> io::Result<()> {
             false => fs::remove_file(path),
         };
         match removed {
-            // Somebody else removes it, too.
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            // Another process removes it, too.
+            Err(e) if !is_gone(&e) => return Err(e),
             _ => {}
         }
     }
+    drop(lock);
     fs::remove_dir_all(folder)
 }
 
-/// Makes a folder that is empty.
+/// Creates an empty folder.
 pub(super) fn remake(folder: &Path) -> io::Result<()> {
     match fs::remove_dir_all(folder) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -149,12 +153,12 @@ pub(super) fn remake(folder: &Path) -> io::Result<()> {
     fs::create_dir(folder)
 }
 
-/// The name of a staging folder that is being made or removed: nobody takes that over.
+/// The name of a staging folder that is being created or removed. No leader takes it over.
 pub(super) fn aside(name: &str) -> String {
     format!(".{name}")
 }
 
-/// Makes a job's staging folder, locked from the moment that it is seen under its name.
+/// Creates a job's staging folder. It is locked before it gets its name.
 pub(super) fn make(siblings: &Path, name: &str, created: &[PathBuf]) -> io::Result<File> {
     let folder = siblings.join(aside(name));
     fs::create_dir_all(folder.join(PARTS))?;
@@ -166,14 +170,14 @@ pub(super) fn make(siblings: &Path, name: &str, created: &[PathBuf]) -> io::Resu
     Ok(lock)
 }
 
-/// What `make` wrote down of the folders above.
+/// The folders that `make` recorded.
 pub(super) fn folders_from(made: &[u8]) -> Vec<PathBuf> {
     use std::os::unix::ffi::OsStringExt;
     let paths = made.split(|&byte| byte == 0).filter(|path| !path.is_empty());
     paths.map(|path| PathBuf::from(std::ffi::OsString::from_vec(path.to_vec()))).collect()
 }
 
-/// Folders from `path` upwards that do not exist, outermost first.
+/// The missing folders from `path` upwards, outermost first.
 pub(super) fn missing_above(path: &Path) -> Vec<PathBuf> {
     let mut missing: Vec<PathBuf> =
         path.ancestors().take_while(|folder| !folder.exists()).map(Path::to_path_buf).collect();
@@ -181,114 +185,6 @@ pub(super) fn missing_above(path: &Path) -> Vec<PathBuf> {
     missing
 }
 
-/// Best effort: what stays is a dead job's, and the next job removes it.
-pub(super) fn remove(folder: &Path, siblings: &Path, created: &[PathBuf]) {
-    // Under another name first, so that nobody takes over what is half removed.
-    let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    let hidden = if name.starts_with('.') { folder.to_path_buf() } else { siblings.join(aside(&name)) };
-    let folder = match fs::rename(folder, &hidden) {
-        Ok(()) => &hidden,
-        // Somebody took it over, or removes it, too.
-        Err(e) if e.kind() == io::ErrorKind::NotFound => &hidden,
-        Err(_) => folder,
-    };
-    let quiet = |result: io::Result<()>, path: &Path| match result {
-        Err(e) if e.kind() != io::ErrorKind::NotFound && e.kind() != io::ErrorKind::DirectoryNotEmpty => {
-            tracing::warn!(path = %path.display(), error = %e, "cannot be removed");
-        }
-        _ => {}
-    };
-    quiet(clear(folder), folder);
-    // Only empty folders go: another job may have its own there.
-    quiet(fs::remove_dir(siblings), siblings);
-    for folder in created.iter().rev() {
-        quiet(fs::remove_dir(folder), folder);
-    }
-}
-
 pub(super) fn sync(folder: &Path) -> Result<(), PublishError> {
     File::open(folder).and_then(|f| f.sync_all()).map_err(failed(folder, "the folder cannot be synced"))
-}
-
-pub(super) fn exchange(a: &Path, b: &Path) -> io::Result<()> {
-    Ok(renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)?)
-}
-
-/// Puts `folder`'s staged day at `target`; what was there goes into `folder`.
-pub(super) fn swap(
-    folder: &Path,
-    target: &Path,
-    exchange: fn(&Path, &Path) -> io::Result<()>,
-) -> io::Result<()> {
-    let day = folder.join(DAY);
-    if !target.exists() {
-        match fs::rename(&day, target) {
-            // Another job's day came in between.
-            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {}
-            done => return done,
-        }
-    }
-    match exchange(&day, target) {
-        Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {}
-        done => return done,
-    }
-    // From the intent on the new day is the decided one, whoever carries it out.
-    let intent = folder.join(INTENT);
-    fs::write(&intent, target.as_os_str().as_encoded_bytes())?;
-    File::open(&intent)?.sync_all()?;
-    File::open(folder)?.sync_all()?;
-    finish(folder, target)
-}
-
-pub(super) fn finish(folder: &Path, target: &Path) -> io::Result<()> {
-    let (day, old) = (folder.join(DAY), folder.join(OLD));
-    if !day.exists() {
-        return Ok(());
-    }
-    if !old.exists() && target.exists() {
-        fs::rename(target, &old)?;
-    }
-    match fs::rename(&day, target) {
-        Err(e) if old.exists() && !target.exists() => {
-            // Nobody is to be left without a day.
-            fs::rename(&old, target)?;
-            fs::remove_file(folder.join(INTENT))?;
-            Err(e)
-        }
-        done => done,
-    }
-}
-
-/// Finishes or removes what dead jobs left.
-pub(super) fn clean_dead(siblings: &Path) -> Result<(), PublishError> {
-    let entries = fs::read_dir(siblings).map_err(failed(siblings, "the staging folder cannot be read"))?;
-    for entry in entries.flatten() {
-        let folder = entry.path();
-        let aside = entry.file_name().as_encoded_bytes().starts_with(b".");
-        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
-        if aside {
-            // Without a lock it is being made, by somebody who may live.
-            let dead = matches!(try_hold(&folder), Hold::Mine(_));
-            if dead || age.is_some_and(|age| age > MAKING_TIME) {
-                remove(&folder, siblings, &[]);
-            }
-            continue;
-        }
-        // Held until it is removed.
-        let _held = match try_hold(&folder) {
-            Hold::Mine(lock) => Some(lock),
-            Hold::Remains => None,
-            Hold::Others => continue,
-        };
-        if let Ok(target) = fs::read(folder.join(INTENT)) {
-            use std::os::unix::ffi::OsStringExt;
-            let target = PathBuf::from(std::ffi::OsString::from_vec(target));
-            finish(&folder, &target)
-                .map_err(failed(&target, "a publish that broke off cannot be finished"))?;
-        }
-        tracing::info!(folder = %folder.display(), "removing what a dead job staged");
-        // This job's own folder keeps the parent from going.
-        remove(&folder, siblings, &[]);
-    }
-    Ok(())
 }

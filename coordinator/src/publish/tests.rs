@@ -1,25 +1,88 @@
-//! Days that are staged, published, given up, and taken over.
+//! Staging folders: publish, abort, takeover; and the errors of other file systems.
 
-use super::folder::{DAY, INTENT, LOCK, OLD};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use tally_proto::JobId;
+
+use super::folder::{DAY, LOCK, PARTS, aside};
+use super::folder_staging::Location;
+use super::moves::{Moves, System};
+use super::replace::{INTENT, OLD};
 use super::*;
+
+const DAY_FOLDER: &str = "submission_date_s3=20170227";
 
 fn job(id: &str) -> JobId {
     JobId::parse(id).unwrap()
 }
 
-fn stage(root: &Path, id: &str, text: &str) -> Staging {
+fn stage(root: &Path, id: &str, text: &str) -> FolderStaging {
     let output = root.join("out");
-    let staging = Staging::prepare(output.to_str().unwrap(), "20170227", &job(id), 0).unwrap();
+    let staging = FolderStaging::prepare(output.to_str().unwrap(), DAY_FOLDER, &job(id), 0).unwrap();
     fs::write(staging.part(0, 7), text).unwrap();
     staging
 }
 
-fn publish(staging: Staging) -> Result<(), PublishError> {
-    staging.commit(&[(0, 7)])?;
-    staging.publish()
+fn publish(staging: FolderStaging) -> Result<(), PublishError> {
+    let commit = staging.commit(&[(0, 7)])?;
+    staging.publish(&commit)
 }
 
-/// What a killed job leaves: its folder, and a lock that nobody holds.
+/// A file system with other errors.
+#[derive(Debug, Clone, Copy)]
+struct FileSystem {
+    name: &'static str,
+    /// A rename to a folder with content.
+    occupied: Errno,
+    /// An exchange, if it fails.
+    exchange: Option<Errno>,
+}
+
+const FILE_SYSTEMS: [FileSystem; 8] = [
+    FileSystem { name: "ext4, btrfs, tmpfs", occupied: Errno::NOTEMPTY, exchange: None },
+    FileSystem { name: "XFS", occupied: Errno::EXIST, exchange: None },
+    FileSystem { name: "NFS", occupied: Errno::EXIST, exchange: Some(Errno::INVAL) },
+    FileSystem { name: "CIFS", occupied: Errno::NOTEMPTY, exchange: Some(Errno::INVAL) },
+    FileSystem { name: "FUSE", occupied: Errno::NOTEMPTY, exchange: Some(Errno::NOSYS) },
+    FileSystem { name: "a remote file system", occupied: Errno::EXIST, exchange: Some(Errno::OPNOTSUPP) },
+    FileSystem { name: "a filter of system calls", occupied: Errno::NOTEMPTY, exchange: Some(Errno::PERM) },
+    FileSystem { name: "XFS on an old kernel", occupied: Errno::EXIST, exchange: Some(Errno::NOSYS) },
+];
+
+impl Moves for FileSystem {
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        System.rename(from, to).map_err(|error| match error.kind() {
+            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => self.occupied.into(),
+            _ => error,
+        })
+    }
+
+    fn exchange(&self, a: &Path, b: &Path) -> io::Result<()> {
+        match self.exchange {
+            Some(error) if a.exists() && b.exists() => Err(error.into()),
+            _ => System.exchange(a, b),
+        }
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+        System.list(folder)
+    }
+}
+
+/// A staged day on another file system.
+fn stage_on(moves: impl Moves + 'static, root: &Path, id: &str, text: &str) -> FolderStaging {
+    let output = root.join("out");
+    let location = Location::with(output.to_str().unwrap(), DAY_FOLDER, Arc::new(moves)).unwrap();
+    let staging = FolderStaging::prepare_at(location, &job(id), 0).unwrap();
+    fs::write(staging.part(0, 7), text).unwrap();
+    staging
+}
+
+/// The remains of a killed job: its folder, and a lock that no process holds.
 fn dead(root: &Path, id: &str, text: &str) -> PathBuf {
     let folder = root.join(".out.tally-staging").join(id);
     fs::create_dir_all(folder.join(DAY)).unwrap();
@@ -80,22 +143,95 @@ fn a_dead_jobs_staging_is_removed_and_a_living_ones_kept() {
 }
 
 #[test]
-fn without_an_exchange_a_crash_between_the_renames_is_finished_by_the_next_job() {
+fn days_are_published_on_every_file_system() {
+    for system in FILE_SYSTEMS {
+        let name = system.name;
+        let root = tempfile::tempdir().unwrap();
+        let output = root.path().join("out");
+        // Of two first publishes, the second finds a day.
+        let first = stage_on(system, root.path(), "a", "one");
+        let second = stage_on(system, root.path(), "b", "two");
+        publish(first).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(files(&output), ["one"], "{name}");
+        publish(second).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(files(&output), ["two"], "{name}");
+        publish(stage_on(system, root.path(), "c", "three")).unwrap();
+        assert_eq!(files(root.path()), ["three"], "{name}");
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "{name}");
+    }
+}
+
+const NO_EXCHANGE: FileSystem = FILE_SYSTEMS[2];
+
+/// A file system without an exchange, where a staged day cannot be renamed to this path.
+#[derive(Debug)]
+struct NoWayBack(PathBuf);
+
+impl Moves for NoWayBack {
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match to == self.0 && from.ends_with(DAY) && !to.exists() {
+            true => Err(Errno::XDEV.into()),
+            false => NO_EXCHANGE.rename(from, to),
+        }
+    }
+
+    fn exchange(&self, a: &Path, b: &Path) -> io::Result<()> {
+        NO_EXCHANGE.exchange(a, b)
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+        NO_EXCHANGE.list(folder)
+    }
+}
+
+#[test]
+fn the_old_day_comes_back_if_the_new_one_cannot_take_its_place() {
     let root = tempfile::tempdir().unwrap();
     publish(stage(root.path(), "a", "one")).unwrap();
-    let none = |_: &Path, _: &Path| Err(io::Error::from(io::ErrorKind::InvalidInput));
-    let second = stage(root.path(), "b", "two");
-    second.commit(&[(0, 7)]).unwrap();
-    swap(&second.folder, &second.target, none).unwrap();
-    drop(second);
-    assert_eq!(files(root.path()), ["two"]);
+    let target = root.path().join("out").join(DAY_FOLDER);
+    let error = publish(stage_on(NoWayBack(target), root.path(), "b", "two")).unwrap_err().to_string();
+    assert!(error.contains("quota"), "{error}");
+    assert_eq!(files(root.path()), ["one"]);
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+}
 
-    let crashed = dead(root.path(), "c", "three");
-    let target = root.path().join("out").join(date_folder("20170227"));
-    fs::write(crashed.join(INTENT), target.as_os_str().as_encoded_bytes()).unwrap();
+/// A dead job that wrote its intent to replace the day.
+fn dead_with_intent(root: &Path, id: &str, text: &str) -> (PathBuf, PathBuf) {
+    let folder = dead(root, id, text);
+    let target = root.join("out").join(DAY_FOLDER);
+    fs::write(folder.join(INTENT), target.as_os_str().as_encoded_bytes()).unwrap();
+    (folder, target)
+}
+
+#[test]
+fn without_an_exchange_a_publish_that_is_half_done_is_completed_by_the_next_job() {
+    let root = tempfile::tempdir().unwrap();
+    publish(stage_on(NO_EXCHANGE, root.path(), "a", "one")).unwrap();
+    let (crashed, target) = dead_with_intent(root.path(), "c", "three");
     fs::rename(&target, crashed.join(OLD)).unwrap();
     drop(stage(root.path(), "d", "four"));
     assert_eq!(files(root.path()), ["three"]);
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn without_an_exchange_an_intent_never_replaces_a_day() {
+    // A job dies after its intent, and another one publishes.
+    let root = tempfile::tempdir().unwrap();
+    publish(stage_on(NO_EXCHANGE, root.path(), "a", "one")).unwrap();
+    let next = stage_on(NO_EXCHANGE, root.path(), "b", "two");
+    dead_with_intent(root.path(), "c", "dead");
+    publish(next).unwrap();
+    drop(stage_on(NO_EXCHANGE, root.path(), "d", "three"));
+    assert_eq!(files(root.path()), ["two"]);
+    // A job dies between its renames, and another one, which has begun before, publishes.
+    let next = stage_on(NO_EXCHANGE, root.path(), "e", "four");
+    let (crashed, target) = dead_with_intent(root.path(), "f", "dead");
+    fs::rename(&target, crashed.join(OLD)).unwrap();
+    publish(next).unwrap();
+    drop(stage_on(NO_EXCHANGE, root.path(), "g", "five"));
+    assert_eq!(files(root.path()), ["four"]);
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
 }
 
 #[test]
@@ -103,9 +239,9 @@ fn a_linked_day_and_another_file_system_are_refused_before_any_work() {
     let root = tempfile::tempdir().unwrap();
     let output = root.path().join("out");
     fs::create_dir(&output).unwrap();
-    std::os::unix::fs::symlink(root.path(), output.join(date_folder("20170227"))).unwrap();
-    let prepare = |output: &Path| Staging::prepare(output.to_str().unwrap(), "20170227", &job("a"), 0);
-    assert!(prepare(&output).unwrap_err().to_string().contains("something else"));
+    std::os::unix::fs::symlink(root.path(), output.join(DAY_FOLDER)).unwrap();
+    let prepare = |output: &Path| FolderStaging::prepare(output.to_str().unwrap(), DAY_FOLDER, &job("a"), 0);
+    assert!(prepare(&output).unwrap_err().to_string().contains("something other than a folder"));
     let error = prepare(Path::new("/proc")).unwrap_err().to_string();
     assert!(error.contains("another file system"), "{error}");
 }
@@ -117,7 +253,7 @@ fn many_jobs_may_begin_at_once() {
     let begin = |number: usize| {
         for round in 0..30 {
             let id = job(&format!("{number}-{round}"));
-            drop(Staging::prepare(output.to_str().unwrap(), "20170227", &id, 0).unwrap());
+            drop(FolderStaging::prepare(output.to_str().unwrap(), DAY_FOLDER, &id, 0).unwrap());
         }
     };
     std::thread::scope(|scope| (0..8).for_each(|number| drop(scope.spawn(move || begin(number)))));
@@ -129,23 +265,23 @@ fn a_file_where_the_output_goes_is_an_error_that_names_it() {
     let root = tempfile::tempdir().unwrap();
     fs::write(root.path().join("out"), "x").unwrap();
     let output = root.path().join("out");
-    let error = Staging::prepare(output.to_str().unwrap(), "20170227", &job("a"), 0).unwrap_err();
+    let error = FolderStaging::prepare(output.to_str().unwrap(), DAY_FOLDER, &job("a"), 0).unwrap_err();
     assert!(error.to_string().contains("out"), "{error}");
     let under = root.path().join("out/deeper");
-    let error = Staging::prepare(under.to_str().unwrap(), "20170227", &job("a"), 0).unwrap_err();
+    let error = FolderStaging::prepare(under.to_str().unwrap(), DAY_FOLDER, &job("a"), 0).unwrap_err();
     assert!(error.to_string().contains("out"), "{error}");
     assert_eq!(files(root.path()), ["x"]);
 }
 
 #[test]
-fn what_losers_wrote_is_not_published() {
+fn files_of_losing_attempts_are_not_published() {
     let root = tempfile::tempdir().unwrap();
     let staging = stage(root.path(), "a", "winner");
     fs::write(staging.part(0, 8), "loser").unwrap();
     let late = staging.part(1, 3);
-    staging.commit(&[(0, 7)]).unwrap();
+    let commit = staging.commit(&[(0, 7)]).unwrap();
     fs::write(&late, "late loser").unwrap();
-    staging.publish().unwrap();
+    staging.publish(&commit).unwrap();
     assert_eq!(files(root.path()), ["winner"]);
     assert!(fs::write(late, "later still").is_err());
 }
@@ -156,21 +292,21 @@ fn a_later_leader_takes_over_what_an_earlier_one_staged() {
         let root = tempfile::tempdir().unwrap();
         let output = root.path().join("deep/er/out");
         let text = output.to_str().unwrap();
-        let first = Staging::prepare(text, "20170227", &job("a"), 3).unwrap();
+        let first = FolderStaging::prepare(text, DAY_FOLDER, &job("a"), 3).unwrap();
         fs::write(first.part(0, 1), "one").unwrap();
         let late = first.part(0, 2);
-        // One that hangs holds its lock, and may wake up.
+        // A leader that hangs holds its lock, and may wake up.
         let hangs = if held {
             Some(first)
         } else {
             first.leave();
             None
         };
-        assert!(Staging::adopt(text, "20170227", &job("b"), 4).is_none(), "another job's");
-        assert!(Staging::adopt(text, "20170227", &job("a"), 3).is_none(), "no earlier epoch's");
-        let adopted = Staging::adopt(text, "20170227", &job("a"), 4).unwrap();
+        assert!(FolderStaging::adopt(text, DAY_FOLDER, &job("b"), 4).is_none(), "another job's");
+        assert!(FolderStaging::adopt(text, DAY_FOLDER, &job("a"), 3).is_none(), "no earlier epoch's");
+        let adopted = FolderStaging::adopt(text, DAY_FOLDER, &job("a"), 4).unwrap();
         assert!(adopted.part(0, 1).parent().unwrap().read_dir().unwrap().next().is_none());
-        drop(Staging::prepare(text, "20170227", &job("other"), 4).unwrap());
+        drop(FolderStaging::prepare(text, DAY_FOLDER, &job("other"), 4).unwrap());
         assert!(adopted.folder.exists());
         if let Some(awake) = hangs {
             assert!(fs::write(late, "late").is_err() && awake.commit(&[(0, 1)]).is_err());
@@ -178,17 +314,20 @@ fn a_later_leader_takes_over_what_an_earlier_one_staged() {
             assert!(adopted.folder.join(PARTS).exists());
         }
         drop(adopted);
-        assert!(!root.path().join("deep").exists(), "folders made by the first leader go with the job");
+        assert!(
+            !root.path().join("deep").exists(),
+            "folders that the first leader created are removed with the job"
+        );
     }
 }
 
-/// Carries a commit of job `a` out, in a later epoch.
+/// Carries out a commit of job `a` in a later epoch.
 fn finish(output: &Path, epoch: u64, commit: &Commit) -> Finished {
-    Staging::finish_commit(output.to_str().unwrap(), "20170227", &job("a"), epoch, commit).unwrap()
+    FolderStaging::finish_commit(output.to_str().unwrap(), DAY_FOLDER, &job("a"), epoch, commit).unwrap()
 }
 
 #[test]
-fn a_decided_publish_is_carried_out_once_whoever_does_it() {
+fn a_decided_publish_is_carried_out_once_by_any_leader() {
     let root = tempfile::tempdir().unwrap();
     let output = root.path().join("out");
     publish(stage(root.path(), "old", "zero")).unwrap();
@@ -200,31 +339,29 @@ fn a_decided_publish_is_carried_out_once_whoever_does_it() {
     // The leader died after the exchange, before it removed the old day.
     let staging = stage(root.path(), "a", "two");
     let commit = staging.commit(&[(0, 7)]).unwrap();
-    exchange(&staging.folder.join(DAY), &staging.target).unwrap();
+    System.exchange(&staging.folder.join(DAY), &staging.location.target).unwrap();
     staging.leave();
     assert_eq!((finish(&output, 1, &commit), files(root.path())), (Finished::Done, vec!["two".to_string()]));
     // The leader died while it removed the old day.
     let staging = stage(root.path(), "a", "three");
     let commit = staging.commit(&[(0, 7)]).unwrap();
-    exchange(&staging.folder.join(DAY), &staging.target).unwrap();
-    fs::rename(&staging.folder, staging.siblings.join(aside("a.0"))).unwrap();
+    System.exchange(&staging.folder.join(DAY), &staging.location.target).unwrap();
+    fs::rename(&staging.folder, staging.location.siblings.join(aside("a.0"))).unwrap();
     staging.leave();
     assert_eq!(
         (finish(&output, 1, &commit), files(root.path())),
         (Finished::Done, vec!["three".to_string()])
     );
-    // Somebody removed what was staged.
-    let staging = stage(root.path(), "a", "four");
+    // The staged day was removed.
+    publish(stage(root.path(), "b", "four")).unwrap();
+    let staging = stage(root.path(), "a", "five");
     let commit = staging.commit(&[(0, 7)]).unwrap();
     drop(staging);
-    assert_eq!(
-        (finish(&output, 1, &commit), files(root.path())),
-        (Finished::Gone, vec!["three".to_string()])
-    );
+    assert_eq!((finish(&output, 1, &commit), files(root.path())), (Finished::Gone, vec!["four".to_string()]));
 }
 
 #[test]
-fn a_leader_that_hangs_between_decision_and_exchange_is_not_waited_for_and_does_no_harm_awake() {
+fn a_leader_that_hangs_between_decision_and_exchange_neither_delays_the_next_nor_changes_its_day() {
     // Before the exchange, after it, and with renames in place of one, between the two.
     for at in ["before", "after", "between"] {
         let root = tempfile::tempdir().unwrap();
@@ -233,32 +370,134 @@ fn a_leader_that_hangs_between_decision_and_exchange_is_not_waited_for_and_does_
         let hangs = stage(root.path(), "a", "one");
         let commit = hangs.commit(&[(0, 7)]).unwrap();
         match at {
-            "after" => exchange(&hangs.folder.join(DAY), &hangs.target).unwrap(),
-            "between" => fs::rename(&hangs.target, hangs.folder.join(OLD)).unwrap(),
+            "after" => System.exchange(&hangs.folder.join(DAY), &hangs.location.target).unwrap(),
+            "between" => {
+                let target = hangs.location.target.as_os_str().as_encoded_bytes();
+                fs::write(hangs.folder.join(INTENT), target).unwrap();
+                fs::rename(&hangs.location.target, hangs.folder.join(OLD)).unwrap();
+            }
             _ => {}
         }
         assert_eq!(finish(&output, 1, &commit), Finished::Done, "{at}");
         assert_eq!(files(root.path()), ["one"], "{at}");
-        // Another job makes the day anew before the first leader wakes up and goes on.
+        // Another job replaces the day before the first leader wakes up and continues.
         publish(stage(root.path(), "next", "two")).unwrap();
-        let renames = |_: &Path, _: &Path| Err(io::Error::from(io::ErrorKind::InvalidInput));
-        assert!(swap(&hangs.folder, &hangs.target, exchange).is_err(), "{at}");
-        assert!(swap(&hangs.folder, &hangs.target, renames).is_err(), "{at}");
-        assert!(hangs.publish().is_err(), "{at}");
+        assert!(hangs.replace(&commit).is_err(), "{at}");
+        let mut hangs = hangs;
+        hangs.location.moves = Arc::new(NO_EXCHANGE);
+        assert!(hangs.publish(&commit).is_err(), "{at}");
         assert_eq!(files(root.path()), ["two"], "{at}");
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "{at}");
     }
 }
 
 #[test]
-fn an_earlier_leader_removes_nothing_of_a_later_ones() {
+fn an_earlier_leader_removes_nothing_of_a_later_leader() {
     let root = tempfile::tempdir().unwrap();
     let output = root.path().join("out");
-    let prepare = |epoch| Staging::prepare(output.to_str().unwrap(), "20170227", &job("a"), epoch).unwrap();
+    let prepare =
+        |epoch| FolderStaging::prepare(output.to_str().unwrap(), DAY_FOLDER, &job("a"), epoch).unwrap();
     let (early, late) = (prepare(1), prepare(2));
     drop(early);
     assert!(late.folder.join(PARTS).exists());
     let (_held, folder) = (prepare(1), late.folder.clone());
     drop(late);
     assert!(!folder.exists() && !root.path().join(".out.tally-staging").exists());
+}
+
+#[test]
+fn a_decided_day_is_recognised_on_another_machine() {
+    let root = tempfile::tempdir().unwrap();
+    let output = root.path().join("out");
+    let elsewhere = |commit: Commit| Commit { device: commit.device + 1, inode: 0, ..commit };
+    publish(stage(root.path(), "old", "zero")).unwrap();
+    // Not yet published.
+    let staging = stage(root.path(), "a", "one");
+    let commit = elsewhere(staging.commit(&[(0, 7)]).unwrap());
+    staging.leave();
+    assert_eq!((finish(&output, 1, &commit), files(root.path())), (Finished::Done, vec!["one".to_string()]));
+    // Published, and the old day is still there.
+    let staging = stage(root.path(), "a", "two");
+    let commit = elsewhere(staging.commit(&[(0, 7)]).unwrap());
+    System.exchange(&staging.folder.join(DAY), &staging.location.target).unwrap();
+    staging.leave();
+    assert_eq!((finish(&output, 1, &commit), files(root.path())), (Finished::Done, vec!["two".to_string()]));
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_new_leader_leaves_a_later_day_alone() {
+    let finish = |output: &Path, commit: &Commit| {
+        FolderStaging::finish_commit(output.to_str().unwrap(), DAY_FOLDER, &job("a"), 1, commit)
+    };
+    for (was_published, has_old_day) in [(false, false), (false, true), (true, false), (true, true)] {
+        let what = format!("{was_published} {has_old_day}");
+        let root = tempfile::tempdir().unwrap();
+        let output = root.path().join("out");
+        if has_old_day {
+            publish(stage(root.path(), "old", "zero")).unwrap();
+        }
+        let staging = stage(root.path(), "a", "one");
+        let commit = staging.commit(&[(0, 7)]).unwrap();
+        if was_published {
+            staging.replace(&commit).unwrap();
+        }
+        staging.leave();
+        publish(stage(root.path(), "b", "two")).unwrap();
+        let error = finish(&output, &commit).unwrap_err();
+        assert!(matches!(error, PublishError::Replaced { .. }), "{what}: {error}");
+        assert_eq!(files(root.path()), ["two"], "{what}");
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "{what}");
+    }
+}
+
+#[test]
+fn a_decision_of_version_0_1_0_is_carried_out() {
+    let root = tempfile::tempdir().unwrap();
+    let output = root.path().join("out");
+    publish(stage(root.path(), "old", "zero")).unwrap();
+    let staging = stage(root.path(), "a", "one");
+    let commit = Commit { replaces: None, ..staging.commit(&[(0, 7)]).unwrap() };
+    staging.leave();
+    assert_eq!(finish(&output, 1, &commit), Finished::Done);
+    assert_eq!((finish(&output, 2, &commit), files(root.path())), (Finished::Done, vec!["one".to_string()]));
+}
+
+#[test]
+fn another_job_leaves_the_staged_day_of_a_dead_coordinator_to_its_next_leader() {
+    let root = tempfile::tempdir().unwrap();
+    let output = root.path().join("out");
+    let text = output.to_str().unwrap();
+    let staging = FolderStaging::prepare(text, DAY_FOLDER, &job("a"), 1).unwrap();
+    fs::write(staging.part(0, 7), "one").unwrap();
+    let commit = staging.commit(&[(0, 7)]).unwrap();
+    let folder = staging.folder.clone();
+    staging.leave();
+    drop(FolderStaging::prepare(text, "submission_date_s3=20170228", &job("b"), 0).unwrap());
+    assert!(folder.exists());
+    assert_eq!((finish(&output, 2, &commit), files(root.path())), (Finished::Done, vec!["one".to_string()]));
+    // Without a staged day, nothing was decided.
+    let staging = FolderStaging::prepare(text, DAY_FOLDER, &job("c"), 1).unwrap();
+    let folder = staging.folder.clone();
+    staging.leave();
+    drop(FolderStaging::prepare(text, DAY_FOLDER, &job("d"), 0).unwrap());
+    assert!(!folder.exists());
+}
+
+#[test]
+fn a_new_leader_leaves_a_later_day_alone_whose_publish_is_half_done() {
+    let root = tempfile::tempdir().unwrap();
+    let output = root.path().join("out");
+    publish(stage(root.path(), "old", "zero")).unwrap();
+    let staging = stage(root.path(), "a", "one");
+    let commit = staging.commit(&[(0, 7)]).unwrap();
+    staging.leave();
+    let (crashed, target) = dead_with_intent(root.path(), "b", "two");
+    fs::rename(&target, crashed.join(OLD)).unwrap();
+    let location = Location::with(output.to_str().unwrap(), DAY_FOLDER, Arc::new(NO_EXCHANGE)).unwrap();
+    let error = FolderStaging::finish_commit_at(&location, &job("a"), 1, &commit).unwrap_err();
+    assert!(matches!(error, PublishError::Replaced { .. }), "{error}");
+    drop(stage(root.path(), "c", "three"));
+    assert_eq!(files(root.path()), ["two"]);
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
 }

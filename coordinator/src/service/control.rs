@@ -1,60 +1,61 @@
-//! The service that workers attach to: hello, inventory, then reports up and orders down, with
-//! signs of life both ways.
+//! The service that workers attach to: hello and inventory, then reports from the worker and tasks to it, with heartbeats
+//! both ways.
 //!
-//! What a worker says is checked here as far as form goes; nonsense is logged and ignored.
+//! Not here: what a worker's messages mean (`cluster::StreamWatch`, the driver).
 
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::Stream;
-use parking_lot::Mutex;
-use tally_proto::convert::{BadMessage, required};
 use tally_proto::v1::coordinator_message::Message as Down;
 use tally_proto::v1::worker_message::Message as Up;
-use tally_proto::{AttemptId, Failure, WorkerId, v1};
+use tally_proto::{WorkerId, v1};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, Interval, timeout};
+use tokio::time::{Instant, Interval, timeout, timeout_at};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Leading, Role, Timing, stepping_down};
-use crate::cluster::{Attached, Hello, HelloError, Inventory, OUTBOX, Outbound, Refused, Said, WorkerInput};
-use crate::driver::Input;
+use super::{CoordinatorRole, Leading, Timing, stepping_down};
+use crate::cluster::{
+    AttachError, Hello, HelloError, OUTBOX, Outbound, StreamInput, StreamWatch, WorkerInput,
+};
+use crate::driver::DriverInput;
 
-/// A worker says hello at once.
-const HELLO_TIME: Duration = Duration::from_secs(10);
-/// Outputs and attempts of an inventory, at most.
-const MOST_HELD: usize = 1_000_000;
-/// A wait that ends so much later than it should was this process's own standstill.
-const STANDSTILL: Duration = Duration::from_millis(500);
+/// The time limit for a worker's hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// The time limit of a connection to a worker whose stream broke, and the pause before the next one.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+const PROBE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The service.
 pub struct ControlService {
-    role: Arc<Role>,
+    role: Arc<CoordinatorRole>,
     timing: Timing,
 }
 
 impl ControlService {
     /// The service of a coordinator in that role.
-    pub fn new(role: Arc<Role>, timing: Timing) -> Self {
+    pub fn new(role: Arc<CoordinatorRole>, timing: Timing) -> Self {
         ControlService { role, timing }
     }
 }
 
 impl ControlService {
-    /// Lets a worker in, and answers with its orders.
+    /// Accepts a worker, and answers with the stream of its messages.
     ///
     /// # Errors
-    /// A status that says why it is not let in.
+    /// The status for the reason for which the worker is not accepted.
     pub async fn attach(
         &self,
         request: Request<Streaming<v1::WorkerMessage>>,
-    ) -> Result<Response<OrderStream>, Status> {
+    ) -> Result<Response<MessageStream>, Status> {
         let leading = self.role.leading()?;
         let mut inbound = request.into_inner();
-        let first = timeout(HELLO_TIME, inbound.message()).await;
-        let first = first.map_err(|_| Status::deadline_exceeded("no hello came"))??;
+        let first = timeout(HELLO_TIMEOUT, inbound.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("no hello was received in time"))??;
         let Some(Up::Hello(hello)) = first.and_then(|message| message.message) else {
             return Err(Status::invalid_argument("the first message of a worker is its hello"));
         };
@@ -62,14 +63,15 @@ impl ControlService {
             HelloError::Protocol(_) => Status::unimplemented(error.to_string()),
             error => Status::invalid_argument(error.to_string()),
         })?;
-        let (worker, slots) = (hello.worker.clone(), hello.slots as usize);
+        let (worker, slots, address) =
+            (hello.worker.clone(), hello.slots as usize, hello.flight_address.clone());
         let attached = ask(&leading, |reply| WorkerInput::Hello(hello, reply)).await?;
-        let attached = attached.map_err(|refused| match refused {
-            Refused::NewerEpoch(_) => Status::failed_precondition(refused.to_string()),
-            Refused::GivenUp(_) => Status::already_exists(refused.to_string()),
-            Refused::Twin(_) => Status::invalid_argument(refused.to_string()),
+        let attached = attached.map_err(|error| match error {
+            AttachError::NewerEpoch(_) => Status::failed_precondition(error.to_string()),
+            AttachError::Removed(_) => Status::already_exists(error.to_string()),
+            AttachError::DuplicateId(_) => Status::invalid_argument(error.to_string()),
         })?;
-        let (way, orders) = mpsc::channel(OUTBOX + 2 * slots);
+        let (channel, messages) = mpsc::channel(OUTBOX + 2 * slots);
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let welcome = v1::Welcome {
             heartbeat_millis: millis(self.timing.heartbeat),
@@ -77,12 +79,23 @@ impl ControlService {
         };
         let epoch = attached.epoch;
         let welcome = v1::CoordinatorMessage { epoch, message: Some(Down::Welcome(welcome)) };
-        // The way is new and empty.
-        let _ = way.try_send(Outbound::Message(Box::new(welcome)));
-        let connection = Connection { leading, worker, attached, inbound, timing: self.timing };
-        tokio::spawn(connection.run(way));
+        // The new channel has room.
+        let _ = channel.try_send(Outbound::Message(Box::new(welcome)));
+        let started = Instant::now();
+        let stream = StreamWatch::new(worker, attached, channel, self.timing.timeout, Duration::ZERO);
+        let grace = self.timing.grace;
+        tokio::spawn(async move {
+            let broken = watch(&leading, stream, inbound, started).await;
+            if let Some((worker, generation)) = broken
+                && timeout(grace, refuses(&address)).await.is_ok()
+            {
+                let gone = WorkerInput::Gone { worker, generation };
+                // A closed inbox means that the driver has ended.
+                let _ = leading.sender.send(DriverInput::Worker(Box::new(gone))).await;
+            }
+        });
         let beats = tokio::time::interval_at(Instant::now() + self.timing.heartbeat, self.timing.heartbeat);
-        Ok(Response::new(OrderStream { orders, beats, epoch }))
+        Ok(Response::new(MessageStream { messages, beats, epoch }))
     }
 }
 
@@ -91,23 +104,23 @@ async fn ask<T>(
     question: impl FnOnce(oneshot::Sender<T>) -> WorkerInput,
 ) -> Result<T, Status> {
     let (reply, answer) = oneshot::channel();
-    let input = Input::Worker(Box::new(question(reply)));
+    let input = DriverInput::Worker(Box::new(question(reply)));
     leading.sender.send(input).await.map_err(|_| stepping_down())?;
     answer.await.map_err(|_| stepping_down())
 }
 
-/// What goes down to a worker: orders as they come, else a beat now and then.
-pub struct OrderStream {
-    orders: mpsc::Receiver<Outbound>,
+/// The messages to a worker, with a beat in between while there are none.
+pub struct MessageStream {
+    messages: mpsc::Receiver<Outbound>,
     beats: Interval,
     epoch: u64,
 }
 
-impl Stream for OrderStream {
+impl Stream for MessageStream {
     type Item = Result<Outbound, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Poll::Ready(next) = self.orders.poll_recv(cx) {
+        if let Poll::Ready(next) = self.messages.poll_recv(cx) {
             return Poll::Ready(next.map(Ok));
         }
         let epoch = self.epoch;
@@ -118,168 +131,40 @@ impl Stream for OrderStream {
     }
 }
 
-/// Why a connection is over.
-enum Over {
-    /// The stream ended, or broke.
-    Broken,
-    /// Nothing came for too long.
-    Silent,
-    /// The driver is gone, or the worker said goodbye.
-    Closed,
+/// Resolves when the address of a worker refuses connections: no process listens there. A worker that is alive listens at its
+/// address, whatever happens to its stream.
+async fn refuses(address: &str) {
+    loop {
+        match timeout(PROBE_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(_)) => return std::future::pending().await,
+            Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => return,
+            Ok(Err(_)) | Err(_) => tokio::time::sleep(PROBE_INTERVAL).await,
+        }
+    }
 }
 
-/// One worker's stream, upwards.
-struct Connection {
-    leading: Leading,
-    worker: WorkerId,
-    attached: Attached,
-    inbound: Streaming<v1::WorkerMessage>,
-    timing: Timing,
-}
-
-impl Connection {
-    async fn run(mut self, way: mpsc::Sender<Outbound>) {
-        let over = match self.listen(way).await {
-            Ok(never) => match never {},
-            Err(over) => over,
+/// Passes what happens on a worker's stream to its watch, and what follows to the driver, until the stream is over. Returns
+/// the worker and the generation of a stream that broke.
+async fn watch(
+    leading: &Leading,
+    mut watch: StreamWatch,
+    mut inbound: Streaming<v1::WorkerMessage>,
+    started: Instant,
+) -> Option<(WorkerId, u64)> {
+    let mut broken = None;
+    while let Some(due) = watch.next_wakeup(started.elapsed()) {
+        let input = match timeout_at(started + due, inbound.message()).await {
+            Ok(Ok(Some(message))) => StreamInput::Message(message),
+            Ok(Ok(None)) => StreamInput::Ended("the worker closed it".into()),
+            Ok(Err(status)) => StreamInput::Ended(status.to_string()),
+            Err(_) => StreamInput::Tick,
         };
-        let (worker, generation) = (self.worker.clone(), self.attached.generation);
-        let why = match over {
-            Over::Closed => return,
-            Over::Silent => "it was silent for too long",
-            Over::Broken => {
-                let broken = WorkerInput::Broken { worker: worker.clone(), generation };
-                if self.tell(broken).await.is_err() {
-                    return;
-                }
-                tokio::time::sleep(self.timing.grace).await;
-                "its stream broke and it did not come back"
-            }
-        };
-        // The driver gone means that nobody needs to know.
-        let _ = self.tell(WorkerInput::Away { worker, generation, why }).await;
-    }
-
-    async fn listen(&mut self, way: mpsc::Sender<Outbound>) -> Result<std::convert::Infallible, Over> {
-        let beat = Arc::new(Mutex::new(v1::Heartbeat::default()));
-        let (worker, generation) = (self.worker.clone(), self.attached.generation);
-        let inventory = self.inventory(&beat).await?;
-        let attached =
-            WorkerInput::Attached { worker: worker.clone(), generation, way, inventory, beat: beat.clone() };
-        self.tell(attached).await?;
-        loop {
-            let message = self.next().await?;
-            let said = match self.said(message, &beat) {
-                Ok(Some(said)) => said,
-                Ok(None) => continue,
-                Err(error) => {
-                    tracing::warn!(%worker, %error, "a worker's message was ignored");
-                    continue;
-                }
-            };
-            let goodbye = matches!(said, Said::Goodbye { .. });
-            self.tell(WorkerInput::Said { worker: worker.clone(), generation, said }).await?;
-            if goodbye {
-                return Err(Over::Closed);
-            }
+        let Some(input) = watch.step(started.elapsed(), input) else { continue };
+        if let WorkerInput::Broken { worker, generation } = &input {
+            broken = Some((worker.clone(), *generation));
         }
+        // A closed inbox means that the driver has ended.
+        leading.sender.send(DriverInput::Worker(Box::new(input))).await.ok()?;
     }
-
-    /// The next message; the end of the stream, or of patience.
-    async fn next(&mut self) -> Result<Up, Over> {
-        loop {
-            let since = Instant::now();
-            match timeout(self.timing.timeout, self.inbound.message()).await {
-                Ok(Ok(Some(v1::WorkerMessage { message: Some(message) }))) => return Ok(message),
-                Ok(Ok(Some(_))) => {
-                    tracing::warn!(worker = %self.worker, "a message of an unknown kind was ignored")
-                }
-                Ok(Ok(None)) => return Err(Over::Broken),
-                Ok(Err(status)) => {
-                    tracing::info!(worker = %self.worker, %status, "a worker's stream broke");
-                    return Err(Over::Broken);
-                }
-                // It was this process that stood still: what came meanwhile is yet to be read.
-                Err(_) if since.elapsed() > self.timing.timeout + STANDSTILL => {}
-                Err(_) => return Err(Over::Silent),
-            }
-        }
-    }
-
-    async fn inventory(&mut self, beat: &Mutex<v1::Heartbeat>) -> Result<Inventory, Over> {
-        let mut inventory = Inventory::default();
-        loop {
-            let page = match self.next().await? {
-                Up::Inventory(page) => page,
-                Up::Heartbeat(heartbeat) => {
-                    *beat.lock() = heartbeat;
-                    continue;
-                }
-                other => {
-                    tracing::warn!(worker = %self.worker, ?other, "said before the inventory was complete: ignored");
-                    continue;
-                }
-            };
-            for held in page.outputs {
-                match held_output(held) {
-                    Ok(held) => inventory.outputs.push(held),
-                    Err(error) => tracing::warn!(worker = %self.worker, %error, "a held output was ignored"),
-                }
-            }
-            for running in &page.running {
-                match AttemptId::try_from(running) {
-                    Ok(attempt) => inventory.running.push(attempt),
-                    Err(error) => tracing::warn!(worker = %self.worker, %error, "an attempt was ignored"),
-                }
-            }
-            if inventory.outputs.len() + inventory.running.len() > MOST_HELD {
-                tracing::warn!(worker = %self.worker, "an inventory of more than {MOST_HELD} was cut off");
-                return Err(Over::Broken);
-            }
-            if page.last {
-                return Ok(inventory);
-            }
-        }
-    }
-
-    fn said(&self, message: Up, beat: &Mutex<v1::Heartbeat>) -> Result<Option<Said>, BadMessage> {
-        Ok(Some(match message {
-            Up::Heartbeat(heartbeat) => {
-                *beat.lock() = heartbeat;
-                return Ok(None);
-            }
-            Up::Ended(ended) => {
-                use v1::ended::Outcome;
-                let attempt = AttemptId::try_from(&required(ended.attempt, "attempt")?)?;
-                let outcome = match required(ended.outcome, "outcome")? {
-                    Outcome::Done(result) => Ok(result),
-                    Outcome::Failure(failure) => Err(Failure::try_from(&failure)?),
-                };
-                Said::Ended(attempt, outcome)
-            }
-            Up::Moved(moved) => {
-                let attempt = AttemptId::try_from(&required(moved.attempt, "attempt")?)?;
-                Said::Moved(attempt, WorkerId::parse(&moved.to)?)
-            }
-            Up::NotMoved(kept) => {
-                let attempt = AttemptId::try_from(&required(kept.attempt, "attempt")?)?;
-                Said::NotMoved(attempt, WorkerId::parse(&kept.to)?, kept.reason)
-            }
-            Up::Draining(_) => Said::Draining,
-            Up::Goodbye(goodbye) => Said::Goodbye { clean: goodbye.clean },
-            Up::Hello(_) | Up::Inventory(_) => {
-                tracing::warn!(worker = %self.worker, "a hello or inventory in the middle was ignored");
-                return Ok(None);
-            }
-        }))
-    }
-
-    async fn tell(&self, input: WorkerInput) -> Result<(), Over> {
-        self.leading.sender.send(Input::Worker(Box::new(input))).await.map_err(|_| Over::Closed)
-    }
-}
-
-fn held_output(held: v1::HeldOutput) -> Result<(AttemptId, v1::TaskResult), BadMessage> {
-    let attempt = AttemptId::try_from(&required(held.attempt, "attempt")?)?;
-    Ok((attempt, required(held.result, "result")?))
+    broken
 }

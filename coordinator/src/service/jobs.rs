@@ -1,4 +1,4 @@
-//! The service that people and programs ask: submit, look, cancel, drain.
+//! The service for clients: submit, get, watch, list and cancel jobs; list and drain workers.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,32 +7,32 @@ use std::time::Duration;
 use futures::Stream;
 use tally_proto::v1::jobs_server::Jobs;
 use tally_proto::{JobId, WorkerId, v1};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Leading, Role, stepping_down};
+use super::{CoordinatorRole, Leading, stepping_down};
 use crate::cluster::WorkerInput;
-use crate::driver::{Input, Refusal, Submit};
+use crate::driver::{DriverInput, Refusal, Submit};
 use crate::history::is_over;
-use crate::job::JobSpec;
+use crate::job::{JobSpec, new_key};
 
-/// Entries in a page where none are asked for, and at most.
+/// The default and the largest number of entries in a page.
 const PAGE: (usize, usize) = (100, 1000);
-/// Jobs that are watched at a time, by all clients together.
+/// The most watched jobs at a time, over all clients.
 const WATCHERS: usize = 1024;
-/// Between two statuses of a watched job.
+/// The shortest time between two statuses of a watched job.
 const PACE: Duration = Duration::from_millis(250);
 
 /// The service.
 pub struct JobsService {
-    role: Arc<Role>,
+    role: Arc<CoordinatorRole>,
     watchers: Arc<Semaphore>,
 }
 
 impl JobsService {
     /// The service of a coordinator in that role.
-    pub fn new(role: Arc<Role>) -> Self {
+    pub fn new(role: Arc<CoordinatorRole>) -> Self {
         JobsService { role, watchers: Arc::new(Semaphore::new(WATCHERS)) }
     }
 }
@@ -46,7 +46,7 @@ fn worker_id(text: &str) -> Result<WorkerId, Status> {
 }
 
 fn unknown(job: &JobId) -> Status {
-    Status::not_found(format!("there is no job {job}, or it is forgotten: `tally jobs` lists those known"))
+    Status::not_found(format!("there is no job {job}, or it is too old: `tally jobs` lists the known jobs"))
 }
 
 fn page_size(asked: u32) -> usize {
@@ -56,7 +56,7 @@ fn page_size(asked: u32) -> usize {
     }
 }
 
-async fn send(leading: &Leading, input: Input) -> Result<(), Status> {
+async fn send(leading: &Leading, input: DriverInput) -> Result<(), Status> {
     leading.sender.send(input).await.map_err(|_| stepping_down())
 }
 
@@ -65,8 +65,18 @@ async fn ask<T>(
     question: impl FnOnce(oneshot::Sender<T>) -> WorkerInput,
 ) -> Result<T, Status> {
     let (reply, answer) = oneshot::channel();
-    send(leading, Input::Worker(Box::new(question(reply)))).await?;
+    send(leading, DriverInput::Worker(Box::new(question(reply)))).await?;
     answer.await.map_err(|_| stepping_down())
+}
+
+/// Waits between two statuses of a watched job. The end of the job ends the wait: `submit` exits with it.
+async fn pause(watched: &watch::Receiver<v1::JobStatus>, pace: Duration) {
+    let mut end = watched.clone();
+    tokio::select! {
+        () = tokio::time::sleep(pace) => {}
+        // An error means that the job is no longer known.
+        _ = end.wait_for(is_over) => {}
+    }
 }
 
 #[tonic::async_trait]
@@ -75,12 +85,16 @@ impl Jobs for JobsService {
 
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitReply>, Status> {
         let leading = self.role.accepting()?;
-        let asked = request.into_inner().spec.ok_or_else(|| Status::invalid_argument("there is no spec"))?;
-        // Looks at the disk.
+        let asked =
+            request.into_inner().spec.ok_or_else(|| Status::invalid_argument("the spec is missing"))?;
+        // Resolving paths blocks.
         let spec = tokio::task::spawn_blocking(move || JobSpec::asked(asked)).await;
-        let spec = spec.map_err(|e| Status::internal(e.to_string()))?.map_err(Status::invalid_argument)?;
+        let spec = spec
+            .map_err(|e| Status::internal(e.to_string()))?
+            .map_err(|e| Status::invalid_argument(e.to_string()))?;
         let (accepted, answer) = oneshot::channel();
-        send(&leading, Input::Submit(Box::new(Submit { spec, accepted, ended: None }))).await?;
+        let submit = Submit { spec, key: new_key(), accepted, ended: None };
+        send(&leading, DriverInput::Submit(Box::new(submit))).await?;
         match answer.await.map_err(|_| stepping_down())? {
             Ok(accepted) => Ok(Response::new(v1::SubmitReply {
                 job: accepted.job.to_string(),
@@ -91,7 +105,7 @@ impl Jobs for JobsService {
                 Err(match refusal {
                     Refusal::Dataset(_) => Status::invalid_argument(what),
                     Refusal::OtherInputs { .. } => Status::already_exists(what),
-                    Refusal::Full(_) => Status::resource_exhausted(what),
+                    Refusal::Full(_) | Refusal::BeingCancelled(_) => Status::resource_exhausted(what),
                 })
             }
         }
@@ -108,14 +122,16 @@ impl Jobs for JobsService {
         let job = job_id(&request.into_inner().job)?;
         let mut watched = leading.registry.watch(&job).ok_or_else(|| unknown(&job))?;
         let busy = |_| {
-            Status::resource_exhausted(format!("{WATCHERS} clients follow jobs already: come back later"))
+            Status::resource_exhausted(format!(
+                "{WATCHERS} clients follow jobs, which is the limit: try again later"
+            ))
         };
-        let place = self.watchers.clone().try_acquire_owned().map_err(busy)?;
+        let permit = self.watchers.clone().try_acquire_owned().map_err(busy)?;
         watched.mark_changed();
         let (sender, receiver) = mpsc::channel(1);
         let stopped = leading.sender.clone();
         tokio::spawn(async move {
-            let _place = place;
+            let _permit = permit;
             loop {
                 let changed = tokio::select! {
                     changed = watched.changed() => changed.is_ok(),
@@ -130,7 +146,7 @@ impl Jobs for JobsService {
                 if sender.send(Ok(status)).await.is_err() || over {
                     return;
                 }
-                tokio::time::sleep(PACE).await;
+                pause(&watched, PACE).await;
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
@@ -141,17 +157,19 @@ impl Jobs for JobsService {
         let asked = request.into_inner();
         let page = leading.registry.page(page_size(asked.page_size), &asked.page_token);
         let (jobs, next_page_token) =
-            page.ok_or_else(|| Status::invalid_argument("page_token: give what the page before said"))?;
+            page.ok_or_else(|| Status::invalid_argument("page_token: give the token of the page before"))?;
         Ok(Response::new(v1::JobPage { jobs, next_page_token }))
     }
 
     async fn cancel(&self, request: Request<v1::JobRequest>) -> Result<Response<v1::JobStatus>, Status> {
         let leading = self.role.leading()?;
         let job = job_id(&request.into_inner().job)?;
-        let status = leading.registry.get(&job).ok_or_else(|| unknown(&job))?;
-        tracing::info!(%job, "somebody cancels a job");
-        send(&leading, Input::Cancel(job)).await?;
-        Ok(Response::new(status))
+        leading.registry.get(&job).ok_or_else(|| unknown(&job))?;
+        tracing::info!(%job, "a client cancels a job");
+        let (reply, recorded) = oneshot::channel();
+        send(&leading, DriverInput::Cancel(job.clone(), reply)).await?;
+        recorded.await.map_err(|_| stepping_down())?;
+        leading.registry.get(&job).map(Response::new).ok_or_else(|| unknown(&job))
     }
 
     async fn list_workers(
@@ -177,8 +195,24 @@ impl Jobs for JobsService {
     ) -> Result<Response<v1::WorkerStatus>, Status> {
         let leading = self.role.leading()?;
         let worker = worker_id(&request.into_inner().worker)?;
-        tracing::info!(%worker, "somebody drains a worker");
+        tracing::info!(%worker, "a client drains a worker");
         let answer = ask(&leading, |reply| WorkerInput::Drain(worker.clone(), reply)).await?;
         answer.map(Response::new).ok_or_else(|| Status::not_found(format!("there is no worker {worker}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_a_watched_job_is_sent_without_a_pause() {
+        let (shown, watched) = watch::channel(v1::JobStatus::default());
+        let long = tokio::spawn(async move { pause(&watched, Duration::from_secs(3600)).await });
+        shown.send_modify(|status| status.phase = "reduce".into());
+        tokio::task::yield_now().await;
+        assert!(!long.is_finished(), "a change that is not the end");
+        shown.send_modify(|status| status.set_state(v1::JobState::Done));
+        tokio::time::timeout(Duration::from_secs(60), long).await.unwrap().unwrap();
     }
 }

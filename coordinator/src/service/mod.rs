@@ -1,9 +1,8 @@
-//! The coordinator as a service: what it answers over gRPC, and when. Only the leader answers;
-//! a standby says who leads.
+//! The coordinator's services over gRPC and HTTP. Only the leader answers; a standby names the leader.
 //!
-//! `control` talks to workers (`wire` is its bytes), `jobs` to people and programs, `scaler` to
-//! KEDA, `observed` to kubelets and Prometheus; `lead` is a term of leadership,
-//! `serve` the process from its start to its end. Not here: any decision about jobs (the driver).
+//! `control` serves workers (`wire` is its encoding), `jobs` serves clients, `scaler` serves KEDA, `observed` serves kubelets
+//! and Prometheus; `lead` is a term of leadership, `serve` the process from start to end. Not here: decisions about jobs
+//! (the driver).
 
 pub mod control;
 pub mod jobs;
@@ -22,25 +21,22 @@ use tokio::sync::mpsc;
 use tonic::Status;
 use tonic::metadata::MetadataValue;
 
-use crate::driver::Input;
+use crate::driver::DriverInput;
 use crate::election::Standing;
 use crate::history::Registry;
 
-/// Bytes of a message, at most, both ways: larger answers are paged.
-pub const MESSAGE_BYTES: usize = 4 << 20;
-
-/// How long the coordinator waits for its workers.
+/// The coordinator's intervals and timeouts.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// Between two signs of life, both ways.
+    /// The interval of heartbeats in both directions.
     pub heartbeat: Duration,
-    /// After a broken stream, until the worker is lost.
+    /// The time from the end of a worker's stream until the worker is lost.
     pub grace: Duration,
-    /// Silence after which a worker is lost.
+    /// The time without a message after which a worker is lost.
     pub timeout: Duration,
-    /// After taking the lead, until jobs of earlier epochs go on.
+    /// The time from the begin of the term until jobs of earlier epochs continue.
     pub settle: Duration,
-    /// How long a job waits while there are no workers.
+    /// The time that a job waits while there are no workers.
     pub no_workers: Duration,
 }
 
@@ -56,44 +52,44 @@ impl Default for Timing {
     }
 }
 
-/// A leading coordinator, as its services reach it.
+/// A leading coordinator, as its services use it.
 #[derive(Debug, Clone)]
 pub struct Leading {
     /// The driver's inbox.
-    pub sender: mpsc::Sender<Input>,
-    /// How jobs stand.
+    pub sender: mpsc::Sender<DriverInput>,
+    /// The statuses of jobs.
     pub registry: Arc<Registry>,
     /// The term.
     pub epoch: u64,
 }
 
-/// What this coordinator is just now; shared by all services.
+/// The current role of this coordinator; shared by all services.
 #[derive(Debug, Default)]
-pub struct Role {
+pub struct CoordinatorRole {
     leading: RwLock<Option<Leading>>,
     standing: RwLock<Option<Standing>>,
 }
 
-impl Role {
-    /// From now on it leads, or does no more.
+impl CoordinatorRole {
+    /// Begins or ends the lead.
     pub fn set(&self, leading: Option<Leading>) {
         *self.leading.write() = leading;
     }
 
-    /// Notes how the election stands.
+    /// Sets the standing in the election.
     pub fn note(&self, standing: Standing) {
         *self.standing.write() = Some(standing);
     }
 
-    /// How the election stands, as far as that is known.
+    /// The standing in the election, if it is known.
     pub fn standing(&self) -> Option<Standing> {
         self.standing.read().clone()
     }
 
-    /// The leader, if this is it.
+    /// The leader, if this coordinator leads.
     ///
     /// # Errors
-    /// A status that says who leads, as far as that is known.
+    /// A status that names the leader, if it is known.
     pub fn leading(&self) -> Result<Leading, Status> {
         if let Some(leading) = self.leading.read().clone() {
             return Ok(leading);
@@ -104,7 +100,7 @@ impl Role {
         };
         let known = match &leader {
             Some(leader) => format!("this coordinator does not lead: {leader} does"),
-            None => "this coordinator does not lead, and knows nobody who does".into(),
+            None => "this coordinator does not lead, and knows of no leader".into(),
         };
         let mut status = Status::failed_precondition(known);
         if let Some(value) = leader.and_then(|leader| MetadataValue::try_from(leader).ok()) {
@@ -113,10 +109,10 @@ impl Role {
         Err(status)
     }
 
-    /// The leader, if it may begin something new.
+    /// The leader, if it accepts new jobs.
     ///
     /// # Errors
-    /// A status that says why not.
+    /// A status with the reason.
     pub fn accepting(&self) -> Result<Leading, Status> {
         let leading = self.leading()?;
         match &*self.standing.read() {
@@ -128,9 +124,9 @@ impl Role {
     }
 }
 
-/// What is answered when the driver ended before it could answer.
+/// The status for a request that the driver did not answer before it ended.
 pub(crate) fn stepping_down() -> Status {
-    Status::unavailable("this coordinator stops to lead: try again")
+    Status::unavailable("this coordinator is stepping down: try again")
 }
 
 #[cfg(test)]
@@ -139,8 +135,8 @@ mod tests {
 
     #[test]
     fn a_standby_names_the_leader_and_a_leader_in_doubt_begins_nothing() {
-        let role = Role::default();
-        let refusal = |role: &Role| role.leading().err().unwrap();
+        let role = CoordinatorRole::default();
+        let refusal = |role: &CoordinatorRole| role.leading().err().unwrap();
         assert!(refusal(&role).metadata().get(LEADER_METADATA).is_none());
         role.note(Standing::Standby { leader: Some("other:7070".into()) });
         let status = refusal(&role);

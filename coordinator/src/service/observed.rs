@@ -1,29 +1,31 @@
-//! The coordinator as kubelets and Prometheus see it. What only a leader knows, only the leader
-//! tells, so that sums over all coordinators are right.
+//! The coordinator's health and metrics, for kubelets and Prometheus. Only the leader reports what only a leader knows, and
+//! the counters of the others are zero, so that sums over all coordinators are correct.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tally_common::http::{Observed, Pulse, Unhealthy, stuck};
+use tally_common::metrics::Page;
+use tally_common::security::Security;
+use tally_common::stores;
 use tally_scheduler::Demand;
-use tally_worker::http::{Observed, Page, Pulse, stuck};
-use tally_worker::security::Security;
-use tally_worker::stores;
 
-use super::Role;
+use super::CoordinatorRole;
 use crate::election::Standing;
-use crate::load::{JOB_STATES, Load, Publishes, WORKER_STATES};
+use crate::job::STAGES;
+use crate::load::{Counts, JOB_STATES, Load, Publishes, WORKER_STATES};
 
-/// What is seen of a coordinator's process.
+/// The observable state of a coordinator's process.
 #[derive(Debug)]
 pub struct Seen {
-    role: Arc<Role>,
+    role: Arc<CoordinatorRole>,
     security: Arc<Security>,
     pulse: Pulse,
 }
 
 impl Seen {
-    /// The process in that role.
-    pub fn new(role: Arc<Role>, security: Arc<Security>) -> Self {
+    /// The state of a process in that role.
+    pub fn new(role: Arc<CoordinatorRole>, security: Arc<Security>) -> Self {
         Seen { role, security, pulse: Pulse::default() }
     }
 
@@ -42,19 +44,19 @@ fn number(value: usize) -> f64 {
 }
 
 impl Observed for Seen {
-    fn alive(&self) -> Result<(), String> {
+    fn alive(&self) -> Result<(), Unhealthy> {
         self.pulse.check()?;
         stuck(self.load().map_or(Duration::ZERO, |load| load.at.elapsed()))
     }
 
-    fn ready(&self) -> Result<(), String> {
+    fn ready(&self) -> Result<(), Unhealthy> {
         if self.role.leading().is_ok() {
             return Ok(());
         }
         match self.role.standing() {
             Some(Standing::Standby { leader: Some(_) }) => Ok(()),
-            Some(Standing::Lead) => Err("elected, and not leading yet".into()),
-            _ => Err("no coordinator leads, as far as this one knows".into()),
+            Some(Standing::Lead) => Err(Unhealthy::NotReady("elected, but not leading yet")),
+            _ => Err(Unhealthy::NotReady("no coordinator leads, as far as this one knows")),
         }
     }
 
@@ -66,9 +68,15 @@ impl Observed for Seen {
         page.gauge("tally_coordinator_accepting_jobs", "1 while it takes new jobs", accepting);
         stores::metrics(page);
         self.security.describe(page);
+        let load = self.load();
+        // Also before it leads: Prometheus sees no increase if a series begins with its first count.
+        match &load {
+            Some(load) => describe_counts(&load.counts, page),
+            None => describe_counts(&Counts::new(&STAGES), page),
+        }
         let Some(leading) = leading else { return };
         page.gauge("tally_coordinator_epoch", "The term", leading.epoch as f64);
-        if let Some(load) = leading.registry.load().borrow().as_ref() {
+        if let Some(load) = &load {
             describe(load, page);
         }
     }
@@ -99,18 +107,19 @@ fn describe(load: &Load, page: &mut Page) {
         )
     });
     page.gauges("tally_tasks", "Tasks of jobs that are not over, by stage and state", tasks);
-    let attempts = load.counts.attempts.iter().map(|((stage, outcome), count)| {
+}
+
+/// Counters of a term.
+fn describe_counts(counts: &Counts, page: &mut Page) {
+    let attempts = counts.attempts.iter().map(|((stage, outcome), count)| {
         (vec![("stage", (*stage).to_string()), ("outcome", (*outcome).to_string())], *count as f64)
     });
     page.counters("tally_attempts", "Task attempts that ended, by stage and outcome", attempts);
-    let jobs = load
-        .counts
-        .jobs
-        .iter()
-        .map(|(outcome, count)| (vec![("outcome", (*outcome).to_string())], *count as f64));
+    let jobs =
+        counts.jobs.iter().map(|(outcome, count)| (vec![("outcome", (*outcome).to_string())], *count as f64));
     page.counters("tally_jobs_ended", "Jobs that ended, by outcome", jobs);
-    describe_publishes(load.counts.publish, page);
-    let left = [("drained", load.counts.workers_drained), ("lost", load.counts.workers_lost)];
+    describe_publishes(counts.publish, page);
+    let left = [("drained", counts.workers_drained), ("lost", counts.workers_lost)];
     let left = left.map(|(how, count)| (vec![("how", how.to_string())], count as f64));
     page.counters("tally_workers_left", "Workers that went: drained, or lost with what they held", left);
 }

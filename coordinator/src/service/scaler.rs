@@ -1,8 +1,7 @@
-//! KEDA's external scaler: how many workers the work wants. Any coordinator may be asked; one that
-//! stands by asks the leader.
+//! KEDA's external scaler: the number of slots that the work needs. Every coordinator answers; a standby asks the leader.
 //!
-//! The metric is the sum of runnable and running work in slots, never the queue alone: a busy cluster
-//! whose queue is empty would be scaled to nothing. Not here: how it is counted (`driver::load`).
+//! The metric is the sum of runnable and running work in slots. Queue length alone would scale a busy cluster to zero. Not
+//! here: how the work is counted (`driver`).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,6 +9,8 @@ use std::time::Duration;
 
 use futures::Stream;
 use parking_lot::Mutex;
+use tally_common::http::stuck;
+use tally_common::security::{Dialer, Role as Of};
 use tally_proto::LEADER_METADATA;
 use tally_proto::externalscaler::external_scaler_client::ExternalScalerClient;
 use tally_proto::externalscaler::external_scaler_server::ExternalScaler;
@@ -17,46 +18,44 @@ use tally_proto::externalscaler::{
     GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec, MetricValue,
     ScaledObjectRef,
 };
-use tally_worker::http::stuck;
-use tally_worker::security::{Dialer, Role as Of};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Leading, Role, stepping_down};
+use super::{CoordinatorRole, Leading, stepping_down};
 use crate::load::Load;
 
-/// What the metric is called.
+/// The name of the metric.
 pub const METRIC: &str = "tally-slots-wanted";
-/// The trigger's metadata that says how many slots a worker has.
+/// The key in the trigger's metadata for the number of slots of a worker.
 pub const SLOTS_PER_WORKER: &str = "slotsPerWorker";
-/// Marks a question that a standby passed on: it is not passed on again.
-const PASSED_ON: &str = "tally-passed-on";
-/// For a connection to the leader, and for its answer.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The metadata of a request that a standby forwarded. It is not forwarded again.
+const FORWARDED: &str = "tally-passed-on";
+/// The time limit for a connection to the leader, and for its answer.
+const LEADER_TIMEOUT: Duration = Duration::from_secs(3);
 
 type Client = ExternalScalerClient<Channel>;
 type Activity = Pin<Box<dyn Stream<Item = Result<IsActiveResponse, Status>> + Send>>;
 
 /// The service.
 pub struct ScalerService {
-    role: Arc<Role>,
+    role: Arc<CoordinatorRole>,
     dialer: Dialer,
-    /// The way to the leader that was asked last.
-    way: Mutex<Option<Way>>,
+    /// The channel to the leader that was asked last.
+    channel: Mutex<Option<LeaderChannel>>,
 }
 
 /// A channel to the leader.
-struct Way {
+struct LeaderChannel {
     leader: String,
     channel: Channel,
-    /// That of the certificates it was made with.
+    /// The generation of the certificates that it uses.
     generation: u64,
 }
 
-/// Who answers.
+/// The coordinator that answers.
 enum Answerer {
     Here(Leading),
     There(Client),
@@ -64,12 +63,12 @@ enum Answerer {
 
 fn load(leading: &Leading) -> Result<Load, Status> {
     let load = leading.registry.load().borrow().clone();
-    let load = load.ok_or_else(|| Status::unavailable("this coordinator has only begun to lead"))?;
-    stuck(load.at.elapsed()).map_err(Status::unavailable)?;
+    let load = load.ok_or_else(|| Status::unavailable("this coordinator has just begun to lead"))?;
+    stuck(load.at.elapsed()).map_err(|e| Status::unavailable(e.to_string()))?;
     Ok(load)
 }
 
-/// Slots of a worker, as the trigger says.
+/// The slots of a worker, by the trigger's metadata.
 fn slots_per_worker(scaled: Option<&ScaledObjectRef>) -> Result<f64, Status> {
     let Some(text) = scaled.and_then(|scaled| scaled.scaler_metadata.get(SLOTS_PER_WORKER)) else {
         return Ok(1.0);
@@ -78,15 +77,15 @@ fn slots_per_worker(scaled: Option<&ScaledObjectRef>) -> Result<f64, Status> {
     slots.ok_or_else(|| {
         let text: String = text.chars().take(80).collect();
         Status::invalid_argument(format!(
-            "the trigger's metadata {SLOTS_PER_WORKER}: {text:?} is no number above 0"
+            "the trigger's metadata {SLOTS_PER_WORKER}: {text:?} is not a number above 0"
         ))
     })
 }
 
 impl ScalerService {
-    /// The service of a coordinator in that role, which asks others by `dialer`.
-    pub fn new(role: Arc<Role>, dialer: Dialer) -> Self {
-        ScalerService { role, dialer, way: Mutex::default() }
+    /// The service of a coordinator in that role, which connects to others through `dialer`.
+    pub fn new(role: Arc<CoordinatorRole>, dialer: Dialer) -> Self {
+        ScalerService { role, dialer, channel: Mutex::default() }
     }
 
     fn answerer<T>(&self, request: &Request<T>) -> Result<Answerer, Status> {
@@ -96,34 +95,34 @@ impl ScalerService {
         };
         let leader = refusal.metadata().get(LEADER_METADATA).and_then(|leader| leader.to_str().ok());
         match leader {
-            Some(leader) if request.metadata().get(PASSED_ON).is_none() => {
-                Ok(Answerer::There(ExternalScalerClient::new(self.way(leader)?)))
+            Some(leader) if request.metadata().get(FORWARDED).is_none() => {
+                Ok(Answerer::There(ExternalScalerClient::new(self.channel(leader)?)))
             }
             _ => Err(Status::unavailable(refusal.message())),
         }
     }
 
-    fn way(&self, leader: &str) -> Result<Channel, Status> {
+    fn channel(&self, leader: &str) -> Result<Channel, Status> {
         let generation = self.dialer.generation();
-        let mut way = self.way.lock();
-        let fits = |way: &&Way| way.leader == leader && way.generation == generation;
-        if let Some(way) = way.as_ref().filter(fits) {
-            return Ok(way.channel.clone());
+        let mut cached = self.channel.lock();
+        let fits = |cached: &&LeaderChannel| cached.leader == leader && cached.generation == generation;
+        if let Some(cached) = cached.as_ref().filter(fits) {
+            return Ok(cached.channel.clone());
         }
         let endpoint = Endpoint::from_shared(format!("http://{leader}"))
             .map_err(|e| Status::unavailable(format!("the leader's address {leader}: {e}")))?;
-        let channel = self.dialer.connect_lazy(&endpoint.connect_timeout(PATIENCE), Of::Coordinator);
-        *way = Some(Way { leader: leader.into(), channel: channel.clone(), generation });
+        let channel = self.dialer.connect_lazy(&endpoint.connect_timeout(LEADER_TIMEOUT), Of::Coordinator);
+        *cached = Some(LeaderChannel { leader: leader.into(), channel: channel.clone(), generation });
         Ok(channel)
     }
 }
 
-/// A question as it is passed on.
-fn passed_on<T>(message: T, bounded: bool) -> Request<T> {
+/// A request to the leader.
+fn forwarded<T>(message: T, bounded: bool) -> Request<T> {
     let mut request = Request::new(message);
-    request.metadata_mut().insert(PASSED_ON, MetadataValue::from_static("1"));
+    request.metadata_mut().insert(FORWARDED, MetadataValue::from_static("1"));
     if bounded {
-        request.set_timeout(PATIENCE);
+        request.set_timeout(LEADER_TIMEOUT);
     }
     request
 }
@@ -140,7 +139,7 @@ impl ExternalScaler for ScalerService {
             Answerer::Here(leading) => {
                 Ok(Response::new(IsActiveResponse { result: load(&leading)?.is_active() }))
             }
-            Answerer::There(mut leader) => leader.is_active(passed_on(request.into_inner(), true)).await,
+            Answerer::There(mut leader) => leader.is_active(forwarded(request.into_inner(), true)).await,
         }
     }
 
@@ -151,10 +150,10 @@ impl ExternalScaler for ScalerService {
         let answerer = self.answerer(&request)?;
         let (sender, receiver) = mpsc::channel(1);
         match answerer {
-            Answerer::Here(leading) => drop(tokio::spawn(tell(leading, sender))),
+            Answerer::Here(leading) => drop(tokio::spawn(send_activity(leading, sender))),
             Answerer::There(mut leader) => {
-                let asked = leader.stream_is_active(passed_on(request.into_inner(), false)).await?;
-                tokio::spawn(pass_on(asked.into_inner(), sender));
+                let asked = leader.stream_is_active(forwarded(request.into_inner(), false)).await?;
+                tokio::spawn(forward(asked.into_inner(), sender));
             }
         }
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
@@ -181,7 +180,7 @@ impl ExternalScaler for ScalerService {
         let leading = match self.answerer(&request)? {
             Answerer::Here(leading) => leading,
             Answerer::There(mut leader) => {
-                return leader.get_metrics(passed_on(request.into_inner(), true)).await;
+                return leader.get_metrics(forwarded(request.into_inner(), true)).await;
             }
         };
         let name = &request.get_ref().metric_name;
@@ -190,7 +189,7 @@ impl ExternalScaler for ScalerService {
             return Err(Status::invalid_argument(format!("there is no metric {name:?}, only {METRIC}")));
         }
         let unknown =
-            || Status::unavailable("jobs of an earlier term are being taken up: their work is not known yet");
+            || Status::unavailable("jobs of an earlier term are being resumed: their work is not known yet");
         let wanted = load(&leading)?.demand.ok_or_else(unknown)?.slots();
         let value = MetricValue {
             metric_name: METRIC.into(),
@@ -201,22 +200,22 @@ impl ExternalScaler for ScalerService {
     }
 }
 
-/// Tells whether workers are wanted, at once and at each change, until the term or the stream ends.
-async fn tell(leading: Leading, sender: mpsc::Sender<Result<IsActiveResponse, Status>>) {
+/// Sends whether workers are needed, at once and at each change, until the term or the stream ends.
+async fn send_activity(leading: Leading, sender: mpsc::Sender<Result<IsActiveResponse, Status>>) {
     let mut loads = leading.registry.load();
-    let mut told = None;
+    let mut sent = None;
     loop {
         let active = loads.borrow_and_update().as_ref().map(Load::is_active);
         if let Some(result) = active
-            && told != active
+            && sent != active
         {
-            told = active;
+            sent = active;
             if sender.send(Ok(IsActiveResponse { result })).await.is_err() {
                 return;
             }
         }
         tokio::select! {
-            // The registry is held here, so there is always a next one.
+            // The registry lives as long as `leading`, so this is no error.
             _ = loads.changed() => {}
             () = leading.sender.closed() => {
                 let _ = sender.send(Err(stepping_down())).await;
@@ -227,13 +226,13 @@ async fn tell(leading: Leading, sender: mpsc::Sender<Result<IsActiveResponse, St
     }
 }
 
-async fn pass_on(
-    mut said: Streaming<IsActiveResponse>,
+async fn forward(
+    mut stream: Streaming<IsActiveResponse>,
     sender: mpsc::Sender<Result<IsActiveResponse, Status>>,
 ) {
     loop {
         let next = tokio::select! {
-            next = said.message() => next,
+            next = stream.message() => next,
             () = sender.closed() => return,
         };
         let (item, last) = match next {

@@ -1,70 +1,73 @@
-//! The coordinator's process from its start to its end: it listens, stands for election, leads
-//! when it may, and steps down when it must.
+//! The coordinator's process from start to end: it listens, takes part in the election, leads while elected, and steps
+//! down.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tally_common::refusal_log::Refusals;
+use tally_common::security::{Guard, Security, incoming};
+use tally_common::stores::urls::UrlError;
 use tally_proto::externalscaler::external_scaler_server::ExternalScalerServer;
 use tally_proto::v1::jobs_server::JobsServer;
-use tally_proto::{DESCRIPTORS, Epoch};
-use tally_worker::refusals::Refusals;
-use tally_worker::security::{Guard, Security, incoming};
-use tally_worker::urls::UrlError;
+use tally_proto::{DESCRIPTORS, Epoch, MESSAGE_BYTES};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
 
+use super::CoordinatorRole;
 use super::control::ControlService;
 use super::jobs::JobsService;
 use super::lead::{LeadError, LeadOptions, lead};
 use super::scaler::ScalerService;
 use super::wire::ControlServer;
-use super::{MESSAGE_BYTES, Role};
-use crate::driver::End;
+use crate::driver::TermEnd;
 use crate::election::{Election, Standing};
 use crate::journal::JournalError;
-use crate::journal::store::StateDir;
+use crate::journal::log::EpochLog;
+use crate::journal::state_dir::StateDir;
 
-/// How often a peer that says nothing is asked for a sign of life, and how long it has to answer.
+/// The interval of keepalive pings on a silent connection, and the time limit for the answer.
 const KEEPALIVE: Duration = Duration::from_secs(5);
-/// How long requests may take to end when the process does.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Bytes of a request's headers, at most.
-const HEADERS: u32 = 16 << 10;
-/// Requests at a time on one connection.
-const STREAMS: u32 = 256;
+/// The time limit for open requests when the process ends.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+/// The time limit for the check of the journal's format at the start.
+const JOURNAL_CHECK: Duration = Duration::from_secs(10);
+/// The largest headers of a request, in bytes.
+const MAX_HEADERS: u32 = 16 << 10;
+/// The most requests at a time on one connection.
+const MAX_STREAMS: u32 = 256;
 
 type Health = HealthReporter;
-/// The services that only a leader has, as the health service names them.
+/// The services that only a leader provides, by their names in the health service.
 const SERVICES: [&str; 2] = ["tally.v1.Control", "tally.v1.Jobs"];
-/// The one that answers wherever it is asked: a standby asks the leader.
+/// The service that every coordinator provides: a standby asks the leader.
 const SCALER: &str = "externalscaler.ExternalScaler";
 
-/// What a coordinator's process is given.
+/// The options of a coordinator's process.
 #[derive(Debug, Clone)]
 pub struct ServeOptions {
-    /// Where the journal lies, a path or URL.
+    /// The path or URL of the journal.
     pub state_dir: String,
-    /// How it leads.
+    /// The options of its terms.
     pub lead: LeadOptions,
-    /// What it is just now, for those who look.
-    pub role: Arc<Role>,
-    /// Who may connect, and how others are connected to.
+    /// Its current role.
+    pub role: Arc<CoordinatorRole>,
+    /// The security of connections in both directions.
     pub security: Arc<Security>,
 }
 
-/// Why the process ends though nothing went wrong.
+/// The reason for which the process ended without an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exit {
     /// It was asked to.
     Asked,
-    /// Another coordinator leads, as this says, and there is no election to wait for.
+    /// Another coordinator leads, which the text names, and there is no election in which to wait.
     Deposed(String),
 }
 
-/// A coordinator that cannot serve.
+/// The coordinator cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The state directory's URL.
@@ -73,15 +76,15 @@ pub enum ServeError {
     /// The term.
     #[error(transparent)]
     Lead(#[from] LeadError),
-    /// The journal failed in the middle of a term.
+    /// The journal failed during a term.
     #[error("{0}")]
     Journal(String),
-    /// The descriptors.
+    /// The descriptors of the reflection service.
     #[error("the reflection service: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Serves until `until`, or until another coordinator leads and nobody says whose turn it is.
+/// Serves until `until` resolves, or until another coordinator leads and there is no election.
 ///
 /// # Errors
 /// [`ServeError`].
@@ -92,6 +95,13 @@ pub async fn serve(
     until: impl Future<Output = ()>,
 ) -> Result<Exit, ServeError> {
     let dir = StateDir::open(&options.state_dir)?;
+    // In a roll-back, this coordinator then never becomes ready, and the newer one goes on. A store that does not answer is an
+    // error only for a leader.
+    if let Ok(Err(error @ JournalError::Newer { .. })) =
+        tokio::time::timeout(JOURNAL_CHECK, EpochLog::check(&dir)).await
+    {
+        return Err(LeadError::Journal(error).into());
+    }
     let lead_options = options.lead;
     let role = options.role;
     let (stop, stopped) = oneshot::channel::<()>();
@@ -101,16 +111,16 @@ pub async fn serve(
     let candidate = Candidate { role: &role, dir: &dir, options: &lead_options, health: &health };
     let exit = candidate.stand(&election, &mut until).await;
     standing.abort();
-    let resigned = tokio::time::timeout(LAST_WORDS * 2, election.resign());
+    let resigned = tokio::time::timeout(SHUTDOWN_TIMEOUT * 2, election.resign());
     let _ = stop.send(());
-    let ended = tokio::time::timeout(LAST_WORDS, server);
-    // Neither may hold up the end.
+    let ended = tokio::time::timeout(SHUTDOWN_TIMEOUT, server);
+    // Both have a time limit.
     let _ = tokio::join!(resigned, ended);
     exit
 }
 
 struct Candidate<'a> {
-    role: &'a Role,
+    role: &'a CoordinatorRole,
     dir: &'a StateDir,
     options: &'a LeadOptions,
     health: &'a Health,
@@ -132,7 +142,7 @@ impl Candidate<'_> {
             let stop = async {
                 tokio::select! {
                     () = &mut *until => asked = true,
-                    // An error means that the election is over, and nobody asks to stop.
+                    // An error means that the election has ended.
                     _ = standing.wait_for(|standing| matches!(standing, Standing::Standby { .. })) => {}
                 }
             };
@@ -143,17 +153,17 @@ impl Candidate<'_> {
             let end = lead(self.role, self.dir, self.options, claimed, stop).await;
             set_serving(self.health, false).await;
             let why = match end {
-                Ok(End::Asked) if asked => return Ok(Exit::Asked),
-                Ok(End::Asked) => {
-                    tracing::info!("another coordinator was elected: this one stands by");
+                Ok(TermEnd::Asked) if asked => return Ok(Exit::Asked),
+                Ok(TermEnd::Asked) => {
+                    tracing::info!("another coordinator was elected: this one is a standby now");
                     continue;
                 }
-                Ok(End::Deposed(why)) => why,
-                Ok(End::Journal(why)) => return Err(ServeError::Journal(why)),
+                Ok(TermEnd::Deposed(why)) => why,
+                Ok(TermEnd::Journal(why)) => return Err(ServeError::Journal(why)),
                 Err(LeadError::Journal(error @ JournalError::Fenced { .. })) => error.to_string(),
                 Err(error) => return Err(error.into()),
             };
-            tracing::warn!(why, "this coordinator leads no more");
+            tracing::warn!(why, "this coordinator no longer leads");
             election.step_down().await;
             if *election.standing().borrow() == Standing::Lead {
                 return Ok(Exit::Deposed(why));
@@ -162,7 +172,7 @@ impl Candidate<'_> {
     }
 }
 
-fn note_standing(role: &Arc<Role>, election: &Election) -> JoinHandle<()> {
+fn note_standing(role: &Arc<CoordinatorRole>, election: &Election) -> JoinHandle<()> {
     let (role, mut standing) = (role.clone(), election.standing());
     tokio::spawn(async move {
         loop {
@@ -184,7 +194,7 @@ async fn set_serving(health: &Health, serving: bool) {
 
 async fn start(
     listener: TcpListener,
-    role: &Arc<Role>,
+    role: &Arc<CoordinatorRole>,
     options: &LeadOptions,
     security: &Arc<Security>,
     stopped: oneshot::Receiver<()>,
@@ -202,8 +212,8 @@ async fn start(
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
-        .http2_max_header_list_size(HEADERS)
-        .max_concurrent_streams(STREAMS)
+        .http2_max_header_list_size(MAX_HEADERS)
+        .max_concurrent_streams(MAX_STREAMS)
         .layer(Guard::new(security.clone()))
         .layer(Refusals)
         .add_service(health_service)
@@ -214,7 +224,7 @@ async fn start(
     let incoming = incoming(listener, security.clone());
     let server = tokio::spawn(async move {
         let stopped = async move {
-            // Whoever would tell it being gone means the same.
+            // A dropped sender has the same meaning.
             let _ = stopped.await;
         };
         if let Err(error) = server.serve_with_incoming_shutdown(incoming, stopped).await {

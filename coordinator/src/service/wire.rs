@@ -1,6 +1,5 @@
-//! The control service as bytes: like the generated server, but what all reduce orders of a job
-//! have in common is encoded once and copied, where a message would be built and encoded anew for
-//! every worker. On the wire there is no difference.
+//! The encoding of the control service. It replaces the generated server, so that the inputs that all reduce tasks of a
+//! job share are encoded once and copied, instead of once for every worker. The bytes on the wire are the same.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -8,25 +7,16 @@ use std::task::{Context, Poll};
 
 use bytes::BufMut;
 use prost::Message;
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
-use tally_proto::v1;
+use prost::encoding::{WireType, encode_key, encode_varint};
+use tally_proto::{MESSAGE_BYTES, v1};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::{Body, BoxFuture, Service, StdError, http};
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::MESSAGE_BYTES;
-use super::control::{ControlService, OrderStream};
+use super::control::{ControlService, MessageStream};
 use crate::cluster::Outbound;
-use crate::fleet::Order;
-
-/// Field numbers of the messages around a reduce's inputs, `CoordinatorMessage` and `TaskOrder`; a test
-/// compares them with the generated messages.
-mod field {
-    pub(super) const START: u32 = 3;
-    pub(super) const REDUCE: u32 = 4;
-    pub(super) const INPUTS: u32 = 11;
-}
+use crate::dispatch::{TaskDispatch, field};
 
 /// The service's path in requests.
 const ATTACH: &str = "/tally.v1.Control/Attach";
@@ -52,8 +42,8 @@ struct Attach(Arc<ControlService>);
 
 impl StreamingService<v1::WorkerMessage> for Attach {
     type Response = Outbound;
-    type ResponseStream = OrderStream;
-    type Future = BoxFuture<Response<OrderStream>, Status>;
+    type ResponseStream = MessageStream;
+    type Future = BoxFuture<Response<MessageStream>, Status>;
 
     fn call(&mut self, request: Request<Streaming<v1::WorkerMessage>>) -> Self::Future {
         let service = self.0.clone();
@@ -76,7 +66,7 @@ where
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         if request.uri().path() != ATTACH {
-            let unknown = Status::unimplemented(format!("there is no {}", request.uri().path()));
+            let unknown = Status::unimplemented(format!("there is no method {}", request.uri().path()));
             return Box::pin(async move { Ok(unknown.into_http()) });
         }
         let attach = Attach(self.inner.clone());
@@ -88,7 +78,7 @@ where
     }
 }
 
-/// Worker messages in, orders out.
+/// Decodes messages from workers and encodes messages to them.
 #[derive(Debug, Clone, Copy)]
 struct Wire;
 
@@ -130,7 +120,7 @@ impl Encoder for Wire {
 fn put(item: &Outbound, to: &mut impl BufMut) {
     match item {
         Outbound::Message(message) => put_message(&**message, to),
-        Outbound::Order { epoch, order } => put_order(*epoch, order, to),
+        Outbound::Dispatch { epoch, dispatch } => put_dispatch(*epoch, dispatch, to),
         Outbound::Inputs { epoch, job, inputs } => {
             put_epoch(*epoch, to);
             let packed = inputs.packed(job);
@@ -141,7 +131,7 @@ fn put(item: &Outbound, to: &mut impl BufMut) {
 }
 
 fn put_message(message: &impl Message, to: &mut impl BufMut) {
-    // A buffer that grows has room for everything.
+    // The buffer grows, so encoding does not fail.
     let _ = message.encode(to);
 }
 
@@ -149,26 +139,22 @@ fn put_epoch(epoch: u64, to: &mut impl BufMut) {
     put_message(&v1::CoordinatorMessage { epoch, message: None }, to);
 }
 
-fn put_order(epoch: u64, order: &Order, to: &mut impl BufMut) {
-    use v1::task_order::Work;
+fn put_dispatch(epoch: u64, dispatch: &TaskDispatch, to: &mut impl BufMut) {
+    use v1::task_dispatch::Work;
     put_epoch(epoch, to);
-    let (Some(Work::Reduce(work)), Some(shared)) = (&order.head.work, &order.inputs) else {
-        put_head(field::START, order.head.encoded_len(), to);
-        put_message(&order.head, to);
+    put_head(field::START, dispatch.encoded_len(), to);
+    let (Some(Work::Reduce(work)), Some(shared)) = (&dispatch.head.work, &dispatch.inputs) else {
+        put_message(&dispatch.head, to);
         return;
     };
-    let head = v1::TaskOrder {
-        attempt: order.head.attempt.clone(),
-        dataset: order.head.dataset.clone(),
-        key: order.head.key.clone(),
+    let head = v1::TaskDispatch {
+        attempt: dispatch.head.attempt.clone(),
+        dataset: dispatch.head.dataset.clone(),
+        key: dispatch.head.key.clone(),
         work: None,
     };
-    let work_len = work.encoded_len() + shared.whole().len();
-    let order_len =
-        head.encoded_len() + key_len(field::REDUCE) + encoded_len_varint(work_len as u64) + work_len;
-    put_head(field::START, order_len, to);
     put_message(&head, to);
-    put_head(field::REDUCE, work_len, to);
+    put_head(field::REDUCE, work.encoded_len() + shared.whole().len(), to);
     put_message(work, to);
     to.put_slice(shared.whole());
 }
@@ -181,28 +167,28 @@ fn put_head(tag: u32, length: usize, to: &mut impl BufMut) {
 #[cfg(test)]
 mod tests {
     use tally_proto::JobId;
-    use tally_worker::order::ReduceInputs;
+    use tally_proto::dispatch::ReduceInputs;
     use v1::coordinator_message::Message as Down;
-    use v1::task_order::Work;
+    use v1::task_dispatch::Work;
 
     use super::*;
-    use crate::fleet::SharedInputs;
+    use crate::dispatch::SharedInputs;
 
     fn inputs() -> ReduceInputs {
         let outputs = |count: u32| v1::TableOutputs {
             outputs: (0..count)
-                .map(|index| v1::OutputRef { holder: index % 3, stage: 0, index, attempt: 4096 + index })
+                .map(|index| v1::OutputRef { location: index % 3, stage: 0, index, attempt: 4096 + index })
                 .collect(),
         };
-        let holder = |n: u32| v1::Holder { worker: format!("w{n}"), address: format!("host:{n}") };
+        let location = |n: u32| v1::Location { worker: format!("w{n}"), address: format!("host:{n}") };
         ReduceInputs {
             tables: vec![outputs(300), outputs(0), outputs(7)],
-            holders: (0..3).map(holder).collect(),
+            locations: (0..3).map(location).collect(),
         }
     }
 
-    fn order(work: Work) -> v1::TaskOrder {
-        v1::TaskOrder {
+    fn task(work: Work) -> v1::TaskDispatch {
+        v1::TaskDispatch {
             attempt: Some(v1::Attempt { job: "j".into(), stage: 1, index: 9, attempt: 4096 }),
             dataset: "addon_aggregates".into(),
             key: vec![7; 16],
@@ -223,28 +209,38 @@ mod tests {
     fn check(item: &Outbound, message: Down) {
         let mut bytes = vec![];
         put(item, &mut bytes);
+        assert_eq!(bytes.len(), item.encoded_len(), "the size that is checked before it is sent");
         let found = v1::CoordinatorMessage::decode(bytes.as_slice()).unwrap();
         assert_eq!(found, v1::CoordinatorMessage { epoch: 5, message: Some(message) });
     }
 
-    fn check_order(head: v1::TaskOrder, inputs: Option<SharedInputs>, whole: v1::TaskOrder) {
-        let order = Box::new(Order { head, inputs: inputs.map(Arc::new) });
-        check(&Outbound::Order { epoch: 5, order }, Down::Start(whole));
+    fn check_dispatch(head: v1::TaskDispatch, inputs: Option<SharedInputs>, whole: v1::TaskDispatch) {
+        let dispatch = Box::new(TaskDispatch { head, inputs: inputs.map(Arc::new) });
+        check(&Outbound::Dispatch { epoch: 5, dispatch }, Down::Start(whole));
     }
 
     #[test]
-    fn an_order_in_pieces_is_the_order_as_one_message() {
-        let map = order(Work::Map(v1::MapWork { partitions: 3, ..Default::default() }));
-        check_order(map.clone(), None, map);
-        let short = order(Work::Reduce(reduce()));
-        check_order(short.clone(), None, short.clone());
-        let ReduceInputs { tables, holders } = inputs();
-        let whole = order(Work::Reduce(v1::ReduceWork { inputs: tables, holders, ..reduce() }));
-        check_order(short, Some(SharedInputs::new(4, inputs(), None)), whole);
+    fn a_task_in_pieces_is_the_task_as_one_message() {
+        let map = task(Work::Map(v1::MapWork { partitions: 3, ..Default::default() }));
+        check_dispatch(map.clone(), None, map);
+        let short = task(Work::Reduce(reduce()));
+        check_dispatch(short.clone(), None, short.clone());
+        let ReduceInputs { tables, locations } = inputs();
+        let whole = task(Work::Reduce(v1::ReduceWork { inputs: tables, locations, ..reduce() }));
+        check_dispatch(short, Some(SharedInputs::new(4, inputs(), None)), whole);
     }
 
     #[test]
-    fn inputs_arrive_as_they_were() {
+    fn a_message_in_one_part_has_its_size() {
+        for release in ["", "j", &"j".repeat(200)] {
+            let message = Down::Release(release.into());
+            let whole = v1::CoordinatorMessage { epoch: 5, message: Some(message.clone()) };
+            check(&Outbound::Message(Box::new(whole)), message);
+        }
+    }
+
+    #[test]
+    fn inputs_arrive_unchanged() {
         let job = JobId::parse("j").unwrap();
         let shared = Arc::new(SharedInputs::new(4, inputs(), None));
         let packed = v1::ReduceInputs::decode(shared.packed(&job)).unwrap();

@@ -1,7 +1,9 @@
-//! Workers that attach, work, break off, talk nonsense.
+//! Workers that attach, run tasks, detach, and send invalid messages.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use tally_coordinator::service::Timing;
 use tally_coordinator::service::serve::Exit;
 use tally_proto::packed::unpack;
 use tally_proto::v1::coordinator_message::Message as Down;
@@ -9,7 +11,9 @@ use tally_proto::v1::worker_message::Message as Up;
 use tally_proto::{OLDEST_PROTOCOL, v1};
 use tonic::Code;
 
-use crate::rig::{Player, Scene, becomes, eventually, hello, open, read, refused, submit};
+use crate::rig::{
+    Coordinator, Place, Player, Scene, becomes, eventually, hello, open, read, refused, submit, timing,
+};
 
 #[tokio::test]
 async fn a_job_runs_on_an_attached_worker_and_its_day_is_published() {
@@ -26,29 +30,31 @@ async fn a_job_runs_on_an_attached_worker_and_its_day_is_published() {
     assert_eq!(coordinator.stop().await, Exit::Asked);
 }
 
-/// The release before sent all that a reduce reads with each order; its workers stay attached while a
-/// cluster is upgraded.
+/// The previous release sent all inputs with each reduce task; its workers stay attached during an upgrade of the cluster.
 #[tokio::test]
-async fn a_worker_of_the_protocol_before_works_beside_one_of_this() {
+async fn workers_of_the_previous_and_the_current_protocol_work_together() {
     let Scene { place, coordinator, mut jobs } = Scene::new().await;
     let old = v1::Hello { protocol: OLDEST_PROTOCOL, ..hello("old") };
     let mut old = Player::attach(&coordinator, old).await.unwrap();
     let job = submit(&mut jobs, place.spec("out")).await.unwrap().job;
-    let order = old.order().await;
+    let dispatch = old.next_task().await;
     let mut new = coordinator.worker("new").await;
-    old.finish(&order).await;
-    let (told, short) = tokio::join!(old.until_reduce(), new.until_reduce());
-    assert!(old.inputs.is_none() && told.inputs.len() == 2 && !told.inputs[0].outputs.is_empty(), "{told:?}");
+    old.finish(&dispatch).await;
+    let (received, short) = tokio::join!(old.until_reduce(), new.until_reduce());
+    assert!(
+        old.inputs.is_none() && received.inputs.len() == 2 && !received.inputs[0].outputs.is_empty(),
+        "{received:?}"
+    );
     let inputs = new.inputs.clone().unwrap();
     assert_eq!((short.inputs.len(), short.inputs_version), (0, inputs.version));
     let unpacked = inputs.tables.iter().map(|table| unpack(table, inputs.stage).unwrap());
-    assert_eq!((unpacked.collect::<Vec<_>>(), inputs.holders), (told.inputs, told.holders));
+    assert_eq!((unpacked.collect::<Vec<_>>(), inputs.locations), (received.inputs, received.locations));
     tokio::join!(old.work(), new.work());
     becomes(&mut jobs, &job, v1::JobState::Done).await;
 }
 
 #[tokio::test]
-async fn workers_that_do_not_fit_are_refused_with_a_reason() {
+async fn incompatible_workers_are_refused_with_a_reason() {
     let Scene { place: _place, coordinator, .. } = Scene::new().await;
     let attach = async |hello| Player::attach(&coordinator, hello).await;
     refused(attach(v1::Hello { protocol: 99, ..hello("w") }).await, Code::Unimplemented, "version 99");
@@ -62,20 +68,20 @@ async fn workers_that_do_not_fit_are_refused_with_a_reason() {
 }
 
 #[tokio::test]
-async fn a_worker_that_stays_away_is_given_up_and_its_work_goes_elsewhere() {
+async fn a_worker_that_stays_away_is_lost_and_its_work_goes_elsewhere() {
     let Scene { place, coordinator, mut jobs } = Scene::new().await;
     let mut first = coordinator.worker("w1").await;
     submit(&mut jobs, place.spec("out")).await.unwrap();
-    let order = first.order().await;
-    first.finish(&order).await;
-    let lost = first.order().await;
+    let dispatch = first.next_task().await;
+    first.finish(&dispatch).await;
+    let lost = first.next_task().await;
     let held = first.leave();
     let mut second = coordinator.worker("w2").await;
     let mut seen = vec![];
-    eventually("what was lost is ordered again", async || {
-        let order = second.order().await;
-        second.finish(&order).await;
-        let attempt = order.attempt.unwrap();
+    eventually("lost tasks are dispatched again", async || {
+        let dispatch = second.next_task().await;
+        second.finish(&dispatch).await;
+        let attempt = dispatch.attempt.unwrap();
         seen.push((attempt.index, attempt.attempt));
         let lost = lost.attempt.as_ref().unwrap();
         seen.iter().any(|(index, attempt)| *index == lost.index && *attempt > lost.attempt)
@@ -85,18 +91,40 @@ async fn a_worker_that_stays_away_is_given_up_and_its_work_goes_elsewhere() {
     refused(back, Code::AlreadyExists, "new id");
 }
 
+/// A process that was killed: its stream breaks, and nothing listens at its address. It is not waited for.
 #[tokio::test]
-async fn a_worker_that_comes_back_in_time_goes_on_with_what_it_has() {
+async fn a_worker_whose_address_refuses_connections_is_lost_at_once() {
+    let place = Place::new();
+    let timing = Timing { grace: Duration::from_secs(3600), ..timing() };
+    let coordinator = Coordinator::start_with(&place, timing, 8).await;
+    let mut jobs = coordinator.jobs().await;
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let flight_address = closed.local_addr().unwrap().to_string();
+    let dies = v1::Hello { flight_address, ..hello("dies") };
+    let mut dies = Player::attach(&coordinator, dies).await.unwrap();
+    let job = submit(&mut jobs, place.spec("out")).await.unwrap().job;
+    dies.next_task().await;
+    let mut cut = coordinator.worker("cut").await;
+    drop(closed);
+    dies.leave();
+    // The other worker works on its own, with the lost task.
+    cut.work().await;
+    becomes(&mut jobs, &job, v1::JobState::Done).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_attaches_again_in_time_continues_with_what_it_has() {
     let Scene { place, coordinator, mut jobs } = Scene::new().await;
     let mut worker = Player::attach(&coordinator, v1::Hello { slots: 3, ..hello("w") }).await.unwrap();
     let reply = submit(&mut jobs, place.spec("out")).await.unwrap();
-    let [done, running, lost] = [worker.order().await, worker.order().await, worker.order().await];
-    // The end of one is told only by its inventory, one still runs, one it never heard of.
-    let Some(v1::task_order::Work::Map(work)) = &done.work else { panic!("{done:?}") };
+    let [done, running, lost] =
+        [worker.next_task().await, worker.next_task().await, worker.next_task().await];
+    // Of three attempts, one ended and is only in the inventory, one still runs, one never arrived.
+    let Some(v1::task_dispatch::Work::Map(work)) = &done.work else { panic!("{done:?}") };
     let result = v1::task_result::Result::Map(read(work));
     let result = v1::TaskResult { result: Some(result) };
-    let key = |order: &v1::TaskOrder| {
-        let attempt = order.attempt.clone().unwrap();
+    let key = |dispatch: &v1::TaskDispatch| {
+        let attempt = dispatch.attempt.clone().unwrap();
         (attempt.job, attempt.stage, attempt.index, attempt.attempt)
     };
     let held = v1::HeldOutput { attempt: done.attempt.clone(), result: Some(result) };
@@ -107,9 +135,9 @@ async fn a_worker_that_comes_back_in_time_goes_on_with_what_it_has() {
     let mut worker = Player::attach_with(&coordinator, hello, held, runs).await.unwrap();
     let mut again = vec![];
     while !again.contains(&key(&lost)) {
-        let order = worker.order().await;
-        again.push(key(&order));
-        worker.finish(&order).await;
+        let dispatch = worker.next_task().await;
+        again.push(key(&dispatch));
+        worker.finish(&dispatch).await;
     }
     assert!(!again.contains(&key(&done)) && !again.contains(&key(&running)), "{again:?}");
     worker.finish(&running).await;
@@ -119,13 +147,13 @@ async fn a_worker_that_comes_back_in_time_goes_on_with_what_it_has() {
 }
 
 #[tokio::test]
-async fn nonsense_changes_nothing() {
+async fn invalid_messages_change_nothing() {
     let Scene { place, coordinator, mut jobs } = Scene::new().await;
     let mut worker = coordinator.worker("w").await;
     let liar = Player::attach(&coordinator, v1::Hello { draining: true, ..hello("liar") }).await.unwrap();
     let reply = submit(&mut jobs, place.spec("out")).await.unwrap();
-    let order = worker.order().await;
-    let attempt = order.attempt.clone().unwrap();
+    let dispatch = worker.next_task().await;
+    let attempt = dispatch.attempt.clone().unwrap();
     let reduced = v1::task_result::Result::Reduce(v1::ReduceResult::default());
     let other_stage = v1::ended::Outcome::Done(v1::TaskResult { result: Some(reduced) });
     let fatal = v1::failure::Kind::Fatal("because".into());
@@ -144,24 +172,24 @@ async fn nonsense_changes_nothing() {
         let outcome = Some(other_stage.clone());
         liar.say(Up::Ended(v1::Ended { attempt: attempt.clone(), outcome })).await;
         liar.say(Up::Ended(v1::Ended { attempt: attempt.clone(), outcome: None })).await;
-        liar.say(Up::Moved(v1::Moved { attempt, to: "nobody".into() })).await;
+        liar.say(Up::OutputMigrated(v1::OutputMigrated { attempt, to: "unknown".into() })).await;
     }
     liar.say(Up::Ended(v1::Ended::default())).await;
     liar.say(Up::Hello(hello("liar"))).await;
     liar.say(Up::Inventory(v1::Inventory { last: true, ..Default::default() })).await;
-    worker.finish(&order).await;
+    worker.finish(&dispatch).await;
     worker.work().await;
     let status = becomes(&mut jobs, &reply.job, v1::JobState::Done).await;
     assert!(status.stages.iter().all(|stage| stage.failed_attempts == 0), "{status:?}");
 }
 
 #[tokio::test]
-async fn a_worker_of_a_later_epoch_is_refused_and_believed_only_if_the_journal_says_so() {
+async fn a_worker_of_a_later_epoch_is_refused_and_only_the_journal_ends_the_term() {
     let Scene { place, coordinator, .. } = Scene::new().await;
     let mut other = coordinator.worker("w1").await;
     let later = || v1::Hello { epoch: 1000, ..hello("w2") };
     refused(Player::attach(&coordinator, later()).await, Code::FailedPrecondition, "1000");
-    // Work goes on.
+    // Work continues.
     let mut jobs = coordinator.jobs().await;
     let job = submit(&mut jobs, place.spec("out")).await.unwrap().job;
     other.work().await;
@@ -174,17 +202,17 @@ async fn a_worker_of_a_later_epoch_is_refused_and_believed_only_if_the_journal_s
 }
 
 #[tokio::test]
-async fn what_a_finished_job_left_on_a_worker_is_dropped() {
+async fn outputs_of_a_finished_job_on_a_worker_are_dropped() {
     let Scene { place: _place, coordinator, .. } = Scene::new().await;
-    let attempt = v1::Attempt { job: "gone".into(), ..Default::default() };
+    let attempt = v1::Attempt { job: "ended".into(), ..Default::default() };
     let result = v1::task_result::Result::Map(v1::MapResult::default());
     let held = v1::HeldOutput {
         attempt: Some(attempt.clone()),
         result: Some(v1::TaskResult { result: Some(result) }),
     };
-    let held = BTreeMap::from([(("gone".to_string(), 0, 0, 0), held)]);
+    let held = BTreeMap::from([(("ended".to_string(), 0, 0, 0), held)]);
     let running = vec![v1::Attempt { index: 5, ..attempt.clone() }];
     let mut worker = Player::attach_with(&coordinator, hello("w"), held, running.clone()).await.unwrap();
     assert_eq!(worker.next().await, Some(Down::Stop(running[0].clone())));
-    assert_eq!(worker.next().await, Some(Down::Release("gone".into())));
+    assert_eq!(worker.next().await, Some(Down::Release("ended".into())));
 }

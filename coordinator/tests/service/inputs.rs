@@ -1,34 +1,34 @@
-//! Orders whose inputs change before they arrive: they read what they were decided to read, or are given back.
+//! Tasks whose inputs change before their message arrives: they read their original inputs, or are returned.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tally_coordinator::journal::Journal;
 use tally_coordinator::journal::log::{Claimant, EpochLog};
-use tally_coordinator::journal::store::StateDir;
+use tally_coordinator::journal::state_dir::StateDir;
 use tally_coordinator::service::Timing;
 use tally_proto::packed::unpack;
 use tally_proto::v1;
 use tally_proto::v1::coordinator_message::Message as Down;
 use tally_proto::v1::journal_record::Record;
-use tally_proto::v1::task_order::Work;
+use tally_proto::v1::task_dispatch::Work;
 use tonic::transport::Channel;
 
 use crate::rig::{Coordinator, Place, Player, Scene, becomes, eventually, hello, submit, timing};
 use v1::jobs_client::JobsClient;
 
-/// How long a worker may stay away here.
+/// The time for which a worker may stay away in these tests.
 const GRACE: Duration = Duration::from_secs(2);
 
-fn stage(order: &v1::TaskOrder) -> u32 {
-    order.attempt.as_ref().unwrap().stage
+fn stage(dispatch: &v1::TaskDispatch) -> u32 {
+    dispatch.attempt.as_ref().unwrap().stage
 }
 
 async fn stages(jobs: &mut JobsClient<Channel>, job: &str) -> Vec<v1::StageStatus> {
     jobs.get(v1::JobRequest { job: job.into() }).await.unwrap().into_inner().stages
 }
 
-/// How many tasks a stage has, once that is shown.
+/// The number of tasks of a stage, once it is shown.
 async fn tasks(jobs: &mut JobsClient<Channel>, job: &str, stage: u32) -> u64 {
     let mut tasks = 0;
     eventually("the stage is shown", async || {
@@ -39,38 +39,38 @@ async fn tasks(jobs: &mut JobsClient<Channel>, job: &str, stage: u32) -> u64 {
     tasks
 }
 
-/// Does all that it is told until the job is over, and checks that each order reads all that it should.
+/// Runs all tasks until the job ends, and checks that each task message names all inputs.
 async fn work(player: &mut Player, tasks: u64, rows: u64) {
     loop {
-        let order = match player.next().await.unwrap() {
-            Down::Start(order) => order,
+        let dispatch = match player.next().await.unwrap() {
+            Down::Start(dispatch) => dispatch,
             Down::Release(_) => return,
             other => panic!("{other:?}"),
         };
-        match order.work.as_ref().unwrap() {
+        match dispatch.work.as_ref().unwrap() {
             Work::Map(_) => {}
             Work::Reduce(work) => {
                 let inputs = player.inputs.as_ref().unwrap();
                 assert_eq!(work.inputs_version, inputs.version);
-                let told =
+                let counts =
                     inputs.tables.iter().map(|table| unpack(table, inputs.stage).unwrap().outputs.len());
-                let told: Vec<_> = told.map(|count| count as u32).collect();
-                assert_eq!(told, work.map_tasks);
-                assert_eq!(u64::from(told.iter().sum::<u32>()), tasks);
+                let counts: Vec<_> = counts.map(|count| count as u32).collect();
+                assert_eq!(counts, work.map_tasks);
+                assert_eq!(u64::from(counts.iter().sum::<u32>()), tasks);
             }
             Work::Write(work) => {
                 let promised: Vec<_> = work.pieces.iter().flat_map(|piece| piece.rows.clone()).collect();
                 assert_eq!(promised.iter().sum::<u64>(), rows);
             }
         }
-        player.finish(&order).await;
+        player.finish(&dispatch).await;
     }
 }
 
-/// Nearly all outputs of a stage are at one worker, which dies. Before it is given up the stage ends, and the next
-/// stage's orders go to another worker as well, whose stream just broke. It comes back in time, while the lost
-/// outputs are made again: what it was ordered cannot be begun.
-async fn lost_order(after: u32) {
+/// One worker holds nearly all outputs of a stage, and dies. Before it counts as lost the stage ends, and a task of the next
+/// stage goes to another worker whose stream broke. That worker attaches again in time, while the lost outputs are made
+/// again: its task cannot start.
+async fn lost_task(after: u32) {
     let place = Place::new();
     let coordinator = Coordinator::start_with(&place, Timing { grace: GRACE, ..timing() }, 8).await;
     let mut jobs = coordinator.jobs().await;
@@ -78,19 +78,19 @@ async fn lost_order(after: u32) {
     // A part file for each reduce task.
     let spec = v1::JobSpec { target_file_size: 38, ..place.spec("out") };
     let job = submit(&mut jobs, spec).await.unwrap().job;
-    let mut order = dies.order().await;
-    while stage(&order) < after {
-        dies.finish(&order).await;
-        order = dies.order().await;
+    let mut dispatch = dies.next_task().await;
+    while stage(&dispatch) < after {
+        dies.finish(&dispatch).await;
+        dispatch = dies.next_task().await;
     }
     let mut last = coordinator.worker("last").await;
-    let kept = last.order().await;
+    let kept = last.next_task().await;
     let tasks = tasks(&mut jobs, &job, after).await;
     for _ in 2..tasks {
-        dies.finish(&order).await;
-        order = dies.order().await;
+        dies.finish(&dispatch).await;
+        dispatch = dies.next_task().await;
     }
-    dies.finish(&order).await;
+    dies.finish(&dispatch).await;
     let back = coordinator.worker("back").await;
     eventually("one task is left", async || {
         stages(&mut jobs, &job).await.get(after as usize).is_some_and(|stage| stage.done == tasks - 1)
@@ -101,7 +101,7 @@ async fn lost_order(after: u32) {
     let held = back.leave();
     last.finish(&kept).await;
     let next = after as usize + 1;
-    eventually("both that are away have orders", async || {
+    eventually("both disconnected workers have tasks", async || {
         stages(&mut jobs, &job).await.get(next).is_some_and(|stage| stage.running == 2)
     })
     .await;
@@ -111,52 +111,51 @@ async fn lost_order(after: u32) {
     })
     .await;
     let mut back = Player::attach_with(&coordinator, hello("back"), held, vec![]).await.unwrap();
-    let order = back.order().await;
-    assert!(stage(&order) <= after, "what its order reads is not there: {order:?}");
-    back.finish(&order).await;
+    let dispatch = back.next_task().await;
+    assert!(stage(&dispatch) <= after, "its inputs do not exist: {dispatch:?}");
+    back.finish(&dispatch).await;
     let maps = self::tasks(&mut jobs, &job, 0).await;
     tokio::join!(work(&mut back, maps, 1), work(&mut last, maps, 1));
     let status = becomes(&mut jobs, &job, v1::JobState::Done).await;
-    // The one of the worker that died; that which was given back is none.
+    // The attempt on the dead worker; the returned one is not a failure.
     assert_eq!(status.stages[next].failed_attempts, 1, "{status:?}");
     assert!(place.day("out").len() == 2 && place.is_clean());
 }
 
 #[tokio::test]
 async fn a_reduce_task_does_not_begin_while_map_outputs_are_made_again() {
-    lost_order(0).await;
+    lost_task(0).await;
 }
 
 #[tokio::test]
 async fn a_write_task_does_not_begin_while_reduce_outputs_are_made_again() {
-    lost_order(1).await;
+    lost_task(1).await;
 }
 
-/// An order that got lost while nothing else happened is the same again, with what it reads.
+/// A lost task message is sent again unchanged, with its inputs.
 #[tokio::test]
-async fn an_order_whose_inputs_are_as_they_were_is_sent_again() {
+async fn a_lost_task_message_with_unchanged_inputs_is_sent_again() {
     let Scene { place, coordinator, mut jobs } = Scene::new().await;
     let mut worker = coordinator.worker("w").await;
     let job = submit(&mut jobs, place.spec("out")).await.unwrap().job;
-    let mut order = worker.order().await;
-    while stage(&order) < 1 {
-        worker.finish(&order).await;
-        order = worker.order().await;
+    let mut dispatch = worker.next_task().await;
+    while stage(&dispatch) < 1 {
+        worker.finish(&dispatch).await;
+        dispatch = worker.next_task().await;
     }
     let inputs = worker.inputs.clone();
     let mut worker = Player::attach_with(&coordinator, hello("w"), worker.leave(), vec![]).await.unwrap();
-    assert_eq!(worker.order().await, order);
+    assert_eq!(worker.next_task().await, dispatch);
     assert!(inputs.is_some() && worker.inputs == inputs);
-    worker.finish(&order).await;
+    worker.finish(&dispatch).await;
     let tasks = tasks(&mut jobs, &job, 0).await;
     work(&mut worker, tasks, 2).await;
     becomes(&mut jobs, &job, v1::JobState::Done).await;
 }
 
-/// If an earlier leader's plan cannot be read, the job is planned again, and outputs of the old plan are not used,
-/// whatever their task numbers.
+/// If the recorded plan cannot be read, the job is planned again, and no outputs of the old plan are used.
 #[tokio::test]
-async fn outputs_of_a_plan_that_is_lost_are_not_taken_over() {
+async fn outputs_of_an_unreadable_plan_are_not_used() {
     let place = Place::new();
     let dir = StateDir::open(&place.path("state").display().to_string()).unwrap();
     let claimant = Claimant { address: "127.0.0.1:1".into(), history: 9, compact_after: 99 };

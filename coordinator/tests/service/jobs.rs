@@ -1,4 +1,4 @@
-//! Submits, lists, cancels.
+//! Submissions, lists, cancellations.
 
 use std::collections::BTreeSet;
 
@@ -31,7 +31,7 @@ async fn a_submit_is_idempotent_while_the_job_runs() {
 }
 
 #[tokio::test]
-async fn submits_that_make_no_sense_are_refused_by_name() {
+async fn invalid_submissions_are_refused_with_an_error_that_names_the_field() {
     let place = Place::new();
     let coordinator = Coordinator::start_with(&place, timing(), 1).await;
     let mut jobs = coordinator.jobs().await;
@@ -50,13 +50,13 @@ async fn submits_that_make_no_sense_are_refused_by_name() {
     check(&|spec| spec.partitions = Some(0), "partitions").await;
     submit(&mut jobs, place.spec("out")).await.unwrap();
     refused(submit(&mut jobs, place.spec("out2")).await, Code::ResourceExhausted, "1 jobs");
-    let unknown = || v1::JobRequest { job: "nobody".into() };
-    refused(jobs.get(unknown()).await, Code::NotFound, "nobody");
-    refused(jobs.cancel(unknown()).await, Code::NotFound, "nobody");
-    refused(jobs.watch(unknown()).await, Code::NotFound, "nobody");
+    let unknown = || v1::JobRequest { job: "unknown".into() };
+    refused(jobs.get(unknown()).await, Code::NotFound, "unknown");
+    refused(jobs.cancel(unknown()).await, Code::NotFound, "unknown");
+    refused(jobs.watch(unknown()).await, Code::NotFound, "unknown");
     refused(jobs.get(v1::JobRequest { job: "../x".into() }).await, Code::InvalidArgument, "../x");
-    let worker = v1::WorkerRequest { worker: "nobody".into() };
-    refused(jobs.drain_worker(worker).await, Code::NotFound, "nobody");
+    let worker = v1::WorkerRequest { worker: "unknown".into() };
+    refused(jobs.drain_worker(worker).await, Code::NotFound, "unknown");
 }
 
 #[tokio::test]
@@ -64,12 +64,12 @@ async fn a_cancelled_job_leaves_nothing() {
     let Scene { place, coordinator, mut jobs } = Scene::new().await;
     let mut worker = coordinator.worker("w").await;
     let job = submit(&mut jobs, place.spec("out")).await.unwrap().job;
-    let order = worker.order().await;
+    let dispatch = worker.next_task().await;
     assert!(!place.is_clean());
     let mut watched = jobs.watch(v1::JobRequest { job: job.clone() }).await.unwrap().into_inner();
     jobs.cancel(v1::JobRequest { job: job.clone() }).await.unwrap();
     use v1::coordinator_message::Message::{Release, Stop};
-    assert_eq!(worker.next().await, order.attempt.map(Stop));
+    assert_eq!(worker.next().await, dispatch.attempt.map(Stop));
     assert_eq!(worker.next().await, Some(Release(job.clone())));
     let mut last = v1::JobStatus::default();
     while let Some(status) = watched.message().await.unwrap() {
@@ -78,7 +78,7 @@ async fn a_cancelled_job_leaves_nothing() {
     assert_eq!(last.state(), v1::JobState::Cancelled);
     becomes(&mut jobs, &job, v1::JobState::Cancelled).await;
     assert!(place.is_clean() && place.day("out").is_empty());
-    // Its output is free again.
+    // Another job may use its output.
     assert_ne!(submit(&mut jobs, place.spec("out")).await.unwrap().job, job);
 }
 
@@ -137,7 +137,7 @@ async fn lists_come_in_pages() {
 }
 
 #[tokio::test]
-async fn health_says_who_leads() {
+async fn the_health_service_shows_the_leader() {
     let Scene { place: _place, coordinator, .. } = Scene::new().await;
     let mut health = HealthClient::new(coordinator.channel().await);
     for service in ["", "tally.v1.Control", "tally.v1.Jobs"] {
@@ -163,8 +163,8 @@ async fn reflection_names_the_services() {
     }
 }
 
-/// A reduce output is lost after one of two part files was written, and made again in another order: the first file is
-/// written again.
+/// A reduce output is lost after one of two part files was written, and made again with its rows in another order: the
+/// first file is written again.
 #[tokio::test]
 async fn part_files_of_different_orders_are_written_again() {
     let Scene { place, coordinator, mut jobs } = Scene::new().await;
@@ -173,17 +173,17 @@ async fn part_files_of_different_orders_are_written_again() {
     let spec = v1::JobSpec { target_file_size: 38, partitions: Some(1), ..place.spec("out") };
     first.rows = 2;
     let job = submit(&mut jobs, spec).await.unwrap().job;
-    let is_write = |order: &v1::TaskOrder| order.attempt.as_ref().unwrap().stage == 2;
-    let mut order = first.order().await;
-    while !is_write(&order) {
-        first.finish(&order).await;
-        order = first.order().await;
+    let is_write = |dispatch: &v1::TaskDispatch| dispatch.attempt.as_ref().unwrap().stage == 2;
+    let mut dispatch = first.next_task().await;
+    while !is_write(&dispatch) {
+        first.finish(&dispatch).await;
+        dispatch = first.next_task().await;
     }
-    first.finish(&order).await;
-    assert!(is_write(&first.order().await), "two part files");
+    first.finish(&dispatch).await;
+    assert!(is_write(&first.next_task().await), "two part files");
     let mut second = coordinator.worker("second").await;
     drop(first);
-    // All that the first held is made again; its part file stays, until it turns out not to fit.
+    // All outputs of the first worker are made again. Its part file stays until it proves incompatible.
     (second.rows, second.passes) = (2, 2);
     let done = second.work().await;
     assert_eq!(done[1..], [1, 2], "{done:?}");

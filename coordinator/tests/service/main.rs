@@ -1,6 +1,6 @@
-//! The coordinator's service over a real server: workers and clients are played by the tests.
+//! The coordinator's services on a real server, with simulated workers and clients.
 
-// What fails here fails the test.
+// A panic here fails the test.
 #![allow(clippy::unwrap_used)]
 
 mod attach;

@@ -1,4 +1,4 @@
-//! Coordinators that follow each other over one state directory.
+//! Successive coordinators on one state directory.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -11,19 +11,19 @@ use tally_proto::v1::worker_message::Message as Up;
 use crate::rig::{Coordinator, DATE, Place, Player, Scene, becomes, hello, submit};
 
 #[tokio::test]
-async fn a_successor_goes_on_where_the_workers_stand() {
+async fn a_successor_continues_with_what_workers_have() {
     let Scene { place, coordinator, mut jobs } = Scene::new().await;
     let mut worker = coordinator.worker("w").await;
     let job = submit(&mut jobs, place.spec("out")).await.unwrap().job;
     let mut done = BTreeSet::new();
     let mut key = vec![];
     for _ in 0..3 {
-        let order = worker.order().await;
-        worker.finish(&order).await;
-        key.clone_from(&order.key);
-        done.insert(order.attempt.unwrap().index);
+        let dispatch = worker.next_task().await;
+        worker.finish(&dispatch).await;
+        key.clone_from(&dispatch.key);
+        done.insert(dispatch.attempt.unwrap().index);
     }
-    let running = worker.order().await;
+    let running = worker.next_task().await;
     assert_eq!(coordinator.stop().await, Exit::Asked);
     assert!(worker.next().await.is_none(), "the stream ends with the coordinator");
     let epoch = worker.epoch;
@@ -42,15 +42,15 @@ async fn a_successor_goes_on_where_the_workers_stand() {
     let mut first_attempts = vec![];
     loop {
         match worker.next().await.unwrap() {
-            Down::Start(order) => {
-                assert_eq!(order.key, key, "the job's key is kept");
-                let attempt = order.attempt.clone().unwrap();
+            Down::Start(dispatch) => {
+                assert_eq!(dispatch.key, key, "the job's key is kept");
+                let attempt = dispatch.attempt.clone().unwrap();
                 stages[attempt.stage as usize] += 1;
                 if attempt.stage == 0 {
                     assert!(done.insert(attempt.index), "map task {} was done", attempt.index);
                 }
                 first_attempts.push(attempt.attempt);
-                worker.finish(&order).await;
+                worker.finish(&dispatch).await;
             }
             Down::Release(_) => break,
             other => panic!("{other:?}"),
@@ -63,13 +63,13 @@ async fn a_successor_goes_on_where_the_workers_stand() {
     assert!(place.day("out").len() == 1 && place.is_clean());
 }
 
-/// An attempt that a worker brings along and that fails before its job goes on is not waited for.
+/// An attempt of an earlier term that fails before its job continues is not waited for.
 #[tokio::test]
-async fn what_failed_before_its_job_went_on_runs_again() {
+async fn a_task_that_failed_before_its_job_continued_runs_again() {
     let Scene { place, coordinator, mut jobs } = Scene::new().await;
     let mut worker = coordinator.worker("w").await;
     let job = submit(&mut jobs, place.spec("out")).await.unwrap().job;
-    let running = worker.order().await.attempt.unwrap();
+    let running = worker.next_task().await.attempt.unwrap();
     coordinator.stop().await;
     let coordinator = Coordinator::start(&place).await;
     let mut jobs = coordinator.jobs().await;
@@ -85,7 +85,7 @@ async fn what_failed_before_its_job_went_on_runs_again() {
 }
 
 #[tokio::test]
-async fn a_coordinator_that_is_succeeded_stops() {
+async fn a_deposed_coordinator_stops() {
     let place = Place::new();
     let first = Coordinator::start(&place).await;
     let mut jobs = first.jobs().await;
@@ -107,7 +107,7 @@ async fn history_survives_and_a_cancel_is_not_forgotten() {
     worker.work().await;
     let before = becomes(&mut jobs, &done, v1::JobState::Done).await;
     let cancelled = submit(&mut jobs, place.spec("out2")).await.unwrap().job;
-    worker.order().await;
+    worker.next_task().await;
     jobs.cancel(v1::JobRequest { job: cancelled.clone() }).await.unwrap();
     becomes(&mut jobs, &cancelled, v1::JobState::Cancelled).await;
     coordinator.stop().await;
@@ -117,10 +117,10 @@ async fn history_survives_and_a_cancel_is_not_forgotten() {
     becomes(&mut jobs, &cancelled, v1::JobState::Cancelled).await;
 }
 
-/// The place that the recorded journal was made in.
+/// The folder in which the recorded journal was made.
 const MADE_IN: usize = 100;
 
-/// Puts a journal that an earlier version wrote into the state directory; gives the root of its paths.
+/// Puts a journal of an earlier version into the state directory; returns the root of its paths.
 fn put_journal(place: &Place, recorded: &str) -> PathBuf {
     let made_in = format!("/journal-fixture/{}", "x".repeat(MADE_IN - 17));
     let short = place.path("");
@@ -145,7 +145,7 @@ fn put_journal(place: &Place, recorded: &str) -> PathBuf {
     root.into()
 }
 
-/// What earlier versions wrote stays readable: a line more here with each format that was released.
+/// Journals of earlier versions stay readable. Each released format adds a line here.
 #[tokio::test]
 async fn a_journal_of_an_earlier_version_is_resumed() {
     let place = Place::new();
@@ -160,12 +160,43 @@ async fn a_journal_of_an_earlier_version_is_resumed() {
     assert!(list.jobs[2].summary.contains("\"rows\":152"), "{:?}", list.jobs[2]);
     assert!(!matches!(live, v1::JobState::Done | v1::JobState::Failed | v1::JobState::Cancelled));
     let mut worker = coordinator.worker("w").await;
-    let first = worker.order().await;
-    // The plan is the recorded one: nobody looked at inputs that are not there any more.
-    assert!(matches!(&first.work, Some(v1::task_order::Work::Map(map)) if map.partitions == 2));
+    let first = worker.next_task().await;
+    // The plan is the recorded one: the inputs no longer exist, and were not read.
+    assert!(matches!(&first.work, Some(v1::task_dispatch::Work::Map(map)) if map.partitions == 2));
     assert_eq!(first.attempt.as_ref().unwrap().attempt >> 12, 2, "attempts of the second epoch");
     worker.finish(&first).await;
     assert_eq!(worker.work().await, [3, 2, 1]);
     becomes(&mut jobs, &job, v1::JobState::Done).await;
     assert!(root.join(format!("live/submission_date_s3={DATE}")).is_dir());
+}
+
+/// A roll-back to a version that cannot read the journal: the older coordinator changes nothing, and the newer one continues.
+#[tokio::test]
+async fn a_coordinator_does_not_start_on_the_journal_of_a_newer_version() {
+    let place = Place::new();
+    let root = put_journal(&place, include_str!("journal-0.1.0.hex"));
+    std::fs::create_dir(&root).unwrap();
+    let last = place.path("state/log/1/11");
+    let record = std::fs::read(&last).unwrap();
+    let mut newer = record.clone();
+    newer[7] = 2;
+    std::fs::write(&last, &newer).unwrap();
+    let records = || {
+        let mut files: Vec<_> = std::fs::read_dir(place.path("state/log")).unwrap().flatten().collect();
+        assert_eq!(files.len(), 1, "no epoch is claimed");
+        let epoch = files.remove(0).path();
+        std::fs::read_dir(epoch).unwrap().flatten().map(|entry| entry.path()).collect::<BTreeSet<_>>()
+    };
+    let before = records();
+    for _ in 0..2 {
+        let error = Coordinator::refused(&place).await.to_string();
+        for part in ["log/1/11", "journal format 2", "version 0.1.0 wrote the journal"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+    assert_eq!((records(), std::fs::read(&last).unwrap()), (before, newer));
+    std::fs::write(&last, record).unwrap();
+    let coordinator = Coordinator::start(&place).await;
+    let mut jobs = coordinator.jobs().await;
+    assert_eq!(jobs.list(v1::ListRequest::default()).await.unwrap().into_inner().jobs.len(), 3);
 }

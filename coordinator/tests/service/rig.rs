@@ -1,23 +1,22 @@
-//! A coordinator in this process on a port of its own, a small day for it, and a worker that does
-//! what a test tells it to.
+//! A coordinator in this process on its own port, a small day for it, and a worker that the test controls.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use tally_common::security::Security;
 use tally_coordinator::election::Election;
 use tally_coordinator::service::Timing;
 use tally_coordinator::service::lead::LeadOptions;
-use tally_coordinator::service::serve::{Exit, ServeOptions, serve};
+use tally_coordinator::service::serve::{Exit, ServeError, ServeOptions, serve};
 use tally_proto::v1;
 use tally_proto::v1::control_client::ControlClient;
 use tally_proto::v1::coordinator_message::Message as Down;
 use tally_proto::v1::jobs_client::JobsClient;
 use tally_proto::v1::worker_message::Message as Up;
 use tally_proto::v1::write_work::Target;
-use tally_worker::security::Security;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -26,7 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-/// Longer than anything here takes.
+/// The time limit of each wait.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 pub const DATE: &str = "20170227";
 
@@ -78,7 +77,7 @@ impl Place {
         names
     }
 
-    /// Whether nothing is left of any staging.
+    /// Whether no staging folder is left.
     pub fn is_clean(&self) -> bool {
         let left =
             |path: &Path| path.file_name().is_some_and(|n| n.to_string_lossy().contains("tally-staging"));
@@ -93,7 +92,7 @@ pub struct Coordinator {
     running: JoinHandle<Exit>,
 }
 
-/// What most tests begin with.
+/// The setup of most tests.
 pub struct Scene {
     pub place: Place,
     pub coordinator: Coordinator,
@@ -125,22 +124,19 @@ impl Coordinator {
         Self::start_with(place, timing(), 8).await
     }
 
-    pub async fn start_with(place: &Place, timing: Timing, most_jobs: usize) -> Self {
-        Self::start_secured(place, timing, most_jobs, Security::plain()).await
+    pub async fn start_with(place: &Place, timing: Timing, max_jobs: usize) -> Self {
+        Self::start_secured(place, timing, max_jobs, Security::plain()).await
     }
 
     pub async fn start_secured(
         place: &Place,
         timing: Timing,
-        most_jobs: usize,
+        max_jobs: usize,
         security: Arc<Security>,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let lead =
-            LeadOptions { address: address.to_string(), history: 50, most_jobs, compact_after: 5, timing };
-        let state_dir = place.path("state").display().to_string();
-        let options = ServeOptions { state_dir, lead, role: Default::default(), security };
+        let options = Self::options(place, address, timing, max_jobs, security);
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(async move {
             let until = async {
@@ -155,6 +151,28 @@ impl Coordinator {
         coordinator
     }
 
+    fn options(
+        place: &Place,
+        address: SocketAddr,
+        timing: Timing,
+        max_jobs: usize,
+        security: Arc<Security>,
+    ) -> ServeOptions {
+        let lead =
+            LeadOptions { address: address.to_string(), history: 50, max_jobs, compact_after: 5, timing };
+        let state_dir = place.path("state").display().to_string();
+        ServeOptions { state_dir, lead, role: Default::default(), security }
+    }
+
+    /// The error with which a coordinator does not start.
+    pub async fn refused(place: &Place) -> ServeError {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let options = Self::options(place, address, timing(), 8, Security::plain());
+        let served = serve(listener, options, Election::alone(), std::future::pending());
+        timeout(DEADLINE, served).await.expect("the coordinator ends").unwrap_err()
+    }
+
     pub async fn channel(&self) -> Channel {
         let endpoint = Channel::from_shared(format!("http://{}", self.address)).unwrap();
         endpoint.connect_timeout(DEADLINE).connect().await.unwrap()
@@ -164,7 +182,7 @@ impl Coordinator {
         JobsClient::new(self.channel().await)
     }
 
-    /// A worker of one slot that attached.
+    /// An attached worker with one slot.
     pub async fn worker(&self, id: &str) -> Player {
         Player::attach(self, hello(id)).await.unwrap()
     }
@@ -187,7 +205,7 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
-    assert!(waited.await.is_ok(), "it never came true that {what}");
+    assert!(waited.await.is_ok(), "timeout: {what}");
 }
 
 /// Waits until a job is in a state.
@@ -206,23 +224,30 @@ pub async fn submit(jobs: &mut JobsClient<Channel>, spec: v1::JobSpec) -> Result
     Ok(jobs.submit(v1::SubmitRequest { spec: Some(spec) }).await?.into_inner())
 }
 
-/// A worker that is played.
+/// A simulated worker.
 pub struct Player {
     pub held: BTreeMap<(String, u32, u32, u32), v1::HeldOutput>,
-    /// Jobs that it was told of, while it waited for orders.
+    /// Jobs that were announced while it waited for tasks.
     pub admitted: Vec<v1::Admit>,
-    /// What its reduce orders read, as told last.
+    /// The inputs of its reduce tasks, as sent last.
     pub inputs: Option<v1::ReduceInputs>,
     /// Rows of its reduce tasks, each in a row group of its own.
     pub rows: u64,
-    /// Passes that its reduce tasks take.
+    /// The passes of its reduce tasks.
     pub passes: u32,
-    /// What it does to results before it tells them.
+    /// A change of its results before it reports them.
     pub alter: fn(&mut v1::task_result::Result),
     sender: mpsc::Sender<v1::WorkerMessage>,
-    orders: Streaming<v1::CoordinatorMessage>,
+    messages: Streaming<v1::CoordinatorMessage>,
     pub epoch: u64,
 }
+
+/// A port at which simulated workers listen: one that refuses connections is given up as soon as its stream breaks.
+static LISTENS: LazyLock<(std::net::TcpListener, String)> = LazyLock::new(|| {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    (listener, address)
+});
 
 pub fn hello(id: &str) -> v1::Hello {
     v1::Hello {
@@ -231,18 +256,18 @@ pub fn hello(id: &str) -> v1::Hello {
         worker: id.into(),
         slots: 1,
         memory_limit: 1 << 30,
-        flight_address: "127.0.0.1:1".into(),
+        flight_address: LISTENS.1.clone(),
         reduce_table_bytes: 64 << 20,
         ..v1::Hello::default()
     }
 }
 
-/// What a map task says that read its shard. (The files of a journal that lies among the tests do not exist.)
+/// The result of a map task that read its shard. (The input files of the recorded journal do not exist.)
 pub fn read(work: &v1::MapWork) -> v1::MapResult {
     v1::MapResult { rows: tally_tests::shard::rows(work).unwrap_or(1), ..Default::default() }
 }
 
-/// Sends the messages as a worker's first; the stream of answers, and the way to send more.
+/// Sends the first messages of a worker; returns the stream of answers, and the channel for further messages.
 pub async fn open(
     coordinator: &Coordinator,
     first: Vec<Up>,
@@ -252,8 +277,8 @@ pub async fn open(
         sender.send(v1::WorkerMessage { message: Some(message) }).await.unwrap();
     }
     let mut client = ControlClient::new(coordinator.channel().await);
-    let orders = client.attach(ReceiverStream::new(receiver)).await?.into_inner();
-    Ok((sender, orders))
+    let messages = client.attach(ReceiverStream::new(receiver)).await?.into_inner();
+    Ok((sender, messages))
 }
 
 impl Player {
@@ -261,7 +286,7 @@ impl Player {
         Self::attach_with(coordinator, hello, BTreeMap::new(), vec![]).await
     }
 
-    /// Attaches with what it holds, two outputs a page, and what it runs.
+    /// Attaches with its outputs, two per page, and its running attempts.
     pub async fn attach_with(
         coordinator: &Coordinator,
         hello: v1::Hello,
@@ -275,7 +300,7 @@ impl Player {
             first.push(Up::Inventory(page));
         }
         first.push(Up::Inventory(v1::Inventory { running, last: true, ..v1::Inventory::default() }));
-        let (sender, orders) = open(coordinator, first).await?;
+        let (sender, messages) = open(coordinator, first).await?;
         let mut player = Player {
             held,
             admitted: vec![],
@@ -284,7 +309,7 @@ impl Player {
             passes: 1,
             alter: |_| (),
             sender,
-            orders,
+            messages,
             epoch: 0,
         };
         assert!(matches!(player.next().await, Some(Down::Welcome(_))));
@@ -295,10 +320,10 @@ impl Player {
         self.sender.send(v1::WorkerMessage { message: Some(message) }).await.unwrap();
     }
 
-    /// The next message that is no beat and no inputs; `None` at the end of the stream.
+    /// The next message other than beats and inputs; `None` at the end of the stream.
     pub async fn next(&mut self) -> Option<Down> {
         loop {
-            let message = timeout(DEADLINE, self.orders.message()).await.expect("a message in time");
+            let message = timeout(DEADLINE, self.messages.message()).await.expect("a message in time");
             let message = message.ok().flatten()?;
             self.epoch = message.epoch;
             match message.message {
@@ -309,26 +334,26 @@ impl Player {
         }
     }
 
-    /// The next order to run something.
-    pub async fn order(&mut self) -> v1::TaskOrder {
+    /// The next task.
+    pub async fn next_task(&mut self) -> v1::TaskDispatch {
         loop {
-            match self.next().await.expect("an order") {
-                Down::Start(order) => return order,
+            match self.next().await.expect("a task") {
+                Down::Start(dispatch) => return dispatch,
                 Down::Release(job) => self.held.retain(|key, _| key.0 != job),
                 Down::Admit(admit) => self.admitted.push(admit),
-                other => panic!("{other:?} instead of an order"),
+                other => panic!("{other:?} instead of a task"),
             }
         }
     }
 
-    /// Carries an order out, as it were: one row a reduce task.
-    pub async fn finish(&mut self, order: &v1::TaskOrder) {
-        use v1::task_order::Work;
+    /// Reports a result for a task: one row per reduce task.
+    pub async fn finish(&mut self, dispatch: &v1::TaskDispatch) {
+        use v1::task_dispatch::Work;
         use v1::task_result::Result as Done;
-        let mut done = match order.work.as_ref().unwrap() {
+        let mut done = match dispatch.work.as_ref().unwrap() {
             Work::Map(work) => Done::Map(read(work)),
             Work::Reduce(_) => Done::Reduce(v1::ReduceResult {
-                totals: Some(v1::Totals { rows: self.rows, clients: 1, custom_theme_clients: 0 }),
+                totals: Some(v1::Totals::new(self.rows, &[1, 0])),
                 row_group_rows: vec![1; self.rows as usize],
                 bytes: 1,
                 passes: self.passes,
@@ -342,33 +367,33 @@ impl Player {
             }
         };
         (self.alter)(&mut done);
-        let attempt = order.attempt.clone().unwrap();
+        let attempt = dispatch.attempt.clone().unwrap();
         let result = v1::TaskResult { result: Some(done) };
-        let held = v1::HeldOutput { attempt: order.attempt.clone(), result: Some(result.clone()) };
+        let held = v1::HeldOutput { attempt: dispatch.attempt.clone(), result: Some(result.clone()) };
         self.held.insert((attempt.job, attempt.stage, attempt.index, attempt.attempt), held);
         let outcome = Some(v1::ended::Outcome::Done(result));
-        self.say(Up::Ended(v1::Ended { attempt: order.attempt.clone(), outcome })).await;
+        self.say(Up::Ended(v1::Ended { attempt: dispatch.attempt.clone(), outcome })).await;
     }
 
-    /// Does all that it is told up to the first reduce task, and gives that one's order.
+    /// Runs all tasks before the first reduce task, and returns that one.
     pub async fn until_reduce(&mut self) -> v1::ReduceWork {
         loop {
-            let order = self.order().await;
-            self.finish(&order).await;
-            if let Some(v1::task_order::Work::Reduce(work)) = order.work {
+            let dispatch = self.next_task().await;
+            self.finish(&dispatch).await;
+            if let Some(v1::task_dispatch::Work::Reduce(work)) = dispatch.work {
                 return work;
             }
         }
     }
 
-    /// Does all that it is told, until it is told to drop a job; how many orders of each stage.
+    /// Runs all tasks until it receives a request to drop a job; returns the number of tasks of each stage.
     pub async fn work(&mut self) -> [usize; 3] {
         let mut done = [0; 3];
         loop {
-            match self.next().await.expect("an order or a release") {
-                Down::Start(order) => {
-                    done[order.attempt.as_ref().unwrap().stage as usize] += 1;
-                    self.finish(&order).await;
+            match self.next().await.expect("a task or a release") {
+                Down::Start(dispatch) => {
+                    done[dispatch.attempt.as_ref().unwrap().stage as usize] += 1;
+                    self.finish(&dispatch).await;
                 }
                 Down::Release(job) => {
                     self.held.retain(|key, _| key.0 != job);
@@ -380,13 +405,13 @@ impl Player {
         }
     }
 
-    /// Breaks its stream off.
+    /// Closes its stream.
     pub fn leave(self) -> BTreeMap<(String, u32, u32, u32), v1::HeldOutput> {
         self.held
     }
 }
 
-/// Asserts that something was refused, with a sentence that names what matters.
+/// Asserts that a request was refused with an error that contains `named`.
 pub fn refused<T>(result: Result<T, Status>, code: Code, named: &str) {
     let status = result.err().expect("a refusal");
     assert!(status.code() == code && status.message().contains(named), "{status:?}");

@@ -1,4 +1,4 @@
-//! What KEDA is told, above all after another coordinator took over.
+//! The answers for KEDA, especially after another coordinator took over.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn active(client: &mut ExternalScalerClient<Channel>) -> Result<bool, Stat
 }
 
 #[tokio::test]
-async fn the_work_of_jobs_that_are_taken_up_is_not_known_at_first() {
+async fn the_work_of_resumed_jobs_is_not_known_at_first() {
     let place = Place::new();
     let coordinator = Coordinator::start(&place).await;
     let mut client = scaler(&coordinator).await;
@@ -44,7 +44,7 @@ async fn the_work_of_jobs_that_are_taken_up_is_not_known_at_first() {
     assert!(active(&mut client).await.unwrap());
     assert_eq!(wanted(&mut client, "another").await.unwrap_err().code(), Code::InvalidArgument);
     coordinator.stop().await;
-    // A term that never settles while it is looked at.
+    // A term that does not settle during the test.
     let patient = Timing { settle: Duration::from_secs(3600), ..timing() };
     let coordinator = Coordinator::start_with(&place, patient, 8).await;
     let mut client = scaler(&coordinator).await;

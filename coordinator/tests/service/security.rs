@@ -1,13 +1,13 @@
-//! Limits against abuse: a client that asks too often is told so, and workers go on.
+//! Limits against abuse: a client that sends too many requests is refused, and workers are not affected.
 
+use tally_common::security::{Reason, Security, ServerArgs};
 use tally_proto::v1;
-use tally_worker::security::{Reason, Security, ServerArgs};
 use tonic::Code;
 
 use crate::rig::{Coordinator, Place, timing};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_asks_too_often_is_refused_and_workers_are_not() {
+async fn a_client_with_too_many_requests_is_refused_and_workers_are_not() {
     let place = Place::new();
     let security = Security::open(&ServerArgs::default(), None, Some(2)).unwrap();
     let coordinator = Coordinator::start_secured(&place, timing(), 8, security.clone()).await;

@@ -1,19 +1,19 @@
-//! What stages say of their rows is compared before a day is published: a worker that says what cannot be is played,
-//! and the job fails, naming what differs.
+//! The sums of the stages are compared before a day is published: a simulated worker reports wrong sums, and the job fails
+//! with an error that names the difference.
 
 use tally_proto::v1;
 use tally_proto::v1::task_result::Result as Done;
 
 use crate::rig::{Player, Scene, becomes, submit};
 
-/// Of reduce tasks of two rows, each in a row group of its own.
+/// For reduce tasks with two rows, each in its own row group.
 const CHECKSUMS: [u64; 2] = [u64::MAX - 3, 11];
 
-fn stage(order: &v1::TaskOrder) -> u32 {
-    order.attempt.as_ref().unwrap().stage
+fn stage(dispatch: &v1::TaskDispatch) -> u32 {
+    dispatch.attempt.as_ref().unwrap().stage
 }
 
-/// Says what a worker says whose sums are all right.
+/// Sets correct sums.
 fn honest(done: &mut Done) {
     match done {
         Done::Map(result) => {
@@ -32,7 +32,7 @@ fn honest(done: &mut Done) {
     }
 }
 
-/// One reduce task of two rows, and a part file for each.
+/// One reduce task with two rows, and a part file for each row.
 async fn begin(scene: &mut Scene) -> (Player, String) {
     let mut worker = scene.coordinator.worker("first").await;
     (worker.rows, worker.alter) = (2, honest);
@@ -41,7 +41,7 @@ async fn begin(scene: &mut Scene) -> (Player, String) {
     (worker, job)
 }
 
-/// The job fails with a reason that has all these parts, and nothing is published.
+/// Asserts that the job fails with a reason that contains all these parts, and that nothing is published.
 async fn fails(mut scene: Scene, job: &str, parts: &[&str]) {
     let status = becomes(&mut scene.jobs, job, v1::JobState::Failed).await;
     assert!(parts.iter().all(|part| status.reason.contains(part)), "{}", status.reason);
@@ -49,25 +49,25 @@ async fn fails(mut scene: Scene, job: &str, parts: &[&str]) {
 }
 
 #[tokio::test]
-async fn sums_that_agree_are_published_and_part_files_and_orders_have_them() {
+async fn matching_sums_are_published_and_are_in_part_files_and_task_messages() {
     let mut scene = Scene::new().await;
     let (mut worker, job) = begin(&mut scene).await;
     let mut maps = 0;
     let reduce = loop {
-        let order = worker.order().await;
-        if stage(&order) == 1 {
-            break order;
+        let dispatch = worker.next_task().await;
+        if stage(&dispatch) == 1 {
+            break dispatch;
         }
         maps += 1;
-        worker.finish(&order).await;
+        worker.finish(&dispatch).await;
     };
-    let Some(v1::task_order::Work::Reduce(work)) = &reduce.work else { panic!("{reduce:?}") };
+    let Some(v1::task_dispatch::Work::Reduce(work)) = &reduce.work else { panic!("{reduce:?}") };
     let expected = v1::Sums { rows: 5 * maps, checksum: (u64::MAX / 3).wrapping_mul(maps) };
     assert_eq!(work.expected, Some(expected), "of {maps} map tasks");
     worker.finish(&reduce).await;
     for checksum in CHECKSUMS {
-        let write = worker.order().await;
-        let Some(v1::task_order::Work::Write(work)) = &write.work else { panic!("{write:?}") };
+        let write = worker.next_task().await;
+        let Some(v1::task_dispatch::Work::Write(work)) = &write.work else { panic!("{write:?}") };
         let [piece] = &work.pieces[..] else { panic!("{work:?}") };
         let at = piece.row_groups[0] as usize;
         assert_eq!(piece.checksums, [checksum]);
@@ -84,7 +84,7 @@ async fn sums_that_agree_are_published_and_part_files_and_orders_have_them() {
 }
 
 #[tokio::test]
-async fn a_shard_that_was_not_read_whole_is_not_published() {
+async fn a_shard_that_was_not_read_completely_is_not_published() {
     let mut scene = Scene::new().await;
     let (mut worker, job) = begin(&mut scene).await;
     worker.alter = |done| {
@@ -94,7 +94,7 @@ async fn a_shard_that_was_not_read_whole_is_not_published() {
         }
     };
     // One task only.
-    let first = worker.order().await;
+    let first = worker.next_task().await;
     worker.finish(&first).await;
     worker.alter = honest;
     worker.work().await;
@@ -125,7 +125,7 @@ async fn sums_of_partitions_that_do_not_add_up_count_against_the_attempt() {
             result.partials = 6;
         }
     };
-    let first = worker.order().await;
+    let first = worker.next_task().await;
     worker.finish(&first).await;
     worker.alter = honest;
     worker.work().await;
@@ -133,24 +133,24 @@ async fn sums_of_partitions_that_do_not_add_up_count_against_the_attempt() {
     assert_eq!(status.stages[0].failed_attempts, 1, "{status:?}");
 }
 
-/// Does all up to the first write task, whose order it gives.
-async fn until_write(worker: &mut Player) -> v1::TaskOrder {
+/// Runs all tasks before the first write task, and returns that one.
+async fn until_write(worker: &mut Player) -> v1::TaskDispatch {
     loop {
-        let order = worker.order().await;
-        if stage(&order) == 2 {
-            return order;
+        let dispatch = worker.next_task().await;
+        if stage(&dispatch) == 2 {
+            return dispatch;
         }
-        worker.finish(&order).await;
+        worker.finish(&dispatch).await;
     }
 }
 
-/// The first of two part files is told with `first`, the second with `second`: the job fails, naming the first.
+/// The first of two part files is reported with `first`, the second with `second`: the job fails and names the first.
 async fn miswritten(first: fn(&mut Done), second: fn(&mut Done), parts: &[&str]) {
     let mut scene = Scene::new().await;
     let (mut worker, job) = begin(&mut scene).await;
-    let order = until_write(&mut worker).await;
+    let dispatch = until_write(&mut worker).await;
     worker.alter = first;
-    worker.finish(&order).await;
+    worker.finish(&dispatch).await;
     worker.alter = second;
     worker.work().await;
     fails(scene, &job, parts).await;
@@ -164,7 +164,7 @@ fn writes(done: &mut Done, rows: u64, checksum: Option<u64>) {
 
 #[tokio::test]
 async fn part_files_of_other_rows_than_were_reduced_are_not_published() {
-    // All rows are there, but not where they belong.
+    // All rows are written, but to the wrong files.
     let parts = ["part file 0 has 2 rows instead of 1"];
     miswritten(|done| writes(done, 2, None), |done| writes(done, 0, None), &parts).await;
     let [one, two] = CHECKSUMS;
@@ -174,13 +174,13 @@ async fn part_files_of_other_rows_than_were_reduced_are_not_published() {
     miswritten(turned[0], turned[1], &parts).await;
 }
 
-/// The first worker dies after it wrote one of two part files; what it held is made again, and that says `alter`.
+/// The first worker dies after it wrote one of two part files; its outputs are made again, with results changed by `alter`.
 async fn made_again(alter: fn(&mut Done)) -> (Scene, String) {
     let mut scene = Scene::new().await;
     let (mut first, job) = begin(&mut scene).await;
     let write = until_write(&mut first).await;
     first.finish(&write).await;
-    assert_eq!(stage(&first.order().await), 2, "two part files");
+    assert_eq!(stage(&first.next_task().await), 2, "two part files");
     let mut second = scene.coordinator.worker("second").await;
     drop(first);
     (second.rows, second.alter) = (2, alter);
@@ -200,7 +200,7 @@ async fn attempts_of_a_reduce_task_that_gave_different_rows_end_the_job_and_both
         |done| {
             honest(done);
             if let Done::Reduce(result) = done {
-                result.totals = Some(v1::Totals { rows: 2, clients: 2, custom_theme_clients: 0 });
+                result.totals = Some(v1::Totals::new(2, &[2, 0]));
             }
         },
     ];
@@ -213,11 +213,11 @@ async fn attempts_of_a_reduce_task_that_gave_different_rows_end_the_job_and_both
 }
 
 #[tokio::test]
-async fn part_files_fit_where_attempts_gave_the_same_rows_in_the_same_order() {
+async fn part_files_are_compatible_if_attempts_returned_the_same_rows_in_the_same_order() {
     let (mut scene, job) = made_again(honest).await;
     let status = becomes(&mut scene.jobs, &job, v1::JobState::Done).await;
     assert_eq!(status.stages[2].reruns, 0, "{status:?}");
-    // Another order of the same rows, or none that was told: the part file that was there is written again.
+    // Another order of the same rows, or an unreported one: the existing part file is written again.
     let alters: [fn(&mut Done); 2] = [
         |done| {
             honest(done);

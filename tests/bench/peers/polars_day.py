@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-# Read when the module is loaded.
+# Read at import.
 os.environ["POLARS_MAX_THREADS"] = sys.argv[1]
 
 import polars as pl
@@ -20,14 +20,14 @@ DEFAULT_THEME = "{972ce4c6-7e08-4474-a285-3208198ce6fd}"
 
 
 def count_addons(addons):
-    """One row a client and install type, with its distinct add-ons."""
+    """One row per client and install type, with its distinct add-ons."""
     passing = ~col("is_system") & ~col("user_disabled") & ~col("app_disabled")
     distinct = addons.filter(passing).select("client_id", "foreign_install", "addon_id").unique()
     return distinct.group_by("client_id", "foreign_install").agg(pl.len().cast(pl.Int64).alias("count"))
 
 
 def find_themes(pings):
-    """One row a client: whether its themes of the day were custom (1), default (-1) or both (0)."""
+    """One row per client: whether its themes of the day were custom (1), default (-1) or both (0)."""
     custom = (col("active_theme").struct.field("addon_id") != DEFAULT_THEME).fill_null(False)
     seen = pings.select("client_id", custom=custom).group_by("client_id")
     sides = seen.agg(some=col("custom").any(), others=(~col("custom")).any())
@@ -36,7 +36,7 @@ def find_themes(pings):
 
 
 def find_days(pings):
-    """One row a client and profile date, with the earliest install day of its add-ons."""
+    """One row per client and profile date, with the earliest install day of its add-ons."""
     installed = col("active_addons").list.eval(pl.element().struct.field("install_day")).list.min()
     with_addons = pings.filter(col("active_addons").list.len() > 0)
     days = with_addons.select("client_id", "profile_creation_date", day=installed)

@@ -2,7 +2,7 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(
-    // libFuzzer's hook ends the process at any panic; those of decoders are caught, and one that is not still ends it.
+    // libFuzzer's panic hook ends the process even for panics that are caught, as in decoders. Uncaught panics still end it.
     init: drop(std::panic::take_hook()),
     |data: &[u8]| tally_hostile::parquet::main_summary(data)
 );

@@ -1,6 +1,6 @@
-"""Writes the Parquet files of this folder: each table in several encodings, with page checksums and without. But for
-`*-zero-bits`, `*-wide-deltas` and `*-lz4-blocks`, which are of other writers: indices without bits or runs, 32-bit values
-with differences of 33 bits, Hadoop's LZ4 in several blocks.
+"""Writes the Parquet files of this directory: each table in several encodings, with and without page checksums. Other writers
+wrote `*-zero-bits`, `*-wide-deltas` and `*-lz4-blocks`: indices without bits or runs, 32-bit values with differences of 33
+bits, Hadoop's LZ4 in several blocks.
 
     python make.py       (needs PyArrow)
 """

@@ -1,13 +1,13 @@
-//! Settings of processes from a file.
+//! Settings files of processes.
 
 use std::cell::RefCell;
 use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, Command, value_parser};
+use tally_common::{config, duration, size};
 use tally_tests::scratch::Scratch;
-use tally_worker::{config, duration, size};
 
-/// A command with an option of each kind that the real ones have.
+/// A command with an option of each kind that the real commands have.
 fn command() -> Command {
     let option = |name: &'static str| Arg::new(name).long(name);
     Command::new("program")
@@ -24,7 +24,7 @@ thread_local! {
     static FOLDER: RefCell<Option<Scratch>> = const { RefCell::new(None) };
 }
 
-/// A file of settings: each option is set to what it says, or the error names the file.
+/// Reads a settings file: each option has its value, or the error names the file.
 pub fn settings(bytes: &[u8]) {
     FOLDER.with_borrow_mut(|folder| {
         let folder = folder.get_or_insert_with(|| Scratch::new("tally settings ").expect("a folder"));

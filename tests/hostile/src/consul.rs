@@ -1,4 +1,4 @@
-//! Consul's answers: a server of the test's own says what a stranger would, and the real client asks it.
+//! Responses of Consul: a server of the test sends arbitrary bytes to the real client.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -6,11 +6,11 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use consul_api_client::{Client, Config, NewSession, SessionId, Which};
-use tally_worker::consul::LeaderView;
+use tally_common::discovery::consul::LeaderView;
 use tokio::runtime::Runtime;
 
-/// The most that an answer may have.
-const MOST_BYTES: usize = 1 << 20;
+/// Maximum bytes of a response.
+const MAX_BYTES: usize = 1 << 20;
 
 struct Rig {
     runtime: Runtime,
@@ -29,7 +29,7 @@ impl Rig {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let says = says.clone();
-                // A client that hangs up is none of the server.
+                // Clients may disconnect.
                 std::thread::spawn(move || drop(serve(stream, &says)));
             }
         });
@@ -37,7 +37,7 @@ impl Rig {
         let config = Config {
             connect_timeout: patience,
             request_timeout: patience,
-            max_answer: MOST_BYTES,
+            max_answer: MAX_BYTES,
             ..Config::new(url)
         };
         let client = Client::new(&config).map_err(std::io::Error::other)?;
@@ -46,7 +46,7 @@ impl Rig {
     }
 }
 
-/// Answers every request on a connection with the same bytes as its body.
+/// Answers every request on a connection with the same body.
 fn serve(stream: TcpStream, says: &Mutex<Vec<u8>>) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut answers = stream.try_clone()?;
@@ -73,7 +73,7 @@ fn serve(stream: TcpStream, says: &Mutex<Vec<u8>>) -> std::io::Result<()> {
     }
 }
 
-/// The same bytes as the answer to each question.
+/// Uses the bytes as the response to each kind of request.
 pub fn answer(bytes: &[u8]) {
     let rig = &*RIG;
     bytes.clone_into(&mut rig.answer.lock().unwrap_or_else(PoisonError::into_inner));

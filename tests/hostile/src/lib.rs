@@ -1,31 +1,32 @@
-//! Bytes of strangers: everything that reads them, as plain functions that must neither panic nor hang nor take memory
-//! by what the bytes say. The fuzzers (`tests/fuzz`) call these functions, and so do tests on every run, with the
-//! fuzzers' corpora and with seeds that are spoilt at random.
+//! Untrusted input: each function here passes bytes to code that reads them, and must not panic, hang, or use memory by
+//! what the bytes state. The fuzzers (`tests/fuzz`) call these functions. So do tests on every run, with the corpora of
+//! the fuzzers and with randomly corrupted seeds.
 //!
-//! `seeds` makes good inputs, `spoil` spoils them, `pages` finds where. Not here: clusters that meet strangers (`tests/tests`).
+//! `seeds` makes valid inputs, `mutate` corrupts them, `pages` locates their pages. Not here: clusters with untrusted
+//! clients (`tests/tests`).
 
 pub mod config;
 pub mod consul;
 pub mod journal;
 pub mod manifest;
 pub mod messages;
+pub mod mutate;
 pub mod pages;
 pub mod parquet;
 pub mod seeds;
-pub mod spoil;
 
-/// A function over a stranger's bytes, under the name of its fuzz target and corpus.
+/// A function that reads untrusted bytes, with the name of its fuzz target and corpus.
 #[derive(Clone, Copy)]
 pub struct Target {
     /// The name, also of its corpus.
     pub name: &'static str,
-    /// Reads the bytes; a panic is a finding.
+    /// Reads the bytes. A panic is a finding.
     pub body: fn(&[u8]),
-    /// Good inputs.
+    /// Valid inputs.
     pub seeds: fn() -> Vec<Vec<u8>>,
 }
 
-/// All of them.
+/// All targets.
 pub const TARGETS: [Target; 9] = [
     Target { name: "ticket", body: messages::ticket, seeds: seeds::tickets },
     Target { name: "worker_message", body: messages::worker_message, seeds: seeds::worker_messages },

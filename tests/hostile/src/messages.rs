@@ -1,32 +1,32 @@
-//! What processes of a cluster say to each other, and the tickets that readers show.
+//! Messages between the processes of a cluster, and tickets of readers.
 
 use prost::Message;
 use tally_coordinator::cluster::Hello;
 use tally_coordinator::job::JobSpec;
 use tally_proto::convert::required;
+use tally_proto::dispatch::ReduceInputs;
 use tally_proto::packed::{pack, unpack};
 use tally_proto::v1::coordinator_message::Message as Down;
 use tally_proto::v1::worker_message::Message as Up;
 use tally_proto::{AttemptId, Failure, JobId, WorkerId, v1};
-use tally_worker::flight::ticket::Request;
-use tally_worker::order::ReduceInputs;
+use tally_shuffle::flight::ticket::Request;
 
-/// A ticket, as a Flight server takes it: what is understood is what would be written.
+/// Reads a ticket like a Flight server. A valid ticket is encoded to an equal one.
 pub fn ticket(bytes: &[u8]) {
     let Ok((request, key)) = Request::parse(bytes) else { return };
     let again = request.ticket(key.clone().into()).encode_to_vec();
-    let (second, second_key) = Request::parse(&again).expect("what was written is read");
+    let (second, second_key) = Request::parse(&again).expect("an encoded ticket is valid");
     assert_eq!((request, key), (second, second_key));
 }
 
 fn attempt(attempt: Option<v1::Attempt>) {
     let Ok(attempt) = required(attempt, "attempt") else { return };
     if let Ok(id) = AttemptId::try_from(&attempt) {
-        assert_eq!(v1::Attempt::from(&id), attempt, "an id is what it was read from");
+        assert_eq!(v1::Attempt::from(&id), attempt, "an id is encoded to the same message");
     }
 }
 
-/// What a worker says, as a coordinator takes it.
+/// Reads a worker's message like a coordinator.
 pub fn worker_message(bytes: &[u8]) {
     let Ok(v1::WorkerMessage { message: Some(message) }) = v1::WorkerMessage::decode(bytes) else { return };
     match message {
@@ -41,11 +41,11 @@ pub fn worker_message(bytes: &[u8]) {
                 drop(Failure::try_from(failure).map(|failure| failure.to_string()));
             }
         }
-        Up::Moved(moved) => {
+        Up::OutputMigrated(moved) => {
             attempt(moved.attempt);
             drop(WorkerId::parse(&moved.to));
         }
-        Up::NotMoved(kept) => {
+        Up::MigrationFailed(kept) => {
             attempt(kept.attempt);
             drop(WorkerId::parse(&kept.to));
         }
@@ -53,7 +53,7 @@ pub fn worker_message(bytes: &[u8]) {
     }
 }
 
-/// What a coordinator says, as a worker takes it; and what a person asks a coordinator for.
+/// Reads a coordinator's message like a worker, and a job specification like a coordinator.
 pub fn coordinator_message(bytes: &[u8]) {
     if let Ok(spec) = v1::JobSpec::decode(bytes) {
         drop(JobSpec::asked(spec));
@@ -71,11 +71,11 @@ pub fn coordinator_message(bytes: &[u8]) {
             let packed = inputs.tables.clone();
             let Ok(inputs) = ReduceInputs::try_from(inputs) else { return };
             for (table, packed) in inputs.tables.iter().zip(packed) {
-                assert_eq!(table.outputs.len(), packed.holders.len());
+                assert_eq!(table.outputs.len(), packed.locations.len());
                 assert_eq!(unpack(&pack(table), stage).as_ref(), Ok(table), "packing loses nothing");
             }
         }
-        Down::HandOver(order) => order.attempts.into_iter().for_each(|given| attempt(Some(given))),
+        Down::MigrateOutputs(order) => order.attempts.into_iter().for_each(|given| attempt(Some(given))),
         Down::Admit(admit) => drop(JobId::parse(&admit.job)),
         Down::Welcome(_) | Down::Drain(_) | Down::Drained(_) | Down::Beat(_) => {}
     }

@@ -1,14 +1,14 @@
-//! Where the pages of a column chunk lie, by their headers. Not here: what is in them.
+//! Locates the pages of a column chunk by their headers. Not here: the contents of pages.
 
 use std::ops::Range;
 
-/// Reads Thrift's compact protocol as far as page headers need it.
-struct Input<'a> {
+/// Reads Thrift's compact protocol as far as page headers use it.
+struct ThriftReader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl Input<'_> {
+impl ThriftReader<'_> {
     fn byte(&mut self) -> Option<u8> {
         let byte = *self.bytes.get(self.at)?;
         self.at += 1;
@@ -27,7 +27,7 @@ impl Input<'_> {
         None
     }
 
-    /// Passes a value of that type; gives it where it is a whole number.
+    /// Skips a value of this type. Returns the value of an integer.
     fn value(&mut self, kind: u8) -> Option<i64> {
         match kind {
             1 | 2 => {}
@@ -51,7 +51,7 @@ impl Input<'_> {
         Some(0)
     }
 
-    /// The next field: its number and value; nothing at the end of the struct.
+    /// The next field: its number and value; `None` at the end of the struct.
     fn field(&mut self, id: &mut i64) -> Option<Option<(i64, i64)>> {
         let head = self.byte()?;
         if head == 0 {
@@ -65,12 +65,12 @@ impl Input<'_> {
     }
 }
 
-/// The field of a page header that says how many bytes follow it.
+/// The field of a page header that has the number of bytes after it.
 const COMPRESSED_SIZE: i64 = 3;
 
-/// The bodies of the pages in `file[chunk]`, without their headers; nothing where the chunk is not made of pages.
+/// The bodies of the pages in `file[chunk]`, without their headers; `None` if the chunk does not consist of pages.
 pub fn bodies(file: &[u8], chunk: Range<usize>) -> Option<Vec<Range<usize>>> {
-    let mut input = Input { bytes: file.get(..chunk.end)?, at: chunk.start };
+    let mut input = ThriftReader { bytes: file.get(..chunk.end)?, at: chunk.start };
     let mut bodies = vec![];
     while input.at < chunk.end {
         let (mut id, mut size) = (0, None);

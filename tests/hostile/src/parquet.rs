@@ -1,40 +1,39 @@
-//! Files of a day as a job reads them: the planner looks at their footers, then every row group is read into a mapper.
+//! Files of a day as a job reads them: the planner reads their footers, then every row group is read into a mapper.
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use tally_common::budget::Budget;
+use tally_common::stores::urls;
 use tally_coordinator::job::JobSpec;
 use tally_coordinator::plan;
 use tally_dataset::addon_aggregates::{ADDONS, MAIN_SUMMARY};
 use tally_dataset::{Dataset, dataset};
 use tally_proto::v1;
+use tally_scan::footer::Footers;
+use tally_scan::{InputFile, OpenFile, RowGroup, ScanContext};
 use tally_tests::scratch::Scratch;
-use tally_worker::budget::Budget;
-use tally_worker::scan::footer::Footers;
-use tally_worker::scan::{InputFile, OpenFile, RowGroup, ScanContext};
-use tally_worker::urls;
 use tokio::runtime::Runtime;
 
 use crate::seeds;
 
 /// Bytes for pages and dictionaries.
 pub const BUDGET: u64 = 16 << 20;
-/// Bytes at a time.
+/// Bytes per read.
 const WINDOW: u64 = 64 << 10;
 const DATE: &str = "20170227";
 const FOLDERS: [&str; 2] = ["addons", "main_summary"];
 
-/// What a file gave: the partials of its flushes, and the strings behind their codes.
+/// The result of reading a file: the partials of its flushes, and the strings of their codes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Read {
-    /// In the order of the file.
+    /// In file order.
     pub runs: Vec<(RecordBatch, Vec<Vec<u8>>)>,
 }
 
 impl Read {
-    /// The rows as text, in no order: a mapper's tables give them in one of their own.
+    /// The rows, formatted and sorted, because a mapper gives them in any order.
     pub fn rows(&self) -> Vec<String> {
         let batches = self.runs.iter().map(|(batch, _)| batch);
         let row = |batch: &RecordBatch, at| format!("{:?}", batch.slice(at, 1).columns());
@@ -45,7 +44,7 @@ impl Read {
     }
 }
 
-/// A day on disk of which one file at a time is a stranger's.
+/// A day on disk. One of its files at a time has untrusted contents.
 pub struct Reader {
     folder: Scratch,
     runtime: Runtime,
@@ -54,10 +53,10 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A day of two good files.
+    /// A day of two valid files.
     ///
     /// # Errors
-    /// The system has no room for it.
+    /// The files cannot be written.
     pub fn new() -> Result<Self, Box<dyn std::error::Error>> {
         let folder = Scratch::new("tally hostile ")?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
@@ -90,18 +89,18 @@ impl Reader {
     /// Reads these bytes as the file of a table.
     ///
     /// # Errors
-    /// The planner's or the scan's own, which names the file.
+    /// The error of the planner or the scan, which names the file.
     pub fn read(&self, table: usize, bytes: &[u8]) -> Result<Read, String> {
         self.put(table, bytes).map_err(|error| error.to_string())?;
         let footers = Arc::new(Footers::new(1 << 20));
-        let plan = self.runtime.block_on(plan::plan(&self.spec, &*self.dataset, &footers, 1));
+        let plan = self.runtime.block_on(plan::plan(&self.spec, &*self.dataset, &footers, 1, false));
         let plan = plan.map_err(|error| error.to_string())?;
         let context = ScanContext {
             io: self.runtime.handle().clone(),
             window: WINDOW,
             whole: 0,
-            budget: Budget::new(BUDGET).with_patience(Duration::ZERO),
-            cancelled: Arc::default(),
+            budget: Budget::new(BUDGET),
+            cancelled: Default::default(),
             counters: Arc::default(),
             fetched: Arc::default(),
             rows: Arc::default(),
@@ -109,7 +108,7 @@ impl Reader {
         let mut read = Read { runs: vec![] };
         for task in plan.tasks.iter().filter(|task| task.work.table as usize == table) {
             let done = self.map(&context, &footers, &task.work, &mut read);
-            assert_eq!(context.budget.used(), 0, "what was held is given back");
+            assert_eq!(context.budget.used(), 0, "reserved memory is released");
             done?;
         }
         Ok(read)
@@ -159,12 +158,12 @@ fn check(table: usize, bytes: &[u8]) {
     });
 }
 
-/// A file of `addons`.
+/// Reads a file of `addons`.
 pub fn addons(bytes: &[u8]) {
     check(ADDONS, bytes);
 }
 
-/// A file of `main_summary`.
+/// Reads a file of `main_summary`.
 pub fn main_summary(bytes: &[u8]) {
     check(MAIN_SUMMARY, bytes);
 }

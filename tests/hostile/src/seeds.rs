@@ -1,6 +1,7 @@
-//! Good inputs of every kind, for fuzzers to begin with and for tests to spoil.
+//! Valid inputs of every kind, from which fuzzers start and which tests corrupt.
 //!
-//! Those that are made by other programs lie beside this crate: Parquet files in `files` (`files/make.py` wrote them).
+//! Inputs that other programs produce are stored with this crate: Parquet files in `files` (written by
+//! `files/make.py`).
 
 use std::path::PathBuf;
 
@@ -32,12 +33,13 @@ pub fn tickets() -> Vec<Vec<u8>> {
         outputs: (0..5).map(|index| v1::TaskAttempt { index, attempt: 4096 + index }).collect(),
         what,
         key: vec![7; 16],
+        skip: 2,
     };
     whats.map(|what| ticket(what).encode_to_vec()).into()
 }
 
 fn result() -> v1::TaskResult {
-    let totals = Some(v1::Totals { rows: 9, clients: 7, custom_theme_clients: 1 });
+    let totals = Some(v1::Totals::new(9, &[7, 1]));
     let reduced = v1::ReduceResult {
         totals,
         row_group_rows: vec![5, 4],
@@ -52,7 +54,7 @@ fn result() -> v1::TaskResult {
     v1::TaskResult { result: Some(v1::task_result::Result::Reduce(reduced)) }
 }
 
-/// What workers say.
+/// Messages of workers.
 pub fn worker_messages() -> Vec<Vec<u8>> {
     use v1::failure::Kind;
     let hello = v1::Hello {
@@ -77,14 +79,14 @@ pub fn worker_messages() -> Vec<Vec<u8>> {
     ];
     let outcomes = kinds.map(|kind| v1::ended::Outcome::Failure(v1::Failure { kind: Some(kind) }));
     let outcomes = outcomes.into_iter().chain([v1::ended::Outcome::Done(result())]);
-    let moved = v1::Moved { attempt: Some(attempt()), to: "w-2".into() };
-    let kept = v1::NotMoved { attempt: Some(attempt()), to: "w-2".into(), reason: "full".into() };
+    let moved = v1::OutputMigrated { attempt: Some(attempt()), to: "w-2".into() };
+    let kept = v1::MigrationFailed { attempt: Some(attempt()), to: "w-2".into(), reason: "full".into() };
     let mut messages = vec![
         Up::Hello(hello),
         Up::Inventory(v1::Inventory { outputs: vec![held; 3], running: vec![attempt()], last: true }),
         Up::Heartbeat(v1::Heartbeat { rows_read: 1 << 40, ..v1::Heartbeat::default() }),
-        Up::Moved(moved),
-        Up::NotMoved(kept),
+        Up::OutputMigrated(moved),
+        Up::MigrationFailed(kept),
     ];
     let ended = |outcome| Up::Ended(v1::Ended { attempt: Some(attempt()), outcome: Some(outcome) });
     messages.extend(outcomes.map(ended));
@@ -120,26 +122,26 @@ fn spec() -> v1::JobSpec {
     }
 }
 
-/// What coordinators say, and the spec of a job.
+/// Messages of coordinators, and a job specification.
 pub fn coordinator_messages() -> Vec<Vec<u8>> {
     let packed = v1::PackedOutputs {
         indices: vec![v1::Run { first: 0, count: 2 }, v1::Run { first: 7, count: 1 }],
         attempts: vec![v1::Run { first: 4096, count: 3 }],
-        holders: vec![0, 1, 0],
+        locations: vec![0, 1, 0],
     };
-    let holder = |name: &str| v1::Holder { worker: name.into(), address: "127.0.0.1:7071".into() };
+    let holder = |name: &str| v1::Location { worker: name.into(), address: "127.0.0.1:7071".into() };
     let inputs = v1::ReduceInputs {
         job: "20170227-1a2b".into(),
         version: 2,
         stage: 0,
         tables: vec![packed.clone(), packed],
-        holders: vec![holder("w-1"), holder("w-2")],
+        locations: vec![holder("w-1"), holder("w-2")],
     };
-    let order = v1::TaskOrder {
+    let order = v1::TaskDispatch {
         attempt: Some(attempt()),
         dataset: "addon_aggregates".into(),
         key: vec![7; 16],
-        work: Some(v1::task_order::Work::Map(map())),
+        work: Some(v1::task_dispatch::Work::Map(map())),
     };
     let attempts = vec![attempt(); 2];
     let messages = [
@@ -147,7 +149,11 @@ pub fn coordinator_messages() -> Vec<Vec<u8>> {
         Down::Start(order),
         Down::Stop(attempt()),
         Down::Release("20170227-1a2b".into()),
-        Down::HandOver(v1::HandOver { to: "w-2".into(), flight_address: "127.0.0.1:1".into(), attempts }),
+        Down::MigrateOutputs(v1::MigrateOutputs {
+            to: "w-2".into(),
+            flight_address: "127.0.0.1:1".into(),
+            attempts,
+        }),
         Down::Admit(v1::Admit { job: "20170227-1a2b".into(), key: vec![7; 16] }),
         Down::Inputs(inputs),
     ];
@@ -155,7 +161,7 @@ pub fn coordinator_messages() -> Vec<Vec<u8>> {
     messages.map(whole).into_iter().chain([spec().encode_to_vec()]).collect()
 }
 
-/// Records of a journal, with their frames and without.
+/// Records of a journal, with and without their frames.
 pub fn records() -> Vec<Vec<u8>> {
     let job = || "20170227-1a2b".to_string();
     let submitted = v1::JobSubmitted {
@@ -168,7 +174,8 @@ pub fn records() -> Vec<Vec<u8>> {
     let planned = v1::JobPlanned { job: job(), partitions: 24, tasks: vec![task; 2], ..Default::default() };
     let summary = r#"{"rows":1}"#.to_string();
     let parts = vec!["part-00000.snappy.parquet".into()];
-    let committed = v1::JobCommitted { job: job(), device: 1, inode: 2, summary, parts };
+    let replaces = Some("2-70011-1b2c3d4e".into());
+    let committed = v1::JobCommitted { job: job(), device: 1, inode: 2, summary, parts, replaces };
     let status = v1::JobStatus { job: job(), spec: Some(spec()), ..Default::default() };
     let ended = v1::JobEnded { status: Some(status) };
     let live = v1::LiveJob {
@@ -191,7 +198,7 @@ pub fn records() -> Vec<Vec<u8>> {
     records.iter().flat_map(|record| [frame::encode([5; 16], record), bare(record)]).collect()
 }
 
-/// Answers of a real Consul, as it gave them.
+/// Responses of a real Consul.
 pub fn answers() -> Vec<Vec<u8>> {
     let texts = [
         r#"[{"LockIndex":1,"Key":"tally/leader","Flags":0,"Value":"eyJpZCI6ImMtMSIsImFkZHJlc3MiOiIxMjcuMC4wLjE6NzA3MCIsImVwb2NoIjozfQ==","Session":"adf4238a-882b-9ddc-4a9d-5b6758e4159e","CreateIndex":20,"ModifyIndex":25}]"#,
@@ -205,7 +212,7 @@ pub fn answers() -> Vec<Vec<u8>> {
     texts.map(|text| text.as_bytes().to_vec()).into()
 }
 
-/// Decisions to publish a day: with part files in parts, with old objects, with neither.
+/// Commit records of a day: with part files in several parts, with old objects, with neither.
 pub fn decisions() -> Vec<Vec<u8>> {
     let file = |number: u32| {
         format!(
@@ -226,7 +233,7 @@ pub fn decisions() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Files of settings.
+/// Settings files.
 pub fn settings() -> Vec<Vec<u8>> {
     let texts = [
         "listen = \"127.0.0.1:0\"\nslots = 4\nmemory-limit = \"1GiB\"\ndrain-timeout = \"60s\"\n",
@@ -237,10 +244,10 @@ pub fn settings() -> Vec<Vec<u8>> {
     texts.map(|text| text.as_bytes().to_vec()).into()
 }
 
-/// The Parquet files whose names begin so, by name.
+/// The Parquet files whose names have this prefix, sorted by name.
 ///
 /// # Panics
-/// Where there are none: then the checkout is not whole.
+/// There are none: the checkout is incomplete.
 pub fn files(prefix: &str) -> Vec<Vec<u8>> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("files");
     let entries = std::fs::read_dir(&folder).expect("the folder of files");
@@ -254,12 +261,12 @@ pub fn files(prefix: &str) -> Vec<Vec<u8>> {
     found.into_iter().map(|file| file.expect("a file that can be read")).collect()
 }
 
-/// Good files of `addons`.
+/// Valid files of `addons`.
 pub fn addons() -> Vec<Vec<u8>> {
     files("addons-")
 }
 
-/// Good files of `main_summary`.
+/// Valid files of `main_summary`.
 pub fn main_summary() -> Vec<Vec<u8>> {
     files("main_summary-")
 }

@@ -1,9 +1,10 @@
-//! Parquet files with wrong bytes at 300 seeded places each: pages with checksums give a named error or the right rows;
-//! pages without, and footers, whatever they say, but no panic, no hang, and no memory by what the bytes say.
+//! Parquet files with corrupted bytes, each at 300 seeded positions. Pages with checksums give an error that names the
+//! file, or the right rows. Pages without checksums, and footers, give any result, but no panic, no hang, and no memory
+//! use by what the bytes state.
 //!
-//! Not here: bytes that a fuzzer thought of (`replay`).
+//! Not here: the inputs that fuzzers found (`replay`).
 
-// What fails here fails the test.
+// A panic fails the test.
 #![allow(clippy::unwrap_used)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -15,39 +16,39 @@ use std::time::Duration;
 use parquet::file::FOOTER_SIZE;
 use parquet::file::metadata::{FooterTail, ParquetMetaDataReader};
 use tally_dataset::addon_aggregates::{ADDONS, MAIN_SUMMARY};
+use tally_hostile::mutate::{Numbers, bytes};
 use tally_hostile::pages::bodies;
 use tally_hostile::parquet::{BUDGET, Read, Reader};
 use tally_hostile::seeds::files;
-use tally_hostile::spoil::{Numbers, bytes};
 
-/// Places that are spoilt, one at a time, of each kind.
+/// Number of corrupted positions per file and kind, one at a time.
 const PLACES: u64 = 300;
-/// What reading takes beside the budget, in bytes: footers, mappers, windows, the runtime.
+/// Memory that reading takes in addition to the budget, in bytes: footers, mappers, windows, the runtime.
 const BESIDE: usize = 48 << 20;
-/// A file of some kilobytes that takes longer hangs, however busy the machine.
+/// Reading a file of a few kilobytes for longer than this counts as a hang, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Counts what is allocated, and the most that ever was.
+/// Counts allocated bytes, and their maximum.
 struct Counting;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
-/// One test at a time counts.
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+/// Serializes the tests, because they share the counters.
 static TURN: Mutex<()> = Mutex::new(());
 
-// SAFETY: all is left to the system's allocator; only sizes are added up.
-#[allow(unsafe_code, reason = "there is no other way to see allocations")]
+// SAFETY: every call is forwarded to the system's allocator; only sizes are counted.
+#[allow(unsafe_code, reason = "allocations can be counted only in an allocator")]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        MOST.fetch_max(now, Ordering::Relaxed);
-        // SAFETY: as the caller promises.
+        PEAK.fetch_max(now, Ordering::Relaxed);
+        // SAFETY: the caller's promise.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         NOW.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller's promise.
         unsafe { System.dealloc(at, layout) }
     }
 }
@@ -55,14 +56,14 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What is spoilt of a file.
+/// The part of a file that is corrupted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Part {
-    /// Pages without their headers: what a checksum covers.
+    /// Pages without their headers: the bytes that a checksum covers.
     Bodies,
     /// Pages with their headers.
     Pages,
-    /// The footer with its length and mark.
+    /// The footer with its length and magic bytes.
     Footer,
 }
 
@@ -84,8 +85,8 @@ fn ranges(file: &[u8], part: Part) -> Vec<Range<usize>> {
     ranges.into_iter().filter(|range| !range.is_empty()).collect()
 }
 
-/// Reads spoilt copies of a file: `check` sees each answer beside the right one. Says how many failed.
-fn spoilt(
+/// Reads corrupted copies of a file. `check` gets the expected and the actual result. Returns the number of errors.
+fn corrupted(
     table: usize,
     file: &[u8],
     ranges: &[Range<usize>],
@@ -100,9 +101,9 @@ fn spoilt(
         let range = ranges[numbers.below(ranges.len())].clone();
         bytes(&mut numbers, &mut copy, range);
         let before = NOW.load(Ordering::Relaxed);
-        MOST.store(before, Ordering::Relaxed);
+        PEAK.store(before, Ordering::Relaxed);
         let answer = reader.read(table, &copy);
-        let taken = MOST.load(Ordering::Relaxed).saturating_sub(before);
+        let taken = PEAK.load(Ordering::Relaxed).saturating_sub(before);
         assert!(taken <= BUDGET as usize + BESIDE, "place {place}: {taken} bytes were taken: {answer:.300?}");
         if let Err(error) = &answer {
             assert!(error.contains("part-0.parquet"), "place {place}: the file is not named: {error}");
@@ -113,7 +114,7 @@ fn spoilt(
     failed
 }
 
-/// The same for all files of a kind, on a thread of its own that must end in time.
+/// The same for all files of a kind, on a thread that must end in time.
 fn all(kind: &'static str, part: Part, check: fn(&Read, Result<Read, String>)) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     for (table, name) in [(ADDONS, "addons"), (MAIN_SUMMARY, "main_summary")] {
@@ -123,14 +124,14 @@ fn all(kind: &'static str, part: Part, check: fn(&Read, Result<Read, String>)) {
             let ranges = ranges(&file, part);
             let (done, over) = mpsc::channel();
             let thread = std::thread::spawn(move || {
-                let failed = spoilt(table, &file, &ranges, check);
-                // Whoever waits may have given up.
+                let failed = corrupted(table, &file, &ranges, check);
+                // The receiver may have timed out.
                 let _ = done.send(failed);
             });
             match over.recv_timeout(PATIENCE) {
                 Ok(failed) => {
                     println!("{name}, {part:?}: {failed} of {PLACES} fail");
-                    assert!(failed > 0, "no byte of {name} counts");
+                    assert!(failed > 0, "no corrupted byte of {name} is detected");
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => panic!("{name}: a file is still being read"),
                 Err(mpsc::RecvTimeoutError::Disconnected) => {

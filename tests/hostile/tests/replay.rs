@@ -1,17 +1,17 @@
-//! Every body over its good inputs, over what fuzzers kept, and over seeded spoilt copies. `PROPTEST_CASES` says how many
-//! copies of each, as for other random tests.
+//! Runs every target with its valid inputs, with the corpus of its fuzzer, and with seeded corrupted copies.
+//! `PROPTEST_CASES` sets the number of copies, as for other random tests.
 //!
-//! Not here: files spoilt at known places, and what is right of them (`corrupt`).
+//! Not here: files that are corrupted at known positions, and their expected rows (`corrupt`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use tally_dataset::addon_aggregates::{ADDONS, MAIN_SUMMARY};
+use tally_hostile::mutate::{Numbers, copy};
 use tally_hostile::parquet::Reader;
-use tally_hostile::spoil::{Numbers, copy};
 use tally_hostile::{TARGETS, Target};
 
-/// Spoilt copies of all good inputs together, of a target, unless somebody says otherwise.
+/// Default number of corrupted copies per target.
 const COPIES: u64 = 1500;
 
 fn copies() -> u64 {
@@ -21,11 +21,11 @@ fn copies() -> u64 {
         .map_or(COPIES, |cases: u64| cases * 10)
 }
 
-/// Runs a body; a panic is told with what brought it about.
+/// Runs a target. A panic is reported with its input.
 fn run(target: &Target, bytes: &[u8], what: &str) {
     if catch_unwind(AssertUnwindSafe(|| (target.body)(bytes))).is_err() {
         let file = std::env::temp_dir().join(format!("tally-finding-{}", target.name));
-        // Kept for whoever looks into it.
+        // Kept for debugging.
         let kept = std::fs::write(&file, bytes).is_ok();
         panic!("{} panics on {what}; the input is kept ({kept}) in {}", target.name, file.display());
     }
@@ -47,7 +47,7 @@ fn replay(name: &str) {
     let seeds = (target.seeds)();
     assert!(!seeds.is_empty());
     for (at, seed) in seeds.iter().enumerate() {
-        run(target, seed, &format!("good input {at}"));
+        run(target, seed, &format!("valid input {at}"));
     }
     let corpus = corpus(target);
     assert!(!corpus.is_empty(), "there is no corpus of {name}");
@@ -57,7 +57,7 @@ fn replay(name: &str) {
     for number in 0..copies() {
         let mut numbers = Numbers::new(number);
         let seed = numbers.below(seeds.len());
-        run(target, &copy(&mut numbers, &seeds[seed]), &format!("copy {number} of good input {seed}"));
+        run(target, &copy(&mut numbers, &seeds[seed]), &format!("copy {number} of valid input {seed}"));
     }
 }
 
@@ -106,9 +106,9 @@ fn files_of_main_summary() {
     replay("main_summary");
 }
 
-/// A footer whose schema nests so often, at eight bytes a level: a stack has no room for the recursion of whoever builds it.
+/// A footer whose schema nests deeply, at eight bytes per level: a recursive parser would overflow the stack.
 #[test]
-fn a_schema_that_nests_without_end_is_refused() {
+fn a_schema_that_nests_too_deep_is_rejected() {
     const LEVELS: usize = 150_000;
     let size = |mut value: usize| {
         let mut bytes = vec![];
@@ -119,12 +119,12 @@ fn a_schema_that_nests_without_end_is_refused() {
         bytes.push(value as u8);
         bytes
     };
-    // Version 1; a list of nodes, each repeated 0, named "g", with one child; the last a number.
+    // Version 1; a list of nodes, each with repetition 0, name "g" and one child; the last is an integer.
     let mut footer = vec![0x15, 2, 0x19, 0xfc];
     footer.extend(size(LEVELS + 1));
     footer.extend([0x35, 0, 0x18, 1, b'g', 0x15, 2, 0].repeat(LEVELS));
     footer.extend([0x15, 2, 0x25, 0, 0x18, 1, b'c', 0]);
-    // No rows in no row groups.
+    // No rows and no row groups.
     footer.extend([0x16, 0, 0x19, 0x0c, 0]);
     let length = u32::try_from(footer.len()).expect("a short footer").to_le_bytes();
     let file = [b"PAR1", &footer[..], &length, b"PAR1"].concat();
@@ -135,7 +135,7 @@ fn a_schema_that_nests_without_end_is_refused() {
     }
 }
 
-/// A target that nobody replays, or that has no fuzzer, would be none.
+/// Each target must be replayed, and have a fuzzer.
 #[test]
 fn every_target_has_its_fuzzer() {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");

@@ -1,4 +1,4 @@
-//! The floor under the job: decoding the columns it needs, and nothing else.
+//! The lower bound of the job: it decodes the needed columns and does nothing else.
 //!
 //! `bare_decode THREADS DATE ADDONS MAIN_SUMMARY` reads both tables' files of the day with the parquet crate's
 //! `ParquetRecordBatchReader` (batches of 8,192 rows, strings as Utf8), hands the files to the threads one by one,
@@ -79,7 +79,7 @@ fn list(folder: &Path, leaves: &'static [Leaf], inputs: &mut Vec<Input>) -> Resu
     Ok(())
 }
 
-/// Decodes files until none is left; gives how many rows they had.
+/// Decodes files until none is left; returns the number of their rows.
 fn work(inputs: &[Input], next: &AtomicUsize) -> Result<u64> {
     let mut rows = 0;
     while let Some(input) = inputs.get(next.fetch_add(1, Ordering::Relaxed)) {

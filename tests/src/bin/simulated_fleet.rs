@@ -1,9 +1,9 @@
-//! Workers that do nothing, many of them: what is left is the coordinator's own work.
+//! Many workers that do no work, which leaves only the coordinator's own work.
 //!
 //! `simulated_fleet COORDINATOR WORKERS` attaches that many workers of one slot each to a real coordinator
-//! (`host:port`), answers every order at once with a made-up result, and ends when the first job is released. Prints
-//! JSON: tasks answered, the seconds between the first order and the last, and how long a free worker waited for its
-//! next order (milliseconds). Not here: any data, the job's submit (the caller's).
+//! (`host:port`), answers every dispatched task at once with a synthetic result, and ends when the first job is
+//! released. Prints JSON: completed tasks, the seconds between the first task and the last, and how long a free worker
+//! waited for its next task (milliseconds). Not here: any data, the job's submit (the caller's).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,14 +13,14 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 use tally_proto::v1;
 use tally_proto::v1::control_client::ControlClient;
-use tally_proto::v1::coordinator_message::Message as Order;
+use tally_proto::v1::coordinator_message::Message as Down;
 use tally_proto::v1::worker_message::Message as Word;
 use tally_proto::v1::write_work::Target;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
 
-/// What one worker saw: when each order came, and how long it had waited for it.
+/// What one worker recorded: when each task arrived, and how long the worker had waited for it.
 type Seen = Vec<(Instant, Option<Duration>)>;
 
 #[tokio::main]
@@ -43,8 +43,8 @@ async fn main() -> Result<()> {
 }
 
 fn summary(seen: &Seen) -> Result<serde_json::Value> {
-    let first = seen.iter().map(|(at, _)| *at).min().context("no order came")?;
-    let last = seen.iter().map(|(at, _)| *at).max().context("no order came")?;
+    let first = seen.iter().map(|(at, _)| *at).min().context("no task arrived")?;
+    let last = seen.iter().map(|(at, _)| *at).max().context("no task arrived")?;
     let mut waits: Vec<f64> =
         seen.iter().filter_map(|(_, wait)| wait.map(|wait| wait.as_secs_f64() * 1000.0)).collect();
     waits.sort_by(f64::total_cmp);
@@ -67,34 +67,35 @@ async fn work(endpoint: Endpoint, number: usize, over: Arc<AtomicBool>) -> Resul
         worker: format!("simulated-{number}-{}", std::process::id()),
         slots: 1,
         memory_limit: 1 << 30,
-        // Nobody reads outputs that do not exist.
+        // No task reads outputs that do not exist.
         flight_address: "127.0.0.1:1".into(),
         reduce_table_bytes: 256 << 20,
         ..v1::Hello::default()
     };
     say(&sender, Word::Hello(hello)).await?;
     say(&sender, Word::Inventory(v1::Inventory { last: true, ..v1::Inventory::default() })).await?;
-    let mut orders = client.attach(ReceiverStream::new(receiver)).await?.into_inner();
+    let mut messages = client.attach(ReceiverStream::new(receiver)).await?.into_inner();
     let mut seen: Seen = vec![];
     let mut free_since = None;
     let mut beat = tokio::time::interval(Duration::from_secs(1));
     while !over.load(Ordering::Relaxed) {
         let message = tokio::select! {
-            message = orders.message() => message?.context("the coordinator hung up")?,
+            message = messages.message() => message?.context("the coordinator hung up")?,
             _ = beat.tick() => {
                 say(&sender, Word::Heartbeat(v1::Heartbeat::default())).await?;
                 continue;
             }
         };
         match message.message {
-            Some(Order::Start(order)) => {
+            Some(Down::Start(dispatch)) => {
                 let now = Instant::now();
                 seen.push((now, free_since.map(|since| now - since)));
-                let done = v1::ended::Outcome::Done(result(&order)?);
-                say(&sender, Word::Ended(v1::Ended { attempt: order.attempt, outcome: Some(done) })).await?;
+                let done = v1::ended::Outcome::Done(result(&dispatch)?);
+                say(&sender, Word::Ended(v1::Ended { attempt: dispatch.attempt, outcome: Some(done) }))
+                    .await?;
                 free_since = Some(Instant::now());
             }
-            Some(Order::Release(_)) => over.store(true, Ordering::Relaxed),
+            Some(Down::Release(_)) => over.store(true, Ordering::Relaxed),
             _ => {}
         }
     }
@@ -105,16 +106,16 @@ async fn say(sender: &mpsc::Sender<v1::WorkerMessage>, word: Word) -> Result<()>
     sender.send(v1::WorkerMessage { message: Some(word) }).await.context("the stream is closed")
 }
 
-/// What a worker would say that found one client in every partition.
-fn result(order: &v1::TaskOrder) -> Result<v1::TaskResult> {
-    use v1::task_order::Work;
+/// What a worker reports that found one client in every partition.
+fn result(dispatch: &v1::TaskDispatch) -> Result<v1::TaskResult> {
+    use v1::task_dispatch::Work;
     use v1::task_result::Result as Done;
-    let done = match order.work.as_ref().context("an order without work")? {
+    let done = match dispatch.work.as_ref().context("a task without work")? {
         Work::Map(work) => {
             Done::Map(v1::MapResult { rows: tally_tests::shard::rows(work)?, ..v1::MapResult::default() })
         }
         Work::Reduce(_) => Done::Reduce(v1::ReduceResult {
-            totals: Some(v1::Totals { rows: 1, clients: 1, custom_theme_clients: 0 }),
+            totals: Some(v1::Totals::new(1, &[1, 0])),
             row_group_rows: vec![1],
             bytes: 1,
             passes: 1,

@@ -1,5 +1,5 @@
-//! How fast a day comes out of an S3 server on this machine, beside the same day on its disk and a bare GET of the same
-//! ranges. The server shares the cores. Requests and bytes are counted by a proxy, in a run of its own.
+//! How fast a day is read from an S3 server on this machine, compared with the same day on local disk and a plain GET
+//! of the same ranges. The server shares the cores. A proxy counts requests and bytes, in a run of its own.
 //!
 //!     store_bench DAY ROUNDS
 //!
@@ -17,7 +17,7 @@ use tally_tests::s3::proxy::Proxy;
 use tally_tests::s3::reach;
 use tally_tests::s3::server::{ADMIN, DATA, Kind, Server};
 
-/// GETs at a time, as many as two slots of Tally have under way.
+/// Concurrent GETs: as many as two slots of Tally keep in flight.
 const CONCURRENT: usize = 8;
 
 fn from_store(endpoint: std::net::SocketAddr, place: &Place) -> Result<Summary> {
@@ -33,7 +33,7 @@ fn from_disk(day: &Path, place: &Place) -> Result<Summary> {
     run.date(DATE).run()?.summary()
 }
 
-/// The ranges that a run asks for, as a proxy saw them.
+/// The ranges that a run requests, recorded by a proxy.
 fn ranges(proxy: &Proxy) -> Result<Vec<Range>> {
     let gets = proxy.take().into_iter().filter(|e| e.method == "GET" && e.target.contains(".parquet"));
     gets.map(|get| {

@@ -12,16 +12,16 @@ use super::view::{JobList, JobView, WorkerList, WorkerView};
 use crate::golden::DATE;
 use crate::output::Place;
 use crate::process::{Outcome, Running, Summary, Tally};
-use crate::wait::{PATIENT, wait_every};
+use crate::wait::{PATIENT, wait_every, wait_for};
 
-/// Exit code of commands that found nobody who leads.
+/// Exit code of commands that found no leader.
 pub const NO_LEADER: i32 = 5;
 /// Exit code of a coordinator that stopped because another leads.
 pub const DEPOSED: i32 = 20;
-/// How long anything in a test may take before it counts as hung.
+/// Timeout after which any step of a test counts as hung.
 pub const DEADLINE: Duration = Duration::from_secs(90);
 
-/// Whom to ask: `--coordinator ADDRESS,...` or `--consul URL`.
+/// How the leader is found: `--coordinator ADDRESS,...` or `--consul URL`.
 #[derive(Clone, Debug)]
 pub struct Client {
     flags: Vec<String>,
@@ -34,15 +34,27 @@ pub struct Submitted {
 }
 
 impl Submitted {
-    /// Waits for the end of `tally submit`, which must be that of a job that is done.
+    /// Waits for the end of `tally submit`, which must report a successful job.
     ///
     /// # Errors
-    /// It ends otherwise, or not at all.
+    /// It ends otherwise, or does not end.
     pub fn done(self) -> Result<Summary> {
         self.running.wait()?.summary()
     }
 
-    /// Waits for the end of `tally submit`, whichever it is.
+    /// The same, and `check` holds until then.
+    ///
+    /// # Errors
+    /// `check` fails, the job ends otherwise, or it does not end.
+    pub fn done_while(mut self, mut check: impl FnMut() -> Result<()>) -> Result<Summary> {
+        wait_for("the end of the job", DEADLINE, || {
+            check()?;
+            Ok(self.running.ended()?.then_some(()))
+        })?;
+        self.done()
+    }
+
+    /// Waits for the end of `tally submit`, whatever the result.
     ///
     /// # Errors
     /// It does not end.
@@ -52,7 +64,7 @@ impl Submitted {
 }
 
 impl Client {
-    /// A client that gives every command these flags.
+    /// A client that passes these flags to every command.
     pub fn new(flags: Vec<String>) -> Self {
         Self { flags }
     }
@@ -82,10 +94,10 @@ impl Client {
         command
     }
 
-    /// Starts `tally submit` and waits until its job is known.
+    /// Starts `tally submit` and waits until its job is listed.
     ///
     /// # Errors
-    /// It ends before.
+    /// It ends before that.
     pub fn submit(&self, root: &Path, place: &Place, flags: &[&str]) -> Result<Submitted> {
         let mut running = self.submit_command(root, place, flags).spawn()?;
         let output = place.output().to_string_lossy().into_owned();
@@ -117,7 +129,7 @@ impl Client {
     /// All jobs, newest first.
     ///
     /// # Errors
-    /// Nobody answers.
+    /// No coordinator answers.
     pub fn jobs(&self) -> Result<Vec<JobView>> {
         Ok(parsed::<JobList>(self.tally("jobs").args(["--output-format", "json"]).run()?)?.jobs)
     }
@@ -125,15 +137,15 @@ impl Client {
     /// One job.
     ///
     /// # Errors
-    /// Nobody answers, or nobody knows it.
+    /// No coordinator answers, or the job is unknown.
     pub fn job(&self, id: &str) -> Result<JobView> {
         parsed(self.tally("job").args([id, "--output-format", "json"]).run()?)
     }
 
-    /// One job, if somebody who leads answers at once.
+    /// One job, if a leader answers at once.
     ///
     /// # Errors
-    /// Nobody knows the job.
+    /// The job is unknown.
     pub fn job_if_led(&self, id: &str) -> Result<Option<JobView>> {
         let flags = [id, "--output-format", "json", "--connect-timeout", "200ms"];
         let outcome = self.tally("job").args(flags).run()?;
@@ -143,15 +155,15 @@ impl Client {
     /// All workers.
     ///
     /// # Errors
-    /// Nobody answers.
+    /// No coordinator answers.
     pub fn workers(&self) -> Result<Vec<WorkerView>> {
         Ok(parsed::<WorkerList>(self.tally("workers").args(["--output-format", "json"]).run()?)?.workers)
     }
 
-    /// Polls the job until `condition` holds for it, while coordinators come and go.
+    /// Polls the job until `condition` holds for it, while coordinators stop and start.
     ///
     /// # Errors
-    /// The job is over before, or the time is.
+    /// The job ends first, or the time is up.
     pub fn wait_for_job(
         &self,
         id: &str,
@@ -169,7 +181,7 @@ impl Client {
         found.with_context(|| format!("the job was last seen as {last:?}"))
     }
 
-    /// Waits for the job's end, whichever it is.
+    /// Waits for the job's end, whatever the result.
     ///
     /// # Errors
     /// It does not end in time.
@@ -180,7 +192,7 @@ impl Client {
     /// Polls the workers until `condition` holds for them.
     ///
     /// # Errors
-    /// Shows the last answer when the time is over.
+    /// Shows the last answer when the time is up.
     pub fn wait_for_workers(
         &self,
         what: &str,
@@ -195,7 +207,7 @@ impl Client {
     }
 }
 
-/// What a command that succeeded printed.
+/// The output of a command that succeeded.
 fn parsed<T: DeserializeOwned>(outcome: Outcome) -> Result<T> {
     let done = outcome.expect_code(0)?;
     serde_json::from_str(&done.stdout).with_context(|| format!("no JSON of the agreed form\n{done}"))

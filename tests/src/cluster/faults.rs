@@ -1,5 +1,5 @@
-//! What can be done to a cluster, at which moment of a job: every fault is bounded, and its moment is a condition of
-//! the job, never a span of time. Not here: what must hold afterwards.
+//! Faults of a cluster, each injected at a moment of a job: every fault is bounded, and its moment is a condition of
+//! the job, never a duration. Not here: what must hold afterwards.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,9 +17,9 @@ use crate::wait::{PATIENT, wait_every, wait_for};
 /// A moment of a job.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Moment {
-    /// This share of the tasks of this stage is done, and not all are.
+    /// This share of the tasks of this stage is done, but not all of them.
     Stage(&'static str, f64),
-    /// The decision to publish stands in the journal; the day is being exchanged, or just was.
+    /// The decision to publish is in the journal; the day is being exchanged, or was exchanged moments ago.
     Committed,
 }
 
@@ -32,13 +32,13 @@ impl std::fmt::Display for Moment {
     }
 }
 
-/// Names of the phases of a job, in their order.
+/// The phases of a job, in order.
 const PHASES: [&str; 5] = ["plan", "map", "reduce", "write", "publish"];
-/// How long the workers go on between two looks while the moment is far, and while it may be near: less than a task
-/// takes, so that no stage is missed, on however fast a machine.
+/// How long the workers run between two polls while the moment is far, and while it may be near: less than a task
+/// takes, so that no stage is missed, even on a fast machine.
 const STRIDE: Duration = Duration::from_millis(5);
 const STEP: Duration = Duration::from_millis(1);
-/// A coordinator shows how its jobs stand at least this often.
+/// A coordinator publishes the state of its jobs at least this often.
 const SHOWN: Duration = Duration::from_millis(50);
 
 fn place(phase: &str) -> usize {
@@ -46,7 +46,7 @@ fn place(phase: &str) -> usize {
 }
 
 impl Moment {
-    /// The stage that it is in, or that goes before it.
+    /// The stage of the moment, or the one before it.
     fn stage(self) -> &'static str {
         match self {
             Moment::Stage(name, _) => name,
@@ -54,7 +54,7 @@ impl Moment {
         }
     }
 
-    /// Is the job there, as far as this can be seen?
+    /// Whether the job is at the moment, as far as this can be observed.
     fn is_now(self, job: &JobView) -> bool {
         match self {
             Moment::Stage(name, share) => job.stages.iter().any(|stage| {
@@ -67,11 +67,11 @@ impl Moment {
 }
 
 impl Cluster {
-    /// Submits a job and lets it go, step by step, to the moment, in which all workers stay frozen while the test does
-    /// something; [`Cluster::release_but`] lets the job go on. Takes far less time than any timeout of the cluster.
+    /// Submits a job and lets it run, step by step, to the moment. All workers then stay frozen while the test acts;
+    /// [`Cluster::release_but`] lets the job continue. Takes far less than any timeout of the cluster.
     ///
     /// # Errors
-    /// The job ends before, or went past the moment.
+    /// The job ends before the moment, or passes it.
     pub fn submit_held(
         &mut self,
         root: &Path,
@@ -85,7 +85,7 @@ impl Cluster {
         Ok((job, held))
     }
 
-    /// The same for a job that runs; the workers are frozen by now.
+    /// The same for a running job; the workers are already frozen.
     fn hold(&mut self, job: &str, moment: Moment) -> Result<JobView> {
         let client = self.client();
         wait_for(&moment.to_string(), DEADLINE, || {
@@ -111,17 +111,17 @@ impl Cluster {
         Ok(held)
     }
 
-    /// Lets the workers go on for a moment.
+    /// Lets the workers run for a moment.
     fn step(&mut self, span: Duration) -> Result<()> {
         self.each_worker(Server::thaw)?;
         std::thread::sleep(span);
         self.freeze_workers()
     }
 
-    /// Freezes all workers that run.
+    /// Freezes all running workers.
     ///
     /// # Errors
-    /// The system refuses.
+    /// The signal cannot be sent.
     pub fn freeze_workers(&mut self) -> Result<()> {
         self.each_worker(Server::freeze)
     }
@@ -135,7 +135,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// How a job stands whose workers are frozen, once all that they had said is heard and shown.
+    /// The state of a job whose workers are frozen, after all their messages are processed and shown.
     fn settled(&self, job: &str) -> Result<JobView> {
         let client = self.client();
         let mut last = client.job(job)?;
@@ -149,10 +149,10 @@ impl Cluster {
         })
     }
 
-    /// Lets all workers that are left go on, but not one that the fault has frozen.
+    /// Lets all remaining workers continue, except one that the fault has frozen.
     ///
     /// # Errors
-    /// The system refuses.
+    /// The signal cannot be sent.
     pub fn release_but(&mut self, fault: Fault) -> Result<()> {
         for (at, worker) in self.workers.iter_mut().enumerate() {
             if fault != Fault::FreezeWorker(at) && worker.process.ended()?.is_none() {
@@ -162,16 +162,16 @@ impl Cluster {
         Ok(())
     }
 
-    /// Lets all workers that are left go on.
+    /// Lets all remaining workers continue.
     ///
     /// # Errors
-    /// The system refuses.
+    /// The signal cannot be sent.
     pub fn release(&mut self) -> Result<()> {
         self.each_worker(Server::thaw)
     }
 
-    /// Waits, as attentively as a process can, until the job's decision to publish lies in the journal: the next
-    /// record, as only this job runs, and it writes by now.
+    /// Polls without a pause until the job's decision to publish is in the journal: the next record, because only this
+    /// job runs and it is already in the write stage.
     fn wait_committed(&self) -> Result<()> {
         let before = self.newest_record()?;
         wait_every(Duration::ZERO, "the commit record", DEADLINE, || {
@@ -179,7 +179,7 @@ impl Cluster {
         })
     }
 
-    /// The newest record of the journal: its epoch, and its number in it.
+    /// The newest record of the journal: its epoch, and its number in that epoch.
     fn newest_record(&self) -> Result<Option<(u64, u64)>> {
         let mut newest = None;
         for (epoch, folder) in numbered(&self.state().join("log"))? {
@@ -191,20 +191,20 @@ impl Cluster {
     /// The coordinator that claimed the last epoch, according to the journal.
     ///
     /// # Errors
-    /// None did, or one that the test does not know.
+    /// No coordinator did, or one that the test does not know.
     pub fn leader(&self) -> Result<usize> {
         let epochs = numbered(&self.state().join("log"))?;
-        // The folder of an epoch that is being claimed is there before its claim.
+        // The folder of an epoch exists before its claim is written.
         let claim =
             |(_, folder): &(u64, PathBuf)| Some((folder.clone(), std::fs::read(folder.join("0")).ok()?));
         let (folder, claim) = epochs.iter().rev().find_map(claim).context("no coordinator ever led")?;
         let is_in = |address: &str| claim.windows(address.len()).any(|bytes| bytes == address.as_bytes());
         let found = self.coordinators.iter().position(|node| is_in(&node.address().to_string()));
-        found.with_context(|| format!("{} was claimed by a stranger", folder.display()))
+        found.with_context(|| format!("{} was claimed by an unknown coordinator", folder.display()))
     }
 }
 
-/// The entries of a folder that are called by numbers, in their order.
+/// The entries of a folder whose names are numbers, in order.
 fn numbered(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let entries = std::fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))?;
     let mut found = Vec::new();
@@ -217,7 +217,7 @@ fn numbered(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// How a worker is asked to go.
+/// How a worker is asked to stop.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Drain {
     /// SIGTERM to its process.
@@ -226,24 +226,24 @@ pub enum Drain {
     Command,
 }
 
-/// Something that happens to processes. Numbers are places in the lists of [`Cluster`].
+/// A fault. The numbers are indexes into the lists of [`Cluster`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
     /// kill -9 of one worker.
     KillWorker(usize),
     /// kill -9 of all workers.
     KillAllWorkers,
-    /// A worker is asked to go.
+    /// A worker is asked to stop.
     DrainWorker(usize, Drain),
     /// SIGSTOP of one worker.
     FreezeWorker(usize),
-    /// Nobody reaches this worker's outputs any more.
+    /// No worker reaches this worker's outputs.
     CutData(usize),
-    /// The worker and the coordinator do not reach each other any more.
+    /// The worker and the coordinator do not reach each other.
     CutControl(usize),
-    /// The connection of a worker and the coordinator breaks, and can be made anew.
+    /// The connection of a worker and the coordinator breaks, and can be opened again.
     BreakControl(usize),
-    /// A coordinator and Consul do not reach each other any more.
+    /// A coordinator and Consul do not reach each other.
     CutConsul(usize),
     /// kill -9 of a coordinator.
     KillCoordinator(usize),
@@ -254,11 +254,11 @@ pub enum Fault {
 }
 
 impl Cluster {
-    /// Makes it happen. Workers that are frozen by [`Cluster::submit_held`] stay so.
+    /// Injects the fault. Workers that are frozen by [`Cluster::submit_held`] stay frozen.
     ///
     /// # Errors
-    /// The process is not in the state for it.
-    pub fn strike(&mut self, fault: Fault) -> Result<()> {
+    /// The process is in the wrong state for it.
+    pub fn inject(&mut self, fault: Fault) -> Result<()> {
         match fault {
             Fault::KillWorker(at) => self.workers[at].kill(),
             Fault::KillAllWorkers => self.workers.iter_mut().try_for_each(|worker| worker.kill()),
@@ -275,11 +275,11 @@ impl Cluster {
         }
     }
 
-    /// Ends the fault: what died or left is started again, in its old folder; what was frozen goes on; what was cut is
-    /// whole.
+    /// Ends the fault: a process that ended is started again in its old folder, a frozen one continues, and a cut
+    /// connection is healed.
     ///
     /// # Errors
-    /// A process does not start, or did not end as it should.
+    /// A process does not start, or did not end as expected.
     pub fn mend(&mut self, fault: Fault) -> Result<()> {
         match fault {
             Fault::KillWorker(at) => self.workers[at].restart(),
@@ -302,8 +302,8 @@ impl Cluster {
         }
     }
 
-    /// `tally worker drain`, as soon as the worker is attached: one that was struck before may be given up just
-    /// now, and about to come back under another id.
+    /// `tally worker drain`, as soon as the worker is attached: after an earlier fault, the coordinator may consider it
+    /// lost, and it may be about to return under another id.
     fn drain_by_command(&self, at: usize) -> Result<()> {
         let mut last = None;
         let drained = wait_every(PATIENT, "a worker that is asked to go", DEADLINE, || {
@@ -319,10 +319,10 @@ impl Cluster {
         drained.with_context(|| format!("the last answer was {last:?}"))
     }
 
-    /// What the coordinator knows of a worker.
+    /// What the coordinator knows about a worker.
     ///
     /// # Errors
-    /// It knows none at that address.
+    /// It knows no worker at that address.
     pub fn worker_view(&self, at: usize) -> Result<WorkerView> {
         let address = self.workers[at].address().to_string();
         let workers = self.client().workers()?;
@@ -334,7 +334,7 @@ impl Cluster {
         self.coordinators[at].consul.as_ref().context("the cluster has no proxies or no Consul")
     }
 
-    /// The ways to the coordinator and to the outputs of a worker.
+    /// The proxies to the coordinator and to the outputs of a worker.
     fn ways(&self, at: usize) -> Result<(&Proxy, &Proxy)> {
         let worker = &self.workers[at];
         worker.control.as_ref().zip(worker.data.as_ref()).context("the cluster has no proxies")

@@ -1,9 +1,9 @@
-//! A whole cluster of real processes on loopback: coordinators, workers, Consul where a test wants it, and proxies
-//! between them that a test can cut. Everything ends with the test.
+//! A whole cluster of real processes on loopback: coordinators, workers, Consul if a test needs it, and proxies between
+//! them that a test can cut. All processes end with the test.
 //!
-//! Here: starting and ending it, and what must be left of it: nothing. `server` is one process, `proxy` a way that can
-//! be cut, `client` the cluster as its users see it, `view` what it says, `truth` what is right, `faults` what can be
-//! done to it. Not here: any test.
+//! Here: starting and stopping the cluster, and the check that nothing is left. `server` is one process, `proxy` a
+//! connection that can be cut, `client` the cluster as its users see it, `view` what it reports, `truth` the expected
+//! result, `faults` the faults that tests inject. Not here: any test.
 
 pub mod client;
 pub mod faults;
@@ -14,7 +14,6 @@ pub mod truth;
 pub mod view;
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -25,45 +24,61 @@ use crate::consul::ConsulAgent;
 use crate::harness::Missing;
 use crate::output::snapshot;
 use crate::pki::Pki;
+use crate::secrets;
 use client::{Client, DEADLINE};
 use nodes::{Coordinator, QUICK, Worker};
 use proxy::Network;
 use server::tail;
 
-/// Bytes that a worker without any job may have in use.
+/// Bytes that a worker without any job may use.
 const IDLE_BYTES: u64 = 32 << 20;
 /// Lines of each log that a failure shows.
 const SHOWN: usize = 60;
 
-/// What a cluster is made of.
+/// The setup of a cluster.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// One, or several that elect a leader through Consul.
     pub coordinators: usize,
     pub workers: usize,
-    /// Whether everybody meets through a real Consul.
+    /// Whether processes find each other through a real Consul.
     pub consul: bool,
-    /// Whether there is a proxy on each worker's way to the coordinator, before each worker's outputs, and on each
-    /// coordinator's way to Consul.
+    /// The kind of Consul agent.
+    pub consul_setup: crate::consul::Setup,
+    /// Flags that every client of Consul gets besides its address, including users' commands.
+    pub consul_flags: Vec<String>,
+    /// Whether there is a proxy between each worker and the coordinator, before each worker's outputs, and between each
+    /// coordinator and Consul.
     pub proxied: bool,
+    /// The slots of each worker.
+    pub worker_slots: &'static str,
     /// The memory limit of each worker.
     pub worker_memory: &'static str,
-    /// The folder of the binaries that first lives run, where these are not those under test.
+    /// The binaries under test, if these are not Tally's own.
+    pub bins: Option<Bins>,
+    /// The folder of the binaries that first incarnations run, if these are not those under test.
     pub before: Option<PathBuf>,
-    /// The certificates that everybody has, where they speak TLS.
+    /// The certificates of all processes, if they use TLS.
     pub tls: Option<Arc<Mutex<Pki>>>,
-    /// Flags that every coordinator gets beside the usual.
+    /// Flags that every coordinator gets besides the usual ones.
     pub coordinator_flags: Vec<&'static str>,
-    /// Flags that every worker gets beside the usual.
+    /// Flags that every worker gets besides the usual ones.
     pub worker_flags: Vec<&'static str>,
-    /// What all processes find in their environment.
+    /// The environment of all processes.
     pub environment: Vec<(&'static str, String)>,
-    /// The coordinators' state directory, where it is not a folder of the cluster's.
+    /// The coordinators' state directory, if it is not a folder of the cluster.
     pub state_dir: Option<String>,
 }
 
+/// Binaries that take the arguments of `tally` and of `tally-worker`.
+#[derive(Clone, Debug)]
+pub struct Bins {
+    pub tally: PathBuf,
+    pub worker: PathBuf,
+}
+
 impl Setup {
-    /// The default, with a coordinator that gives up on its workers sooner; see [`QUICK`].
+    /// The default, with a coordinator that declares workers lost sooner; see [`QUICK`].
     pub fn quick() -> Self {
         Self { coordinator_flags: QUICK.to_vec(), ..Self::default() }
     }
@@ -78,17 +93,27 @@ impl Setup {
         }
         flags
     }
+
+    /// The file of tokens, if processes use TLS.
+    pub(super) fn tokens_file(&self) -> Option<String> {
+        let pki = self.tls.as_ref()?.lock().ok()?;
+        Some(pki.tokens().to_string_lossy().into_owned())
+    }
 }
 
 impl Default for Setup {
-    /// One coordinator and three workers, with the timeouts that users get.
+    /// One coordinator and three workers, with the default timeouts.
     fn default() -> Self {
         Self {
             coordinators: 1,
             workers: 3,
             consul: false,
+            consul_setup: crate::consul::Setup { durable: true, ..Default::default() },
+            consul_flags: Vec::new(),
             proxied: false,
+            worker_slots: "1",
             worker_memory: "256MiB",
+            bins: None,
             before: None,
             tls: None,
             coordinator_flags: Vec::new(),
@@ -109,10 +134,10 @@ pub struct Cluster {
     dir: TempDir,
 }
 
-/// Runs `scenario` on a cluster of its own and checks that nothing of it is left.
+/// Runs `scenario` on a cluster of its own and checks that nothing is left of it.
 ///
 /// # Errors
-/// [`Missing`] where there is no Consul and the scenario needs one. Those of the scenario, with the ends of all logs.
+/// [`Missing`] if the scenario needs Consul and it is not installed. Those of the scenario, with the ends of all logs.
 pub fn with_cluster(setup: Setup, scenario: impl FnOnce(&mut Cluster) -> Result<()>) -> Result<()> {
     let mut cluster = Cluster::start(setup)?;
     let done = scenario(&mut cluster).and_then(|()| cluster.end());
@@ -126,10 +151,9 @@ impl Cluster {
     /// Starts all processes and waits until the workers are attached.
     ///
     /// # Errors
-    /// [`Missing`] where there is no Consul and it is wanted. A process does not start, with the ends of all logs.
+    /// [`Missing`] if Consul is needed and not installed. A process does not start; the message has the ends of all logs.
     pub fn start(setup: Setup) -> Result<Self> {
-        let durable = || crate::consul::Setup { durable: true, ..Default::default() };
-        let consul = setup.consul.then(|| ConsulAgent::start(durable())).transpose()?;
+        let consul = setup.consul.then(|| ConsulAgent::start(setup.consul_setup.clone())).transpose()?;
         let dir = tempfile::Builder::new().prefix("tally cluster ").tempdir()?;
         for name in ["logs", "state"] {
             std::fs::create_dir(dir.path().join(name))?;
@@ -153,7 +177,7 @@ impl Cluster {
         self.wait_attached(self.setup.workers)
     }
 
-    /// One coordinator more.
+    /// Adds a coordinator.
     ///
     /// # Errors
     /// It does not start.
@@ -164,7 +188,7 @@ impl Cluster {
         Ok(&mut self.coordinators[at])
     }
 
-    /// One worker more; it is not waited for.
+    /// Adds a worker, without waiting for it.
     ///
     /// # Errors
     /// It does not start.
@@ -176,7 +200,7 @@ impl Cluster {
         Ok(&mut self.workers[at])
     }
 
-    /// What processes are given that are started from now on.
+    /// What processes get that are started from now on.
     pub fn setup(&mut self) -> &mut Setup {
         &mut self.setup
     }
@@ -185,7 +209,8 @@ impl Cluster {
     pub fn client(&self) -> Client {
         match &self.consul {
             Some(consul) => {
-                let mut flags = vec!["--consul".into(), format!("http://{}", consul.address())];
+                let mut flags = vec!["--consul".into(), consul.url()];
+                flags.extend(self.setup.consul_flags.iter().cloned());
                 flags.extend(self.setup.tls_flags("operator"));
                 Client::new(flags)
             }
@@ -193,7 +218,7 @@ impl Cluster {
         }
     }
 
-    /// A client that knows the coordinators' addresses, whether or not there is a Consul.
+    /// A client that uses the coordinators' addresses, with or without Consul.
     pub fn direct_client(&self) -> Client {
         let known: Vec<_> = self.coordinators.iter().map(|node| node.address().to_string()).collect();
         let mut flags = vec!["--coordinator".into(), known.join(",")];
@@ -201,7 +226,7 @@ impl Cluster {
         Client::new(flags)
     }
 
-    /// What the coordinators count, summed up: only a leader tells of jobs and workers.
+    /// The sum of the coordinators' metrics: only a leader reports jobs and workers.
     ///
     /// # Errors
     /// One of them does not answer.
@@ -218,7 +243,7 @@ impl Cluster {
     /// Waits until so many workers are attached, neither lost nor leaving, and no others are known.
     ///
     /// # Errors
-    /// They are not in time.
+    /// The workers are not attached in time.
     pub fn wait_attached(&mut self, count: usize) -> Result<()> {
         self.check_no_crash()?;
         let attached = self.client().wait_for_workers(&format!("{count} attached workers"), |workers| {
@@ -228,10 +253,11 @@ impl Cluster {
         attached.map(drop)
     }
 
-    /// Checks that no process ended in any way but by the test's hand, and that none panicked.
+    /// Checks that every process still runs or was ended by the test, that none panicked, and that none logged a
+    /// secret.
     ///
     /// # Errors
-    /// Names it.
+    /// Names the process.
     pub fn check_no_crash(&mut self) -> Result<()> {
         let coordinators = self.coordinators.iter_mut().map(|node| &mut node.process);
         for process in coordinators.chain(self.workers.iter_mut().map(|node| &mut node.process)) {
@@ -240,12 +266,13 @@ impl Cluster {
         for log in self.log_files()? {
             let said = std::fs::read_to_string(&log)?;
             ensure!(!said.contains("panicked at"), "a panic is in {}", log.display());
+            secrets::check(&log.display().to_string(), &said)?;
         }
         Ok(())
     }
 
-    /// Waits until no worker keeps anything: no output, no file, and of its memory's limit no more than what slots keep
-    /// for their next task.
+    /// Waits until no worker keeps anything: no output, no file, and at most the memory that slots keep for their next
+    /// task.
     ///
     /// # Errors
     /// Something is left.
@@ -263,45 +290,19 @@ impl Cluster {
         .with_context(|| format!("these are left: {:?}", self.spilled()))
     }
 
-    /// The files in the spill folders of workers that were not killed. What goes while it is looked at is not among them.
+    /// The files in the spill folders of workers that were not killed, without files that are removed during the listing.
     ///
     /// # Errors
     /// A folder cannot be listed.
     pub fn spilled(&self) -> Result<Vec<PathBuf>> {
-        let mut found = Vec::new();
-        for worker in self.workers.iter().filter(|worker| !worker.killed) {
-            let mut folders = vec![worker.spill.clone()];
-            while let Some(folder) = folders.pop() {
-                let entries = match std::fs::read_dir(&folder) {
-                    Err(error) if error.kind() == ErrorKind::NotFound && folder != worker.spill => continue,
-                    entries => entries.with_context(|| format!("listing {}", folder.display()))?,
-                };
-                for entry in entries {
-                    let entry = entry?;
-                    if entry.file_type()?.is_dir() {
-                        folders.push(entry.path());
-                    } else if entry.file_name() != ".lock" {
-                        // A living worker's folder has its lock.
-                        found.push(entry.path());
-                    }
-                }
-            }
-        }
-        Ok(found)
+        let live = self.workers.iter().filter(|worker| !worker.killed);
+        Ok(live.map(Worker::spilled).collect::<Result<Vec<_>>>()?.concat())
     }
 
-    /// Bytes in these files. One that goes meanwhile counts nothing.
+    /// Ends all processes as users do, and checks that they exit cleanly and that nothing is left.
     ///
     /// # Errors
-    /// A folder cannot be listed.
-    pub fn spilled_bytes(&self) -> Result<u64> {
-        Ok(self.spilled()?.iter().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum())
-    }
-
-    /// Ends all processes as their users would, and checks that they go well and that nothing is left.
-    ///
-    /// # Errors
-    /// Names what is.
+    /// Names what is left.
     pub fn end(&mut self) -> Result<()> {
         self.check_no_crash()?;
         self.wait_empty()?;
@@ -329,7 +330,7 @@ impl Cluster {
         Ok(files)
     }
 
-    /// The ends of all logs, of processes that are gone too.
+    /// The ends of all logs, including those of ended processes.
     pub fn logs(&self) -> String {
         let mut text = String::new();
         for file in self.log_files().unwrap_or_default() {
@@ -340,7 +341,7 @@ impl Cluster {
         text
     }
 
-    /// The folder under which everything of the cluster lies.
+    /// The folder that contains all files of the cluster.
     pub fn path(&self) -> &Path {
         self.dir.path()
     }

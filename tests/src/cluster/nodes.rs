@@ -1,15 +1,16 @@
-//! The two kinds of process that a cluster is made of, with the options that a test gives them: coordinators and
-//! workers, each with its log and its folder. Both can be started again after their end, where they were.
+//! The two kinds of process in a cluster, with the options that a test sets: coordinators and workers, each with its
+//! log and its folder. Both can be restarted in place after their end.
 //!
 //! Not here: signals and ends (`server`), how many there are (`mod`).
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::Setup;
 use super::client::DEADLINE;
@@ -17,22 +18,23 @@ use super::proxy::{Network, Proxy};
 use super::server::Server;
 use crate::consul::ConsulAgent;
 use crate::process::{clean, tally_bin};
+use crate::secrets;
 use crate::wait::wait_for;
 
-/// How long a process that was told to go may take.
+/// How long a process may take to stop after it is asked to.
 pub const LEAVES: Duration = Duration::from_secs(30);
-/// What processes log.
+/// The log level of the processes.
 const LOG: &str = "info";
-/// Flags that make a coordinator give up on its workers, and a new leader begin, sooner than users want: short enough
-/// for a test, long enough for a busy machine. In milliseconds.
+/// Flags that make a coordinator declare workers lost, and a new leader start, sooner than users want: short enough for
+/// a test, long enough for a busy machine. In milliseconds.
 pub const QUICK: &[&str] = &["--worker-timeout", "4000", "--worker-grace", "1000", "--settle", "1000"];
 
-/// A program, its flags, and where it tells its port and logs.
+/// A program, its flags, its log, and the file for its port.
 #[derive(Debug)]
 struct Program {
     name: String,
     bin: PathBuf,
-    /// What the first life runs instead.
+    /// The binary of the first incarnation.
     before: Option<PathBuf>,
     flags: Vec<OsString>,
     environment: Vec<(&'static str, String)>,
@@ -48,12 +50,15 @@ impl Program {
         let port_file = dir.join(format!("{name}.port"));
         let http_file = dir.join(format!("{name}.http"));
         let environment = setup.environment.clone();
+        environment
+            .iter()
+            .for_each(|(name, value)| secrets::register_variable(name.as_ref(), value.as_ref()));
         Self { bin, before, flags, environment, port_file, http_file, logs: dir.join("logs"), lives: 0, name }
     }
 
-    /// Starts it listening at `listen`; gives the process and the address that it got.
+    /// Starts it listening at `listen`; returns the process and its address.
     fn start(&mut self, listen: &str, more: &[OsString]) -> Result<(Server, SocketAddr)> {
-        // A port of the life before is none.
+        // Removes the port file of the previous incarnation.
         for file in [&self.port_file, &self.http_file] {
             if file.exists() {
                 std::fs::remove_file(file)?;
@@ -90,7 +95,7 @@ impl Program {
 }
 
 impl Program {
-    /// Where its health and metrics are.
+    /// The address of its health and metrics.
     fn http(&self) -> Result<SocketAddr> {
         wait_for(&format!("the HTTP address of {}", self.name), DEADLINE, || {
             Ok(std::fs::read_to_string(&self.http_file).ok().and_then(|text| text.trim().parse().ok()))
@@ -101,7 +106,7 @@ impl Program {
 /// A `tally coordinator`.
 pub struct Coordinator {
     pub process: Server,
-    /// The way to Consul, where the cluster is proxied.
+    /// The proxy to Consul, if the cluster has proxies.
     pub consul: Option<Proxy>,
     address: SocketAddr,
     program: Program,
@@ -127,36 +132,37 @@ impl Coordinator {
         flags.push(setup.state_dir.as_ref().map_or_else(|| dir.join("state").into(), OsString::from));
         let mut way = None;
         if let Some(consul) = consul {
-            let mut address = consul.address();
+            let mut url = consul.url();
             if setup.proxied {
                 let to_consul = network.proxy()?;
-                to_consul.lead_to(address.parse()?);
-                address = to_consul.address().to_string();
+                to_consul.lead_to(consul.address().parse()?);
+                url = format!("http://{}", to_consul.address());
                 way = Some(to_consul);
             }
-            flags.extend(consul_flags(&address));
+            flags.extend(consul_flags(&url, setup));
         }
         flags.extend(setup.tls_flags("coordinator").into_iter().map(OsString::from));
         flags.extend(setup.coordinator_flags.iter().map(OsString::from));
-        let mut program = Program::new(format!("coordinator-{at}"), tally_bin(), flags, dir, setup);
+        let bin = setup.bins.as_ref().map_or_else(tally_bin, |bins| bins.tally.clone());
+        let mut program = Program::new(format!("coordinator-{at}"), bin, flags, dir, setup);
         let (process, address) = program.start("127.0.0.1:0", &[])?;
         Ok(Self { process, consul: way, address, program })
     }
 
-    /// Where it listens, in all of its lives.
+    /// Its address, the same in all incarnations.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where its health and metrics are, in this life.
+    /// The address of its health and metrics, in this incarnation.
     ///
     /// # Errors
-    /// It does not tell.
+    /// It does not report the address.
     pub fn http(&self) -> Result<SocketAddr> {
         self.program.http()
     }
 
-    /// Starts it again after its end, at the same address and with the same state.
+    /// Restarts it after its end, at the same address and with the same state.
     ///
     /// # Errors
     /// It does not start.
@@ -166,27 +172,62 @@ impl Coordinator {
     }
 }
 
-fn consul_flags(address: &str) -> Vec<OsString> {
-    words(["--consul", &format!("http://{address}")])
+fn consul_flags(url: &str, setup: &Setup) -> Vec<OsString> {
+    let mut flags = words(["--consul", url]);
+    flags.extend(setup.consul_flags.iter().map(OsString::from));
+    flags
 }
 
 /// A `tally-worker` with one slot.
 pub struct Worker {
     pub process: Server,
-    /// Its spill folder, the same in all of its lives.
+    /// Its spill folder, the same in all incarnations.
     pub spill: PathBuf,
-    /// Whether its last life ended by `kill -9`, so that it had no chance to clear up.
+    /// Whether its last incarnation ended by `kill -9`, and so without cleanup.
     pub killed: bool,
-    /// The way to the coordinator, where the cluster is proxied.
+    /// The proxy to the coordinator, if the cluster has proxies.
     pub control: Option<Proxy>,
-    /// The way of others to its outputs, where the cluster is proxied.
+    /// The proxy before its outputs, if the cluster has proxies.
     pub data: Option<Proxy>,
     address: SocketAddr,
     program: Program,
 }
 
 impl Worker {
-    /// Starts one for the coordinator at `leader`.
+    /// The files in its spill folder.
+    ///
+    /// # Errors
+    /// A folder cannot be listed.
+    pub fn spilled(&self) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.spill.clone()];
+        while let Some(folder) = folders.pop() {
+            let entries = match std::fs::read_dir(&folder) {
+                Err(error) if error.kind() == ErrorKind::NotFound && folder != self.spill => continue,
+                entries => entries.with_context(|| format!("listing {}", folder.display()))?,
+            };
+            for entry in entries {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    folders.push(entry.path());
+                } else if entry.file_name() != ".lock" {
+                    // The folder of a live worker contains its lock.
+                    found.push(entry.path());
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Bytes in these files. A file that is removed meanwhile does not count.
+    ///
+    /// # Errors
+    /// A folder cannot be listed.
+    pub fn spilled_bytes(&self) -> Result<u64> {
+        Ok(self.spilled()?.iter().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum())
+    }
+
+    /// Starts a worker for the coordinator at `leader`.
     ///
     /// # Errors
     /// It does not start.
@@ -207,10 +248,11 @@ impl Worker {
             to_leader.lead_to(leader);
             (control, data) = (Some(to_leader), Some(network.proxy()?));
         }
-        let mut flags = words(["--slots", "1", "--memory-limit", setup.worker_memory, "--spill-dir"]);
+        let mut flags =
+            words(["--slots", setup.worker_slots, "--memory-limit", setup.worker_memory, "--spill-dir"]);
         flags.push(spill.clone().into());
         match consul {
-            Some(consul) => flags.extend(consul_flags(&consul.address())),
+            Some(consul) => flags.extend(consul_flags(&consul.url(), setup)),
             None => {
                 let leader = control.as_ref().map_or(leader, Proxy::address);
                 flags.extend(words(["--coordinator", &leader.to_string()]));
@@ -221,7 +263,11 @@ impl Worker {
         }
         flags.extend(setup.tls_flags("worker").into_iter().map(OsString::from));
         flags.extend(setup.worker_flags.iter().map(OsString::from));
-        let mut program = Program::new(format!("worker-{at}"), worker_bin(), flags, dir, setup);
+        let bin = setup.bins.as_ref().map_or_else(worker_bin, |bins| bins.worker.clone());
+        let mut program = Program::new(format!("worker-{at}"), bin, flags, dir, setup);
+        // Not as a flag: early releases do not know it.
+        let tokens = setup.tokens_file().map(|file| ("TALLY_WORKER_TOKENS_FILE", file));
+        program.environment.extend(tokens);
         let (process, address) = program.start("127.0.0.1:0", &[])?;
         let mut worker = Self { process, spill, killed: false, control, data, address, program };
         worker.lead_data();
@@ -234,15 +280,15 @@ impl Worker {
         }
     }
 
-    /// Where others reach its outputs, as `tally workers` shows it.
+    /// The address of its outputs, as `tally workers` shows it.
     pub fn address(&self) -> SocketAddr {
         self.data.as_ref().map_or(self.address, Proxy::address)
     }
 
-    /// Where its health and metrics are, in this life.
+    /// The address of its health and metrics, in this incarnation.
     ///
     /// # Errors
-    /// It does not tell.
+    /// It does not report the address.
     pub fn http(&self) -> Result<SocketAddr> {
         self.program.http()
     }
@@ -250,13 +296,13 @@ impl Worker {
     /// kill -9.
     ///
     /// # Errors
-    /// It has ended before.
+    /// It had already ended.
     pub fn kill(&mut self) -> Result<()> {
         self.killed = true;
         self.process.kill()
     }
 
-    /// Starts it again after its end, with the same spill folder, as a new worker.
+    /// Restarts it after its end, with the same spill folder, as a new worker.
     ///
     /// # Errors
     /// It does not start.

@@ -1,8 +1,10 @@
-//! One long-lived process of a cluster: its log, its signals, its end. Dropping it kills it, by its own id.
+//! One long-lived process of a cluster: its log, signals and exit. Dropping it kills it, by its own id, and searches
+//! its log for secrets.
 //!
 //! Not here: which options it gets (`coordinator`, `worker`).
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,16 +13,19 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::secrets;
 use crate::wait::{PATIENT, wait_every};
 
-/// A process that serves until it is told to go.
+/// A process that serves until it is asked to stop.
 #[derive(Debug)]
 pub struct Server {
     name: String,
     child: Child,
     log: PathBuf,
+    /// The same, also after its folder is removed.
+    file: File,
     ended: Option<ExitStatus>,
-    /// An exit code other than 0 with which it ended as it should.
+    /// A non-zero exit code with which it ended as expected.
     agreed: Option<i32>,
 }
 
@@ -28,15 +33,19 @@ impl Server {
     /// Starts `command` with both of its outputs in the file `log`.
     ///
     /// # Errors
-    /// The binary can't be started, or the log not be written.
+    /// The binary can't be started, or the log cannot be written.
     pub fn start(name: &str, mut command: Command, log: &Path) -> Result<Self> {
-        let file = File::create(log).with_context(|| format!("writing {}", log.display()))?;
-        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        for (name, value) in command.get_envs() {
+            secrets::register_variable(name, value.unwrap_or_default());
+        }
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(log);
+        let file = file.with_context(|| format!("writing {}", log.display()))?;
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file.try_clone()?);
         let child = command.spawn().with_context(|| format!("starting {name}: {command:?}"))?;
-        Ok(Self { name: name.to_owned(), child, log: log.to_path_buf(), ended: None, agreed: None })
+        Ok(Self { name: name.to_owned(), child, log: log.to_path_buf(), file, ended: None, agreed: None })
     }
 
-    /// What the test calls it.
+    /// Its name in the test.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -46,10 +55,10 @@ impl Server {
         self.child.id()
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has ended.
     ///
     /// # Errors
-    /// The system does not know the process.
+    /// The process is unknown to the system.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait()?;
@@ -57,10 +66,10 @@ impl Server {
         Ok(self.ended)
     }
 
-    /// kill -9, and waits until the system has forgotten it.
+    /// kill -9, and waits until the process is reaped.
     ///
     /// # Errors
-    /// It ended before: then something else went wrong.
+    /// It had already ended: then something else went wrong.
     pub fn kill(&mut self) -> Result<()> {
         if let Some(status) = self.ended()? {
             bail!("{} ended before it was killed: {status}", self.name);
@@ -70,7 +79,7 @@ impl Server {
         Ok(())
     }
 
-    /// SIGSTOP: connections stay, answers don't come.
+    /// SIGSTOP: connections stay open, without answers.
     ///
     /// # Errors
     /// It does not run.
@@ -102,7 +111,7 @@ impl Server {
             .with_context(|| format!("signalling {}", self.name))
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it has ended on its own.
     ///
     /// # Errors
     /// It still runs after `deadline`.
@@ -120,7 +129,7 @@ impl Server {
         Ok(())
     }
 
-    /// Waits until it has ended with this exit code, which is then no crash.
+    /// Waits until it has ended with this exit code, which then does not count as a crash.
     ///
     /// # Errors
     /// It ends otherwise, or not in time.
@@ -131,8 +140,8 @@ impl Server {
         Ok(())
     }
 
-    /// Checks that it runs, or that only a signal of the test's ended it, or that it ended as agreed: a crash is found
-    /// where it happened.
+    /// Checks that it runs, was ended by a signal of the test, or ended as agreed, so that a crash is found where it
+    /// happens.
     ///
     /// # Errors
     /// It ended with an exit code other than 0 or the agreed one.
@@ -145,7 +154,7 @@ impl Server {
         }
     }
 
-    /// Everything it said.
+    /// Its whole log.
     pub fn said(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
@@ -154,9 +163,16 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if self.ended.is_none() {
-            // Both fail only when the process has ended, which is what is wanted.
+            // Both fail only when the process has ended, which is the goal.
             let _ = self.child.kill();
             let _ = self.child.wait();
+        }
+        let length = self.file.metadata().map_or(0, |about| about.len());
+        let mut said = vec![0; usize::try_from(length).unwrap_or_default()];
+        let read = self.file.read_exact_at(&mut said, 0);
+        secrets::check_dropped(&format!("the log of {}", self.name), &String::from_utf8_lossy(&said));
+        if let Err(error) = read {
+            assert!(std::thread::panicking(), "reading the log of {}: {error}", self.name);
         }
     }
 }
@@ -208,6 +224,30 @@ mod tests {
         let mut killed = shell("sleep 100", dir.path());
         killed.kill().unwrap();
         killed.check_no_crash().unwrap();
+    }
+
+    #[test]
+    fn one_that_is_dropped_must_not_have_said_a_secret() {
+        secrets::register("said-by-a-dropped-server");
+        for (word, killed) in
+            [("said-by-a-dropped-server", false), ("said-by-a-dropped-server", true), ("hello", true)]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let mut server = shell(&format!("echo {word} there; exec sleep 1000"), dir.path());
+            wait_every(PATIENT, "a word", Duration::from_secs(10), || {
+                Ok(server.said().contains("there").then_some(()))
+            })
+            .unwrap();
+            if killed {
+                server.kill().unwrap();
+            }
+            // The log is kept in memory, without its file.
+            drop(dir);
+            let dropped = std::thread::spawn(move || drop(server)).join();
+            let failed = dropped.err().map(|failed| failed.downcast_ref::<String>().unwrap().clone());
+            let expected = "the log of shell says a secret";
+            assert_eq!(failed.is_some_and(|failed| failed.contains(expected)), word != "hello");
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What a job must give: the rows of a generated day as the reference computes them from its files, once a day and
-//! test binary. Not here: the engine.
+//! The expected result of a job: the rows of a generated day as the reference computes them from its files, once per
+//! day and test binary. Not here: the engine.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -15,7 +15,7 @@ use crate::reference::Reference;
 use crate::scratch::Scratch;
 use crate::table;
 
-/// Makes a job over [`DAY`] one of many small tasks in all stages.
+/// Splits a job over [`DAY`] into many small tasks in all stages.
 pub const MANY_TASKS: &[&str] =
     &["--shard-bytes", "100KB", "--partitions", "24", "--target-file-size", "1MB"];
 
@@ -23,7 +23,7 @@ pub const MANY_TASKS: &[&str] =
 pub static DAY: LazyLock<Truth> =
     LazyLock::new(|| Truth::new(&["--clients", "300000", "--narrow"]).expect("a day that succeeds"));
 
-/// A day and its right output.
+/// A day and its expected output.
 pub struct Truth {
     /// Holds `addons/v2` and `main_summary/v3`.
     pub root: PathBuf,
@@ -35,7 +35,7 @@ impl Truth {
     /// Generates a day with these flags and computes its output.
     ///
     /// # Errors
-    /// One of the two fails, or the output is not what the generator promised.
+    /// One of the two fails, or the output differs from what the generator promised.
     pub fn new(flags: &[&str]) -> Result<Self> {
         let dir = Scratch::new("tally day ")?;
         let day = Generated::new(dir.path(), flags)?;
@@ -50,19 +50,18 @@ impl Truth {
         Ok(Self { root: day.root, right, _dir: dir })
     }
 
-    /// Checks that `place` holds exactly the right rows, each once, in part files and nothing else.
+    /// Checks that `place` holds exactly the expected rows, each once, in part files and nothing else.
     ///
-    /// # Errors
-    /// Says what differs.
+    /// Shows the difference.
     pub fn check(&self, place: &Place) -> Result<()> {
         let rows = place.read_output(DATE)?;
         table::compare(&rows, &self.right.rows).with_context(|| format!("in {}", place.output().display()))
     }
 
-    /// [`Truth::check`], and that the summary says the same.
+    /// [`Truth::check`], and that the summary agrees.
     ///
     /// # Errors
-    /// Says what differs.
+    /// Shows the difference.
     pub fn check_summary(&self, place: &Place, summary: &Summary) -> Result<()> {
         self.check(place)?;
         let found = (summary.rows, summary.n_clients, summary.n_custom_theme_clients);

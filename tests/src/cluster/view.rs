@@ -1,4 +1,4 @@
-//! What a cluster says of its jobs and workers, as `--output-format json` prints it. Not here: asking (`client`).
+//! What a cluster reports about its jobs and workers, as `--output-format json` prints it. Not here: the queries (`client`).
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -19,11 +19,11 @@ pub struct JobView {
     pub output: String,
     /// Why it failed.
     pub reason: Option<String>,
-    /// Once it is done.
+    /// After it is done.
     pub summary: Option<Summary>,
 }
 
-/// One stage of a [`JobView`]: tasks by state, and what went wrong.
+/// One stage of a [`JobView`]: tasks by state, and failures.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub struct StageView {
     pub name: String,
@@ -32,9 +32,9 @@ pub struct StageView {
     pub running: u64,
     pub done: u64,
     pub failed_attempts: u64,
-    /// Tasks that were done and had to be done again.
+    /// Tasks that were done and had to run again.
     pub reruns: u64,
-    /// Attempts beside one that ran already.
+    /// Speculative attempts.
     pub second_attempts: u64,
 }
 
@@ -42,18 +42,18 @@ impl JobView {
     /// The stage called `name`.
     ///
     /// # Errors
-    /// The job does not tell of it.
+    /// The job does not report it.
     pub fn stage(&self, name: &str) -> Result<&StageView> {
         let found = self.stages.iter().find(|stage| stage.name == name);
         found.with_context(|| format!("job {} has no stage {name}: {self:?}", self.job_id))
     }
 
-    /// Does nothing change any more?
+    /// Whether the job is in a final state.
     pub fn is_over(&self) -> bool {
         matches!(self.state.as_str(), "done" | "failed" | "cancelled")
     }
 
-    /// Tasks that were done again, in all stages.
+    /// Tasks that ran again, in all stages.
     pub fn reruns(&self) -> u64 {
         self.stages.iter().map(|stage| stage.reruns).sum()
     }

@@ -1,4 +1,4 @@
-//! A client of a store for tests: puts days into it, fetches what lies there, and asks what is open.
+//! A client of a store for tests: uploads days, downloads objects, and lists open uploads.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// What a program that reads the environment needs to reach a store with these keys.
+    /// The environment that a program needs to reach a store with these keys.
     pub fn environment(self, endpoint: SocketAddr) -> [(&'static str, String); 4] {
         [
             ("AWS_ENDPOINT_URL", format!("http://{endpoint}")),
@@ -59,7 +59,7 @@ pub struct Client {
 impl Client {
     /// A client of a bucket at that address.
     pub fn new(address: SocketAddr, bucket: &str, keys: Keys) -> Result<Self> {
-        // The client takes the process's provider of TLS, and wants one even for plain HTTP.
+        // The client uses the process's TLS provider, and needs one even for plain HTTP.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let store = AmazonS3Builder::new()
             .with_endpoint(format!("http://{address}"))
@@ -117,7 +117,7 @@ impl Client {
         Ok(got.with_context(|| format!("getting {key}"))?.into())
     }
 
-    /// Gets so many ranges at a time and drops them; how many bytes came.
+    /// Gets ranges, so many at a time, and drops the data; returns the number of bytes received.
     pub fn get_ranges(&self, ranges: &[Range], concurrent: usize) -> Result<u64> {
         let get = |range: Range| {
             let store = Arc::clone(&self.store);
@@ -173,7 +173,7 @@ impl Client {
         Ok(())
     }
 
-    /// How many uploads in parts are open in the bucket; 0 of Azure, which has no such thing.
+    /// The number of open multipart uploads in the bucket; 0 for Azure, which has none.
     pub fn open_uploads(&self) -> Result<usize> {
         if self.s3.is_none() {
             return Ok(0);

@@ -1,4 +1,4 @@
-//! How much of a day must be fetched, going by its files, and how much was, going by what a proxy saw.
+//! How much of a day must be fetched, according to its files, and how much was fetched, according to a proxy.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,22 +19,31 @@ const NEEDED: [(&str, &[&str]); 2] = [
     ("main_summary/v3", &["client_id", "profile_creation_date", "active_theme.addon_id", "install_day"]),
 ];
 
-/// Bytes of a day that a job cannot do without.
+/// Files below this size are fetched whole.
+pub const SMALL_FILE: u64 = 1 << 20;
+
+/// Bytes of a day that a job must fetch, including those that it fetches because the file is small.
 #[derive(Clone, Debug, Default)]
 pub struct Needed {
-    /// Of the needed columns.
+    /// Of the needed columns of large files.
     pub chunks: u64,
-    /// Of the footers, with their lengths and magic.
+    /// Of their footers, with their lengths and magic.
     pub footers: u64,
+    /// Of small files.
+    pub small: u64,
+    /// How many files are small.
+    pub small_files: usize,
     /// Sizes of the files by name.
     files: BTreeMap<String, u64>,
 }
 
-/// What a job asked of input files.
+/// What a job requested of input files.
 #[derive(Clone, Copy, Debug)]
 pub struct Fetched {
     pub bytes: u64,
     pub gets: usize,
+    /// Of `gets`, those of small files.
+    pub small_gets: usize,
 }
 
 impl Needed {
@@ -48,7 +57,12 @@ impl Needed {
             for file in table::data_files(&root.join(folder).join(format!("submission_date_s3={DATE}")))? {
                 let bytes = std::fs::read(&file)?;
                 let name = file.strip_prefix(root)?.display().to_string();
-                needed.files.insert(name, bytes.len() as u64);
+                let size = bytes.len() as u64;
+                needed.files.insert(name, size);
+                if size < SMALL_FILE {
+                    (needed.small, needed.small_files) = (needed.small + size, needed.small_files + 1);
+                    continue;
+                }
                 let length = bytes[bytes.len() - 8..][..4].try_into()?;
                 needed.footers += u64::from(u32::from_le_bytes(length)) + 8;
                 let reader = SerializedFileReader::new(bytes::Bytes::from(bytes))?;
@@ -63,25 +77,26 @@ impl Needed {
         Ok(needed)
     }
 
-    /// Checks that a job fetched hardly more than it needed, no whole file, and no footer twice.
+    /// Checks that a job fetched hardly more than it needed, small files in hardly more than a request each, and no
+    /// footer twice.
     ///
-    /// # Errors
-    /// What was asked for in vain.
+    /// Names the unnecessary requests.
     pub fn check(&self, exchanges: &[Exchange]) -> Result<Fetched> {
         let fetched = self.check_ends(exchanges)?;
-        let (least, bytes) = (self.chunks, fetched.bytes);
+        let (least, bytes) = (self.chunks + self.small, fetched.bytes);
         ensure!(bytes >= least, "{bytes} bytes are too few for {least} of chunks: the proxy did not see all");
-        let most = (self.chunks + self.footers) * 103 / 100;
+        let most = (self.chunks + self.footers) * 103 / 100 + self.small;
         ensure!(bytes <= most, "{bytes} bytes were fetched, {most} at most may be");
+        let (gets, files) = (fetched.small_gets, self.small_files);
+        ensure!(gets * 10 <= files * 12, "{gets} requests for {files} small files");
         Ok(fetched)
     }
 
-    /// Checks the same but for the bytes of chunks, which a second attempt of a task fetches again.
+    /// Checks the same, except the bytes of chunks, which a speculative attempt fetches again.
     ///
-    /// # Errors
-    /// What was asked for in vain.
+    /// Names the unnecessary requests.
     pub fn check_ends(&self, exchanges: &[Exchange]) -> Result<Fetched> {
-        let mut fetched = Fetched { bytes: 0, gets: 0 };
+        let mut fetched = Fetched { bytes: 0, gets: 0, small_gets: 0 };
         let mut ends: BTreeMap<&str, usize> = BTreeMap::new();
         for get in exchanges.iter().filter(|e| e.method == "GET" && e.target.contains(".parquet")) {
             fetched.bytes += get.received;
@@ -91,6 +106,7 @@ impl Needed {
             let target = get.target.replace("%3D", "=");
             let file = self.files.iter().find(|(name, _)| target.contains(name.as_str()));
             let (name, size) = file.with_context(|| format!("{target} is no input"))?;
+            fetched.small_gets += usize::from(*size < SMALL_FILE);
             if last + 1 == *size {
                 *ends.entry(name).or_default() += 1;
             }

@@ -4,10 +4,10 @@ use std::io;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt};
 
-/// More bytes than any head has.
-const MOST: usize = 256 << 10;
+/// Larger than any head.
+const MAX_BYTES: usize = 256 << 10;
 
-/// The head of a request or an answer, as it is on the wire.
+/// The head of a request or a response, as it is on the wire.
 #[derive(Clone, Debug)]
 pub(super) struct Head {
     pub bytes: Vec<u8>,
@@ -17,7 +17,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Reads a head; none where the other end closed the connection before it.
+    /// Reads a head; None if the other end closed the connection before it.
     pub async fn read(from: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Self>> {
         let mut bytes = Vec::new();
         loop {
@@ -25,7 +25,7 @@ impl Head {
             if from.read_until(b'\n', &mut bytes).await? == 0 {
                 return if bytes.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
             }
-            if bytes.len() > MOST {
+            if bytes.len() > MAX_BYTES {
                 return Err(io::Error::other("a head of more than 256 KiB"));
             }
             if matches!(&bytes[before..], b"\r\n" | b"\n") {
@@ -45,12 +45,12 @@ impl Head {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// The status of an answer.
+    /// The status of a response.
     pub fn status(&self) -> u16 {
         self.words.get(1).and_then(|word| word.parse().ok()).unwrap_or(0)
     }
 
-    /// Reads the body that follows, as it is on the wire; `empty` where none follows whatever the head says.
+    /// Reads the body that follows, as it is on the wire; `empty` if none follows, independent of the head.
     pub async fn body(&self, from: &mut (impl AsyncBufRead + Unpin), empty: bool) -> io::Result<Vec<u8>> {
         let mut body = Vec::new();
         if empty {

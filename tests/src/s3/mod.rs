@@ -1,10 +1,13 @@
-//! S3 on loopback, for tests: real servers (SeaweedFS, and moto as a second opinion), a client that puts days into them
-//! and looks at what lies there, a proxy that counts, delays and breaks requests, and jobs from a bucket to a bucket.
+//! S3 on loopback, for tests: real servers (SeaweedFS, and moto as a second opinion), a client that uploads days and
+//! reads objects, a proxy that counts, delays and breaks requests, and jobs from a bucket to a bucket.
 
 pub mod client;
 pub mod fetched;
 mod http;
+pub mod identity;
 pub mod proxy;
+pub mod raw;
+pub mod scene;
 pub mod server;
 
 use std::net::SocketAddr;
@@ -33,7 +36,7 @@ pub fn job(endpoint: SocketAddr, keys: Keys, folder: &str, spill: &Path) -> Tall
     reach(bare_job(folder, spill), endpoint, keys)
 }
 
-/// The same, which is told neither where the store is nor with which keys it is reached.
+/// The same, without the address of the store and without keys.
 pub fn bare_job(folder: &str, spill: &Path) -> Tally {
     let url = |table: &str| format!("s3://{DATA}/{folder}/{table}");
     let job =
@@ -74,7 +77,7 @@ pub fn put_case(client: &Client, name: &str) -> Result<Case> {
     Ok(case)
 }
 
-/// Puts an output of another kind, as it may lie there before.
+/// Writes an output of another kind, as may be present before.
 pub fn put_old_output(client: &Client) -> Result<Vec<String>> {
     let keys = ["part-00000-old.snappy.parquet", "_SUCCESS"].map(|name| format!("{}/{name}", day_folder()));
     for key in &keys {
@@ -83,10 +86,10 @@ pub fn put_old_output(client: &Client) -> Result<Vec<String>> {
     client.list(&day_folder())
 }
 
-/// The rows that the output has now, once nothing but part files lies under it.
+/// The current rows of the output, after a check that it contains only part files.
 ///
 /// # Errors
-/// Something else lies there, or a file cannot be read.
+/// There is another object, or a file cannot be read.
 pub fn read_output(client: &Client) -> Result<Vec<Row>> {
     let fetched = Place::new()?;
     for key in client.list(OUTPUT)? {
@@ -98,10 +101,10 @@ pub fn read_output(client: &Client) -> Result<Vec<Row>> {
     table::read_aggregates(&fetched.partition(DATE))
 }
 
-/// Checks that nothing is left of any job but the last decision to publish.
+/// Checks that nothing is left of any job except the last decision to publish.
 ///
 /// # Errors
-/// What is there.
+/// Names what is left.
 pub fn check_nothing_left(client: &Client) -> Result<()> {
     let open = client.open_uploads()?;
     ensure!(open == 0, "{open} uploads are open");
@@ -110,10 +113,15 @@ pub fn check_nothing_left(client: &Client) -> Result<()> {
         client.list(parent)?.into_iter().filter(|key| !key.starts_with(&format!("{OUTPUT}/"))).collect();
     let decisions = format!("{parent}/.v1.tally-staging/submission_date_s3={DATE}/commits/");
     let decided: Vec<&str> = others.iter().filter_map(|key| key.strip_prefix(&decisions)).collect();
-    ensure!(decided.len() == others.len(), "beside the output lie {others:?}");
+    ensure!(decided.len() == others.len(), "the output also has {others:?}");
     match &decided[..] {
         [] => Ok(()),
-        [record, mark] if mark.strip_suffix(".done") == Some(record) => Ok(()),
+        [record, mark, outcome]
+            if mark.strip_suffix(".done") == Some(record)
+                && outcome.strip_suffix(".outcome") == Some(record) =>
+        {
+            Ok(())
+        }
         other => anyhow::bail!("decisions {other:?} instead of one that is done"),
     }
 }

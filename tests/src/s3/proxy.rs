@@ -1,12 +1,13 @@
-//! An HTTP proxy before a store, on loopback: it notes every request with its bytes, and breaks those that a test names,
-//! each rule so often and no more.
+//! An HTTP proxy before a store, on loopback: it records every request with its bytes, and breaks those that a test
+//! names, each rule a given number of times.
 //!
-//! The client signs for the proxy's address, and heads go through unchanged, so a server that checks signatures takes
-//! them.
+//! The client signs for the proxy's address, and heads are forwarded unchanged, so a server that checks signatures
+//! accepts them.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -17,14 +18,14 @@ use tokio::sync::watch;
 use super::http::Head;
 use crate::wait::wait_for;
 
-/// How long a held request is waited for.
+/// How long to wait for a held request.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How long the end of a connection whose process is gone may take to be seen.
+/// How long it may take to notice the closed connection of an ended process.
 const SETTLED: Duration = Duration::from_millis(500);
-/// A slow answer sends so many bytes at a time.
+/// A slow response sends so many bytes at a time.
 const TRICKLE: usize = 16 << 10;
 
-/// One request that went through, or was broken.
+/// One request that was forwarded, or was broken.
 #[derive(Clone, Debug)]
 pub struct Exchange {
     /// GET, PUT, ...
@@ -33,34 +34,36 @@ pub struct Exchange {
     pub target: String,
     /// The header Range.
     pub range: Option<String>,
-    /// The header Authorization, for those who look for secrets.
+    /// The header Authorization, for tests that search for secrets.
     pub head: String,
-    /// What came back; 0 where nothing did.
+    /// The status of the response; 0 without a response.
     pub status: u16,
     /// Bytes of the request's body.
     pub sent: u64,
-    /// Bytes of the answer's body.
+    /// Bytes of the response's body.
     pub received: u64,
 }
 
-/// What is done to a request.
+/// What the proxy does with a request.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// Answered with this status and S3's code for it; the store hears nothing.
+    /// The proxy answers with this status and S3's code for it; the store gets nothing.
     Refuse(u16, &'static str),
-    /// The connection ends before the store hears anything.
+    /// The same, and the response quotes the head of the request, as stores do with signatures that they cannot verify.
+    Quote(u16, &'static str),
+    /// The connection ends before the store gets anything.
     Cut,
-    /// The connection ends after so many bytes of the answer's body.
+    /// The connection ends after so many bytes of the response's body.
     CutAnswer(usize),
-    /// The store does it, and its answer is lost.
+    /// The store executes the request, and its response is lost.
     LoseAnswer,
-    /// What a listing names comes in the opposite order.
+    /// The entries of a listing are returned in reverse order.
     Reverse,
-    /// The request goes on after a pause, and its answer comes in small pieces, with as long a pause before each.
+    /// The request is forwarded after a pause, and the response is sent in small pieces, with the same pause before each.
     Slow(Duration),
-    /// The request waits here until the proxy lets it go.
+    /// The request is held until the proxy releases it.
     Hold,
-    /// The store does it, and the answer waits here until the proxy lets it go.
+    /// The store executes the request, and the response is held until the proxy releases it.
     HoldAnswer,
 }
 
@@ -75,6 +78,10 @@ struct Rule {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Whether session tokens that contain an expiry time are checked.
+    expires: bool,
+    /// Number of requests held so far.
+    holds: u64,
     exchanges: Vec<Exchange>,
     rules: Vec<Rule>,
 }
@@ -83,9 +90,8 @@ struct State {
 struct Shared {
     server: SocketAddr,
     state: Mutex<State>,
-    held: watch::Sender<usize>,
-    /// Raised to let go of all that is held.
-    released: watch::Sender<u64>,
+    /// The held requests, numbered in order of arrival.
+    held: watch::Sender<BTreeSet<u64>>,
 }
 
 impl Shared {
@@ -94,8 +100,11 @@ impl Shared {
     }
 
     /// The fault that a request meets.
-    fn fault(&self, method: &str, target: &str) -> Option<Fault> {
+    fn fault(&self, method: &str, target: &str, token: Option<&str>) -> Option<Fault> {
         let mut state = self.state();
+        if state.expires && token.is_some_and(is_expired) {
+            return Some(Fault::Refuse(400, "ExpiredToken"));
+        }
         for rule in &mut state.rules {
             if rule.method != method || !target.contains(&rule.part) {
                 continue;
@@ -113,7 +122,14 @@ impl Shared {
     }
 }
 
-/// The proxy; dropping it ends it.
+/// Whether a token has expired.
+fn is_expired(token: &str) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let until = token.rsplit_once("-until-").and_then(|(_, until)| until.parse::<u128>().ok());
+    until.is_some_and(|until| until < now)
+}
+
+/// The proxy; dropping it stops it.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -128,17 +144,12 @@ impl Proxy {
         let runtime = runtime.context("starting the proxy's runtime")?;
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared {
-            server,
-            state: Mutex::default(),
-            held: watch::Sender::new(0),
-            released: watch::Sender::new(0),
-        });
+        let shared = Arc::new(Shared { server, state: Mutex::default(), held: watch::Sender::default() });
         runtime.spawn(accept(listener, shared.clone()));
         Ok(Self { address, shared, _runtime: runtime })
     }
 
-    /// Where clients connect.
+    /// The address for clients.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -149,35 +160,49 @@ impl Proxy {
         self.shared.state().rules.push(rule);
     }
 
-    /// Forgets what was to be broken, and lets go of what is held.
+    /// From now on, requests whose session token is `...-until-MILLISECONDS` are refused after that time, as by a store
+    /// that checks expiry.
+    pub fn refuse_expired(&self) {
+        self.shared.state().expires = true;
+    }
+
+    /// Removes all rules, and releases all held requests.
     pub fn heal(&self) {
         self.shared.state().rules.clear();
-        self.shared.released.send_modify(|times| *times += 1);
+        self.shared.held.send_modify(BTreeSet::clear);
+    }
+
+    /// Releases the request that was held first.
+    pub fn let_first_go(&self) {
+        self.shared.held.send_modify(|held| _ = held.pop_first());
+    }
+
+    /// Releases the request that was held last.
+    pub fn let_last_go(&self) {
+        self.shared.held.send_modify(|held| _ = held.pop_last());
     }
 
     /// Waits until so many requests are held.
     pub fn wait_held(&self, count: usize) -> Result<()> {
         let mut held = self.shared.held.subscribe();
-        wait_for(
-            "a request that is held",
-            PATIENCE,
-            || Ok((*held.borrow_and_update() >= count).then_some(())),
-        )
+        wait_for("a request that is held", PATIENCE, || {
+            Ok((held.borrow_and_update().len() >= count).then_some(()))
+        })
     }
 
-    /// All requests so far, in the order of their ends.
+    /// All requests so far, in the order in which they ended.
     pub fn exchanges(&self) -> Vec<Exchange> {
         self.shared.state().exchanges.clone()
     }
 
-    /// The same, which are then forgotten.
+    /// The same; the list is then cleared.
     pub fn take(&self) -> Vec<Exchange> {
         std::mem::take(&mut self.shared.state().exchanges)
     }
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    // An error of one connection (a client that is gone again) is none of the proxy.
+    // The proxy ignores an error of one connection, such as a disconnected client.
     loop {
         if let Ok((client, _)) = listener.accept().await {
             tokio::spawn(connection(client, shared.clone()));
@@ -204,18 +229,23 @@ async fn connection(client: TcpStream, shared: Arc<Shared>) -> std::io::Result<(
             method: method.clone(),
             target: target.clone(),
         };
-        let fault = shared.fault(&method, &target);
+        let fault = shared.fault(&method, &target, head.header("x-amz-security-token"));
         let goes_on = match &fault {
             Some(Fault::Cut) => false,
             Some(Fault::Refuse(status, code)) => {
                 exchange.status = *status;
-                refuse(&mut client, &method, *status, code).await?;
+                refuse(&mut client, &method, *status, code, "").await?;
+                true
+            }
+            Some(Fault::Quote(status, code)) => {
+                exchange.status = *status;
+                refuse(&mut client, &method, *status, code, &exchange.head).await?;
                 true
             }
             fault => {
                 if let Some(Fault::Hold) = fault {
                     hold(&shared).await;
-                    if gone(&mut client).await {
+                    if disconnected(&mut client).await {
                         return Ok(());
                     }
                 }
@@ -240,21 +270,23 @@ async fn connection(client: TcpStream, shared: Arc<Shared>) -> std::io::Result<(
 }
 
 async fn hold(shared: &Shared) {
-    let mut released = shared.released.subscribe();
-    released.mark_unchanged();
-    shared.held.send_modify(|held| *held += 1);
+    let number = {
+        let mut state = shared.state();
+        state.holds += 1;
+        state.holds
+    };
+    shared.held.send_modify(|held| _ = held.insert(number));
     // Fails only without a sender, and `shared` has it.
-    let _ = released.changed().await;
-    shared.held.send_modify(|held| *held -= 1);
+    let _ = shared.held.subscribe().wait_for(|held| !held.contains(&number)).await;
 }
 
-/// Whether the client was killed while its request was held: then nobody sent it.
-async fn gone(client: &mut BufReader<TcpStream>) -> bool {
+/// Whether the client was killed while its request was held: then the request is dropped.
+async fn disconnected(client: &mut BufReader<TcpStream>) -> bool {
     let end = tokio::time::timeout(SETTLED, client.fill_buf()).await;
     end.is_ok_and(|read| read.is_ok_and(<[u8]>::is_empty))
 }
 
-/// Sends a request on and its answer back; false where the connection is to end.
+/// Forwards a request and returns the response; false if the connection is to end.
 async fn forward(
     client: &mut BufReader<TcpStream>,
     server: &mut BufReader<TcpStream>,
@@ -267,7 +299,7 @@ async fn forward(
     server.write_all(body).await?;
     let answer = loop {
         let Some(answer) = Head::read(server).await? else { return Ok(false) };
-        // `100 Continue` goes before the answer.
+        // `100 Continue` precedes the response.
         if answer.status() >= 200 {
             break answer;
         }
@@ -304,7 +336,7 @@ async fn forward(
     Ok(!ends(head) && !ends(&answer))
 }
 
-/// A page of a listing with its objects in the opposite order; as many bytes as before.
+/// A page of a listing with its objects in reverse order; the size stays the same.
 fn reversed(body: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(body);
     let (start, end) = ("<Contents>", "</Contents>");
@@ -320,9 +352,14 @@ async fn refuse(
     method: &str,
     status: u16,
     code: &str,
+    quoted: &str,
 ) -> std::io::Result<()> {
+    let quoted = match quoted.replace('&', "&amp;").replace('<', "&lt;") {
+        none if none.is_empty() => none,
+        text => format!("<StringToSign>{text}</StringToSign><CanonicalRequest>{text}</CanonicalRequest>"),
+    };
     let body = format!(
-        "<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>{code} by a test</Message></Error>"
+        "<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>{code} by a test</Message>{quoted}</Error>"
     );
     let head = format!(
         "HTTP/1.1 {status} {code}\r\nContent-Type: application/xml\r\nContent-Length: {}\r\n\r\n",

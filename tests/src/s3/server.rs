@@ -2,7 +2,7 @@
 //! opinion. Both come from PyPI into the virtual environment that `tests/run` makes.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -13,30 +13,31 @@ use tempfile::TempDir;
 
 use super::client::{Client, Keys};
 use crate::certs::Signed;
+use crate::ports::{self, Port};
 use crate::python::beside_python;
 use crate::wait::wait_for;
 
-/// How long a server may take until it answers.
+/// Timeout of a server's start.
 const READY: Duration = Duration::from_secs(90);
-/// How often other ports are tried when somebody took ours between choosing and using them.
+/// How often other ports are tried when another process took ours between choosing and using them.
 const TRIES: usize = 5;
-/// gRPC listens so far above each port of SeaweedFS.
+/// SeaweedFS listens for gRPC at this offset above each of its ports.
 const ABOVE: u16 = 10_000;
 
 /// The bucket of inputs; [`READER`] may list and read it.
 pub const DATA: &str = "data";
-/// The bucket of outputs, which only [`ADMIN`] sees.
+/// The bucket of outputs, which only [`ADMIN`] may access.
 pub const OUT: &str = "out";
-/// May do all.
+/// All permissions.
 pub const ADMIN: Keys = Keys { id: "tally-admin", secret: "tally-admin-secret" };
 /// May list and read [`DATA`], and nothing else.
 pub const READER: Keys = Keys { id: "tally-reader", secret: "tally-reader-secret" };
-/// May read [`DATA`], and not list it.
+/// May read [`DATA`], but not list it.
 pub const LISTLESS: Keys = Keys { id: "tally-listless", secret: "tally-listless-secret" };
-/// Whom the server does not know.
-pub const STRANGER: Keys = Keys { id: "tally-stranger", secret: "tally-stranger-secret" };
+/// Keys that the server does not know.
+pub const UNKNOWN: Keys = Keys { id: "tally-unknown", secret: "tally-unknown-secret" };
 
-/// Which server.
+/// The kind of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A real store.
@@ -51,9 +52,10 @@ pub struct Server {
     kind: Kind,
     bin: PathBuf,
     dir: TempDir,
-    port: u16,
-    /// What it shows over TLS, and on which port.
-    tls: Option<(Signed, u16)>,
+    /// The ports for S3, master, volume, filer, and S3 over TLS.
+    ports: [Port; 5],
+    /// Its certificate for TLS.
+    tls: Option<Signed>,
     child: Option<Child>,
 }
 
@@ -61,54 +63,57 @@ impl Server {
     /// Starts a server and makes its buckets.
     ///
     /// # Errors
-    /// [`Missing`](crate::harness::Missing) where it is not on this machine. It does not start, or is not ready in time; the message holds the
-    /// end of its log.
+    /// [`Missing`](crate::harness::Missing) if it is not installed. It does not start, or is not ready in time; the
+    /// message holds the end of its log.
     pub fn start(kind: Kind) -> Result<Self> {
         Self::start_with(kind, None)
     }
 
-    /// Starts SeaweedFS, which listens for TLS, too.
+    /// Starts SeaweedFS, which also listens for TLS.
     ///
     /// # Errors
     /// As [`Server::start`].
     pub fn start_tls(signed: &Signed) -> Result<Self> {
-        Self::start_with(Kind::Seaweed, Some((signed.clone(), 0)))
+        Self::start_with(Kind::Seaweed, Some(signed.clone()))
     }
 
-    fn start_with(kind: Kind, tls: Option<(Signed, u16)>) -> Result<Self> {
+    fn start_with(kind: Kind, tls: Option<Signed>) -> Result<Self> {
         let name = match kind {
             Kind::Seaweed => "weed",
             Kind::Moto => "moto_server",
         };
         let bin = beside_python(name)?;
-        let mut server = Self { kind, bin, dir: TempDir::with_prefix("s3-")?, port: 0, tls, child: None };
+        let (dir, ports) = (TempDir::with_prefix("s3-")?, ports::free(&[ABOVE])?);
+        let mut server = Self { kind, bin, dir, ports, tls, child: None };
         for _ in 1..TRIES {
             match server.run() {
-                Err(_) if server.log().to_lowercase().contains("address already in use") => {}
+                Err(_) if server.log().to_lowercase().contains("address already in use") => {
+                    server.ports = ports::free(&[ABOVE])?;
+                }
                 result => return result.map(|()| server),
             }
         }
         server.run().map(|()| server)
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port).into()
+        (Ipv4Addr::LOCALHOST, self.ports[0].number).into()
     }
 
-    /// Where it listens for TLS.
+    /// The address that it listens on for TLS.
     ///
     /// # Panics
-    /// It was not started so.
+    /// It was started without TLS.
     pub fn tls_address(&self) -> SocketAddr {
-        let (_, port) = self.tls.as_ref().expect("a server with TLS");
-        (Ipv4Addr::LOCALHOST, *port).into()
+        assert!(self.tls.is_some(), "a server with TLS");
+        (Ipv4Addr::LOCALHOST, self.ports[4].number).into()
     }
 
     /// A client with all rights.
     ///
     /// # Errors
-    /// The system gives no runtime.
+    /// The runtime cannot be created.
     pub fn client(&self, bucket: &str) -> Result<Client> {
         Client::new(self.address(), bucket, ADMIN)
     }
@@ -132,8 +137,7 @@ impl Server {
     fn spawn(&mut self) -> Result<()> {
         let log = File::create(self.dir.path().join("log"))?;
         let mut command = Command::new(&self.bin);
-        let ports = free_ports::<5>()?;
-        self.port = ports[0];
+        let ports = self.ports.each_ref().map(|port| port.number);
         match self.kind {
             Kind::Moto => {
                 command.args(["-H", "127.0.0.1", "-p", &ports[0].to_string()]);
@@ -143,8 +147,7 @@ impl Server {
                 std::fs::write(&config, identities())?;
                 let [plain @ .., sealed] = ports;
                 seaweed(&mut command, self.dir.path(), &config, plain);
-                if let Some((signed, port)) = &mut self.tls {
-                    *port = sealed;
+                if let Some(signed) = &self.tls {
                     command.arg(format!("-s3.port.https={sealed}"));
                     command.arg(format!("-s3.cert.file={}", signed.cert.display()));
                     command.arg(format!("-s3.key.file={}", signed.key.display()));
@@ -156,7 +159,7 @@ impl Server {
         Ok(())
     }
 
-    /// Ready is who takes an object; volumes come up after the port does.
+    /// A server is ready when it accepts an object; volumes start after the port opens.
     fn wait_until_ready(&mut self) -> Result<()> {
         let address = self.address();
         let clients = [DATA, OUT].map(|bucket| Client::new(address, bucket, ADMIN));
@@ -179,7 +182,7 @@ impl Server {
 
     fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // It may have ended by itself.
+            // It may have ended on its own.
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -213,6 +216,8 @@ fn identities() -> String {
 fn seaweed(command: &mut Command, dir: &Path, config: &Path, [s3, master, volume, filer]: [u16; 4]) {
     command.current_dir(dir).args(["server", "-dir=.", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]);
     command.args(["-master.telemetry=false", "-volume.max=64", "-master.volumeSizeLimitMB=64"]);
+    // A single master, which starts without waiting for peers.
+    command.arg("-master.peers=none");
     command.args(["-s3.port.iceberg=0", "-s3.port.lance=0"]);
     for (flag, port) in
         [("s3.port", s3), ("master.port", master), ("volume.port", volume), ("filer.port", filer)]
@@ -220,26 +225,4 @@ fn seaweed(command: &mut Command, dir: &Path, config: &Path, [s3, master, volume
         command.arg(format!("-{flag}={port}"));
     }
     command.arg(format!("-s3.config={}", config.display()));
-}
-
-/// Ports that nobody uses at the moment, and those for gRPC above them.
-fn free_ports<const N: usize>() -> Result<[u16; N]> {
-    let mut held = Vec::new();
-    let mut ports = Vec::new();
-    for _ in 0..1000 {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let port = listener.local_addr()?.port();
-        let above = port.checked_add(ABOVE).map(|above| TcpListener::bind((Ipv4Addr::LOCALHOST, above)));
-        if let Some(Ok(above)) = above {
-            ports.push(port);
-            held.push((listener, above));
-        } else {
-            // Below this one there may be room: the system gives other numbers while this one is held.
-            held.push((listener, TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?));
-        }
-        if let Ok(ports) = <[u16; N]>::try_from(ports.as_slice()) {
-            return Ok(ports);
-        }
-    }
-    bail!("no {N} ports on loopback are free")
 }

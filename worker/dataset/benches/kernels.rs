@@ -9,11 +9,13 @@ use arrow::array::Array;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use tally_dataset::addon_aggregates::{ADDONS, AddonAggregates};
-use tally_dataset::clients::ClientTable;
 use tally_dataset::interner::Interner;
+use tally_dataset::keys::KeyTable;
 use tally_dataset::pair_set::PairSet;
 use tally_dataset::partition::Partitioner;
-use tally_dataset::{BATCH_ROWS, Batch, Bits, Column, Dataset, MapRun, Mapper, Pass, Size, Texts, client_id};
+use tally_dataset::{
+    BATCH_ROWS, Batch, Bits, Column, Dataset, MapRun, Mapper, Pass, Size, StringDictionary, uuid,
+};
 
 fn main() {
     divan::main();
@@ -56,9 +58,9 @@ fn must<T, E: std::fmt::Display>(result: Result<T, E>) -> T {
 
 #[divan::bench]
 fn uuid_parse(bencher: Bencher) {
-    let texts: Vec<_> = Numbers(1).ids(CALL).into_iter().map(client_id::format).collect();
+    let texts: Vec<_> = Numbers(1).ids(CALL).into_iter().map(uuid::format).collect();
     bencher.counter(ItemsCount::new(CALL)).bench_local(|| {
-        texts.iter().filter_map(|text| client_id::parse(black_box(text))).fold(0, |sum, id| sum ^ id)
+        texts.iter().filter_map(|text| uuid::parse(black_box(text))).fold(0, |sum, id| sum ^ id)
     });
 }
 
@@ -67,7 +69,7 @@ fn uuid_format(bencher: Bencher) {
     let ids = Numbers(2).ids(CALL);
     bencher.counter(ItemsCount::new(CALL)).bench_local(|| {
         for &id in &ids {
-            black_box(client_id::format(black_box(id)));
+            black_box(uuid::format(black_box(id)));
         }
     });
 }
@@ -77,7 +79,7 @@ fn uuid_format(bencher: Bencher) {
 fn clients_known(bencher: Bencher, size: usize) {
     let mut numbers = Numbers(3);
     let ids = numbers.ids(size);
-    let mut table = ClientTable::default();
+    let mut table = KeyTable::default();
     let mut found = vec![0; size];
     must(table.intern_uuids(&ids, &mut found));
     let mut found = vec![0; CALL];
@@ -94,7 +96,7 @@ fn clients_new(bencher: Bencher, size: usize) {
     let ids = Numbers(4).ids(size);
     let mut found = vec![0; size];
     bencher.counter(ItemsCount::new(size)).bench_local(|| {
-        let mut table = ClientTable::default();
+        let mut table = KeyTable::default();
         must(table.intern_uuids(&ids, &mut found));
         table.len()
     });
@@ -185,24 +187,24 @@ const PARTITIONS: u32 = 10;
 fn filled(clients: usize) -> Box<dyn Mapper> {
     let mut numbers = Numbers(10);
     let mut mapper = AddonAggregates::new().mapper(ADDONS, PARTITIONS);
-    let texts: Vec<_> = numbers.ids(clients).into_iter().map(client_id::format).collect();
+    let texts: Vec<_> = numbers.ids(clients).into_iter().map(uuid::format).collect();
     let addons: Vec<_> = (0..20_000).map(|at| format!("addon{at}@example.org")).collect();
     let mut codes = vec![0; addons.len()];
     let refs: Vec<_> = addons.iter().map(|text| text.as_bytes()).collect();
     must(mapper.resolve(1, &refs, &mut codes));
     for some in texts.chunks(BATCH_ROWS / 4) {
         let refs: Vec<_> = some.iter().map(|text| text.as_slice()).collect();
-        let mut symbols = vec![0; some.len()];
-        must(mapper.resolve(0, &refs, &mut symbols));
+        let mut ids = vec![0; some.len()];
+        must(mapper.resolve(0, &refs, &mut ids));
         let rows = some.len() * 4;
-        let client = symbols.iter().flat_map(|&symbol| [symbol; 4]).collect();
+        let client = ids.iter().flat_map(|&id| [id; 4]).collect();
         let addon = (0..rows).map(|_| codes[numbers.below(codes.len())]).collect();
         let mut all = Bits::default();
         all.push_run(true, rows);
         let mut none = Bits::default();
         none.push_run(false, rows);
         let flags = Column::Bool { valid: all.clone(), value: none };
-        let mut columns = vec![Column::Text { symbol: client }, Column::Text { symbol: addon }];
+        let mut columns = vec![Column::Text { codes: client }, Column::Text { codes: addon }];
         columns.extend(std::iter::repeat_n(flags, 4));
         mapper.consume(&Batch { rows, columns }, &all);
     }
@@ -220,7 +222,7 @@ fn map_flush(bencher: Bencher, clients: usize) {
 
 struct AddonNames;
 
-impl Texts for AddonNames {
+impl StringDictionary for AddonNames {
     fn append(&self, _code: u32, _out: &mut Vec<u8>) {
         unreachable!("all clients are canonical UUIDs");
     }

@@ -1,15 +1,15 @@
-//! The columns of a few thousand rows as the scan delivers them to a mapper.
+//! The columns of a few thousand rows, as the scan delivers them to a mapper.
 //!
-//! Not here: how they are decoded.
+//! Not here: how they are decoded (`tally-scan`).
 
 use crate::ColumnKind;
 use crate::bits::Bits;
 
-/// Rows in a batch, at most. Small enough that a batch's columns stay in the first-level cache.
+/// Maximum number of rows in a batch. Small enough that a batch's columns stay in the first-level cache.
 pub const BATCH_ROWS: usize = 4096;
 
-/// The symbol of a null string.
-pub const NULL_SYMBOL: u32 = u32::MAX;
+/// The dictionary code of a null string.
+pub const NULL_CODE: u32 = u32::MAX;
 
 /// One column of a batch. Values of null rows are unspecified.
 #[derive(Debug, Clone)]
@@ -25,21 +25,21 @@ pub enum Column {
     Int64 {
         /// Rows that are not null.
         valid: Bits,
-        /// The values, one a row.
+        /// The values, one per row.
         value: Vec<i64>,
     },
     /// Of [`ColumnKind::Text`].
     Text {
-        /// One symbol a row, [`NULL_SYMBOL`] for null; unspecified where the row is not selected.
-        symbol: Vec<u32>,
+        /// One dictionary code per row, [`NULL_CODE`] for null; unspecified where the row is not selected.
+        codes: Vec<u32>,
     },
     /// Of [`ColumnKind::ListMinInt32`].
     ListMin {
-        /// Rows whose list has an element, be it null.
+        /// Rows whose list has an element, null or not.
         present: Bits,
         /// Rows whose list has a non-null value.
         valid: Bits,
-        /// The least non-null value of the row's list.
+        /// The minimum of the non-null values of the row's list.
         value: Vec<i32>,
     },
 }
@@ -50,14 +50,14 @@ impl Column {
         match kind {
             ColumnKind::Bool => Column::Bool { valid: Bits::default(), value: Bits::default() },
             ColumnKind::Int64 => Column::Int64 { valid: Bits::default(), value: vec![] },
-            ColumnKind::Text => Column::Text { symbol: vec![] },
+            ColumnKind::Text => Column::Text { codes: vec![] },
             ColumnKind::ListMinInt32 => {
                 Column::ListMin { present: Bits::default(), valid: Bits::default(), value: vec![] }
             }
         }
     }
 
-    /// Makes the column `rows` nulls: what a file that lacks it holds.
+    /// Makes the column `rows` nulls, for a file without the column.
     pub fn fill_null(&mut self, rows: usize) {
         let nulls = |bits: &mut Bits| {
             bits.clear();
@@ -73,9 +73,9 @@ impl Column {
                 value.clear();
                 value.resize(rows, 0);
             }
-            Column::Text { symbol } => {
-                symbol.clear();
-                symbol.resize(rows, NULL_SYMBOL);
+            Column::Text { codes } => {
+                codes.clear();
+                codes.resize(rows, NULL_CODE);
             }
             Column::ListMin { present, valid, value } => {
                 nulls(present);
@@ -116,10 +116,10 @@ impl Batch {
         }
     }
 
-    /// The symbols of a text column. Panics as [`Batch::bool`].
+    /// The dictionary codes of a text column. Panics as [`Batch::bool`].
     pub fn text(&self, at: usize) -> &[u32] {
         match &self.columns[at] {
-            Column::Text { symbol } => symbol,
+            Column::Text { codes } => codes,
             other => wrong_kind(at, other),
         }
     }

@@ -1,5 +1,5 @@
-//! A bitmap over the rows of a batch: least significant bit first, as Parquet and Arrow pack
-//! theirs, so that runs are filled and packed bits copied a word at a time.
+//! A bitmap over the rows of a batch: least significant bit first, as in Parquet and Arrow, so that
+//! runs are filled and packed bits are copied word by word.
 //!
 //! Not here: what the bits mean.
 
@@ -15,17 +15,17 @@ const fn low_mask(bits: usize) -> u64 {
 }
 
 impl Bits {
-    /// Bits in the map.
+    /// Number of bits.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether it has no bits.
+    /// Whether there are no bits.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Removes all bits, keeping the memory.
+    /// Removes all bits and keeps the memory.
     pub fn clear(&mut self) {
         self.words.clear();
         self.len = 0;
@@ -36,7 +36,7 @@ impl Bits {
         &self.words
     }
 
-    /// The packed words, to be combined in place; bits beyond the length must stay zero.
+    /// The packed words, to change in place; bits beyond the length must stay zero.
     pub fn words_mut(&mut self) -> &mut [u64] {
         &mut self.words
     }
@@ -105,7 +105,7 @@ impl Bits {
         self.push_word(word, count % 64);
     }
 
-    /// Appends `count` bits of `packed`, starting at bit `from`, each turned over where `inverted`;
+    /// Appends `count` bits of `packed`, starting at bit `from`, inverted if `inverted`;
     /// `packed` must hold them.
     pub fn push_packed(&mut self, packed: &[u8], from: usize, count: usize, inverted: bool) {
         let turn = if inverted { u64::MAX } else { 0 };
@@ -153,30 +153,30 @@ impl Bits {
         }
     }
 
-    /// Appends those of the bits of `other` from `from` on at whose place, counted from there, `mask` is
-    /// set; `other` must reach as far as the mask.
+    /// Appends the bits `from + i` of `other` for each bit `i` that is set in `mask`; `other` must have all
+    /// of them.
     pub fn push_where(&mut self, other: &Bits, from: usize, mask: &Bits) {
         for (at, &kept) in (0..mask.len).step_by(64).zip(&mask.words) {
             let count = (mask.len - at).min(64);
             let mut bits = other.word_at(from + at, count);
-            // Mostly all or nearly all are kept: the others are taken out one by one, from the top.
-            let mut gone = !kept & low_mask(count);
-            while gone != 0 {
-                let top = 63 - gone.leading_zeros();
+            // Usually nearly all bits are kept: the others are removed one by one, from the top.
+            let mut dropped = !kept & low_mask(count);
+            while dropped != 0 {
+                let top = 63 - dropped.leading_zeros();
                 let below = low_mask(top as usize);
                 bits = (bits & below) | (bits >> 1 & !below);
-                gone &= below;
+                dropped &= below;
             }
             self.push_word(bits, kept.count_ones() as usize);
         }
     }
 
-    /// How many bits are set.
+    /// Number of set bits.
     pub fn count(&self) -> usize {
         self.words.iter().map(|w| w.count_ones() as usize).sum()
     }
 
-    /// How many bits are set in `from..to`.
+    /// Number of set bits in `from..to`.
     pub fn count_range(&self, from: usize, to: usize) -> usize {
         let mut at = from;
         let mut total = 0;

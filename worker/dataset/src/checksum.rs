@@ -1,7 +1,7 @@
-//! Checksums of rows and strings, by which each step of a job finds out whether it got what the one before made.
+//! Checksums of rows and strings, with which each step of a job verifies that it reads what the step before wrote.
 //!
-//! Not cryptographic: they find what broke, not who means harm. The formula is part of what part files say of
-//! themselves (ARCHITECTURE.md, "The engine's sums"), so it does not change. Not here: which columns make a row.
+//! Not cryptographic: they detect corruption, not attacks. Part files contain checksums in their footers
+//! (deploy/docs/architecture/checksums.md), so the formula never changes. Not here: the columns of a row.
 
 use arrow::array::{Array, BinaryArray};
 
@@ -10,19 +10,19 @@ const START: u64 = 0x243f_6a88_85a3_08d3;
 const KEY: u64 = 0x1319_8a2e_0370_7344;
 const ORDER: u64 = 0xa409_3822_299f_31d1;
 
-/// What is told of some rows.
+/// The number of rows, and two hashes of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// How many there are.
+    /// Number of rows.
     pub rows: u64,
-    /// The sum of their hashes, whatever their order.
+    /// The wrapping sum of the hashes of all rows: independent of their order.
     pub checksum: u64,
-    /// Another value for the same rows in another order.
+    /// A hash that depends on the order of the rows.
     pub order: u64,
 }
 
 impl Fingerprint {
-    /// Takes the next row's hash in.
+    /// Adds the hash of the next row.
     #[inline]
     pub fn add(&mut self, hash: u64) {
         self.rows += 1;
@@ -31,19 +31,19 @@ impl Fingerprint {
     }
 }
 
-/// [`Fingerprint::order`] after one more row.
+/// [`Fingerprint::order`] after another row.
 #[inline]
 pub fn next_order(order: u64, hash: u64) -> u64 {
     order.wrapping_add(hash).wrapping_mul(ORDER)
 }
 
-/// A hash that nothing was taken into.
+/// The hash of nothing.
 #[inline]
 pub fn start() -> u64 {
     START
 }
 
-/// The hash after two more words.
+/// The hash with two more words.
 #[inline]
 pub fn step(hash: u64, a: u64, b: u64) -> u64 {
     let product = u128::from(hash ^ a) * u128::from(b ^ KEY);
@@ -56,12 +56,12 @@ pub fn id(bytes: [u8; 16]) -> u64 {
     step_wide(START, u128::from_le_bytes(bytes))
 }
 
-/// The hash of the bytes from `from` up to `to`, 16 at a time, the last ones followed by zeros. How many there are is
-/// for the caller to take in.
+/// The hash of the bytes `from..to`, 16 at a time, the last ones padded with zeros. It does not contain their number:
+/// the caller adds it.
 #[inline]
 pub fn text(bytes: &[u8], from: usize, to: usize) -> u64 {
     match <&[u8; 36]>::try_from(&bytes[from..to]) {
-        // As many as a UUID has, of which there are most.
+        // The length of a UUID: the most frequent one.
         Ok(text) => {
             let words = |at: usize| text[at..].first_chunk().map_or(0, |piece| u128::from_le_bytes(*piece));
             step_wide(step_wide(step_wide(START, words(0)), words(16)), words(20) >> 96)
@@ -87,7 +87,7 @@ fn any_text(bytes: &[u8]) -> u64 {
     step_wide(hash, u128::from_le_bytes(last))
 }
 
-/// The fingerprint of a dictionary: of its strings in the order of their codes.
+/// The fingerprint of a dictionary: depends on its strings and their order.
 pub fn dictionary(texts: &BinaryArray) -> u64 {
     let (bytes, ends) = (texts.value_data(), texts.value_offsets());
     let mut all = Fingerprint::default();
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_are_hashed_alike_wherever_they_lie() {
+    fn texts_are_hashed_alike_wherever_they_are_stored() {
         let letters: Vec<u8> = (0..200u8).map(|i| i.wrapping_mul(37)).collect();
         let mut seen = std::collections::HashSet::new();
         for length in 0..100 {

@@ -1,7 +1,7 @@
-//! Strings to small codes: add-on ids, and client ids that are no canonical UUIDs.
+//! A string dictionary: strings to small codes. For example add-on ids, and client ids that are no canonical UUIDs.
 //!
-//! Exact: codes are equal where the bytes are. Not here: who shares an interner with whom; a map
-//! task has its own, and a process has one a job that all its reducers' codes come from.
+//! Two codes are equal exactly if the bytes are equal. Not here: the owners of dictionaries. A map task has its own, and a
+//! process has one per job for all its reducers (`tally-shuffle`).
 
 use arrow::array::BinaryArray;
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
@@ -11,10 +11,10 @@ use std::hash::BuildHasher;
 
 use crate::DatasetError;
 
-/// Codes lie below this, so that a code and a flag fit 32 bits.
+/// Maximum number of codes, so that a code and a flag fit into 32 bits.
 pub const MAX_CODES: usize = (1 << 30) - 1;
 
-/// A set of strings in order of arrival; the place is the code.
+/// A set of strings in the order of insertion; the position is the code.
 #[derive(Default)]
 pub struct Interner {
     table: HashTable<u32>,
@@ -24,27 +24,27 @@ pub struct Interner {
 }
 
 impl Interner {
-    /// Strings held.
+    /// Number of strings.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether it holds none.
+    /// Whether there are no strings.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// The string of `code`, which must have come from this interner.
+    /// The string of `code`, which must be a code of this interner.
     pub fn get(&self, code: u32) -> &[u8] {
         text(&self.bytes, &self.ends, code)
     }
 
-    /// The CRC-32 of the string of `code`, which must have come from this interner.
+    /// The CRC-32 of the string of `code`, which must be a code of this interner.
     pub fn crc32(&self, code: u32) -> u32 {
         crc32fast::hash(self.get(code))
     }
 
-    /// The code of `value`, a new one if it was not seen before.
+    /// The code of `value`, which is inserted if it is new.
     ///
     /// # Errors
     /// [`DatasetError::TooManyStrings`] past [`MAX_CODES`] strings or 4 GiB of them.
@@ -70,7 +70,7 @@ impl Interner {
         self.table.allocation_size() + self.bytes.capacity() + self.ends.capacity() * 4
     }
 
-    /// All strings in the order of their codes; the interner is empty after.
+    /// Removes all strings and returns them in the order of their codes.
     ///
     /// # Errors
     /// [`DatasetError::TooLarge`] past 2 GiB of strings.

@@ -1,160 +1,154 @@
-//! What a dataset of Tally's means, behind one trait: which columns it reads, how rows become
-//! partials (map), how partials of one client meet (merge), which rows come out (finalize), and
-//! all schemas on the way.
+//! The engine's view of a dataset, behind one trait: which tables and columns it reads, how rows become
+//! partials (map), how partials of one key are merged, which rows result (reduce), and all schemas in
+//! between. Tally's own dataset is `addon_aggregates`.
 //!
-//! Not here: files, threads, async, memory budgets, the network. The scan hands columns in, the
-//! task runner carries record batches on; a second dataset is a second implementation of
-//! [`Dataset`] and needs no change elsewhere.
+//! A new dataset implements [`Dataset`] and is passed to the binaries in a list ([`registry`]); the engine does not
+//! change. The modules `keys`, `uuid`, `interner`, `pair_set`, `partition`, `partials` and `checksum` are building blocks for
+//! mappers and reducers.
+//!
+//! Not here: files, threads, async, memory budgets, the network. The scan passes columns in, and the tasks of a worker
+//! carry record batches on.
 
 pub mod addon_aggregates;
 pub mod batch;
 pub mod bits;
 pub mod checksum;
-pub mod client_id;
-pub mod clients;
 pub mod interner;
+pub mod keys;
 pub mod pair_set;
+pub mod partials;
 pub mod partition;
 mod prefetch;
+pub mod registry;
+pub mod spec;
+pub mod totals;
+pub mod uuid;
 
-use std::sync::Arc;
-
-use arrow::array::{BinaryArray, RecordBatch};
+use arrow::array::{ArrayRef, BinaryArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
 
-pub use batch::{BATCH_ROWS, Batch, Column, NULL_SYMBOL};
+pub use batch::{BATCH_ROWS, Batch, Column, NULL_CODE};
 pub use bits::Bits;
 pub use checksum::Fingerprint;
+pub use registry::dataset;
+pub use spec::{ColumnEncoding, ColumnKind, ColumnSpec, Missing, TableSpec, TotalSpec};
+pub use totals::Totals;
 
-/// What a needed column holds, and so how the scan delivers it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ColumnKind {
-    /// Booleans, as two bitmaps.
-    Bool,
-    /// Signed integers of 64 bits.
-    Int64,
-    /// Strings, each delivered as the symbol that [`Mapper::resolve`] gave for it.
-    Text,
-    /// A 32-bit integer inside the elements of a list: delivered as the least of each row.
-    ListMinInt32,
-}
+/// Maximum bytes of a value of a text column, and of a row of partials, so that each fits into a message between workers.
+/// It holds in a single process, too: a day that one process accepts is accepted by a cluster.
+pub const MAX_ROW_BYTES: usize = 15 << 20;
+/// Bytes of a long value that an error shows.
+const SHOWN: usize = 100;
 
-/// What to do where a column is in no file of the day.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Missing {
-    /// The job cannot mean anything without it.
-    Fails,
-    /// It counts as null, with a warning.
-    IsNull,
-}
-
-/// One needed leaf of an input table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ColumnSpec {
-    /// Field names from the root. The list levels between them, whatever their layout, are not
-    /// named.
-    pub path: &'static [&'static str],
-    /// How it is delivered.
-    pub kind: ColumnKind,
-    /// Whether the selection needs it: such columns are decoded first, for all rows; the others
-    /// only for the rows selected.
-    pub filter: bool,
-    /// What its absence from every file of the day means.
-    pub missing: Missing,
-}
-
-/// One input table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TableSpec {
-    /// The table's name in messages, and its default folder.
-    pub name: &'static str,
-    /// What is read of it, in the order of [`Batch::columns`].
-    pub columns: Vec<ColumnSpec>,
-}
-
-/// What a mapper gives at a flush: its partials sorted by partition, self-contained.
+/// The output of a mapper's flush: its partials sorted by partition, with the dictionary that they need.
 #[derive(Debug, Clone)]
 pub struct MapRun {
     /// All partials, those of one partition next to each other, in [`Dataset::partial_schema`].
     pub batch: RecordBatch,
     /// Partition `p` is the rows `offsets[p] .. offsets[p + 1]`; one more than partitions.
     pub offsets: Vec<u32>,
-    /// The strings behind the codes in `batch`; a code is an index.
+    /// The strings of the codes in `batch`; a code is an index.
     pub dictionary: BinaryArray,
 }
 
-/// Why rows could not be aggregated. Both are limits, not bugs: the message says which.
+/// Why rows cannot be aggregated: a limit, or input that does not have the form that it should have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DatasetError {
     /// Codes have 30 bits.
     #[error("more than {} distinct strings in one dictionary", interner::MAX_CODES)]
     TooManyStrings,
-    /// Their numbers have 32 bits.
+    /// Numbers of keys have 32 bits.
     #[error(
-        "more than {} distinct clients in one table: cut the day into more partitions (--partitions)",
-        clients::MAX_CLIENTS
+        "more than {} distinct keys in one table: divide the day into more partitions (--partitions)",
+        keys::MAX_KEYS
     )]
-    TooManyClients,
+    TooManyKeys,
     /// Arrow's list and string offsets have 31 bits.
     #[error("a partial of {0} entries is too large for one record batch")]
     TooLarge(usize),
-    /// Output strings are UTF-8; so must client ids be.
-    #[error("a client id that is not UTF-8: {0}")]
+    /// Output strings are UTF-8, so keys must be UTF-8, too.
+    #[error("a value of the key column is not UTF-8: {0}")]
     NotUtf8(String),
-    /// A partial that does not have the schema it should have.
+    /// A value of a text column is too long.
+    #[error(
+        "a value of {bytes} bytes is longer than the limit of {} MiB: shorten it or leave out its row; it begins with \
+        \"{start}\"",
+        MAX_ROW_BYTES >> 20
+    )]
+    LongValue {
+        /// Its length.
+        bytes: usize,
+        /// Its beginning, without invalid characters.
+        start: String,
+    },
+    /// A row of partials is too large.
+    #[error("a row of {bytes} bytes of intermediate data is larger than the limit of {} MiB", MAX_ROW_BYTES >> 20)]
+    LongRow {
+        /// Its bytes.
+        bytes: usize,
+    },
+    /// A partial does not have the schema of its table's partials.
     #[error("a shuffled batch is malformed: {0}")]
     Malformed(String),
+    /// A total of the job does not fit its output column.
+    #[error("{name} is {value}: more than its column can hold")]
+    TotalTooLarge {
+        /// The name of the total.
+        name: &'static str,
+        /// Its value.
+        value: u64,
+    },
 }
 
-/// Map side: rows in, partials keyed by client out, deduplicated within what it holds.
+/// Checks the lengths of the values of a text column.
+///
+/// # Errors
+/// [`DatasetError::LongValue`].
+#[inline]
+pub fn check_values(values: &[&[u8]]) -> Result<(), DatasetError> {
+    match values.iter().find(|value| value.len() > MAX_ROW_BYTES) {
+        None => Ok(()),
+        Some(value) => Err(long_value(value)),
+    }
+}
+
+#[cold]
+fn long_value(value: &[u8]) -> DatasetError {
+    let shown = String::from_utf8_lossy(&value[..SHOWN.min(value.len())]);
+    let start = shown.trim_end_matches(char::REPLACEMENT_CHARACTER).escape_debug().to_string();
+    DatasetError::LongValue { bytes: value.len(), start }
+}
+
+/// Map side: rows in, partials by key out, deduplicated among the rows since the last flush.
 pub trait Mapper: Send {
-    /// Clears the bits of rows that contribute nothing; sees only the filter columns.
+    /// Clears the bits of rows that contribute nothing; only the filter columns of `batch` are filled.
     fn select(&self, batch: &Batch, selected: &mut Bits);
 
-    /// The symbols of non-null strings of a text column, as many as there is room for in
-    /// `symbols`. Asked once for each dictionary value or change of value, not for each row, and
-    /// for many at a time, so that their look-ups can overlap; valid until the next flush.
+    /// Writes the dictionary codes of non-null strings of a text column into `codes`, which is as long as `values`.
+    /// Called once per dictionary value or change of value, not once per row, and for many values at a time, so that
+    /// their lookups can overlap. Codes are valid until the next flush.
     ///
     /// # Errors
-    /// [`DatasetError::TooManyStrings`], [`DatasetError::TooManyClients`] or [`DatasetError::NotUtf8`].
-    fn resolve(&mut self, column: usize, values: &[&[u8]], symbols: &mut [u32]) -> Result<(), DatasetError>;
+    /// [`DatasetError::TooManyStrings`], [`DatasetError::TooManyKeys`] or [`DatasetError::NotUtf8`].
+    fn resolve(&mut self, column: usize, values: &[&[u8]], codes: &mut [u32]) -> Result<(), DatasetError>;
 
-    /// Takes the selected rows in.
+    /// Aggregates the selected rows.
     fn consume(&mut self, batch: &Batch, selected: &Bits);
 
-    /// Bytes that it may hold after one more batch, at worst (tables double as they grow).
+    /// Upper bound of the bytes held after another batch (tables double as they grow).
     fn footprint(&self) -> usize;
 
     /// Whether nothing was consumed since the last flush.
     fn is_empty(&self) -> bool;
 
-    /// Gives what it holds and starts anew; symbols given before are void.
+    /// Returns all partials and clears the mapper; codes of earlier calls of [`Mapper::resolve`] are invalid.
     ///
     /// # Errors
     /// [`DatasetError::TooLarge`].
     fn flush(&mut self) -> Result<MapRun, DatasetError>;
 }
 
-/// Counts of one partition; they add up over partitions, as partitions share no client.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Output rows.
-    pub rows: u64,
-    /// Distinct clients, the null client being one.
-    pub clients: u64,
-    /// Those with a custom theme at some time of the day.
-    pub custom_theme_clients: u64,
-}
-
-impl std::ops::AddAssign for Totals {
-    fn add_assign(&mut self, other: Self) {
-        self.rows += other.rows;
-        self.clients += other.clients;
-        self.custom_theme_clients += other.custom_theme_clients;
-    }
-}
-
-/// Where a reducer's rows go, batch by batch.
+/// Receives a reducer's rows, batch by batch.
 pub type RowSink<'a> = dyn FnMut(RecordBatch) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + 'a;
 
 /// Why a reducer did not finish.
@@ -170,57 +164,61 @@ pub enum ReduceError {
 
 /// Reduce side: all partials of one partition in, its output rows out.
 ///
-/// The rows and their order are a function of the partials alone, of the order in which they come, and of the pass: codes
-/// of strings, which differ from process to process, decide neither which pass takes a client nor where it stands.
+/// The rows and their order depend only on the partials, on the order in which they are merged, and on the pass.
+/// Dictionary codes differ between processes, so neither the pass of a key nor the order of rows may depend on them.
 pub trait Reducer: Send {
-    /// Merges partials of input table `table`; `codes[c]` is the process-wide code of the
-    /// partial's code `c`, and `texts` has the strings of those.
+    /// Merges partials of input table `table`; `codes[c]` is the process-wide code for the
+    /// partial's code `c`, and `strings` has the strings of the process-wide codes.
     ///
     /// # Errors
-    /// [`DatasetError::Malformed`] where the batch has not the partial schema; [`DatasetError::TooManyClients`].
+    /// [`DatasetError::Malformed`] if the batch does not have the partial schema; [`DatasetError::TooManyKeys`].
     fn merge(
         &mut self,
         table: usize,
         batch: &RecordBatch,
         codes: &[u32],
-        texts: &dyn Texts,
+        strings: &dyn StringDictionary,
     ) -> Result<(), DatasetError>;
 
     /// Bytes held now.
     fn memory(&self) -> usize;
 
-    /// Gives all rows in batches of [`Dataset::reduced_schema`], and the counts.
+    /// Passes all rows to `sink`, in batches of [`Dataset::reduced_schema`], and returns the totals.
     ///
     /// # Errors
-    /// What the sink said.
-    fn finish(&mut self, texts: &dyn Texts, sink: &mut RowSink<'_>) -> Result<Totals, ReduceError>;
+    /// The error of the sink, or a limit.
+    fn finish(
+        &mut self,
+        strings: &dyn StringDictionary,
+        sink: &mut RowSink<'_>,
+    ) -> Result<Totals, ReduceError>;
 }
 
-/// Strings by their process-wide code.
-pub trait Texts {
+/// The strings of a job in this process, by dictionary code.
+pub trait StringDictionary {
     /// Appends the string of `code` to `out`.
     fn append(&self, code: u32, out: &mut Vec<u8>);
 
-    /// Puts in place of each code the CRC-32 of its string.
+    /// Replaces each code by the CRC-32 of its string.
     fn crc32s(&self, codes: &mut [u32]);
 }
 
-/// How the clients of a partition are cut further where one table of all would not fit: each
-/// pass reads the partition's partials again and takes its share.
+/// A share of a partition's keys. Where a table of all keys would not fit into memory, several passes read the
+/// partition's partials, and each takes its share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pass {
     /// This pass, from 0.
     pub index: u32,
-    /// How many there are.
+    /// The number of passes.
     pub of: u32,
 }
 
 impl Pass {
-    /// Everything in one go.
+    /// The only pass.
     pub const WHOLE: Pass = Pass { index: 0, of: 1 };
 }
 
-/// How much of partials there is.
+/// The size of partials.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Size {
     /// Rows.
@@ -229,13 +227,27 @@ pub struct Size {
     pub items: u64,
 }
 
-/// A dataset: the whole of what the engine needs to know of a job's meaning.
+/// A dataset: all that the engine knows of what a job computes.
 pub trait Dataset: Send + Sync {
-    /// Stable name, part of a job's identity.
+    /// The name, which jobs and part files record: it never changes.
     fn name(&self) -> &'static str;
 
     /// Input tables, in the order of every `table` argument.
     fn tables(&self) -> &[TableSpec];
+
+    /// The partition column of inputs and output: the day `D` is stored in the folder `COLUMN=D` below each root.
+    fn partition_column(&self) -> &'static str;
+
+    /// Folder below a bucket where the output is stored by default; `None` if the output must be given.
+    fn default_output(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// The column of inputs and output whose values decide the partition of the shuffle.
+    fn key_column(&self) -> &'static str;
+
+    /// The counters of a job, in the order of [`Totals::counters`].
+    fn totals(&self) -> &[TotalSpec];
 
     /// The schema of table `table`'s partials.
     fn partial_schema(&self, table: usize) -> SchemaRef;
@@ -243,17 +255,17 @@ pub trait Dataset: Send + Sync {
     /// A mapper of table `table` into `partitions` partitions.
     fn mapper(&self, table: usize, partitions: u32) -> Box<dyn Mapper>;
 
-    /// A reducer of one pass over one partition, whose partials have these sizes, by table.
+    /// A reducer of one pass over one partition; `sizes` are those of its partials, by table.
     fn reducer(&self, pass: Pass, sizes: &[Size]) -> Box<dyn Reducer>;
 
-    /// Bytes that one reducer of all partials of these sizes needs at most.
+    /// Upper bound of the bytes that a single pass over partials of these sizes needs.
     fn reducer_bytes(&self, sizes: &[Size]) -> u64;
 
-    /// Checksums of the rows of a batch of table `table`'s partials, as they are stored: of the rows
-    /// `offsets[p] .. offsets[p + 1]` for each `p`. The order of rows does not matter.
+    /// Checksums of a batch of table `table`'s partials, as they are stored: one for the rows
+    /// `offsets[p] .. offsets[p + 1]` of each `p`. They do not depend on the order of the rows.
     ///
     /// # Errors
-    /// [`DatasetError::Malformed`] where the batch has not the partial schema, or fewer rows.
+    /// [`DatasetError::Malformed`] if the batch does not have the partial schema, or has fewer rows.
     fn partial_checksums(
         &self,
         table: usize,
@@ -261,33 +273,31 @@ pub trait Dataset: Send + Sync {
         offsets: &[u32],
     ) -> Result<Vec<u64>, DatasetError>;
 
-    /// Takes rows of [`Dataset::reduced_schema`] into a fingerprint, by their values.
+    /// Adds rows of [`Dataset::reduced_schema`] to a fingerprint, by their values.
     ///
     /// # Errors
-    /// [`DatasetError::Malformed`] where the batch has another schema.
+    /// [`DatasetError::Malformed`] if the batch has another schema.
     fn fingerprint(&self, batch: &RecordBatch, all: &mut Fingerprint) -> Result<(), DatasetError>;
 
     /// The output's columns, in order.
     fn output_schema(&self) -> SchemaRef;
 
-    /// The leading columns of the output that a reducer gives; the rest are
+    /// The leading columns of the output, which reducers compute; the others are
     /// [`Dataset::constants`].
     fn reduced_schema(&self) -> SchemaRef;
 
-    /// The values of the remaining columns, the same in every row, from the job's totals.
+    /// The values of the remaining columns, from the job's totals: for each column an array of one element, which every
+    /// row has.
     ///
     /// # Errors
-    /// The count that does not fit its column.
-    fn constants(&self, totals: &Totals) -> Result<Vec<i32>, String>;
+    /// [`DatasetError::TotalTooLarge`].
+    fn constants(&self, totals: &Totals) -> Result<Vec<ArrayRef>, DatasetError>;
 
-    /// Output bytes a row that the number of files is reckoned with.
-    fn bytes_per_row(&self) -> u64;
-}
-
-/// The dataset of a name, if there is one.
-pub fn dataset(name: &str) -> Option<Arc<dyn Dataset>> {
-    match name {
-        addon_aggregates::NAME => Some(Arc::new(addon_aggregates::AddonAggregates::new())),
-        _ => None,
+    /// How a column of [`Dataset::reduced_schema`] is encoded.
+    fn encoding(&self, column: &str) -> ColumnEncoding {
+        if column == self.key_column() { ColumnEncoding::PlainRuns } else { ColumnEncoding::Dictionary }
     }
+
+    /// Estimated bytes per output row, for the number of files and the size of their row groups.
+    fn bytes_per_row(&self) -> u64;
 }

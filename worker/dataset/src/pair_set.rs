@@ -1,14 +1,17 @@
-//! A set of 64-bit keys, the hot set of both sides: (client, add-on, flag) packed in one word.
+//! A set of 64-bit keys. `addon_aggregates` packs (client, add-on, flag) into one: the hottest set of its mappers and
+//! reducers.
 //!
-//! Open addressing with linear probing over one array of words: a probe is one cache line, which
-//! a general hash set's control bytes make two.
+//! Open addressing with linear probing over one array of words: a probe reads one cache line, where a general
+//! hash set with control bytes reads two.
+//!
+//! Not here: what the bits of a key mean.
 
 use crate::prefetch::prefetch;
 
 /// The key that cannot be inserted.
 const EMPTY: u64 = u64::MAX;
 const MIN_SLOTS: usize = 1 << 10;
-/// Probes under way at once.
+/// Probes whose cache misses overlap.
 const BLOCK: usize = 128;
 
 /// A set of keys, each below `u64::MAX`.
@@ -25,7 +28,7 @@ impl Default for PairSet {
 
 #[inline]
 fn home(key: u64, slots: usize) -> usize {
-    // Fibonacci hashing: the product's high bits depend on all of the key's.
+    // Fibonacci hashing: the product's high bits depend on all bits of the key.
     (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - slots.trailing_zeros())) as usize
 }
 
@@ -36,17 +39,17 @@ impl PairSet {
         PairSet { slots: vec![EMPTY; slots], len: 0 }
     }
 
-    /// Keys held.
+    /// Number of keys.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether it holds none.
+    /// Whether there are no keys.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Whether `key` was new.
+    /// Inserts a key; whether it is new.
     #[inline]
     pub fn insert(&mut self, key: u64) -> bool {
         debug_assert_ne!(key, EMPTY);
@@ -69,8 +72,8 @@ impl PairSet {
         }
     }
 
-    /// Inserts many keys; calls `new` with the place in `keys` of each that was not there. The
-    /// first slots of all are asked for before any is decided on, so that their cache misses overlap.
+    /// Inserts many keys; calls `new` with the index in `keys` of each new one. The first slots of
+    /// all keys are prefetched, so that their cache misses overlap.
     #[inline]
     pub fn insert_many(&mut self, keys: &[u64], mut new: impl FnMut(usize)) {
         for (block, keys) in keys.chunks(BLOCK).enumerate() {
@@ -103,13 +106,13 @@ impl PairSet {
         self.slots.iter().copied().filter(|&key| key != EMPTY)
     }
 
-    /// Removes all keys, keeping the memory.
+    /// Removes all keys and keeps the memory.
     pub fn clear(&mut self) {
         self.slots.fill(EMPTY);
         self.len = 0;
     }
 
-    /// Bytes held at worst after `more` insertions.
+    /// Upper bound of the bytes held after `more` insertions.
     pub fn footprint(&self, more: usize) -> usize {
         let mut slots = self.slots.len();
         let mut bytes = slots * 8;

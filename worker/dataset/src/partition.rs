@@ -1,13 +1,13 @@
-//! Which partition of the shuffle a client belongs to: `crc32(client_id) % partitions`, the
-//! function that production lays both tables out by (`sample_id = crc32(client_id) % 100`).
-//! With a number of partitions that divides 100, or that 100 divides, a file of one sample falls
-//! into few partitions, so that little has to travel; the result never depends on it.
+//! The partition of the shuffle that a key belongs to: `crc32(key) % partitions`.
 //!
-//! Computed from the id, never read from a folder's name.
+//! The tables of `addon_aggregates` are laid out by the same function (`sample_id = crc32(client_id) % 100`). If the
+//! number of partitions divides 100, or is a multiple of it, the clients of one sample belong to few partitions, and
+//! little data crosses the network. The result does not depend on it: partitions are computed from the key, never read
+//! from a folder's name.
 
-use crate::client_id;
+use crate::uuid;
 
-/// Maps client ids to partitions.
+/// Maps keys to partitions.
 #[derive(Clone)]
 pub struct Partitioner {
     partitions: u32,
@@ -18,25 +18,25 @@ pub struct Partitioner {
 impl Partitioner {
     /// A partitioner into `partitions` (at least 1).
     pub fn new(partitions: u32) -> Self {
-        // A CRC over texts of one length is affine over GF(2): the checksum of an id is that of
-        // the zero id, XOR what each of its 16 bytes changes.
-        let base = crc32fast::hash(&client_id::format(0));
+        // A CRC over strings of one length is affine over GF(2): the checksum of an id is that of
+        // the zero id, XOR the change that each of its 16 bytes makes.
+        let base = crc32fast::hash(&uuid::format(0));
         let mut tables = Box::new([[0; 256]; 16]);
         for (at, table) in tables.iter_mut().enumerate() {
             for (byte, entry) in table.iter_mut().enumerate() {
                 let id = (byte as u128) << (120 - 8 * at);
-                *entry = base ^ crc32fast::hash(&client_id::format(id));
+                *entry = base ^ crc32fast::hash(&uuid::format(id));
             }
         }
         Partitioner { partitions: partitions.max(1), base, tables }
     }
 
-    /// How many partitions there are.
+    /// The number of partitions.
     pub fn partitions(&self) -> u32 {
         self.partitions
     }
 
-    /// The partition of a canonical UUID, without making its text.
+    /// The partition of a canonical UUID, without its text.
     #[inline]
     pub fn of_uuid(&self, id: u128) -> u32 {
         let bytes = id.to_be_bytes();
@@ -45,7 +45,7 @@ impl Partitioner {
         crc % self.partitions
     }
 
-    /// The partition of any client id.
+    /// The partition of any key.
     pub fn of_text(&self, id: &[u8]) -> u32 {
         crc32fast::hash(id) % self.partitions
     }
@@ -60,7 +60,7 @@ mod tests {
         #[test]
         fn both_ways_agree(id in any::<u128>(), partitions in 1..1000u32) {
             let p = Partitioner::new(partitions);
-            prop_assert_eq!(p.of_uuid(id), p.of_text(&client_id::format(id)));
+            prop_assert_eq!(p.of_uuid(id), p.of_text(&uuid::format(id)));
         }
     }
 

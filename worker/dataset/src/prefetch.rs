@@ -1,15 +1,15 @@
-//! Memory fetched ahead of its use, for look-ups whose places are known long before they are made: loads stop the
-//! processor as soon as its window is full of waiting ones, prefetches do not.
+//! Prefetching of memory for lookups whose addresses are known early. Loads stall the processor as soon as its window
+//! is full of waiting ones; prefetches do not.
 //!
-//! Not here: what is looked up.
+//! Not here: the tables.
 
-/// Has the processor fetch what is at `at`, if there is anything, while it goes on.
+/// Prefetches the element `at`, if there is one.
 #[inline]
 pub(crate) fn prefetch<T>(of: &[T], at: usize) {
     #[cfg(target_arch = "x86_64")]
     if let Some(wanted) = of.get(at) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint, which reads nothing, of memory that is there.
+        // SAFETY: a hint for an address within the slice; it reads nothing.
         #[allow(unsafe_code)]
         unsafe {
             _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(wanted).cast());

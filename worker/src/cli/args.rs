@@ -1,4 +1,4 @@
-//! Arguments of `tally-worker`, checked: what is wrong is said with the option and its value.
+//! The arguments of `tally-worker`. Errors name the option and its value.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -6,31 +6,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use tally_common::discovery::consul::Consul;
+use tally_common::discovery::leader::{Address, Source};
+use tally_common::discovery::membership::MemberArgs;
+use tally_common::logging::LogFormat;
+use tally_common::security::{Security, ServerArgs, TokenUse};
+use tally_common::traces::TraceArgs;
+use tally_common::{duration, http, local_dir, memory, port_file, size};
+use tally_shuffle::spill;
 use tokio::runtime::Handle;
 
-use super::Stop;
-use crate::agent::{self, Options, Seen};
-use crate::consul::Consul;
-use crate::leader::{Address, Source};
-use crate::logging::LogFormat;
-use crate::membership::MemberArgs;
-use crate::runner::WorkerConfig;
-use crate::security::{Security, ServerArgs};
-use crate::traces::TraceArgs;
-use crate::{duration, http, memory, port_file, size, spill};
+use super::error::CommandError;
+use crate::agent::{self, Options, WorkerStatus};
+use crate::shares::WorkerConfig;
 
 const EXIT_CODES: &str = "Exit codes:
-  0    drained: it left on request, and nothing that was needed was lost
-  1    it could not start, or no coordinator takes it as it is
-  2    wrong usage
-  3    it left with something that may be needed: the drain timed out, or the
-       coordinator had given it up; what was lost is made again elsewhere
-  4    the coordinator speaks another version of the protocol
-  130  it was told a second time to leave, and left at once
+  0    drained: it exited on request, and nothing that was needed was lost
+  1    it could not start, or a coordinator refused it
+  2    invalid arguments
+  3    it exited with outputs that may be needed: the drain timed out, or the
+       coordinator had declared it lost; lost outputs are made again elsewhere
+  4    the coordinator has another version of the protocol
+  130  it was requested a second time to exit, and exited at once
 
 The first SIGTERM or SIGINT drains the worker, the second ends it at once.";
 
-/// Runs Tally's tasks: attaches to the leading coordinator and does what it orders.
+/// Runs Tally's tasks: attaches to the leading coordinator and runs the tasks that it sends.
 #[derive(Debug, Parser)]
 #[command(name = "tally-worker", version, after_help = EXIT_CODES)]
 pub(super) struct Args {
@@ -44,58 +45,63 @@ pub(super) struct Args {
         value_parser = clap::value_parser!(u16).range(1..=1024)
     )]
     slots: Option<u16>,
-    /// Memory for tables, shuffle, reduce and writers; what does not fit goes to disk. The default
+    /// Memory for tables, shuffle, reduce and writers; what does not fit is written to disk. The default
     /// is three quarters of what this machine or its cgroup allows
     #[arg(
         long, value_name = "SIZE", env = "TALLY_WORKER_MEMORY_LIMIT",
         default_value = default_memory(), value_parser = size::parse
     )]
     memory_limit: u64,
-    /// Where data goes that memory has no room for
-    #[arg(long, value_name = "DIR", env = "TALLY_WORKER_SPILL_DIR", default_value_os_t = spill::default_dir())]
+    /// Directory for data that does not fit into memory
+    #[arg(long, value_name = "DIR", env = "TALLY_WORKER_SPILL_DIR", default_value_os_t = spill::default_dir(), value_parser = local_dir::parser())]
     spill_dir: PathBuf,
-    /// Bytes that may lie there; beyond, work is refused [default: 90 % of what
-    /// is free there at the start]
+    /// Maximum bytes in that directory; beyond, tasks are refused [default: 90 % of
+    /// the free space at the start]
     #[arg(long, value_name = "SIZE", env = "TALLY_WORKER_SPILL_LIMIT", value_parser = size::parse)]
     spill_limit: Option<u64>,
-    /// Address where outputs are served to other workers; port 0 takes any that is free
+    /// Address where outputs are served to other workers; port 0 takes any free port
     #[arg(long, value_name = "HOST:PORT", env = "TALLY_WORKER_LISTEN", default_value = "127.0.0.1:0")]
     listen: String,
-    /// Where other workers reach that: HOST:PORT, or HOST for the port that it listens on
+    /// Address where other workers reach the worker: HOST:PORT, or HOST for the port that it listens on
     /// [default: the address that it listens on]
     #[arg(long, value_name = "HOST[:PORT]", env = "TALLY_WORKER_ADVERTISE")]
     advertise: Option<String>,
-    /// How long the worker tries to hand over what is needed, once it is told to leave: for
+    /// Maximum time to migrate needed outputs to other workers when the worker drains: for
     /// example 60s, 5m
     #[arg(
         long, value_name = "TIME", env = "TALLY_WORKER_DRAIN_TIMEOUT", default_value = "60s",
         value_parser = duration::parse
     )]
     drain_timeout: Duration,
-    /// File that the address is written to, once it listens
-    #[arg(long, value_name = "FILE")]
+    /// File that the address is written to, once the worker listens
+    #[arg(long, value_name = "FILE", env = "TALLY_WORKER_PORT_FILE")]
     port_file: Option<PathBuf>,
-    /// Address where /healthz, /readyz and /metrics are served over HTTP [default: nowhere]
+    /// Address where /healthz, /readyz, /metrics and /log are served over HTTP [default: none]; an operator of
+    /// --tokens-file changes the log filter with PUT /log
     #[arg(long, value_name = "HOST:PORT", env = "TALLY_WORKER_HTTP_LISTEN")]
     http_listen: Option<String>,
     /// File that this address is written to
-    #[arg(long, value_name = "FILE", requires = "http_listen")]
+    #[arg(long, value_name = "FILE", env = "TALLY_WORKER_HTTP_PORT_FILE", requires = "http_listen")]
     http_port_file: Option<PathBuf>,
-    /// What to log on standard error, for example `info` or `tally_worker=debug`
+    /// Log filter for standard error, for example `info` or `tally=debug`
     #[arg(long, env = "TALLY_WORKER_LOG", default_value = "info")]
     pub(super) log: String,
-    /// How log lines look
+    /// Format of log lines
     #[arg(long, value_enum, env = "TALLY_WORKER_LOG_FORMAT", default_value_t = LogFormat::Auto)]
     pub(super) log_format: LogFormat,
     #[command(flatten)]
     member: MemberArgs,
     #[command(flatten)]
     security: ServerArgs,
+    /// Bearer tokens, as for a coordinator: an operator's token may change the log filter with PUT /log. Connections
+    /// still need a certificate. The file is read again when it changes
+    #[arg(long, help_heading = "Security", value_name = "FILE", env = "TALLY_WORKER_TOKENS_FILE")]
+    tokens_file: Option<PathBuf>,
     #[command(flatten)]
     pub(super) traces: TraceArgs,
 }
 
-/// What a worker has where the system does not tell what it may have.
+/// Memory for a worker if the system does not report its own.
 const UNKNOWN_MEMORY: u64 = 2 << 30;
 
 fn default_memory() -> String {
@@ -103,68 +109,73 @@ fn default_memory() -> String {
     format!("{}MiB", whole >> 20)
 }
 
-/// The least memory limit for so many slots, footers included, in bytes.
-fn least_memory(slots: usize) -> u64 {
-    WorkerConfig::least_memory(slots) * 32 / 31 + 1
+/// The minimum memory limit for a number of slots, including footers, in bytes.
+fn min_memory(slots: usize) -> u64 {
+    WorkerConfig::min_memory(slots) * 32 / 31 + 1
 }
 
 impl Args {
-    /// The Consul that was named.
+    /// The configured Consul.
     ///
     /// # Errors
-    /// [`Stop::Usage`]: its settings make no sense.
-    pub(super) fn consul(&self) -> Result<Option<Consul>, Stop> {
-        self.member.consul.open().map_err(|e| Stop::Usage(e.to_string()))
+    /// [`CommandError::Usage`]: its settings are invalid.
+    pub(super) fn consul(&self) -> Result<Option<Consul>, CommandError> {
+        self.member.consul.open().map_err(|e| CommandError::Usage(e.to_string()))
     }
 
-    /// Who may connect, and how others are connected to.
+    /// The security of incoming and outgoing connections.
     ///
     /// # Errors
-    /// [`Stop::Usage`], with the option or file that is wrong.
-    pub(super) fn security(&self) -> Result<Arc<Security>, Stop> {
-        Security::open(&self.security, None, None).map_err(|e| Stop::Usage(e.to_string()))
+    /// [`CommandError::Usage`], naming the option or file.
+    pub(super) fn security(&self) -> Result<Arc<Security>, CommandError> {
+        let tokens = self.tokens_file.as_deref().map(|file| (file, TokenUse::BesidesCertificate));
+        Security::open(&self.security, tokens, None).map_err(|e| CommandError::Usage(e.to_string()))
     }
 
-    /// Where coordinators are looked for.
+    /// Where coordinators are discovered.
     ///
     /// # Errors
-    /// [`Stop::Usage`]: nowhere, or in two places.
-    pub(super) fn source(&self, consul: Option<Consul>) -> Result<Source, Stop> {
+    /// [`CommandError::Usage`]: no source is configured.
+    pub(super) fn source(&self, consul: Option<Consul>) -> Result<Source, CommandError> {
         match (self.coordinator.is_empty(), consul) {
-            (false, _) if self.member.consul.consul.is_some() => {
-                Err(Stop::Usage("give --coordinator or --consul, not both".into()))
-            }
             (false, _) => Ok(Source::Listed(self.coordinator.clone())),
             (true, Some(consul)) => Ok(Source::Consul(consul)),
-            (true, None) => Err(Stop::Usage("give --coordinator HOST:PORT, or --consul URL".into())),
+            (true, None) => Err(CommandError::Usage("set --coordinator HOST:PORT, or --consul URL".into())),
         }
     }
 
-    /// Serves health and metrics, if it is to.
+    /// Serves health checks and metrics, if configured.
     ///
     /// # Errors
-    /// [`Stop::Failed`].
-    pub(super) fn http(&self, seen: &Arc<Seen>) -> Result<Option<http::Server>, Stop> {
-        let serve = |listen: &String| http::serve(listen, self.http_port_file.as_deref(), seen.clone());
-        self.http_listen.as_ref().map(serve).transpose().map_err(Stop::Failed)
+    /// [`CommandError::Failed`].
+    pub(super) fn http(
+        &self,
+        status: &Arc<WorkerStatus>,
+        security: &Arc<Security>,
+    ) -> Result<Option<http::Server>, CommandError> {
+        let serve = |listen: &String| {
+            http::serve(listen, self.http_port_file.as_deref(), status.clone(), security.clone())
+        };
+        let server = self.http_listen.as_ref().map(serve).transpose();
+        server.map_err(|e| CommandError::Failed(e.to_string()))
     }
 
-    /// What the agent is given; the data plane runs on `io`.
+    /// The options of the agent. The data plane runs on `io`.
     ///
     /// # Errors
-    /// [`Stop`], with the option that is wrong.
+    /// [`CommandError`], naming the option.
     pub(super) fn options(
         &self,
         io: Handle,
         consul: Option<Consul>,
-        seen: Arc<Seen>,
+        status: Arc<WorkerStatus>,
         security: Arc<Security>,
-    ) -> Result<Options, Stop> {
+    ) -> Result<Options, CommandError> {
         let slots = self.slots()?;
         let spill_limit = self.spill_limit()?;
         let (listener, address) = self.listen()?;
         let advertise = self.advertise(address)?;
-        security.check(&self.listen, address).map_err(Stop::Usage)?;
+        security.check(&self.listen, address).map_err(|e| CommandError::Usage(e.to_string()))?;
         let host = rustix::system::uname();
         tracing::info!(
             slots,
@@ -185,29 +196,32 @@ impl Args {
             drain_timeout: self.drain_timeout,
             consul: consul.map(|consul| (consul, self.member.consul_register)),
             security,
-            seen,
+            status,
             io,
         })
     }
 
-    fn slots(&self) -> Result<usize, Stop> {
+    fn slots(&self) -> Result<usize, CommandError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let fitting = usize::try_from(self.memory_limit / least_memory(1)).unwrap_or(cores);
+        let fitting = usize::try_from(self.memory_limit / min_memory(1)).unwrap_or(cores);
         let slots = self.slots.map_or_else(|| cores.min(fitting).max(1), usize::from);
-        let least = least_memory(slots);
+        let least = min_memory(slots);
         if self.memory_limit < least {
-            return Err(Stop::Usage(format!(
-                "--memory-limit {} is too little: {slots} slots need {}; give more, or fewer --slots",
+            return Err(CommandError::Usage(format!(
+                "--memory-limit {} is too little for --slots {slots}: set it to {} or more, or use fewer --slots",
                 size::text(self.memory_limit),
-                size::text(least)
+                size::option_above(least)
             )));
         }
         Ok(slots)
     }
 
-    fn spill_limit(&self) -> Result<u64, Stop> {
+    fn spill_limit(&self) -> Result<u64, CommandError> {
         let failed = |e: &dyn std::fmt::Display| {
-            Stop::Failed(format!("--spill-dir {}: {e}; give a folder to write to", self.spill_dir.display()))
+            CommandError::Failed(format!(
+                "--spill-dir {}: {e}; set a directory that is writable",
+                self.spill_dir.display()
+            ))
         };
         std::fs::create_dir_all(&self.spill_dir).map_err(|e| failed(&e))?;
         if let Some(limit) = self.spill_limit {
@@ -217,22 +231,23 @@ impl Args {
         Ok(disk.f_bavail.saturating_mul(disk.f_frsize) / 10 * 9)
     }
 
-    fn listen(&self) -> Result<(TcpListener, SocketAddr), Stop> {
-        let failed =
-            |e| Stop::Failed(format!("--listen {}: {e}; give an address that is free here", self.listen));
+    fn listen(&self) -> Result<(TcpListener, SocketAddr), CommandError> {
+        let failed = |e| {
+            CommandError::Failed(format!("--listen {}: {e}; set a free address of this host", self.listen))
+        };
         let listener = TcpListener::bind(&self.listen).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         if let Some(file) = &self.port_file {
-            port_file::write(file, address).map_err(Stop::Failed)?;
+            port_file::write(file, address).map_err(|e| CommandError::Failed(e.to_string()))?;
         }
         Ok((listener, address))
     }
 
-    fn advertise(&self, address: SocketAddr) -> Result<String, Stop> {
+    fn advertise(&self, address: SocketAddr) -> Result<String, CommandError> {
         let Some(given) = &self.advertise else {
             if address.ip().is_unspecified() {
-                return Err(Stop::Usage(format!(
-                    "--listen {}: other workers cannot reach that: say with --advertise HOST where they do",
+                return Err(CommandError::Usage(format!(
+                    "--listen {}: other workers cannot reach this address: set the one that they reach with --advertise HOST",
                     self.listen
                 )));
             }
@@ -240,7 +255,9 @@ impl Args {
         };
         let whole = given.parse::<Address>().or_else(|_| format!("{given}:{}", address.port()).parse());
         whole.map(|address| address.to_string()).map_err(|_| {
-            Stop::Usage(format!("--advertise {given:?} is no address: write HOST:PORT, or HOST alone"))
+            CommandError::Usage(format!(
+                "--advertise {given:?} is not an address: set HOST:PORT, or only HOST"
+            ))
         })
     }
 }
@@ -254,9 +271,9 @@ mod tests {
         Args::try_parse_from(given.iter().chain(more)).unwrap()
     }
 
-    fn usage<T: std::fmt::Debug>(result: Result<T, Stop>) -> String {
+    fn usage<T: std::fmt::Debug>(result: Result<T, CommandError>) -> String {
         match result {
-            Err(Stop::Usage(message)) => message,
+            Err(CommandError::Usage(message)) => message,
             other => panic!("{other:?}"),
         }
     }
@@ -268,23 +285,23 @@ mod tests {
         assert_eq!(args(&["--memory-limit", "1TiB"]).slots().unwrap(), cores);
         assert_eq!(args(&["--memory-limit", "1GiB", "--slots", "7"]).slots().unwrap(), 7);
         let message = usage(args(&["--memory-limit", "1GiB", "--slots", "70"]).slots());
-        assert!(message.contains("--memory-limit 1.0 GiB") && message.contains("70 slots"), "{message}");
+        assert!(message.contains("--memory-limit 1.0 GiB") && message.contains("--slots 70"), "{message}");
     }
 
     #[test]
-    fn other_workers_are_told_an_address_that_they_can_reach() {
+    fn the_advertised_address_is_reachable_for_other_workers() {
         let at = |text: &str| text.parse().unwrap();
-        let told = |more: &[&str], address| args(more).advertise(at(address));
-        assert_eq!(told(&[], "127.0.0.1:41").unwrap(), "127.0.0.1:41");
-        assert_eq!(told(&["--advertise", "w-0.tally"], "0.0.0.0:41").unwrap(), "w-0.tally:41");
-        assert_eq!(told(&["--advertise", "w-0.tally:99"], "0.0.0.0:41").unwrap(), "w-0.tally:99");
-        assert_eq!(told(&["--advertise", "[::1]"], "[::]:41").unwrap(), "[::1]:41");
-        assert!(usage(told(&[], "0.0.0.0:41")).contains("--advertise"));
-        assert!(usage(told(&["--advertise", "a b"], "0.0.0.0:41")).contains("\"a b\""));
+        let advertised = |more: &[&str], address| args(more).advertise(at(address));
+        assert_eq!(advertised(&[], "127.0.0.1:41").unwrap(), "127.0.0.1:41");
+        assert_eq!(advertised(&["--advertise", "w-0.tally"], "0.0.0.0:41").unwrap(), "w-0.tally:41");
+        assert_eq!(advertised(&["--advertise", "w-0.tally:99"], "0.0.0.0:41").unwrap(), "w-0.tally:99");
+        assert_eq!(advertised(&["--advertise", "[::1]"], "[::]:41").unwrap(), "[::1]:41");
+        assert!(usage(advertised(&[], "0.0.0.0:41")).contains("--advertise"));
+        assert!(usage(advertised(&["--advertise", "a b"], "0.0.0.0:41")).contains("\"a b\""));
     }
 
     #[test]
-    fn the_spill_limit_is_what_was_given_or_most_of_what_is_free() {
+    fn the_spill_limit_is_the_option_or_most_of_the_free_space() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().to_str().unwrap();
         assert_eq!(
@@ -295,6 +312,6 @@ mod tests {
         let file = dir.path().join("file");
         std::fs::write(&file, "").unwrap();
         let error = args(&["--spill-dir", file.to_str().unwrap()]).spill_limit().unwrap_err();
-        assert!(matches!(error, Stop::Failed(why) if why.contains("--spill-dir")));
+        assert!(matches!(error, CommandError::Failed(why) if why.contains("--spill-dir")));
     }
 }

@@ -1,39 +1,45 @@
-//! The `tally-worker` command: arguments in, a running agent, exit code out.
+//! The `tally-worker` command: parses the arguments, runs the agent, and returns the exit code.
 //!
 //! `args` checks the arguments. Not here: what the agent does.
 
 mod args;
+mod error;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::{Command, CommandFactory, FromArgMatches};
+use tally_common::config::{self, SettingsError};
+use tally_common::discovery::leader::Leader;
+use tally_common::{logging, memory, open_files, secrets, traces};
+use tally_dataset::registry::{self, Constructor};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::agent::{self, AgentError, Holdings, Left, Seen, Wish};
-use crate::config::{self, SettingsError};
-use crate::leader::Leader;
-use crate::{logging, traces};
+use crate::agent::{self, AgentError, ExitReason, Holdings, ShutdownRequest, WorkerStatus};
 use args::Args;
+use error::CommandError;
 
 /// It could not start, or was refused.
 const FAILED: u8 = 1;
-/// Arguments that make no sense.
+/// Invalid arguments.
 const USAGE: u8 = 2;
-/// It left, and something that may be needed went with it.
+/// It exited, and outputs that may be needed were lost.
 const LOST: u8 = 3;
-/// The coordinator speaks another version of the protocol.
+/// The coordinator has another version of the protocol.
 const VERSION: u8 = 4;
-/// It was told a second time to leave.
+/// It was requested a second time to exit.
 const INTERRUPTED: u8 = 130;
 
-/// How long threads of a runtime may take to end with the process.
+/// How long the runtime's threads may take to end.
 const LAST_STEPS: Duration = Duration::from_millis(100);
 
-/// Parses the arguments, works, gives the exit code.
-pub fn main() -> ExitCode {
+/// Parses the arguments, runs the worker with these datasets, and returns the exit code.
+pub fn main(datasets: &'static [Constructor]) -> ExitCode {
+    registry::install(datasets);
+    memory::keep_freed_memory();
+    secrets::register_environment();
     let args = match parse() {
         Ok(args) => args,
         Err(error) => error.exit(),
@@ -42,37 +48,33 @@ pub fn main() -> ExitCode {
         eprintln!("error: {error}");
         return ExitCode::from(USAGE);
     }
+    open_files::raise_limit();
     ExitCode::from(match start(args) {
         Ok(code) => code,
-        Err(Stop::Usage(message)) => {
-            eprintln!("error: {message}\n\nFor more information, try '--help'.");
+        Err(CommandError::Usage(message)) => {
+            eprintln!("error: {}\n\nFor more information, try '--help'.", secrets::cut(&message));
             USAGE
         }
-        Err(Stop::Failed(message)) => {
-            eprintln!("error: {message}");
+        Err(CommandError::Failed(message)) => {
+            eprintln!("error: {}", secrets::cut(&message));
             FAILED
         }
     })
 }
 
+/// The command with all its options.
+fn command() -> Command {
+    Args::command().arg(config::option("TALLY_WORKER_CONFIG"))
+}
+
 fn parse() -> Result<Args, SettingsError> {
-    let command = Args::command().arg(config::option("TALLY_WORKER_CONFIG"));
     let argv: Vec<_> = std::env::args_os().collect();
-    Ok(Args::from_arg_matches(&config::parse(command, None, &argv)?)?)
+    Ok(Args::from_arg_matches(&config::parse(command(), None, &argv)?)?)
 }
 
-/// Why the worker does not start.
-#[derive(Debug)]
-enum Stop {
-    /// Arguments that make no sense.
-    Usage(String),
-    /// Something that it needs is not to be had.
-    Failed(String),
-}
-
-fn start(args: Args) -> Result<u8, Stop> {
-    let no_runtime = |e| Stop::Failed(format!("the runtime cannot be started: {e}"));
-    // The data plane's threads, apart from the agent's, so that beats never wait for bytes.
+fn start(args: Args) -> Result<u8, CommandError> {
+    let no_runtime = |e| CommandError::Failed(format!("the runtime cannot be started: {e}"));
+    // The data plane has its own threads, so that heartbeats do not wait for it.
     let mut io = tokio::runtime::Builder::new_multi_thread();
     let io = io.worker_threads(2).max_blocking_threads(192).thread_name("io").enable_all().build();
     let io = io.map_err(no_runtime)?;
@@ -81,64 +83,64 @@ fn start(args: Args) -> Result<u8, Stop> {
     let security = args.security()?;
     {
         let _runtime = io.enter();
-        traces::start(&args.traces, "tally-worker").map_err(Stop::Usage)?;
+        traces::start(&args.traces, "tally-worker").map_err(|e| CommandError::Usage(e.to_string()))?;
     }
     let leader = Leader::new(args.source(consul.clone())?, security.dialer());
-    let seen = Arc::<Seen>::default();
-    let options = args.options(io.handle().clone(), consul, seen.clone(), security)?;
-    let _http = args.http(&seen)?;
+    let status = Arc::<WorkerStatus>::default();
+    let options = args.options(io.handle().clone(), consul, status.clone(), security.clone())?;
+    let _http = args.http(&status, &security)?;
     let spill_dir = options.spill_dir.clone();
     let ended = control.block_on(async {
-        let wish = watch::Sender::new(Wish::Stay);
-        let signals =
-            Signals::new().map_err(|e| Stop::Failed(format!("signals cannot be waited for: {e}")))?;
-        tokio::spawn(signals.forward(wish.clone()));
-        tokio::spawn(async move { seen.beat().await });
-        Ok(agent::run(options, leader, wish).await)
+        let request = watch::Sender::new(ShutdownRequest::Stay);
+        let signals = Signals::new()
+            .map_err(|e| CommandError::Failed(format!("signal handlers cannot be installed: {e}")))?;
+        tokio::spawn(signals.forward(request.clone()));
+        tokio::spawn(async move { status.beat().await });
+        Ok(agent::run(options, leader, request).await)
     })?;
     control.shutdown_timeout(LAST_STEPS);
     traces::stop();
-    // What still waits for a disk or a peer is of no use to anybody.
+    // Remaining waits for a disk or a peer are not needed.
     io.shutdown_background();
     match ended {
         Ok(left) => Ok(code(left)),
-        Err(AgentError::Life(error)) => {
-            Err(Stop::Failed(format!("{error} (--spill-dir {})", spill_dir.display())))
+        Err(AgentError::Incarnation(error)) => {
+            Err(CommandError::Failed(format!("{error} (--spill-dir {})", spill_dir.display())))
         }
         Err(error @ AgentError::Version { .. }) => {
             eprintln!("error: {error}");
             Ok(VERSION)
         }
-        Err(error @ AgentError::Refused { .. }) => Err(Stop::Failed(error.to_string())),
+        Err(error @ AgentError::Refused { .. }) => Err(CommandError::Failed(error.to_string())),
     }
 }
 
-/// Says how it left, and gives the exit code for that.
-fn code(left: Left) -> u8 {
-    let lost = |why: &str, Holdings { running, outputs, given, untold }: Holdings| {
+/// Logs why the worker exited, and returns the exit code.
+fn code(left: ExitReason) -> u8 {
+    let lost = |why: &str, Holdings { running, outputs, migrated, unreported }: Holdings| {
         tracing::warn!(
             running,
             outputs,
-            given,
-            untold,
-            "left {why}: what was lost is made again elsewhere, if it is needed"
+            migrated,
+            unreported,
+            "exited {why}: lost outputs are made again elsewhere, if they are needed"
         );
     };
     match left {
-        Left::Drained => {
+        ExitReason::Drained => {
             tracing::info!("drained: nothing that is needed was lost");
             0
         }
-        Left::TimedOut(holdings) => {
-            lost("as the drain took longer than --drain-timeout", holdings);
+        ExitReason::TimedOut(holdings) => {
+            lost("because the drain took longer than --drain-timeout", holdings);
             LOST
         }
-        Left::GivenUp(holdings) => {
-            lost("as the coordinator had given this worker up", holdings);
+        ExitReason::GivenUp(holdings) => {
+            lost("because the coordinator had declared this worker lost", holdings);
             LOST
         }
-        Left::AtOnce(holdings) => {
-            lost("at once, as it was told twice", holdings);
+        ExitReason::AtOnce(holdings) => {
+            lost("at once, because it was requested twice", holdings);
             INTERRUPTED
         }
     }
@@ -164,11 +166,26 @@ impl Signals {
         }
     }
 
-    /// The first signal drains, the second one does not wait for that.
-    async fn forward(mut self, wish: watch::Sender<Wish>) {
-        for next in [Wish::Drain, Wish::Leave] {
+    /// The first signal drains, the second one exits at once.
+    async fn forward(mut self, request: watch::Sender<ShutdownRequest>) {
+        for next in [ShutdownRequest::Drain, ShutdownRequest::Leave] {
             self.next().await;
-            wish.send_replace(next);
+            request.send_replace(next);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_is_taken_from_the_first_source_that_has_it() {
+        tally_tests::settings::check_layers(
+            "cli::tests::every_option_is_taken_from_the_first_source_that_has_it",
+            command,
+            None,
+            |command, argv| config::parse(command, None, argv).map_err(|e| e.to_string()),
+        );
     }
 }

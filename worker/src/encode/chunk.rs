@@ -1,4 +1,4 @@
-//! One column chunk, put together out of pages.
+//! One column chunk, built from pages.
 
 use std::io::Write;
 
@@ -12,13 +12,13 @@ use parquet::file::statistics::Statistics;
 use parquet::file::writer::{SerializedPageWriter, SerializedRowGroupWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
 
-/// A column chunk in the making: its pages, compressed by Snappy already.
+/// A column chunk that is being built from pages that are already compressed by Snappy.
 pub(crate) struct Chunk {
     descriptor: ColumnDescPtr,
     sink: TrackedWrite<Vec<u8>>,
     dictionary_page: Option<i64>,
     data_page: Option<i64>,
-    /// Bytes of all pages with their headers, if nothing were compressed.
+    /// Uncompressed bytes of all pages with their headers.
     plain_bytes: u64,
     values: u64,
     encodings: Vec<Encoding>,
@@ -39,10 +39,10 @@ impl Chunk {
         }
     }
 
-    /// Adds a page whose compressed contents inflate to `plain_bytes`. A dictionary comes first.
+    /// Adds a page whose compressed contents inflate to `plain_bytes`. A dictionary page comes first.
     ///
     /// # Errors
-    /// A page too large for the format.
+    /// The page is too large for the format.
     pub fn page(&mut self, page: Page, plain_bytes: usize) -> Result<()> {
         let encoding = page.encoding();
         let mut writer = SerializedPageWriter::new(&mut self.sink);
@@ -64,10 +64,10 @@ impl Chunk {
         self.statistics = Some(statistics);
     }
 
-    /// Adds the chunk as the next column of a row group that has as many rows as this has values.
+    /// Adds the chunk as the next column of a row group. The row group must have as many rows as the chunk has values.
     ///
     /// # Errors
-    /// What the writer says.
+    /// The error of the writer.
     pub fn append<W: Write + Send>(self, row_group: &mut SerializedRowGroupWriter<'_, W>) -> Result<()> {
         let bytes = Bytes::from(self.sink.into_inner()?);
         let mut encodings = self.encodings;

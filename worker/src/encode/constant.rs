@@ -1,34 +1,154 @@
-//! A column of one value: a dictionary of it, and one run that says it for every row. However many rows there are, it
-//! takes a few bytes and no time.
+//! Columns of one value. A required column of 32-bit or 64-bit integers is a dictionary with this value, and one run of
+//! its code for all rows: for any number of rows, it takes a few bytes and almost no time. The Parquet crate encodes
+//! columns of other types.
 
+use std::io::Write;
+
+use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
+use arrow::compute::take;
+use arrow::datatypes::{DataType, FieldRef, Int32Type, Int64Type, SchemaRef};
 use bytes::Bytes;
+use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::basic::Encoding;
 use parquet::column::page::Page;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::statistics::Statistics;
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::ColumnDescPtr;
 
 use super::chunk::Chunk;
 use super::snappy::{self, varint};
 
-/// A chunk of `rows` times `value`, of a required column of 32 bits.
+/// Rows of a column that the Parquet crate is given at a time.
+const ROWS: u64 = 64 << 10;
+
+/// The last columns of a file's schema, each with its one value.
+pub(crate) struct Constants {
+    schema: SchemaRef,
+    /// A column each, in order.
+    values: Vec<ArrayRef>,
+    columns: Vec<ColumnDescPtr>,
+    factory: ArrowRowGroupWriterFactory,
+}
+
+impl Constants {
+    /// The constants of a file that `writer` writes, whose columns are `schema`'s. The columns are flat.
+    ///
+    /// # Errors
+    /// The schema does not end with columns of these types, or is nested.
+    pub fn new<W: Write + Send>(
+        writer: &SerializedFileWriter<W>,
+        schema: SchemaRef,
+        values: Vec<ArrayRef>,
+    ) -> Result<Self> {
+        let columns = writer.schema_descr().columns().to_vec();
+        if columns.len() != schema.fields().len() {
+            return Err(ParquetError::NYI("nested columns".into()));
+        }
+        let factory = ArrowRowGroupWriterFactory::new(writer, schema.clone());
+        let constants = Constants { schema, values, columns, factory };
+        match constants.first() {
+            Some(first) => {
+                for (field, value) in constants.schema.fields()[first..].iter().zip(&constants.values) {
+                    check(field, value)?;
+                }
+                Ok(constants)
+            }
+            None => Err(ParquetError::General("there are more constants than columns".into())),
+        }
+    }
+
+    /// Place of the first one.
+    fn first(&self) -> Option<usize> {
+        self.columns.len().checked_sub(self.values.len())
+    }
+
+    /// Adds them to a row group of this many rows, which has this many `columns` so far.
+    ///
+    /// # Errors
+    /// These are not the columns before the constants, or the error of the writer.
+    pub fn append<W: Write + Send>(
+        &self,
+        columns: usize,
+        rows: u64,
+        row_group: &mut SerializedRowGroupWriter<'_, W>,
+    ) -> Result<()> {
+        if self.first() != Some(columns) {
+            let what = "the schema does not have the reduced columns and the constants";
+            return Err(ParquetError::General(what.into()));
+        }
+        for (at, value) in (columns..).zip(&self.values) {
+            let column = &self.columns[at];
+            let required = column.max_def_level() + column.max_rep_level() == 0;
+            match value.data_type() {
+                DataType::Int32 if required => {
+                    let value = value.as_primitive::<Int32Type>().value(0);
+                    let statistics = Statistics::int32(Some(value), Some(value), None, Some(0), false);
+                    chunk(column.clone(), &value.to_le_bytes(), statistics, rows)?.append(row_group)?;
+                }
+                DataType::Int64 if required => {
+                    let value = value.as_primitive::<Int64Type>().value(0);
+                    let statistics = Statistics::int64(Some(value), Some(value), None, Some(0), false);
+                    chunk(column.clone(), &value.to_le_bytes(), statistics, rows)?.append(row_group)?;
+                }
+                _ => self.encode(at, value, rows, row_group)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Encodes a column as the Parquet crate does.
+    fn encode<W: Write + Send>(
+        &self,
+        at: usize,
+        value: &ArrayRef,
+        rows: u64,
+        row_group: &mut SerializedRowGroupWriter<'_, W>,
+    ) -> Result<()> {
+        let mut writers = self.factory.create_column_writers(0)?;
+        let mut writer = writers.swap_remove(at);
+        let mut left = rows;
+        while left > 0 {
+            let some = left.min(ROWS);
+            let array = take(value, &UInt32Array::from(vec![0; some as usize]), None)?;
+            for leaf in compute_leaves(&self.schema.fields()[at], &array)? {
+                writer.write(&leaf)?;
+            }
+            left -= some;
+        }
+        writer.close()?.append_to_row_group(row_group)
+    }
+}
+
+/// Compares a constant with its column.
+fn check(field: &FieldRef, value: &ArrayRef) -> Result<()> {
+    let misfit = value.len() != 1
+        || value.data_type() != field.data_type()
+        || (value.null_count() > 0 && !field.is_nullable());
+    if misfit {
+        let (name, wanted, found) = (field.name(), field.data_type(), value.data_type());
+        let (count, nulls) = (value.len(), value.null_count());
+        return Err(ParquetError::General(format!(
+            "the constant column {name} of {wanted} was given {count} values of {found} with {nulls} nulls"
+        )));
+    }
+    Ok(())
+}
+
+/// A chunk of `rows` times the value with these plain bytes, of a required column.
 ///
 /// # Errors
-/// A column of another kind, or more rows than a page can have.
-pub(crate) fn chunk(descriptor: ColumnDescPtr, value: i32, rows: u64) -> Result<Chunk> {
-    if descriptor.max_def_level() + descriptor.max_rep_level() != 0 {
-        return Err(ParquetError::General(format!("{} is not required", descriptor.name())));
-    }
+/// More rows than a page can have.
+fn chunk(descriptor: ColumnDescPtr, value: &[u8], statistics: Statistics, rows: u64) -> Result<Chunk> {
     let too_many = || ParquetError::General(format!("{rows} rows in a row group"));
     let num_values = u32::try_from(i32::try_from(rows).map_err(|_| too_many())?).map_err(|_| too_many())?;
     let mut chunk = Chunk::new(descriptor);
-    let dictionary = value.to_le_bytes();
-    let buf = Bytes::from(snappy::stored(&dictionary));
+    let buf = Bytes::from(snappy::stored(value));
     chunk.page(
         Page::DictionaryPage { buf, num_values: 1, encoding: Encoding::PLAIN, is_sorted: false },
-        dictionary.len(),
+        value.len(),
     )?;
-    // Codes of no bits each: there is only one. A run's header is its length with a zero below.
+    // Codes have zero bits, because there is only one. A run's header is its length, shifted left by one.
     let mut codes = vec![0];
     varint(u64::from(num_values) << 1, &mut codes);
     let page = Page::DataPage {
@@ -40,50 +160,90 @@ pub(crate) fn chunk(descriptor: ColumnDescPtr, value: i32, rows: u64) -> Result<
         statistics: None,
     };
     chunk.page(page, codes.len())?;
-    chunk.set_statistics(Statistics::int32(Some(value), Some(value), None, Some(0), false));
+    chunk.set_statistics(statistics);
     Ok(chunk)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::AsArray;
-    use arrow::datatypes::{DataType, Field, Int32Type, Schema};
+    use arrow::array::{BooleanArray, Float64Array, Int32Array, Int64Array, StringArray};
+    use arrow::compute::concat_batches;
+    use arrow::datatypes::{Field, Schema};
     use parquet::arrow::ArrowSchemaConverter;
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-    use parquet::file::writer::SerializedFileWriter;
     use std::sync::Arc;
+
+    /// A file of one row group that has only constants.
+    fn file(columns: &[(DataType, bool, ArrayRef)], rows: u64) -> Result<Bytes> {
+        let field = |(at, (kind, nullable, _)): (usize, &(DataType, bool, ArrayRef))| {
+            Field::new(format!("c{at}"), kind.clone(), *nullable)
+        };
+        let schema = Arc::new(Schema::new(columns.iter().enumerate().map(field).collect::<Vec<_>>()));
+        let parquet = ArrowSchemaConverter::new().convert(&schema)?;
+        let mut writer = SerializedFileWriter::new(vec![], parquet.root_schema_ptr(), Default::default())?;
+        let values = columns.iter().map(|(.., value)| value.clone()).collect();
+        let constants = Constants::new(&writer, schema, values)?;
+        let mut row_group = writer.next_row_group()?;
+        constants.append(0, rows, &mut row_group)?;
+        row_group.close()?;
+        Ok(Bytes::from(writer.into_inner()?))
+    }
 
     #[test]
     fn every_row_has_the_value() {
         for (value, rows) in [(7, 1), (-1, 63), (0, 64), (i32::MAX, 1_000_003)] {
-            let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int32, false)]));
-            let parquet = ArrowSchemaConverter::new().convert(&schema).unwrap();
-            let mut writer =
-                SerializedFileWriter::new(vec![], parquet.root_schema_ptr(), Default::default()).unwrap();
-            let mut row_group = writer.next_row_group().unwrap();
-            chunk(parquet.column(0), value, rows).unwrap().append(&mut row_group).unwrap();
-            row_group.close().unwrap();
-            let file = Bytes::from(writer.into_inner().unwrap());
-            assert!(file.len() < 500);
+            let long = i64::from(value) << 20;
+            let columns: [(DataType, bool, ArrayRef); 2] = [
+                (DataType::Int32, false, Arc::new(Int32Array::from(vec![value]))),
+                (DataType::Int64, false, Arc::new(Int64Array::from(vec![long]))),
+            ];
+            let file = file(&columns, rows).unwrap();
+            assert!(file.len() < 900);
             let builder = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
-            let statistics = builder.metadata().row_group(0).column(0).statistics().unwrap().clone();
-            assert_eq!(statistics, Statistics::int32(Some(value), Some(value), None, Some(0), false));
+            let statistics = |at: usize| builder.metadata().row_group(0).column(at).statistics().cloned();
+            let expect = Statistics::int32(Some(value), Some(value), None, Some(0), false);
+            assert_eq!(statistics(0), Some(expect));
+            let expect = Statistics::int64(Some(long), Some(long), None, Some(0), false);
+            assert_eq!(statistics(1), Some(expect));
             let mut seen = 0;
             for batch in builder.build().unwrap() {
                 let batch = batch.unwrap();
-                let values = batch.column(0).as_primitive::<Int32Type>().values();
-                assert!(values.iter().all(|&v| v == value));
-                seen += values.len() as u64;
+                assert!(batch.column(0).as_primitive::<Int32Type>().values().iter().all(|&v| v == value));
+                assert!(batch.column(1).as_primitive::<Int64Type>().values().iter().all(|&v| v == long));
+                seen += batch.num_rows() as u64;
             }
             assert_eq!(seen, rows);
         }
     }
 
     #[test]
-    fn a_column_that_may_be_null_is_refused() {
-        let schema = Schema::new(vec![Field::new("n", DataType::Int32, true)]);
-        let parquet = ArrowSchemaConverter::new().convert(&schema).unwrap();
-        assert!(chunk(parquet.column(0), 1, 1).is_err());
+    fn any_type_may_be_constant() {
+        let columns: [(DataType, bool, ArrayRef); 6] = [
+            (DataType::Int32, true, Arc::new(Int32Array::from(vec![Some(3)]))),
+            (DataType::Int64, true, Arc::new(Int64Array::from(vec![None]))),
+            (DataType::Utf8, false, Arc::new(StringArray::from(vec!["one"]))),
+            (DataType::Utf8, true, Arc::new(StringArray::from(vec![None::<&str>]))),
+            (DataType::Boolean, false, Arc::new(BooleanArray::from(vec![true]))),
+            (DataType::Float64, false, Arc::new(Float64Array::from(vec![0.5]))),
+        ];
+        for rows in [1, ROWS, 3 * ROWS + 1] {
+            let builder = ParquetRecordBatchReaderBuilder::try_new(file(&columns, rows).unwrap()).unwrap();
+            let schema = builder.schema().clone();
+            let batches: Vec<_> = builder.build().unwrap().map(|batch| batch.unwrap()).collect();
+            let all = concat_batches(&schema, &batches).unwrap();
+            for (column, (.., value)) in all.columns().iter().zip(&columns) {
+                let expect = take(value, &UInt32Array::from(vec![0; rows as usize]), None).unwrap();
+                assert_eq!(column, &expect);
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_that_its_column_cannot_have_is_refused() {
+        let refused = |kind, nullable, value: ArrayRef| file(&[(kind, nullable, value)], 1).is_err();
+        assert!(refused(DataType::Int64, false, Arc::new(Int32Array::from(vec![1]))));
+        assert!(refused(DataType::Int32, false, Arc::new(Int32Array::from(vec![None]))));
+        assert!(refused(DataType::Int32, false, Arc::new(Int32Array::from(vec![1, 2]))));
     }
 }

@@ -1,12 +1,12 @@
-//! Snappy's format, written by those who know what repeats: literals, and copies of what came before.
+//! Encoder of Snappy's format for callers that know which bytes repeat: literals, and copies of earlier bytes.
 //!
-//! A stream is the plain length as a varint, then elements. <https://github.com/google/snappy/blob/main/format_description.txt>
-//! Not here: finding what repeats in bytes that nobody knows; that is the `snap` crate's.
+//! A stream is the uncompressed length as a varint, then elements. <https://github.com/google/snappy/blob/main/format_description.txt>
+//! Not here: finding repeats in arbitrary bytes, which the `snap` crate does.
 
-/// Bytes that one copy element can copy.
+/// Maximum bytes that one copy element copies.
 const COPY: usize = 64;
 
-/// Appends `value`, seven bits a byte, the lowest first.
+/// Appends `value` as a varint.
 pub(super) fn varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -15,7 +15,7 @@ pub(super) fn varint(mut value: u64, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
-/// Appends the head of a literal element of `length` bytes, which are to follow. At least one byte, at most 4 GiB.
+/// Appends the header of a literal element of `length` bytes, which must follow. At least one byte, at most 4 GiB.
 pub(super) fn literal_head(length: usize, out: &mut Vec<u8>) {
     let n = (length - 1) as u32;
     match n {
@@ -32,7 +32,7 @@ pub(super) fn literal_head(length: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends copies of `length` bytes, each of what stands `offset` bytes before it; it may overlap what it copies.
+/// Appends copies of `length` bytes, each from `offset` bytes before it. Source and destination may overlap.
 pub(super) fn copy(offset: u32, mut length: usize, out: &mut Vec<u8>) {
     while length > 0 {
         let n = length.min(COPY);
@@ -55,7 +55,7 @@ pub(super) fn copy(offset: u32, mut length: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// A stream of `plain` as it is.
+/// A stream that stores `plain` uncompressed.
 pub(super) fn stored(plain: &[u8]) -> Vec<u8> {
     let mut out = vec![];
     varint(plain.len() as u64, &mut out);
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn stored_bytes_of_every_head_come_back() {
+    fn stored_bytes_are_decompressed_for_every_literal_header() {
         for length in [0, 1, 59, 60, 61, 255, 256, 257, 65_535, 65_536, 65_537, 1 << 20] {
             let bytes: Vec<u8> = (0..length).map(|i| (i * 7 % 251) as u8).collect();
             assert_eq!(plain(&stored(&bytes)), bytes, "{length}");
@@ -85,7 +85,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn copies_are_what_stood_there(first in prop::collection::vec(any::<u8>(), 1..200_000), back in 1_usize.., length in 1_usize..500) {
+        fn copies_repeat_earlier_bytes(first in prop::collection::vec(any::<u8>(), 1..200_000), back in 1_usize.., length in 1_usize..500) {
             let back = back % first.len() + 1;
             let mut expected = first.clone();
             for _ in 0..length {

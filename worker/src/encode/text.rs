@@ -1,8 +1,8 @@
-//! A column of ids: plain values under Snappy, compressed while they are laid down.
+//! A column of ids: plain values, compressed with Snappy as they are written.
 //!
-//! An id is random text, and stands again only in the rows just after it (one for each install kind and profile date);
-//! its length stands before it, mostly the same as before. So what Snappy can gain is known: a repeated id is a copy,
-//! and so is a repeated length. A search finds little more (it came to 0.94 of the bytes at eight times the time).
+//! An id is random text. It repeats only in consecutive rows (one for each install kind and profile date). Its length
+//! precedes it and rarely changes. So the repeats are known: a repeated id is a copy, and so is a repeated length. A
+//! search for other repeats gains little (0.94 of the bytes in eight times the time).
 
 use arrow::array::{Array, StringArray};
 use bytes::Bytes;
@@ -14,31 +14,31 @@ use parquet::schema::types::ColumnDescPtr;
 use super::chunk::Chunk;
 use super::snappy::{copy, literal_head, varint};
 
-/// Plain bytes after which a page ends.
+/// Uncompressed bytes after which a page ends.
 const PAGE: usize = 1 << 20;
-/// Room before a page's elements for what is known only at its end: the plain length (5 bytes), and the levels as a
-/// literal (1 and 4 and 5 and 1).
+/// Space before a page's elements for what is known only at its end: the uncompressed length (5 bytes), and the levels
+/// as a literal (1 and 4 and 5 and 1).
 const HEAD: usize = 16;
 /// Bytes of a plain value's length.
 const LENGTH: usize = 4;
 
-/// A column chunk of text in the making.
+/// A column chunk of strings that is being built.
 pub(super) struct TextChunk {
     chunk: Chunk,
     optional: bool,
     page: PageInTheMaking,
 }
 
-/// The page that values are added to.
+/// The current page.
 struct PageInTheMaking {
-    /// Room for the head, then Snappy's elements.
+    /// Space for the header, then Snappy's elements.
     elements: Vec<u8>,
     values: u32,
     /// Bytes of all values with their lengths.
     plain: usize,
-    /// Length of the last value, and where it stands in the elements.
+    /// Offset of the last value in the elements, and its length.
     last: Option<(usize, usize)>,
-    /// Bytes that are to be copied from one value before.
+    /// Bytes to copy from one value before.
     repeated: usize,
 }
 
@@ -71,19 +71,19 @@ impl PageInTheMaking {
         self.elements.extend_from_slice(value);
     }
 
-    /// Lays down what was repeated so far.
+    /// Writes pending copies.
     fn flush(&mut self) {
         if let Some((_, length)) = self.last {
             copy((LENGTH + length) as u32, std::mem::take(&mut self.repeated), &mut self.elements);
         }
     }
 
-    /// The page's compressed contents, and their plain length.
+    /// The page's compressed contents, and their uncompressed length.
     fn finish(mut self, optional: bool) -> (Bytes, usize) {
         self.flush();
         let mut levels = vec![];
         if optional {
-            // One run that says of every row that its value is there.
+            // One run: all rows have a value.
             let mut run = vec![];
             varint(u64::from(self.values) << 1, &mut run);
             run.push(1);
@@ -109,13 +109,13 @@ impl TextChunk {
         TextChunk { chunk: Chunk::new(descriptor), optional, page: PageInTheMaking::new() }
     }
 
-    /// Adds values, none of them null.
+    /// Adds values, which must not be null.
     ///
     /// # Errors
-    /// A null; what the page writer says.
+    /// A value is null, or the page writer fails.
     pub fn write(&mut self, values: &StringArray) -> Result<()> {
         if values.null_count() > 0 {
-            return Err(ParquetError::General("a null among ids".into()));
+            return Err(ParquetError::General("an id is null".into()));
         }
         let text = values.value_data();
         for ends in values.value_offsets().windows(2) {
@@ -143,7 +143,7 @@ impl TextChunk {
     }
 
     /// # Errors
-    /// What the page writer says.
+    /// The error of the page writer.
     pub fn finish(mut self) -> Result<Chunk> {
         if self.page.values > 0 {
             self.end_page()?;
@@ -160,7 +160,7 @@ mod tests {
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
     use proptest::prelude::*;
     use std::sync::Arc;
-    use tally_dataset::Fingerprint;
+    use tally_dataset::{ColumnEncoding, Fingerprint};
 
     use crate::encode::Encoder;
 
@@ -177,7 +177,8 @@ mod tests {
             rows.column(0).as_string::<i32>().iter().flatten().for_each(|id| all.add(length(id)));
             Ok(())
         };
-        let mut encoder = Encoder::new(vec![], schema.clone(), row_group_rows, &count).unwrap();
+        let encoding = |_: &str| ColumnEncoding::PlainRuns;
+        let mut encoder = Encoder::new(vec![], schema.clone(), row_group_rows, &encoding, &count).unwrap();
         for values in values.chunks(batch_rows) {
             let ids: ArrayRef = Arc::new(StringArray::from_iter_values(values));
             encoder.write(&RecordBatch::try_new(schema.clone(), vec![ids]).unwrap()).unwrap();
@@ -187,15 +188,17 @@ mod tests {
         assert!(encoded.row_groups.iter().rev().skip(1).all(|group| group.rows == row_group_rows));
         let bytes = file.len();
         let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(file.clone())).unwrap();
-        // What was told of each row group is so, and of the bytes after them.
+        // The descriptions of the row groups and the footer are correct.
         let rows = values.chunks(usize::try_from(row_group_rows).unwrap());
         let mut end = 4;
-        for ((told, found), rows) in encoded.row_groups.iter().zip(reader.metadata().row_groups()).zip(rows) {
-            assert_eq!(told.checksum, rows.iter().map(|id| length(id)).sum::<u64>());
+        for ((written, found), rows) in
+            encoded.row_groups.iter().zip(reader.metadata().row_groups()).zip(rows)
+        {
+            assert_eq!(written.checksum, rows.iter().map(|id| length(id)).sum::<u64>());
             let columns = found.columns().iter().map(|column| column.compressed_size() as usize);
             let from = end;
             end += columns.sum::<usize>();
-            assert_eq!(told.crc32, crc32fast::hash(&file[from..end]));
+            assert_eq!(written.crc32, crc32fast::hash(&file[from..end]));
         }
         assert_eq!(encoded.row_groups.len(), reader.metadata().num_row_groups());
         assert_eq!(encoded.footer_crc32, crc32fast::hash(&file[end..]));
@@ -208,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_that_stand_again_take_no_room() {
+    fn repeated_ids_take_almost_no_space() {
         let ids: Vec<String> =
             (0..100_000_u128).map(|i| format!("{:036x}", (i / 4) * 0x9e37_79b9_7f4a_7c15)).collect();
         let (read, bytes) = round_trip(&ids, true, 40_000, 7_000);
@@ -217,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn long_ids_and_pages_of_one() {
+    fn ids_may_be_longer_than_a_page() {
         let ids: Vec<String> =
             [70_000, 70_000, 3, 0, 0, 1 << 20, 1 << 20, 5].iter().map(|&n| "x".repeat(n)).collect();
         assert_eq!(round_trip(&ids, true, 1_000, 3).0, ids);

@@ -1,4 +1,4 @@
-//! Attaching, orders and reports, streams that break, leaders that are not obeyed.
+//! Attaching, task messages and reports, broken streams, former leaders.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::rig::{Agent, attempt, golden_file, long, long_over, short, wrong};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-async fn a_worker_introduces_itself_does_what_it_is_told_and_reports() -> Result<()> {
+async fn a_worker_attaches_runs_tasks_and_reports() -> Result<()> {
     let mut fake = Fake::start().await?;
     let _agent = Agent::start(&[&fake.address], MINUTE)?;
     let mut stream = fake.let_in(1).await?;
@@ -47,13 +47,13 @@ async fn nonsense_from_the_coordinator_is_ignored() -> Result<()> {
     stream.inventory().await?;
     let bad = v1::Attempt { job: "../up".into(), ..Default::default() };
     for nonsense in [
-        Down::Start(v1::TaskOrder::default()),
-        Down::Start(v1::TaskOrder { attempt: Some(bad.clone()), ..short(0) }),
+        Down::Start(v1::TaskDispatch::default()),
+        Down::Start(v1::TaskDispatch { attempt: Some(bad.clone()), ..short(0) }),
         Down::Stop(bad.clone()),
         Down::Stop(attempt(77)),
         Down::Release("../up".into()),
         Down::Drained(v1::Drained {}),
-        Down::HandOver(v1::HandOver {
+        Down::MigrateOutputs(v1::MigrateOutputs {
             to: "../up".into(),
             flight_address: String::new(),
             attempts: vec![bad],
@@ -63,11 +63,11 @@ async fn nonsense_from_the_coordinator_is_ignored() -> Result<()> {
         stream.say(nonsense).await?;
     }
     stream.say(Down::Start(short(0))).await?;
-    assert_eq!(stream.ended().await?.attempt, Some(attempt(0)), "it works on");
+    assert_eq!(stream.ended().await?.attempt, Some(attempt(0)), "it still works");
     Ok(())
 }
 
-async fn a_broken_stream_is_opened_again_with_all_that_the_worker_has() -> Result<()> {
+async fn a_broken_stream_is_reopened_with_the_inventory() -> Result<()> {
     let mut fake = Fake::start().await?;
     let _agent = Agent::start(&[&fake.address], MINUTE)?;
     let mut stream = fake.let_in(1).await?;
@@ -75,10 +75,10 @@ async fn a_broken_stream_is_opened_again_with_all_that_the_worker_has() -> Resul
     stream.say(Down::Start(short(0))).await?;
     let Some(Outcome::Done(result)) = stream.ended().await?.outcome else { panic!("it failed") };
     stream.say(Down::Start(long(1)?)).await?;
-    // Orders are taken one after another: when this one has ended, the long one is there.
+    // Messages are handled in order: when this attempt has ended, the long one has started.
     stream.say(Down::Start(short(4))).await?;
     assert_eq!(stream.ended().await?.attempt, Some(attempt(4)));
-    // An end that may or may not be told before the stream breaks is never lost.
+    // A report that may or may not be sent before the stream breaks is never lost.
     stream.say(Down::Start(short(2))).await?;
     let id = stream.hello.worker.clone();
     drop(stream);
@@ -91,13 +91,13 @@ async fn a_broken_stream_is_opened_again_with_all_that_the_worker_has() -> Resul
     let mut known: BTreeSet<u32> = inventory.running.iter().map(|attempt| attempt.index).collect();
     known.extend(inventory.outputs.iter().flat_map(|held| &held.attempt).map(|attempt| attempt.index));
     assert!(known.contains(&1), "{known:?}");
-    // Unless its order was lost with the stream.
+    // Unless the task message was lost with the stream.
     if known.contains(&2) && inventory.running.iter().any(|attempt| attempt.index == 2) {
         assert_eq!(stream.ended().await?.attempt, Some(attempt(2)));
     }
-    // Ordered again while it runs: it is not run twice.
+    // Started again while it runs: it does not run twice.
     stream.say(Down::Start(long(1)?)).await?;
-    // Ordered again though it is done: said again.
+    // Started again after it ended: the report is repeated.
     stream.say(Down::Start(short(0))).await?;
     assert_eq!(stream.ended().await?.attempt, Some(attempt(0)));
     stream.say(Down::Stop(attempt(1))).await?;
@@ -112,7 +112,7 @@ async fn a_broken_stream_is_opened_again_with_all_that_the_worker_has() -> Resul
     Ok(())
 }
 
-async fn an_end_that_nobody_was_there_to_hear_is_told_to_the_next_leader() -> Result<()> {
+async fn an_unreported_end_is_reported_to_the_next_leader() -> Result<()> {
     let mut fake = Fake::start().await?;
     let _agent = Agent::start(&[&fake.address], MINUTE)?;
     let mut stream = fake.let_in(1).await?;
@@ -121,26 +121,26 @@ async fn an_end_that_nobody_was_there_to_hear_is_told_to_the_next_leader() -> Re
     let file = own.path().join("part.parquet");
     std::fs::copy(golden_file(), &file)?;
     stream.say(Down::Start(long_over(1, &file)?)).await?;
-    // It has the order for sure when it says something that was asked for later.
+    // It has received the task message when it reports a later one.
     stream.say(Down::Start(wrong(0))).await?;
     assert_eq!(stream.ended().await?.attempt, Some(attempt(0)));
     drop(stream);
 
-    // It knocks: so there is no stream, nor another before it is let in.
+    // It tries to attach: so there is no stream until it is accepted.
     let knock = fake.knock().await?;
     std::fs::File::create(&file)?;
-    // Time to fail, as a rule; whether it has failed or is about to, it is said to run.
+    // Usually enough time to fail. Whether it has failed or not, it is listed as running.
     tokio::time::sleep(Duration::from_millis(300)).await;
     let mut stream = knock.let_in(2, 20, 60_000).await?;
     let inventory = stream.inventory().await?;
-    assert_eq!(inventory.running, [attempt(1)], "until it is told, it runs");
+    assert_eq!(inventory.running, [attempt(1)], "it is listed as running until it is reported");
     let ended = stream.ended().await?;
     assert_eq!(ended.attempt, Some(attempt(1)));
     assert!(matches!(ended.outcome, Some(Outcome::Failure(_))), "{ended:?}");
     Ok(())
 }
 
-async fn a_leader_of_an_earlier_epoch_is_hung_up_on_and_told() -> Result<()> {
+async fn streams_of_former_leaders_are_closed() -> Result<()> {
     let mut fake = Fake::start().await?;
     let _agent = Agent::start(&[&fake.address], MINUTE)?;
     let mut stream = fake.let_in(5).await?;
@@ -152,12 +152,12 @@ async fn a_leader_of_an_earlier_epoch_is_hung_up_on_and_told() -> Result<()> {
     assert_eq!(stream.hello.epoch, 5);
     stream.hung_up().await?;
     let mut stream = fake.let_in(6).await?;
-    assert_eq!(stream.hello.epoch, 5, "a welcome that is not obeyed counts for nothing");
-    assert_eq!(stream.inventory().await?.outputs, [], "the stale order was not carried out");
+    assert_eq!(stream.hello.epoch, 5, "a rejected welcome does not change the epoch");
+    assert_eq!(stream.inventory().await?.outputs, [], "the stale task was not run");
     Ok(())
 }
 
-async fn a_worker_that_was_given_up_comes_back_as_a_new_one_with_nothing() -> Result<()> {
+async fn a_lost_worker_returns_under_a_new_id_without_outputs() -> Result<()> {
     let mut fake = Fake::start().await?;
     let agent = Agent::start(&[&fake.address], MINUTE)?;
     let mut stream = fake.let_in(1).await?;
@@ -175,26 +175,26 @@ async fn a_worker_that_was_given_up_comes_back_as_a_new_one_with_nothing() -> Re
     assert_eq!(stream.hello.flight_address, first.flight_address);
     assert_eq!(stream.inventory().await?, v1::Inventory::default());
     let folders = std::fs::read_dir(agent.spill_dir.path())?.count();
-    assert_eq!(folders, 1, "the first life's spill folder is gone");
+    assert_eq!(folders, 1, "the spill directory of the first incarnation was removed");
     stream.say(Down::Start(short(0))).await?;
     stream.ended().await?;
     Ok(())
 }
 
-async fn a_standby_says_where_the_leader_is() -> Result<()> {
+async fn a_standby_names_the_leader() -> Result<()> {
     let (mut standby, mut leader) = (Fake::start().await?, Fake::start().await?);
     let _agent = Agent::start(&[&standby.address], MINUTE)?;
     let mut status = Status::failed_precondition("stands by");
     status.metadata_mut().insert(LEADER_METADATA, leader.address.parse()?);
     standby.knock().await?.refuse(status);
     let stream = leader.let_in(1).await?;
-    // The leader dies, and the standby leads.
+    // The leader stops, and the standby takes over.
     drop((stream, leader));
     standby.let_in(2).await?.inventory().await?;
     Ok(())
 }
 
-async fn a_leader_that_says_nothing_is_left_and_one_that_beats_is_not() -> Result<()> {
+async fn a_silent_leader_times_out_and_one_with_heartbeats_does_not() -> Result<()> {
     let mut fake = Fake::start().await?;
     let _agent = Agent::start(&[&fake.address], MINUTE)?;
     let mut stream = fake.knock().await?.let_in(1, 20, 400).await?;
@@ -205,7 +205,7 @@ async fn a_leader_that_says_nothing_is_left_and_one_that_beats_is_not() -> Resul
             stream.say(Down::Beat(v1::Beat {})).await?;
         }
     }
-    // Twice its patience has passed. From now on, silence.
+    // Twice the timeout has passed. From now on the leader is silent.
     stream.hung_up().await?;
     fake.let_in(1).await?.inventory().await?;
     Ok(())
@@ -227,13 +227,13 @@ async fn some_refusals_are_final() -> Result<()> {
 
 tally_tests::tests![
     mod async:
-    a_worker_introduces_itself_does_what_it_is_told_and_reports,
+    a_worker_attaches_runs_tasks_and_reports,
     nonsense_from_the_coordinator_is_ignored,
-    a_broken_stream_is_opened_again_with_all_that_the_worker_has,
-    an_end_that_nobody_was_there_to_hear_is_told_to_the_next_leader,
-    a_leader_of_an_earlier_epoch_is_hung_up_on_and_told,
-    a_worker_that_was_given_up_comes_back_as_a_new_one_with_nothing,
-    a_standby_says_where_the_leader_is,
-    a_leader_that_says_nothing_is_left_and_one_that_beats_is_not,
+    a_broken_stream_is_reopened_with_the_inventory,
+    an_unreported_end_is_reported_to_the_next_leader,
+    streams_of_former_leaders_are_closed,
+    a_lost_worker_returns_under_a_new_id_without_outputs,
+    a_standby_names_the_leader,
+    a_silent_leader_times_out_and_one_with_heartbeats_does_not,
     some_refusals_are_final,
 ];

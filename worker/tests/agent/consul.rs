@@ -1,5 +1,5 @@
-//! The binary and a real Consul: it finds the leader there, shows itself, and leaves when somebody
-//! puts it into maintenance.
+//! The binary with a real Consul: it finds the leader, registers itself, and drains when an operator enables
+//! maintenance mode.
 
 use anyhow::{Context, Result, ensure};
 use consul_api_client::{CheckStatus, Client, Config, NewSession, ServiceHealth, SessionId, Which};
@@ -10,7 +10,7 @@ use tonic::Status;
 use crate::fake::{DEADLINE, Fake};
 use crate::process::Process;
 
-/// The worker's service, once its check says this; `None`: once it is gone.
+/// Waits until the worker's service has this check status; `None`: until it is deregistered.
 async fn service(consul: &Client, status: Option<CheckStatus>) -> Result<Option<ServiceHealth>> {
     let deadline = Instant::now() + DEADLINE;
     loop {
@@ -23,7 +23,7 @@ async fn service(consul: &Client, status: Option<CheckStatus>) -> Result<Option<
     }
 }
 
-/// Has Consul name a coordinator as the leader.
+/// Makes Consul name a coordinator as the leader.
 async fn lead(consul: &Client, session: &SessionId, fake: &Fake) -> Result<()> {
     let record = serde_json::json!({ "id": "c", "address": fake.address, "epoch": 1 }).to_string();
     ensure!(consul.kv().acquire("tally/leader", record, session).await?);
@@ -38,7 +38,7 @@ async fn consul_names_the_leader_and_its_maintenance_drains() -> Result<()> {
     let process = Process::start(&["--consul", &url, "--memory-limit", "1GiB", "--slots", "1"])?;
     let found = service(&consul, Some(CheckStatus::Passing)).await?.context("no service")?;
 
-    // Now somebody leads.
+    // A coordinator becomes the leader.
     let session = consul.sessions().create(&NewSession::default()).await?;
     lead(&consul, &session, &fake).await?;
     let knock = fake.knock().await?;
@@ -48,12 +48,12 @@ async fn consul_names_the_leader_and_its_maintenance_drains() -> Result<()> {
 
     ensure!(consul.agent().maintenance(&found.service.id, true, "upgrade").await?);
     let (code, said) = tokio::task::spawn_blocking(|| process.ended()).await??;
-    assert_eq!(code, Some(0), "it holds nothing, so it goes: {said}");
+    assert_eq!(code, Some(0), "it holds nothing, so it exits: {said}");
     service(&consul, None).await?;
     Ok(())
 }
 
-/// One that hangs takes a connection and says nothing: the worker does not wait for its welcome once Consul names another.
+/// A hung leader accepts a connection and never responds: the worker leaves it when Consul names another one.
 async fn a_leader_that_hangs_is_left_when_consul_names_another() -> Result<()> {
     let agent = ConsulAgent::start(Setup::default())?;
     let consul = Client::new(&Config::new(agent.address()))?;
@@ -68,7 +68,7 @@ async fn a_leader_that_hangs_is_left_when_consul_names_another() -> Result<()> {
     lead(&consul, &session, &next).await?;
     next.knock().await?.refuse(Status::invalid_argument("the test is over"));
     let (_, said) = tokio::task::spawn_blocking(|| process.ended()).await??;
-    assert!(said.contains(&format!("Consul names {} as the leader", next.address)), "{said}");
+    assert!(said.contains(&format!("Consul names {} as the new leader", next.address)), "{said}");
     drop(unanswered);
     Ok(())
 }
@@ -81,8 +81,24 @@ fn consul_or_a_list_but_not_both() -> Result<()> {
     Ok(())
 }
 
+fn a_flag_overrides_the_alternative_in_the_file() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("worker.toml");
+    let path = file.display().to_string();
+    for (text, flags, word) in [
+        ("coordinator = [\"127.0.0.1:1\"]", ["--consul", "nonsense://"], "nonsense"),
+        ("consul = \"nonsense://\"", ["--coordinator", "no-address"], "no-address"),
+    ] {
+        std::fs::write(&file, text)?;
+        let (code, said) = Process::start(&["--config", &path, flags[0], flags[1]])?.ended()?;
+        ensure!(code == Some(2) && said.contains(word) && !said.contains("not both"), "{code:?}: {said}");
+    }
+    Ok(())
+}
+
 tally_tests::tests![
     mod:
+    a_flag_overrides_the_alternative_in_the_file,
     consul_or_a_list_but_not_both,
     ;
     async:

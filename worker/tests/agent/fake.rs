@@ -1,4 +1,4 @@
-//! A coordinator played by a test: it hands each attach to the test, which answers as it likes.
+//! A fake coordinator: it passes each attach to the test, which decides the response.
 
 use std::time::Duration;
 
@@ -15,24 +15,24 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
-/// What should happen happens by then.
+/// Maximum duration of any wait.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 type Answer = Result<ReceiverStream<Result<v1::CoordinatorMessage, Status>>, Status>;
 
-/// A worker that asks to be let in.
+/// A worker that tries to attach.
 pub struct Knock {
-    /// Who it is.
+    /// Its hello message.
     pub hello: v1::Hello,
     up: Streaming<v1::WorkerMessage>,
     answer: oneshot::Sender<Answer>,
 }
 
-/// A worker that was let in.
+/// An attached worker.
 pub struct Attached {
-    /// Who it is.
+    /// Its hello message.
     pub hello: v1::Hello,
-    /// The epoch that this leader speaks in.
+    /// The epoch of this leader's messages.
     pub epoch: u64,
     up: Streaming<v1::WorkerMessage>,
     down: mpsc::Sender<Result<v1::CoordinatorMessage, Status>>,
@@ -52,9 +52,9 @@ impl Control for Service {
         let first = up.message().await?.and_then(|first| first.message);
         let Some(Up::Hello(hello)) = first else { return Err(Status::internal("no hello")) };
         let (answer, answered) = oneshot::channel();
-        let gone = |_| Status::unavailable("the test is over");
-        self.0.send(Knock { hello, up, answer }).await.map_err(|e| gone(e.to_string()))?;
-        answered.await.map_err(|e| gone(e.to_string()))?.map(Response::new)
+        let closed = |_| Status::unavailable("the test is over");
+        self.0.send(Knock { hello, up, answer }).await.map_err(|e| closed(e.to_string()))?;
+        answered.await.map_err(|e| closed(e.to_string()))?.map(Response::new)
     }
 }
 
@@ -73,7 +73,7 @@ impl Drop for Fake {
 }
 
 impl Fake {
-    /// Listens on a port of its own.
+    /// Listens on a free port.
     pub async fn start() -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
@@ -84,25 +84,25 @@ impl Fake {
         Ok(Fake { address, knocks, server })
     }
 
-    /// The next worker that asks to be let in.
+    /// The next worker that tries to attach.
     pub async fn knock(&mut self) -> Result<Knock> {
         timeout(DEADLINE, self.knocks.recv()).await.context("no worker came")?.context("the server ended")
     }
 
-    /// Lets the next worker in, in that epoch, without ever expecting a beat soon.
+    /// Accepts the next worker in that epoch, with a timeout that never expires in the test.
     pub async fn let_in(&mut self, epoch: u64) -> Result<Attached> {
         self.knock().await?.let_in(epoch, 20, 60_000).await
     }
 }
 
 impl Knock {
-    /// Does not let it in.
+    /// Refuses it.
     pub fn refuse(self, status: Status) {
-        // The worker may have hung up.
+        // The worker may have disconnected.
         let _ = self.answer.send(Err(status));
     }
 
-    /// Lets it in.
+    /// Accepts it.
     pub async fn let_in(self, epoch: u64, heartbeat_millis: u64, timeout_millis: u64) -> Result<Attached> {
         let (down, messages) = mpsc::channel(16);
         let attached = Attached { hello: self.hello, epoch, up: self.up, down };
@@ -113,28 +113,28 @@ impl Knock {
 }
 
 impl Attached {
-    /// Tells the worker something.
+    /// Sends a message to the worker.
     pub async fn say(&self, message: Down) -> Result<()> {
         let message = v1::CoordinatorMessage { epoch: self.epoch, message: Some(message) };
-        self.down.send(Ok(message)).await.context("the worker hung up")
+        self.down.send(Ok(message)).await.context("the worker closed the stream")
     }
 
-    /// The next message; `None` where the worker hung up.
+    /// The next message; `None` if the worker closed the stream.
     pub async fn next(&mut self) -> Result<Option<Up>> {
-        match timeout(DEADLINE, self.up.message()).await.context("the worker says nothing")? {
+        match timeout(DEADLINE, self.up.message()).await.context("the worker sends nothing")? {
             Ok(message) => Ok(message.and_then(|message| message.message)),
-            // It went without closing the stream.
+            // It disconnected without closing the stream.
             Err(_) => Ok(None),
         }
     }
 
-    /// The next message that is no sign of life.
+    /// The next message that is not a heartbeat.
     pub async fn news(&mut self) -> Result<Up> {
         loop {
             match self.next().await? {
                 Some(Up::Heartbeat(_)) => {}
                 Some(other) => return Ok(other),
-                None => bail!("the worker hung up"),
+                None => bail!("the worker closed the stream"),
             }
         }
     }
@@ -152,7 +152,7 @@ impl Attached {
         }
     }
 
-    /// The end of an attempt, which must be the next news.
+    /// The end of an attempt, which must be the next message apart from heartbeats.
     pub async fn ended(&mut self) -> Result<v1::Ended> {
         match self.news().await? {
             Up::Ended(ended) => Ok(ended),
@@ -160,7 +160,7 @@ impl Attached {
         }
     }
 
-    /// Waits until the worker hangs up.
+    /// Waits until the worker closes the stream.
     pub async fn hung_up(mut self) -> Result<()> {
         while self.next().await?.is_some() {}
         Ok(())

@@ -1,4 +1,4 @@
-//! Orders that say how much they read: a worker makes nothing of a part of it.
+//! Task messages that state the number of inputs: a worker makes no output of a part of them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tally_proto::v1;
 use tally_proto::v1::coordinator_message::Message as Down;
 use tally_proto::v1::ended::Outcome;
 use tally_proto::v1::failure::Kind;
-use tally_proto::v1::task_order::Work;
+use tally_proto::v1::task_dispatch::Work;
 use tally_proto::v1::task_result::Result as Done;
 use tally_proto::v1::write_work::Target;
 
@@ -23,42 +23,44 @@ fn attempt(stage: u32, index: u32) -> v1::Attempt {
 }
 
 /// A map task over one golden file.
-fn map(index: u32, table: u32, file: &Path) -> Result<v1::TaskOrder> {
-    let url = file.canonicalize()?.to_str().context("the path is no text")?.to_string();
+pub fn map(index: u32, table: u32, file: &Path) -> Result<v1::TaskDispatch> {
+    let url = file.canonicalize()?.to_str().context("the path is not UTF-8")?.to_string();
     let piece =
         v1::InputPiece { url, size: file.metadata()?.len(), row_groups: vec![0], ..Default::default() };
     let work = Work::Map(v1::MapWork { table, partitions: 1, pieces: vec![piece], ..Default::default() });
-    Ok(v1::TaskOrder { attempt: Some(attempt(0, index)), work: Some(work), ..short(0) })
+    Ok(v1::TaskDispatch { attempt: Some(attempt(0, index)), work: Some(work), ..short(0) })
 }
 
-async fn run(stream: &mut Attached, order: v1::TaskOrder) -> Result<Outcome> {
-    stream.say(Down::Start(order)).await?;
+async fn run(stream: &mut Attached, dispatch: v1::TaskDispatch) -> Result<Outcome> {
+    stream.say(Down::Start(dispatch)).await?;
     stream.ended().await?.outcome.context("no outcome")
 }
 
-/// Tells the worker what reduce tasks read: outputs of these map tasks, by table, all held by itself.
+/// Sends the inputs of reduce tasks: outputs of these map tasks, by table, all held by the worker itself.
 async fn tell(stream: &mut Attached, version: u64, indices: [&[u32]; 2]) -> Result<()> {
-    let output = |&index: &u32| v1::OutputRef { holder: 0, stage: 0, index, attempt: 4096 };
+    let output = |&index: &u32| v1::OutputRef { location: 0, stage: 0, index, attempt: 4096 };
     let table = |indices: &[u32]| v1::TableOutputs { outputs: indices.iter().map(output).collect() };
     let tables = indices.iter().map(|indices| pack(&table(indices))).collect();
     let address = stream.hello.flight_address.clone();
-    let holders = vec![v1::Holder { worker: stream.hello.worker.clone(), address }];
-    stream.say(Down::Inputs(v1::ReduceInputs { job: "job".into(), version, stage: 0, tables, holders })).await
+    let locations = vec![v1::Location { worker: stream.hello.worker.clone(), address }];
+    stream
+        .say(Down::Inputs(v1::ReduceInputs { job: "job".into(), version, stage: 0, tables, locations }))
+        .await
 }
 
-fn reduce(index: u32, inputs_version: u64, map_tasks: &[u32]) -> v1::TaskOrder {
+fn reduce(index: u32, inputs_version: u64, map_tasks: &[u32]) -> v1::TaskDispatch {
     let work = v1::ReduceWork {
         row_group_rows: 1000,
         inputs_version,
         map_tasks: map_tasks.to_vec(),
         ..Default::default()
     };
-    v1::TaskOrder { attempt: Some(attempt(1, index)), work: Some(Work::Reduce(work)), ..short(0) }
+    v1::TaskDispatch { attempt: Some(attempt(1, index)), work: Some(Work::Reduce(work)), ..short(0) }
 }
 
-/// A write task over one row group of a reduce task, which is said to have so many rows.
-fn write(index: u32, path: &Path, worker: &str, rows: &[u64]) -> v1::TaskOrder {
-    let output = Some(v1::OutputRef { holder: 0, stage: 1, index: 0, attempt: 4096 });
+/// A write task over one row group of a reduce task, which should have these numbers of rows.
+fn write(index: u32, path: &Path, worker: &str, rows: &[u64]) -> v1::TaskDispatch {
+    let output = Some(v1::OutputRef { location: 0, stage: 1, index: 0, attempt: 4096 });
     let work = v1::WriteWork {
         target: Some(Target::Path(path.display().to_string())),
         pieces: vec![v1::RowGroups {
@@ -67,11 +69,11 @@ fn write(index: u32, path: &Path, worker: &str, rows: &[u64]) -> v1::TaskOrder {
             rows: rows.to_vec(),
             ..Default::default()
         }],
-        totals: Some(v1::Totals { rows: 1, clients: 1, custom_theme_clients: 0 }),
-        holders: vec![v1::Holder { worker: worker.into(), address: String::new() }],
+        totals: Some(v1::Totals::new(1, &[1, 0])),
+        locations: vec![v1::Location { worker: worker.into(), address: String::new() }],
         ..Default::default()
     };
-    v1::TaskOrder { attempt: Some(attempt(2, index)), work: Some(Work::Write(work)), ..short(0) }
+    v1::TaskDispatch { attempt: Some(attempt(2, index)), work: Some(Work::Write(work)), ..short(0) }
 }
 
 fn refused(outcome: &Outcome, named: &str) {
@@ -88,7 +90,7 @@ fn done(outcome: Outcome) -> Result<Done> {
     }
 }
 
-async fn tasks_with_less_than_they_were_promised_are_not_done() -> Result<()> {
+async fn tasks_with_incomplete_inputs_are_refused() -> Result<()> {
     let mut fake = Fake::start().await?;
     let agent = Agent::start(&[&fake.address], MINUTE)?;
     let mut stream = fake.let_in(1).await?;
@@ -103,7 +105,7 @@ async fn tasks_with_less_than_they_were_promised_are_not_done() -> Result<()> {
         bail!("no reduce")
     };
     assert!(whole.row_group_rows.len() == 1 && whole.row_group_rows[0] > 1, "{whole:?}");
-    // A coordinator of an earlier release promises nothing.
+    // A coordinator of an earlier release does not state the number of inputs.
     let Done::Reduce(unsaid) = done(run(&mut stream, reduce(1, 1, &[])).await?)? else { bail!("no reduce") };
     assert_eq!(unsaid.row_group_rows, whole.row_group_rows);
     refused(&run(&mut stream, reduce(2, 1, &[1, 2])).await?, "1 outputs of the 2 map tasks of input table 1");
@@ -112,7 +114,7 @@ async fn tasks_with_less_than_they_were_promised_are_not_done() -> Result<()> {
     tell(&mut stream, 2, [&[0], &[]]).await?;
     refused(&run(&mut stream, reduce(5, 2, &[1, 1])).await?, "0 outputs of the 1 map tasks");
     tell(&mut stream, 3, [&[0], &[1, 1]]).await?;
-    refused(&run(&mut stream, reduce(6, 3, &[1, 2])).await?, "each to be there once");
+    refused(&run(&mut stream, reduce(6, 3, &[1, 2])).await?, "each to be listed once");
 
     let rows = whole.row_group_rows[0];
     let worker = stream.hello.worker.clone();
@@ -130,5 +132,5 @@ async fn tasks_with_less_than_they_were_promised_are_not_done() -> Result<()> {
 
 tally_tests::tests![
     mod async:
-    tasks_with_less_than_they_were_promised_are_not_done,
+    tasks_with_incomplete_inputs_are_refused,
 ];

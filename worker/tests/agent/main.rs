@@ -1,24 +1,26 @@
-//! The real agent, and the real process, against a coordinator that a test plays.
+//! The real agent, and the real process, against a fake coordinator.
 
-// What fails here fails the test.
+// A panic fails the test.
 #![allow(clippy::unwrap_used)]
 
 mod attach;
 mod consul;
 mod fake;
-mod hand_over;
 mod inputs;
 mod leave;
+mod migrate;
 mod process;
+mod release;
 mod rig;
 
 fn main() -> std::process::ExitCode {
     tally_tests::harness::run([
         attach::tests(),
         consul::tests(),
-        hand_over::tests(),
+        migrate::tests(),
         inputs::tests(),
         leave::tests(),
         process::tests(),
+        release::tests(),
     ])
 }

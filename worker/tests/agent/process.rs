@@ -1,4 +1,4 @@
-//! The binary itself: what it says and how it exits when it cannot start, and on signals.
+//! The binary: its messages and exit codes when it cannot start, and on signals.
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
@@ -15,7 +15,7 @@ use tonic::Status;
 use crate::fake::{DEADLINE, Fake};
 use crate::rig::short;
 
-/// A process of the test's own.
+/// A worker process of a test.
 pub struct Process {
     child: Child,
     spill_dir: TempDir,
@@ -30,7 +30,7 @@ impl Drop for Process {
 }
 
 impl Process {
-    /// Starts it, with nothing in the environment that would change its defaults.
+    /// Starts it without environment variables that would change its defaults.
     pub fn start(arguments: &[&str]) -> Result<Self> {
         let spill_dir = tempfile::tempdir()?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_tally-worker"));
@@ -47,7 +47,7 @@ impl Process {
         Ok(kill_process(pid, Signal::TERM)?)
     }
 
-    /// Waits for its end: the exit code, and all that it said. Nothing is left where it spilled.
+    /// Waits for its end. Returns the exit code and the log. The spill directory must be empty.
     pub fn ended(mut self) -> Result<(Option<i32>, String)> {
         let deadline = Instant::now() + DEADLINE;
         let status = loop {
@@ -72,12 +72,16 @@ fn check(arguments: &[&str], code: i32, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn what_is_wrong_with_the_arguments_is_said_with_the_option_and_its_value() -> Result<()> {
+fn errors_of_arguments_name_the_option_and_its_value() -> Result<()> {
     let there = ["--coordinator", "127.0.0.1:1"];
     let with = |more: &[&'static str]| [&there, more].concat();
     check(&[], 2, &["--coordinator"])?;
     check(&["--coordinator", "nowhere"], 2, &["--coordinator", "\"nowhere\"", "host:port"])?;
-    check(&with(&["--memory-limit", "64MiB"]), 2, &["--memory-limit 64.0 MiB", "1 slots need"])?;
+    check(
+        &with(&["--memory-limit", "64MiB"]),
+        2,
+        &["--memory-limit 64.0 MiB", "too little for --slots 1", "128MiB"],
+    )?;
     check(&with(&["--slots", "0"]), 2, &["--slots", "0"])?;
     check(&with(&["--listen", "0.0.0.0:0"]), 2, &["--listen 0.0.0.0:0", "--advertise"])?;
     check(&with(&["--advertise", "a b"]), 2, &["--advertise \"a b\""])?;
@@ -88,7 +92,7 @@ fn what_is_wrong_with_the_arguments_is_said_with_the_option_and_its_value() -> R
     check(&[&there[..], &["--listen", &address]].concat(), 1, &["--listen", &address])
 }
 
-async fn a_coordinator_of_another_version_ends_it_with_a_code_of_its_own() -> Result<()> {
+async fn a_coordinator_of_another_version_has_its_own_exit_code() -> Result<()> {
     let mut fake = Fake::start().await?;
     let process =
         Process::start(&["--coordinator", &fake.address, "--memory-limit", "1GiB", "--slots", "1"])?;
@@ -99,7 +103,7 @@ async fn a_coordinator_of_another_version_ends_it_with_a_code_of_its_own() -> Re
     Ok(())
 }
 
-fn a_worker_waits_for_a_coordinator_and_says_whom_it_tried() -> Result<()> {
+fn a_worker_waits_for_a_coordinator_and_logs_the_addresses() -> Result<()> {
     let arguments = ["--coordinator", "127.0.0.1:1,localhost:1", "--memory-limit", "1GiB", "--slots", "1"];
     let mut process = Process::start(&[&arguments[..], &["--log-format", "json"]].concat())?;
     let log = process.child.stderr.take().context("no log")?;
@@ -111,7 +115,7 @@ fn a_worker_waits_for_a_coordinator_and_says_whom_it_tried() -> Result<()> {
     process.signal()?;
     let last: Vec<String> = lines.collect::<std::io::Result<_>>()?;
     assert!(last.last().is_some_and(|line| line.contains("drained")), "{last:?}");
-    assert_eq!(process.child.wait()?.code(), Some(0), "it holds nothing, so it goes");
+    assert_eq!(process.child.wait()?.code(), Some(0), "it holds nothing, so it exits");
     Ok(())
 }
 
@@ -141,10 +145,10 @@ async fn a_signal_drains_and_a_second_one_ends() -> Result<()> {
 
 tally_tests::tests![
     mod:
-    what_is_wrong_with_the_arguments_is_said_with_the_option_and_its_value,
-    a_worker_waits_for_a_coordinator_and_says_whom_it_tried,
+    errors_of_arguments_name_the_option_and_its_value,
+    a_worker_waits_for_a_coordinator_and_logs_the_addresses,
     ;
     async:
-    a_coordinator_of_another_version_ends_it_with_a_code_of_its_own,
+    a_coordinator_of_another_version_has_its_own_exit_code,
     a_signal_drains_and_a_second_one_ends,
 ];

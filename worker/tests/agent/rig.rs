@@ -1,14 +1,15 @@
-//! An agent in the test's own process, and the orders that tests give it.
+//! An agent in the test's process, and the task messages of the tests.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tally_common::discovery::leader::{Leader, Source};
+use tally_common::security::{Dialer, Security};
 use tally_proto::v1;
-use tally_worker::agent::{self, AgentError, Left, Options, Wish};
-use tally_worker::leader::{Leader, Source};
-use tally_worker::security::{Dialer, Security};
+use tally_worker::agent::{self, AgentError, ExitReason, Options, ShutdownRequest, WorkerStatus};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -19,17 +20,20 @@ use crate::fake::DEADLINE;
 
 /// A running agent.
 pub struct Agent {
-    /// Where it spills.
+    /// Its spill directory.
     pub spill_dir: TempDir,
-    /// What is wanted of it.
-    pub wish: watch::Sender<Wish>,
-    running: JoinHandle<Result<Left, AgentError>>,
+    /// Its status.
+    pub status: Arc<WorkerStatus>,
+    /// Sends shutdown requests.
+    pub request: watch::Sender<ShutdownRequest>,
+    running: JoinHandle<Result<ExitReason, AgentError>>,
 }
 
 impl Agent {
-    /// Starts an agent of two slots that looks for these coordinators.
+    /// Starts an agent with two slots and these coordinators.
     pub fn start(coordinators: &[&str], drain_timeout: Duration) -> Result<Self> {
         let spill_dir = tempfile::tempdir()?;
+        let status = Arc::<WorkerStatus>::default();
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let options = Options {
             name: "test".into(),
@@ -42,58 +46,58 @@ impl Agent {
             drain_timeout,
             consul: None,
             security: Security::plain(),
-            seen: Default::default(),
+            status: status.clone(),
             io: Handle::current(),
         };
         let listed = coordinators.iter().map(|address| Ok(address.parse()?)).collect::<Result<_>>()?;
-        let wish = watch::Sender::new(Wish::Stay);
+        let request = watch::Sender::new(ShutdownRequest::Stay);
         let running = tokio::spawn(agent::run(
             options,
             Leader::new(Source::Listed(listed), Dialer::plain()),
-            wish.clone(),
+            request.clone(),
         ));
-        Ok(Agent { spill_dir, wish, running })
+        Ok(Agent { spill_dir, status, request, running })
     }
 
-    /// How it ended.
-    pub async fn ended(self) -> Result<Result<Left, AgentError>> {
+    /// Waits for its end.
+    pub async fn ended(self) -> Result<Result<ExitReason, AgentError>> {
         Ok(timeout(DEADLINE, self.running).await.context("the agent does not end")??)
     }
 }
 
-fn order(index: u32, work: v1::MapWork) -> v1::TaskOrder {
-    v1::TaskOrder {
+fn dispatch(index: u32, work: v1::MapWork) -> v1::TaskDispatch {
+    v1::TaskDispatch {
         attempt: Some(attempt(index)),
         dataset: "addon_aggregates".into(),
         key: b"key".to_vec(),
-        work: Some(v1::task_order::Work::Map(work)),
+        work: Some(v1::task_dispatch::Work::Map(work)),
     }
 }
 
-/// The attempt at task `index` that orders are about.
+/// The attempt that task messages are about.
 pub fn attempt(index: u32) -> v1::Attempt {
     v1::Attempt { job: "job".into(), stage: 0, index, attempt: 4096 }
 }
 
-/// An order that is done at once.
-pub fn short(index: u32) -> v1::TaskOrder {
-    order(index, v1::MapWork { table: 0, partitions: 4, pieces: vec![], most_sums: 4 })
+/// A task that ends at once.
+pub fn short(index: u32) -> v1::TaskDispatch {
+    dispatch(index, v1::MapWork { table: 0, partitions: 4, pieces: vec![], most_sums: 4 })
 }
 
-/// An order that fails at once.
-pub fn wrong(index: u32) -> v1::TaskOrder {
-    order(index, v1::MapWork { table: 9, partitions: 4, pieces: vec![], most_sums: 4 })
+/// A task that fails at once.
+pub fn wrong(index: u32) -> v1::TaskDispatch {
+    dispatch(index, v1::MapWork { table: 9, partitions: 4, pieces: vec![], most_sums: 4 })
 }
 
-/// An order that takes far longer than the test, unless it is stopped.
-pub fn long(index: u32) -> Result<v1::TaskOrder> {
+/// A task that takes far longer than the test, unless it is cancelled.
+pub fn long(index: u32) -> Result<v1::TaskDispatch> {
     long_over(index, &golden_file())
 }
 
-/// The same over a Parquet file of the test's own, which may spoil it.
-pub fn long_over(index: u32, file: &Path) -> Result<v1::TaskOrder> {
+/// The same with the test's own Parquet file, which it may corrupt.
+pub fn long_over(index: u32, file: &Path) -> Result<v1::TaskDispatch> {
     let file = file.canonicalize()?;
-    let url = file.to_str().context("the path is no text")?.to_string();
+    let url = file.to_str().context("the path is not UTF-8")?.to_string();
     let size = file.metadata()?.len();
     let piece = v1::InputPiece {
         url,
@@ -103,7 +107,7 @@ pub fn long_over(index: u32, file: &Path) -> Result<v1::TaskOrder> {
         footer_bytes: 0,
         footer: vec![],
     };
-    Ok(order(index, v1::MapWork { table: 0, partitions: 4, pieces: vec![piece; 4], most_sums: 4 }))
+    Ok(dispatch(index, v1::MapWork { table: 0, partitions: 4, pieces: vec![piece; 4], most_sums: 4 }))
 }
 
 /// A small file of add-ons.

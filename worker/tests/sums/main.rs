@@ -1,5 +1,5 @@
-//! Outputs that are spoilt where they lie: whoever reads them finds out and says whose they are, so that they are made
-//! again. What it makes of an output that it takes is what it would have made of the whole one.
+//! Outputs that are corrupted where they are stored: each reader detects it and names the task, so that the output is
+//! made again. If a reader accepts a corrupted output, its result equals that of the intact one.
 
 mod rig;
 
@@ -7,24 +7,25 @@ use std::collections::HashSet;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tally_proto::{Failure, TaskId, v1};
 
-use rig::{Rig, Way};
+use rig::{PeerCarrier, Rig};
 
-/// Changes some bits of one byte of a file, and changes them back when dropped.
-struct Spoilt<'a> {
+/// Flips some bits of one byte of a file, and flips them back when dropped.
+struct Corrupted<'a> {
     file: &'a Path,
     at: u64,
     bits: u8,
 }
 
-impl<'a> Spoilt<'a> {
+impl<'a> Corrupted<'a> {
     fn new(file: &'a Path, at: u64, bits: u8) -> Result<Self> {
-        let spoilt = Spoilt { file, at, bits };
-        spoilt.change()?;
-        Ok(spoilt)
+        let corrupted = Corrupted { file, at, bits };
+        corrupted.change()?;
+        Ok(corrupted)
     }
 
     fn change(&self) -> Result<()> {
@@ -35,13 +36,13 @@ impl<'a> Spoilt<'a> {
     }
 }
 
-impl Drop for Spoilt<'_> {
+impl Drop for Corrupted<'_> {
     fn drop(&mut self) {
         self.change().expect("the byte is as it was");
     }
 }
 
-/// The task whose output is lost, with what was seen.
+/// The task whose output is lost, and the reason.
 fn lost<T: std::fmt::Debug>(outcome: Result<T, Failure>, holder: &str) -> Result<(TaskId, String)> {
     match outcome {
         Err(Failure::FetchLost { worker, task, reason }) if worker.as_str() == holder => Ok((task, reason)),
@@ -49,20 +50,20 @@ fn lost<T: std::fmt::Debug>(outcome: Result<T, Failure>, holder: &str) -> Result
     }
 }
 
-/// Spoils each byte of the map outputs in turn, and reads them.
-fn spoil_maps(way: Way, every: usize) -> Result<()> {
-    let mut rig = Rig::new(way)?;
+/// Corrupts each byte of the map outputs in turn, and reads them.
+fn corrupt_maps(carrier: PeerCarrier, every: usize) -> Result<()> {
+    let mut rig = Rig::new(carrier)?;
     let maps = rig.map()?;
     let files = rig.spilled()?;
-    ensure!(files.len() == maps.len(), "not a file an output: {files:?}");
-    let whole = rig.reduce(&maps, rig.expected(&maps))?.expect("what nobody spoilt is read");
+    ensure!(files.len() == maps.len(), "not one file per output: {files:?}");
+    let whole = rig.reduce(&maps, rig.expected(&maps))?.expect("intact outputs are read");
     let mut reasons: HashSet<&str> = HashSet::new();
     for (index, file) in (0..).zip(&files) {
         let (bytes, mut seen) = (file.metadata()?.len(), 0);
         for at in (0..bytes).step_by(every) {
-            let spoilt = Spoilt::new(file, at, 1 << (at % 8))?;
+            let corrupted = Corrupted::new(file, at, 1 << (at % 8))?;
             let outcome = rig.reduce(&maps, rig.expected(&maps))?;
-            drop(spoilt);
+            drop(corrupted);
             match outcome {
                 Ok(read) => ensure!(read == whole, "byte {at} of {bytes}: {read:?} instead of {whole:?}"),
                 outcome => {
@@ -75,7 +76,7 @@ fn spoil_maps(way: Way, every: usize) -> Result<()> {
                 }
             }
         }
-        // The rest are padding, and schemas that say more than is needed.
+        // The rest are padding, and redundant parts of schemas.
         ensure!(seen * every as u64 * 4 > bytes, "{seen} of {bytes} bytes matter");
     }
     ensure!(reasons.len() == 2, "only {reasons:?}");
@@ -83,37 +84,37 @@ fn spoil_maps(way: Way, every: usize) -> Result<()> {
 }
 
 #[test]
-fn spoilt_map_outputs_in_this_process_are_found() -> Result<()> {
-    spoil_maps(Way::InProcess, 1)
+fn corrupted_map_outputs_in_this_process_are_found() -> Result<()> {
+    corrupt_maps(PeerCarrier::InProcess, 1)
 }
 
 #[test]
-fn spoilt_map_outputs_of_another_process_are_found() -> Result<()> {
-    spoil_maps(Way::Flight, 5)
+fn corrupted_map_outputs_of_another_process_are_found() -> Result<()> {
+    corrupt_maps(PeerCarrier::Flight, 5)
 }
 
-/// Spoils each byte of a reduce output in turn, and copies it into a part file.
-fn spoil_file(way: Way, every: usize) -> Result<()> {
-    let mut rig = Rig::new(way)?;
+/// Corrupts each byte of a reduce output in turn, and copies it into a part file.
+fn corrupt_file(carrier: PeerCarrier, every: usize) -> Result<()> {
+    let mut rig = Rig::new(carrier)?;
     let maps = rig.map()?;
     let reduced = rig.reduce_and_keep(&maps)?;
     let file = rig.spilled()?.into_iter().next_back().context("nothing was spilled")?;
     let (whole, part) = rig.write(&reduced)?;
-    let whole = whole.expect("what nobody spoilt is copied");
+    let whole = whole.expect("an intact output is copied");
     let part = part.context("no part file")?;
     let sum = reduced.checksums.iter().fold(0u64, |sum, one| sum.wrapping_add(*one));
     ensure!(whole.checksum == Some(sum), "{whole:?} of {reduced:?}");
     let mut seen = 0;
     let bytes = file.metadata()?.len();
-    ensure!(bytes == reduced.bytes, "another file is spoilt: {bytes} bytes instead of {}", reduced.bytes);
+    ensure!(bytes == reduced.bytes, "another file is corrupted: {bytes} bytes instead of {}", reduced.bytes);
     for at in (0..bytes).step_by(every) {
-        let spoilt = Spoilt::new(&file, at, 1 << (at % 8))?;
+        let corrupted = Corrupted::new(&file, at, 1 << (at % 8))?;
         let (outcome, copy) = rig.write(&reduced)?;
-        drop(spoilt);
+        drop(corrupted);
         match outcome {
             Ok(written) => {
                 ensure!(written == whole && copy.as_ref() == Some(&part), "byte {at}: {written:?}");
-                // The mark at the beginning: nobody looks at it.
+                // The magic bytes at the start are not read.
                 ensure!(at < 4, "byte {at} of {bytes} does not matter");
             }
             outcome => {
@@ -128,23 +129,23 @@ fn spoil_file(way: Way, every: usize) -> Result<()> {
 }
 
 #[test]
-fn spoilt_reduce_outputs_in_this_process_are_found() -> Result<()> {
-    spoil_file(Way::InProcess, 1)
+fn corrupted_reduce_outputs_in_this_process_are_found() -> Result<()> {
+    corrupt_file(PeerCarrier::InProcess, 1)
 }
 
 #[test]
-fn spoilt_reduce_outputs_of_another_process_are_found() -> Result<()> {
-    spoil_file(Way::Flight, 7)
+fn corrupted_reduce_outputs_of_another_process_are_found() -> Result<()> {
+    corrupt_file(PeerCarrier::Flight, 7)
 }
 
-/// Each output is what it should be, but they are not all, or others than the order speaks of.
+/// Each output is intact, but they are incomplete, or other ones than the task message describes.
 #[test]
-fn what_is_read_as_a_whole_is_compared_with_the_order() -> Result<()> {
-    let mut rig = Rig::new(Way::InProcess)?;
+fn the_sums_of_all_inputs_are_compared_with_the_task_message() -> Result<()> {
+    let mut rig = Rig::new(PeerCarrier::InProcess)?;
     let maps = rig.map()?;
     let right = rig.expected(&maps).context("sums of all map tasks")?;
     assert!(rig.reduce(&maps, Some(right))?.is_ok());
-    assert!(rig.reduce(&maps, None)?.is_ok(), "where nothing is known, nothing is compared");
+    assert!(rig.reduce(&maps, None)?.is_ok(), "without expected sums nothing is compared");
     let wrong = [
         v1::Sums { rows: right.rows + 1, ..right },
         v1::Sums { checksum: right.checksum.wrapping_add(1), ..right },
@@ -164,10 +165,39 @@ fn check_refused<T: std::fmt::Debug>(outcome: &Result<T, Failure>, part: &str) -
     }
 }
 
-/// A map task lists its partitions' sums only as far as the order allows.
+/// The encoder of rows, the Parquet crate's writer and `Write` are between the disk and the task. An error of the disk
+/// keeps its type, wherever in the output it occurs.
+#[test]
+fn a_reduce_task_without_room_to_spill_is_tried_again_after_waiting() -> Result<()> {
+    let mut rig = Rig::new(PeerCarrier::InProcess)?;
+    let maps = rig.map()?;
+    let mapped = rig.spilled_bytes();
+    rig.reduce_and_keep(&maps)?;
+    let all = rig.spilled_bytes();
+    ensure!(all > mapped, "{mapped} bytes of {all} are map outputs");
+    // The last bytes are the footer's.
+    for limit in [mapped, mapped + (all - mapped) / 2, all - 1] {
+        let mut rig = Rig::limited(PeerCarrier::InProcess, limit)?;
+        let maps = rig.map()?;
+        ensure!(rig.spilled_bytes() == mapped, "map outputs have another size");
+        match rig.reduce_there(&maps)? {
+            Err(Failure::Refused { reason }) if reason.contains("--spill-limit") => {}
+            other => anyhow::bail!("{limit} of {all}: {other:?}"),
+        }
+        // Files are removed on another thread.
+        let since = Instant::now();
+        while rig.spilled_bytes() != mapped {
+            ensure!(since.elapsed() < Duration::from_secs(60), "spilled bytes remain");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    Ok(())
+}
+
+/// A map task lists the sums of its partitions only up to the limit of the task message.
 #[test]
 fn sums_of_partitions_are_listed_up_to_a_limit() -> Result<()> {
-    let mut rig = Rig::new(Way::InProcess)?;
+    let mut rig = Rig::new(PeerCarrier::InProcess)?;
     let partitions = 40;
     for (most, listed) in [(partitions, true), (1, false), (0, false)] {
         let result = rig.map_table(0, partitions, most)?;

@@ -1,4 +1,4 @@
-//! Two workers in this process: one that holds outputs, all of them on disk, and one that reads them.
+//! Two workers in this process: a holder of outputs, which are all on disk, and a reader.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -7,19 +7,21 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use tally_proto::v1::task_order::Work;
+use tally_common::budget::Reservation;
+use tally_common::security::{Dialer, Security};
+use tally_proto::dispatch::{Dispatch, ReduceInputs};
+use tally_proto::report::Report;
+use tally_proto::v1::task_dispatch::Work;
 use tally_proto::v1::task_result::Result as Done;
 use tally_proto::v1::write_work::Target;
 use tally_proto::{AttemptId, Failure, JobId, WorkerId, v1};
+use tally_scan::footer::Footers;
+use tally_shuffle::flight::{Client, ServeConfig, Server, Traffic, serve};
+use tally_shuffle::peers::{InProcess, Peers};
 use tally_tests::random::{Shape, random_day};
 use tally_tests::table;
-use tally_worker::budget::Reservation;
-use tally_worker::flight::{Client, ServeConfig, Server, Traffic, serve};
-use tally_worker::order::{Order, ReduceInputs};
-use tally_worker::peers::{InProcess, Peers};
-use tally_worker::runner::{Report, Worker, WorkerConfig};
-use tally_worker::scan::footer::Footers;
-use tally_worker::security::{Dialer, Security};
+use tally_worker::runner::Worker;
+use tally_worker::shares::WorkerConfig;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -28,9 +30,9 @@ const DATE: &str = "20170227";
 const KEY: &[u8] = b"the key of the job";
 const TABLES: [&str; 2] = ["addons/v2", "main_summary/v3"];
 
-/// How the reader reaches the holder's outputs.
+/// How the reader accesses the holder's outputs.
 #[derive(Clone, Copy, PartialEq)]
-pub enum Way {
+pub enum PeerCarrier {
     InProcess,
     Flight,
 }
@@ -56,21 +58,26 @@ pub struct Map {
     result: v1::MapResult,
 }
 
-/// What came of an order.
+/// The outcome of a task.
 pub type Outcome<T> = Result<T, Failure>;
 
 impl Rig {
-    pub fn new(way: Way) -> Result<Self> {
+    pub fn new(carrier: PeerCarrier) -> Result<Self> {
+        Self::limited(carrier, u64::MAX)
+    }
+
+    /// The same with workers that have a spill limit.
+    pub fn limited(carrier: PeerCarrier, spill_limit: u64) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let dir = tempfile::tempdir()?;
-        // Clients whose ids are UUIDs, and others whose ids are strings of a dictionary.
+        // Clients whose ids are UUIDs, and others whose ids are strings.
         let day = random_day(Shape { seed: 4, clients: 25, rows: 4, files: 1, heavy: 0 });
         day.write(&dir.path().join("day"), DATE)?;
         let inside = Arc::new(InProcess::default());
         let traffic = Arc::new(Traffic::default());
-        let peers: Arc<dyn Peers> = match way {
-            Way::InProcess => inside.clone(),
-            Way::Flight => Arc::new(Client::new(traffic.clone(), Dialer::plain())),
+        let peers: Arc<dyn Peers> = match carrier {
+            PeerCarrier::InProcess => inside.clone(),
+            PeerCarrier::Flight => Arc::new(Client::new(traffic.clone(), Dialer::plain())),
         };
         let (sender, reports) = mpsc::channel();
         let start = |id: &str| -> Result<Worker> {
@@ -78,8 +85,9 @@ impl Rig {
                 id: WorkerId::parse(id)?,
                 slots: 1,
                 memory_limit: 128 << 20,
+                memory_option: 128 << 20,
                 spill_dir: dir.path().into(),
-                spill_limit: u64::MAX,
+                spill_limit,
             };
             let sender = sender.clone();
             let report = Box::new(move |report| sender.send(report).expect("a test that waits"));
@@ -100,11 +108,11 @@ impl Rig {
                 Security::plain(),
             )?)
         })?;
-        // Memory has no room for any output.
+        // No memory is left for outputs.
         let budget = holder.store().budget();
         let full = std::iter::from_fn(|| {
             let left = budget.limit().saturating_sub(budget.used());
-            if left == 0 { None } else { budget.reserve(left as usize) }
+            if left == 0 { None } else { budget.try_reserve(left as usize) }
         });
         let _full = full.collect();
         let address = server.address().to_string();
@@ -131,14 +139,14 @@ impl Rig {
     ) -> Result<(u32, Outcome<Done>)> {
         self.attempts += 1;
         let attempt = v1::Attempt { job: "job".into(), stage, index, attempt: self.attempts };
-        let head = v1::TaskOrder {
+        let head = v1::TaskDispatch {
             attempt: Some(attempt),
             dataset: "addon_aggregates".into(),
             key: KEY.to_vec(),
             work: Some(work),
         };
         let worker = if at_reader { &self.reader } else { &self.holder };
-        ensure!(worker.run(Order { head, inputs: inputs.map(Arc::new) })?, "no slot is free");
+        ensure!(worker.run(Dispatch { head, inputs: inputs.map(Arc::new) })?, "no slot is free");
         let report = self.reports.recv_timeout(Duration::from_secs(60))?;
         ensure!(report.attempt.attempt == self.attempts, "{report:?}");
         let outcome = report.outcome.map(|result| result.result.expect("a result"));
@@ -151,7 +159,7 @@ impl Rig {
         let piece = |file: PathBuf| {
             let metadata = SerializedFileReader::new(std::fs::File::open(&file)?)?;
             Ok(v1::InputPiece {
-                url: file.to_str().context("a path that is no text")?.into(),
+                url: file.to_str().context("the path is not UTF-8")?.into(),
                 size: file.metadata()?.len(),
                 row_groups: (0..metadata.num_row_groups() as u32).collect(),
                 ..v1::InputPiece::default()
@@ -179,7 +187,7 @@ impl Rig {
         (0..TABLES.len()).map(|table| self.map_as(table, table as u32, 1, 1)).collect()
     }
 
-    /// What map outputs have together.
+    /// The sums of all map outputs.
     pub fn expected(&self, maps: &[Map]) -> Option<v1::Sums> {
         maps.iter().try_fold(v1::Sums::default(), |all, map| {
             let sums = map.result.sums.as_ref()?;
@@ -196,10 +204,10 @@ impl Rig {
     ) -> Result<(u32, Outcome<v1::ReduceResult>)> {
         let mut tables = vec![v1::TableOutputs::default(); TABLES.len()];
         for map in maps {
-            let output = v1::OutputRef { holder: 0, stage: 0, index: map.index, attempt: map.attempt };
+            let output = v1::OutputRef { location: 0, stage: 0, index: map.index, attempt: map.attempt };
             tables[map.table].outputs.push(output);
         }
-        let inputs = ReduceInputs { tables, holders: vec![self.place()] };
+        let inputs = ReduceInputs { tables, locations: vec![self.place()] };
         let work = v1::ReduceWork { row_group_rows: 10, expected, ..v1::ReduceWork::default() };
         let (attempt, outcome) = self.run(at_reader, 1, 0, Work::Reduce(work), Some(inputs))?;
         let result = match outcome {
@@ -210,15 +218,25 @@ impl Rig {
         Ok((attempt, result))
     }
 
-    fn place(&self) -> v1::Holder {
-        v1::Holder { worker: "holder".into(), address: self.address.clone() }
+    fn place(&self) -> v1::Location {
+        v1::Location { worker: "holder".into(), address: self.address.clone() }
     }
 
-    /// Reduces at the reader, which knows nothing of what it read before.
+    /// Reduces at the reader, which drops its state afterwards.
     pub fn reduce(&mut self, maps: &[Map], expected: Option<v1::Sums>) -> Result<Outcome<v1::ReduceResult>> {
         let (_, outcome) = self.reduce_at(true, maps, expected)?;
         self.reader.release(&JobId::parse("job")?);
         Ok(outcome)
+    }
+
+    /// Reduces at the holder, and returns the outcome.
+    pub fn reduce_there(&mut self, maps: &[Map]) -> Result<Outcome<v1::ReduceResult>> {
+        Ok(self.reduce_at(false, maps, None)?.1)
+    }
+
+    /// Spilled bytes of the holder.
+    pub fn spilled_bytes(&self) -> u64 {
+        self.holder.store().spill().used()
     }
 
     /// Reduces at the holder.
@@ -238,7 +256,7 @@ impl Rig {
         let held = self.holder.store().inventory();
         let reduce = |(attempt, _): &&(AttemptId, v1::TaskResult)| attempt.task.stage.0 == 1;
         let (attempt, _) = held.iter().find(reduce).context("no reduce output")?;
-        let output = v1::OutputRef { holder: 0, stage: 1, index: 0, attempt: attempt.attempt };
+        let output = v1::OutputRef { location: 0, stage: 1, index: 0, attempt: attempt.attempt };
         let piece = v1::RowGroups {
             output: Some(output),
             row_groups: (0..reduced.row_group_rows.len() as u32).collect(),
@@ -251,8 +269,8 @@ impl Rig {
         let work = v1::WriteWork {
             target: Some(Target::Path(path.display().to_string())),
             pieces: vec![piece],
-            totals: reduced.totals,
-            holders: vec![self.place()],
+            totals: reduced.totals.clone(),
+            locations: vec![self.place()],
             ..v1::WriteWork::default()
         };
         let (_, outcome) = self.run(true, 2, 0, Work::Write(work), None)?;
@@ -264,7 +282,7 @@ impl Rig {
         Ok((result, std::fs::read(path).ok()))
     }
 
-    /// The holder's files on disk, the oldest first.
+    /// The holder's spill files, the oldest first.
     pub fn spilled(&self) -> Result<Vec<PathBuf>> {
         let mut files = vec![];
         for folder in std::fs::read_dir(self.dir.path())? {

@@ -1,5 +1,5 @@
 //! Generated days as a reader sees them: totals against a naive recomputation, bytes against the number of threads,
-//! where rows lie, and what happens when a day can't be written. Columns and pages: `format.rs`.
+//! where rows are stored, and errors when a day cannot be written. Columns and pages: `format.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,7 +14,7 @@ fn options(output: &Path) -> Options {
     Options { output: output.to_path_buf(), clients: 3000, threads: Some(2), ..Options::default() }
 }
 
-/// Generates a changed day in a fresh folder and hands both to `look`.
+/// Generates a changed day in a new folder and passes both to `look`.
 fn with_day<T>(change: impl FnOnce(&mut Options), look: impl FnOnce(&Path, Totals) -> T) -> T {
     let folder = tempfile::tempdir().unwrap();
     let mut options = options(&folder.path().join("day"));
@@ -161,11 +161,11 @@ fn shuffling_spreads_the_same_rows_over_all_files() {
         "the overactive client is everywhere"
     );
     let alone = shuffled.3.values().filter(|files| files.len() == 1).count();
-    assert!(alone * 3 < shuffled.3.len(), "{alone} clients lie in one file");
+    assert!(alone * 3 < shuffled.3.len(), "{alone} clients are in one file");
 }
 
 #[test]
-fn an_overactive_client_changes_nobody_else() {
+fn an_overactive_client_changes_no_other_client() {
     let rows = |overactive| {
         with_day(|o| (o.narrow, o.overactive) = (true, overactive), |output, totals| (day(output).0, totals))
     };

@@ -1,6 +1,6 @@
-//! The tests of generated days, in one binary as linking takes longer than they do. No helpers here: `support.rs`.
+//! The tests of generated days, in one binary, because linking takes longer than the tests. No helpers here: `support.rs`.
 
-// Clippy's leave for tests covers the test functions, not what they call.
+// Clippy's exception for tests covers test functions, but not their helpers.
 #![allow(clippy::unwrap_used)]
 
 mod day;

@@ -1,5 +1,4 @@
-//! Reads a generated day back and computes its totals the slow and obvious way, from maps of whole rows. Shares nothing
-//! with the generator.
+//! Reads a generated day back and computes its totals naively, from maps of whole rows. Shares no code with the generator.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};

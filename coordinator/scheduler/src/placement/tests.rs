@@ -56,6 +56,7 @@ fn solve(workers: &Workers, jobs: &[(usize, Vec<Pending>)]) -> Vec<Assignment> {
             preferred: task.preferred.as_ref(),
             avoid: &task.avoid,
         }),
+        throttled: BTreeMap::new(),
     });
     place(Fleet::of(workers), queues.collect())
 }
@@ -93,14 +94,14 @@ fn the_preferred_worker_is_taken_if_it_has_a_slot() {
 }
 
 #[test]
-fn where_a_task_failed_it_is_not_sent_again_though_it_is_free_or_preferred() {
+fn an_avoided_worker_is_not_chosen_even_if_it_is_free_or_preferred() {
     let tasks = vec![pending(0, 1, Some(0), &[0]), pending(1, 1, None, &[])];
     check(&[(1, &[]), (1, &[900])], &[(0, tasks.clone())], &[(0, 1, 0)]);
     check(&[(1, &[]), (2, &[900])], &[(0, tasks)], &[(0, 0, 1), (0, 1, 0)]);
 }
 
 #[test]
-fn where_a_task_failed_is_good_enough_if_nobody_else_takes_tasks() {
+fn an_avoided_worker_is_chosen_if_no_other_worker_takes_tasks() {
     check(&[(1, &[])], &[(0, vec![pending(0, 1, None, &[0])])], &[(0, 0, 0)]);
     check(&[(1, &[]), (0, &[])], &[(0, vec![pending(0, 1, None, &[0])])], &[(0, 0, 0)]);
 }
@@ -134,7 +135,8 @@ fn a_round_looks_at_few_tasks_however_many_there_are() {
         preferred: None,
         avoid: &avoid,
     });
-    assert_eq!(place(Fleet::of(&workers), vec![Queue { running: 0, candidates }]), []);
+    let queue = Queue { running: 0, candidates, throttled: BTreeMap::new() };
+    assert_eq!(place(Fleet::of(&workers), vec![queue]), []);
     assert_eq!(looked.get(), MAX_PASSED_OVER);
 }
 
@@ -157,7 +159,7 @@ fn any_jobs() -> impl Strategy<Value = Vec<(usize, Vec<Pending>)>> {
 
 proptest! {
     #[test]
-    fn solving_twice_gives_nothing_new(slots in prop::collection::vec(0u32..6, 0..5), mut jobs in any_jobs()) {
+    fn solving_twice_gives_no_further_assignments(slots in prop::collection::vec(0u32..6, 0..5), mut jobs in any_jobs()) {
         let slots: Vec<(u32, &[u64])> = slots.iter().map(|slots| (*slots, &[][..])).collect();
         let mut workers = fleet(&slots);
         let placed = solve(&workers, &jobs);

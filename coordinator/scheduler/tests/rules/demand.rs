@@ -1,4 +1,4 @@
-//! What an autoscaler is told: work that could run and work that runs, never work that has to wait.
+//! The demand for autoscalers: runnable and running work, but not work that has to wait.
 
 use tally_scheduler::Demand;
 
@@ -10,7 +10,7 @@ fn demand(rig: &Rig) -> [usize; 2] {
 }
 
 #[test]
-fn work_is_wanted_from_its_plan_to_its_end() {
+fn work_counts_from_its_plan_to_its_end() {
     let mut rig = Rig::new(config());
     assert_eq!(demand(&rig), [0, 0]);
     rig.submit("j", 2);
@@ -25,23 +25,23 @@ fn work_is_wanted_from_its_plan_to_its_end() {
     rig.plan("j", 1, &[1]);
     assert_eq!(demand(&rig), [0, 1]);
     rig.ok("w0", "s1-t0-a0");
-    assert_eq!(demand(&rig), [0, 0], "a publish wants nobody");
+    assert_eq!(demand(&rig), [0, 0], "a publish needs no workers");
 }
 
 #[test]
-fn tasks_whose_inputs_are_gone_are_not_runnable() {
+fn tasks_whose_inputs_are_lost_are_not_runnable() {
     let (mut rig, _) = Rig::started(config(), &[1, 1], 2, &[1, 1]);
     rig.ok("w0", "s0-t0-a0");
     rig.ok("w1", "s0-t1-a0");
     rig.plan("j", 1, &[1, 1, 1, 1]);
     assert_eq!(demand(&rig), [2, 2]);
-    // Its output has to be made again before any other reduce begins.
+    // Its map task has to run again before another reduce task starts.
     rig.lose("w0");
     assert_eq!(demand(&rig).iter().sum::<usize>(), 2, "one map task, and the reduce that runs");
 }
 
 #[test]
-fn a_task_that_waits_for_its_retry_is_wanted_all_the_while() {
+fn a_task_that_waits_for_its_retry_counts() {
     let config =
         tally_scheduler::Config { retry_backoff: millis(100), retry_backoff_max: millis(100), ..config() };
     let (mut rig, _) = Rig::started(config, &[1], 1, &[1]);

@@ -1,4 +1,4 @@
-//! From submit to publish, and the other ways in which a job ends.
+//! Jobs from submission to publish, and their other ends.
 
 use tally_proto::ids::StageId;
 use tally_scheduler::{Config, Event, JobShape, JobState, Outcome, StagePhase, StageShape};
@@ -52,7 +52,7 @@ fn a_plan_that_fails_fails_the_job() {
     let mut rig = Rig::new(config());
     rig.submit("j", 1);
     let event = Event::StagePlanFailed { job: job("j"), stage: StageId(0), reason: "no files".into() };
-    let said = ["finish j stage 0 could not be planned: no files", "release j"];
+    let said = ["finish j no files", "release j"];
     assert_eq!(rig.tell(event), said);
 }
 
@@ -71,12 +71,12 @@ fn a_cancelled_job_stops_what_runs_and_ends_once() {
     let (mut rig, _) = Rig::started(config(), &[2], 1, &[1, 1, 1]);
     let said = ["stop w0 j-s0-t0-a0", "stop w0 j-s0-t1-a0", "finish j cancelled", "release j"];
     assert_eq!(rig.cancel("j"), said);
-    assert_eq!(rig.cancel("j"), ["warn job j is unknown or over"]);
+    assert_eq!(rig.cancel("j"), ["warn job j is unknown or has ended"]);
     assert!(rig.ok("w0", "s0-t0-a0").is_empty(), "the end of a stopped attempt is expected");
 }
 
 #[test]
-fn while_it_is_published_a_job_is_not_cancelled() {
+fn a_job_that_is_being_published_is_not_cancelled() {
     let mut rig = Rig::new(config());
     rig.submit("j", 1);
     rig.plan("j", 0, &[]);
@@ -85,7 +85,7 @@ fn while_it_is_published_a_job_is_not_cancelled() {
 }
 
 #[test]
-fn a_known_job_is_not_submitted_again_even_when_it_is_over() {
+fn a_known_job_is_not_submitted_again_even_after_its_end() {
     let mut rig = Rig::new(config());
     rig.submit("j", 1);
     assert_eq!(rig.submit("j", 1), ["warn job j was submitted again"]);
@@ -94,7 +94,7 @@ fn a_known_job_is_not_submitted_again_even_when_it_is_over() {
 }
 
 #[test]
-fn a_job_is_forgotten_when_it_is_over_and_has_left_all_slots() {
+fn a_job_is_forgotten_when_it_has_ended_and_takes_no_slots() {
     let (mut rig, _) = Rig::started(config(), &[1], 1, &[1]);
     assert!(!rig.scheduler.forget(&job("j")));
     rig.cancel("j");
@@ -130,7 +130,7 @@ fn of_two_jobs_with_equal_shares_the_earlier_one_is_first() {
 }
 
 #[test]
-fn the_failure_of_a_job_leaves_the_others_alone() {
+fn the_failure_of_a_job_does_not_affect_others() {
     let (mut rig, _) = Rig::started(config(), &[2], 1, &[1]);
     rig.submit("k", 1);
     rig.plan("k", 0, &[1]);
@@ -149,16 +149,16 @@ fn the_status_counts_every_task_once() {
 }
 
 #[test]
-fn what_cannot_be_published_together_is_made_again_but_not_for_ever() {
+fn incompatible_outputs_are_made_again_up_to_a_limit() {
     let retry = Config { max_output_losses: 1, ..config() };
     let (mut rig, _) = Rig::started(retry, &[2], 1, &[2, 1]);
-    let unfit =
-        || Event::Unfit { job: job("j"), stage: StageId(0), indices: vec![1], reason: "order".into() };
-    assert_eq!(rig.tell(unfit()), ["warn job j is not being published"]);
+    let incompatible =
+        || Event::Incompatible { job: job("j"), stage: StageId(0), indices: vec![1], reason: "order".into() };
+    assert_eq!(rig.tell(incompatible()), ["warn job j is not being published"]);
     rig.ok("w0", "s0-t0-a0");
     assert_eq!(rig.ok("w0", "s0-t1-a0"), ["publish j"]);
-    assert_eq!(rig.tell(unfit()), ["start w0 j-s0-t1-a1"]);
+    assert_eq!(rig.tell(incompatible()), ["start w0 j-s0-t1-a1"]);
     assert_eq!(rig.stage(0).reruns, 1);
     assert_eq!(rig.ok("w0", "s0-t1-a1"), ["publish j"]);
-    assert_eq!(rig.tell(unfit()), ["finish j the output could not be published: order", "release j"]);
+    assert_eq!(rig.tell(incompatible()), ["finish j the output could not be published: order", "release j"]);
 }

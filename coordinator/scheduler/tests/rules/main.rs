@@ -1,5 +1,5 @@
-//! The scheduler's rules, one test each, through its public face: what is told, and what it
-//! orders, in short words (see `rig`). Random worlds are in `tests/simulation.rs`.
+//! The scheduler's rules, one test each, through its public interface: events in, and commands out in a short form (see
+//! `rig`). Random scenarios are in `tests/simulation.rs`.
 
 mod demand;
 mod failures;
@@ -9,4 +9,5 @@ mod reports;
 mod rig;
 mod speculation;
 mod takeover;
+mod throttles;
 mod workers;

@@ -1,5 +1,4 @@
-//! Reports that are late, doubled, out of order or about nothing known: each is named in a
-//! warning and changes nothing.
+//! Late, duplicated, reordered and unknown reports: each gives a warning and changes nothing.
 
 use tally_proto::failure::Failure;
 use tally_proto::ids::StageId;
@@ -21,7 +20,7 @@ fn mid_map() -> Rig {
 }
 
 #[test]
-fn what_is_not_expected_is_named_and_changes_nothing() {
+fn unexpected_events_give_a_warning_and_change_nothing() {
     let (j, k) = (job("j"), job("k"));
     let plan = |job: &_, stage| Event::StagePlanned {
         job: Clone::clone(job),
@@ -51,13 +50,13 @@ fn what_is_not_expected_is_named_and_changes_nothing() {
         (plan(&j, 0), "stage 0 of job j is not being planned"),
         (plan(&j, 1), "stage 1 of job j is not being planned"),
         (plan(&j, 9), "stage 9 of job j is not being planned"),
-        (plan(&k, 0), "job k is unknown or over"),
+        (plan(&k, 0), "job k is unknown or has ended"),
         (no_plan(&j, 0), "stage 0 of job j is not being planned"),
         (no_plan(&j, 9), "stage 9 of job j is not being planned"),
         (Event::Published { job: j.clone() }, "job j is not being published"),
         (Event::PublishFailed { job: j.clone(), reason: "x".into() }, "job j is not being published"),
-        (Event::Published { job: k.clone() }, "job k is unknown or over"),
-        (Event::JobCancelled { job: k.clone() }, "job k is unknown or over"),
+        (Event::Published { job: k.clone() }, "job k is unknown or has ended"),
+        (Event::JobCancelled { job: k.clone() }, "job k is unknown or has ended"),
     ];
     let mut rig = mid_map();
     let before = (rig.scheduler.status(&j), rig.outputs(0));
@@ -69,24 +68,24 @@ fn what_is_not_expected_is_named_and_changes_nothing() {
 }
 
 #[test]
-fn a_join_that_comes_after_the_loss_is_not_believed() {
+fn a_join_after_the_loss_is_refused() {
     let (mut rig, _) = Rig::started(config(), &[], 1, &[1]);
     assert_eq!(rig.lose("w5"), ["warn worker w5 is unknown"]);
     assert_eq!(rig.join("w5", 1), ["warn worker w5 was lost before: it must join under a new id"]);
 }
 
 #[test]
-fn answers_about_a_finished_job_are_named_and_its_attempts_end_in_silence() {
+fn answers_about_a_finished_job_give_a_warning_and_the_ends_of_its_attempts_do_not() {
     let (mut rig, _) = Rig::started(config(), &[1], 1, &[1]);
     rig.cancel("j");
     let plan = Event::StagePlanned { job: job("j"), stage: StageId(0), tasks: vec![], found: vec![] };
-    assert_eq!(rig.tell(plan), ["warn job j is unknown or over"]);
+    assert_eq!(rig.tell(plan), ["warn job j is unknown or has ended"]);
     assert!(rig.err("w0", "s0-t0-a0", fatal("late")).is_empty());
     assert_eq!(rig.ok("w0", "s0-t0-a0"), ["warn attempt j-s0-t0-a0 does not run on worker w0"]);
 }
 
 #[test]
-fn a_second_tick_at_the_same_time_gives_nothing() {
+fn a_second_tick_at_the_same_time_has_no_effect() {
     let mut rig = mid_map();
     rig.tick(500);
     assert!(rig.tick(500).is_empty());

@@ -1,4 +1,4 @@
-//! A scheduler with a clock to turn, events in short form, and commands as words:
+//! A scheduler with a manual clock, events in a short form, and commands as text:
 //! `plan j 0`, `start w0 j-s0-t0-a0`, `stop w0 j-s0-t0-a0`, `publish j`, `finish j done`,
 //! `release j`, `warn ...`.
 
@@ -19,7 +19,7 @@ pub fn millis(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// Small limits, no backoff, no time-out of workers, no speculation.
+/// Small limits, no backoff, no timeout of workers, no speculation.
 pub fn config() -> Config {
     Config {
         first_attempt: 0,
@@ -62,7 +62,7 @@ pub fn fatal(reason: &str) -> Failure {
 
 /// The output of the attempt's task could not be read from the worker.
 pub fn fetch_lost(holder: &str, producer: &str) -> Failure {
-    Failure::FetchLost { worker: worker(holder), task: attempt(producer).task, reason: "gone".into() }
+    Failure::FetchLost { worker: worker(holder), task: attempt(producer).task, reason: "not found".into() }
 }
 
 fn word(command: &Command) -> String {
@@ -85,7 +85,7 @@ impl Rig {
     }
 
     /// Workers `w0`, `w1`, ... with these slots, and job `j`: a chain of that many stages, the
-    /// first one planned with tasks of these weights. Says what came of that plan.
+    /// first one planned with tasks of these weights. Returns the commands that follow from the plan.
     pub fn started(config: Config, slots: &[u32], stages: u32, weights: &[u64]) -> (Self, Vec<String>) {
         let mut rig = Self::new(config);
         for (n, slots) in slots.iter().enumerate() {
@@ -142,14 +142,14 @@ impl Rig {
         self.tell(Event::NotStarted { worker: worker(on), attempt: attempt(text) })
     }
 
-    /// Whether an order of that attempt would read what the attempt was started on.
-    pub fn can_order(&self, text: &str) -> bool {
+    /// Whether the inputs of an attempt are unchanged since its start.
+    pub fn can_dispatch(&self, text: &str) -> bool {
         self.scheduler.inputs_of(&attempt(text)).is_some()
     }
 
-    pub fn moved(&mut self, text: &str, from: &str, to: &str) -> Vec<String> {
+    pub fn migrated(&mut self, text: &str, from: &str, to: &str) -> Vec<String> {
         let TaskId { job, stage, index } = attempt(text).task;
-        self.tell(Event::OutputMoved { job, stage, index, from: worker(from), to: worker(to) })
+        self.tell(Event::OutputMigrated { job, stage, index, from: worker(from), to: worker(to) })
     }
 
     pub fn tick(&mut self, now: u64) -> Vec<String> {

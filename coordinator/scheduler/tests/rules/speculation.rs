@@ -1,4 +1,4 @@
-//! Second attempts: when one starts, where, which result counts, and what the other is told.
+//! Speculative attempts: when one starts, where, which result counts, and what happens to the other attempt.
 
 use tally_proto::failure::Failure;
 use tally_scheduler::{Config, Speculation};
@@ -21,7 +21,7 @@ fn straggling(config: Config) -> Rig {
     rig
 }
 
-/// The same with its second attempt on w0.
+/// The same with its speculative attempt on w0.
 fn doubled(config: Config) -> Rig {
     let mut rig = straggling(config);
     assert_eq!(rig.tick(200), ["start w0 j-s0-t1-a1"]);
@@ -29,12 +29,12 @@ fn doubled(config: Config) -> Rig {
 }
 
 #[test]
-fn a_straggler_gets_a_second_attempt_when_it_is_slow() {
+fn a_straggler_gets_a_speculative_attempt_when_it_is_slow() {
     let mut rig = straggling(speculating());
     assert_eq!(rig.wakeup(), Some(200));
     assert!(rig.tick(199).is_empty());
     assert_eq!(rig.tick(200), ["start w0 j-s0-t1-a1"]);
-    assert_eq!((rig.stage(0).running, rig.stage(0).second_attempts), (1, 1));
+    assert_eq!((rig.stage(0).running, rig.stage(0).speculative_attempts), (1, 1));
     assert_eq!(rig.wakeup(), None);
     assert!(rig.tick(100_000).is_empty(), "never more than two");
 }
@@ -61,9 +61,9 @@ fn the_first_result_wins_and_the_late_one_changes_nothing() {
 }
 
 #[test]
-fn when_one_of_two_fails_the_other_goes_on() {
+fn when_one_of_two_attempts_fails_the_other_continues() {
     let mut rig = doubled(Config { max_attempts: 1, ..speculating() });
-    assert!(rig.err("w1", "s0-t1-a0", retryable("i/o")).is_empty(), "even after the last strike");
+    assert!(rig.err("w1", "s0-t1-a0", retryable("i/o")).is_empty(), "even after the last failure");
     assert_eq!((rig.stage(0).running, rig.stage(0).waiting), (1, 0));
     assert_eq!(rig.ok("w0", "s0-t1-a1"), ["publish j"]);
 
@@ -74,7 +74,7 @@ fn when_one_of_two_fails_the_other_goes_on() {
 }
 
 #[test]
-fn the_loss_of_the_first_attempts_worker_leaves_the_second_running() {
+fn the_loss_of_the_first_attempts_worker_leaves_the_speculative_one_running() {
     let mut rig = doubled(speculating());
     assert!(rig.lose("w1").is_empty());
     assert_eq!(rig.ok("w0", "s0-t1-a1"), ["publish j"]);
@@ -107,7 +107,7 @@ fn nothing_is_slow_before_the_minimum() {
 }
 
 #[test]
-fn a_second_attempt_never_goes_to_the_same_worker() {
+fn a_speculative_attempt_never_goes_to_the_same_worker() {
     let (mut rig, _) = Rig::started(speculating(), &[4], 1, &[4, 3, 2, 1]);
     rig.now = 100;
     for task in ["s0-t0-a0", "s0-t2-a0", "s0-t3-a0"] {
@@ -123,14 +123,14 @@ fn pending_tasks_come_first() {
     rig.drain("w0");
     rig.submit("k", 1);
     rig.plan("k", 0, &[9, 9, 9]);
-    // w1 runs the straggler and a task of k; what becomes free goes to k.
+    // w1 runs the straggler and a task of k; free slots go to k.
     assert!(rig.tick(500).is_empty());
     assert_eq!(rig.join("w2", 2), ["start w2 k-s0-t1-a0", "start w2 k-s0-t2-a0"]);
     assert_eq!(rig.ok("w2", "k-s0-t1-a0"), ["start w2 j-s0-t1-a1"]);
 }
 
 #[test]
-fn a_second_attempt_does_not_go_where_the_task_failed() {
+fn a_speculative_attempt_avoids_workers_on_which_the_task_failed() {
     let (mut rig, _) = Rig::started(speculating(), &[1, 1], 1, &[4, 3, 2, 1]);
     rig.err("w0", "s0-t0-a0", retryable("i/o"));
     rig.now = 10;
@@ -143,7 +143,7 @@ fn a_second_attempt_does_not_go_where_the_task_failed() {
 
 /// Found by the simulation.
 #[test]
-fn no_second_attempt_starts_while_an_input_is_lost() {
+fn no_speculative_attempt_starts_while_an_input_is_lost() {
     let (mut rig, _) = Rig::started(speculating(), &[2, 2], 2, &[1]);
     rig.ok("w0", "s0-t0-a0");
     rig.plan("j", 1, &[4, 3, 2, 1]);
@@ -152,7 +152,7 @@ fn no_second_attempt_starts_while_an_input_is_lost() {
         rig.ok(on, task);
     }
     assert_eq!(rig.tick(200), ["start w1 j-s1-t3-a1"]);
-    // One attempt sees the input lost; the other had read it and goes on, alone and slow.
+    // One attempt reports the loss of the input; the other had read it and continues, alone and slow.
     assert_eq!(rig.err("w0", "s1-t3-a0", fetch_lost("w0", "s0-t0-a0")), ["start w1 j-s0-t0-a1"]);
     assert!(rig.tick(10_000).is_empty());
     assert_eq!(rig.ok("w1", "s0-t0-a1"), ["start w0 j-s1-t3-a2"]);

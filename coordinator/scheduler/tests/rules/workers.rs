@@ -1,4 +1,4 @@
-//! Workers that join, drain, fall silent and die.
+//! Workers that join, drain, become silent and die.
 
 use tally_scheduler::{Config, Event, JobState, Millis};
 
@@ -9,7 +9,7 @@ fn timing_out() -> Config {
 }
 
 #[test]
-fn a_silent_worker_is_lost_at_the_tick_after_its_time() {
+fn a_silent_worker_is_lost_at_the_tick_after_its_timeout() {
     let (mut rig, _) = Rig::started(timing_out(), &[1, 1], 1, &[1]);
     assert_eq!(rig.wakeup(), Some(100));
     rig.now = 60;
@@ -21,7 +21,7 @@ fn a_silent_worker_is_lost_at_the_tick_after_its_time() {
 }
 
 #[test]
-fn a_driver_that_was_held_up_delivers_the_heartbeats_first() {
+fn a_delayed_driver_delivers_the_heartbeats_first() {
     let (mut rig, _) = Rig::started(timing_out(), &[1], 1, &[1]);
     rig.now = 5000;
     assert!(rig.tell(Event::Heartbeat { worker: worker("w0") }).is_empty());
@@ -47,7 +47,7 @@ fn embedded_workers_never_time_out() {
 }
 
 #[test]
-fn time_that_runs_backwards_stands_still() {
+fn time_never_runs_backwards() {
     let (mut rig, _) = Rig::started(timing_out(), &[1], 1, &[1]);
     rig.now = 50;
     rig.tell(Event::Heartbeat { worker: worker("w0") });
@@ -66,7 +66,7 @@ fn a_draining_worker_ends_what_runs_and_gets_nothing_new() {
     assert_eq!(rig.join("w1", 1), ["start w1 j-s0-t2-a0"]);
 }
 
-/// One that reaches a new leader while it drains.
+/// A worker that attaches to a new leader while it drains.
 #[test]
 fn a_worker_that_joins_while_it_drains_gets_nothing() {
     let mut rig = Rig::new(config());
@@ -78,7 +78,7 @@ fn a_worker_that_joins_while_it_drains_gets_nothing() {
 }
 
 #[test]
-fn the_loss_of_a_draining_worker_is_no_strike() {
+fn the_loss_of_a_draining_worker_is_not_a_failure() {
     let mut rig = Rig::new(Config { max_attempts: 1, ..config() });
     rig.submit("j", 1);
     rig.plan("j", 0, &[1]);
@@ -94,7 +94,7 @@ fn the_loss_of_a_draining_worker_is_no_strike() {
 }
 
 #[test]
-fn a_task_whose_worker_was_lost_starts_at_once_and_with_a_strike() {
+fn a_task_whose_worker_was_lost_starts_at_once_and_counts_a_failure() {
     let slow = Config { retry_backoff: millis(500), retry_backoff_max: millis(500), ..config() };
     let (mut rig, _) = Rig::started(slow, &[1, 1, 1], 1, &[1]);
     assert_eq!(rig.lose("w0"), ["start w1 j-s0-t0-a1"]);
@@ -131,7 +131,7 @@ fn without_workers_a_job_waits_visibly_and_fails_in_the_end() {
 }
 
 #[test]
-fn a_worker_ends_the_wait_and_the_next_wait_begins_anew() {
+fn a_worker_ends_the_wait_and_the_next_wait_starts_from_zero() {
     let (mut rig, _) = Rig::started(config(), &[], 1, &[1]);
     rig.now = 900;
     assert_eq!(rig.join("w0", 1), ["start w0 j-s0-t0-a0"]);
@@ -152,7 +152,7 @@ fn while_a_draining_worker_still_works_for_it_a_job_does_not_wait() {
 }
 
 #[test]
-fn a_worker_without_slots_is_none() {
+fn a_worker_without_slots_does_not_count() {
     let (rig, said) = Rig::started(config(), &[0], 1, &[1]);
     assert!(said.is_empty());
     assert_eq!(rig.state("j"), JobState::WaitingForWorkers { since: Millis(0) });
@@ -164,7 +164,7 @@ fn a_stopped_attempt_keeps_its_slot_until_it_ends() {
     rig.cancel("j");
     rig.submit("k", 1);
     assert!(rig.plan("k", 0, &[1]).is_empty());
-    // A worker that hangs in an attempt that was told to stop is as good as none.
+    // A worker whose attempt does not stop does not count.
     assert_eq!(rig.state("k"), JobState::WaitingForWorkers { since: Millis(0) });
     assert_eq!(rig.ok("w0", "s0-t0-a0"), ["start w0 k-s0-t0-a0"]);
 }
@@ -188,7 +188,7 @@ fn a_preferred_worker_is_taken() {
 
 /// Found by the simulation.
 #[test]
-fn workers_that_time_out_together_are_told_nothing_when_that_fails_the_job() {
+fn workers_that_time_out_together_get_no_commands_when_that_fails_the_job() {
     let (mut rig, _) = Rig::started(Config { max_attempts: 1, ..timing_out() }, &[1, 1], 1, &[1, 1]);
     let why = "finish j task j-s0-t0 failed 1 times, the last time on worker w0: the worker was lost";
     assert_eq!(rig.tick(100), [why, "release j"]);

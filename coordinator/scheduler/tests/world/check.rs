@@ -1,22 +1,21 @@
-//! The rules that every step must keep, and the little that the scheduler must believe for
-//! them to be checked: who is here, and what runs there.
+//! The rules that every step must keep, and the expected state that they need: the joined workers and their attempts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use tally_proto::ids::{AttemptId, JobId, StageId, TaskId, WorkerId};
-use tally_scheduler::{Command, Event, Found, JobState, Millis};
+use tally_scheduler::{Command, Event, FoundTask, JobState, Millis};
 
-use super::{Believed, Checked, Read, WORKER_TIMEOUT, World, speaker};
+use super::{Believed, Checked, Read, WORKER_TIMEOUT, World, reporter};
 
 impl World {
-    /// What an event must make the scheduler believe.
+    /// Updates the expected state for an event.
     pub(super) fn believe(&mut self, event: &Event) {
-        if let Some(known) = speaker(event).and_then(|worker| self.believed.get_mut(worker)) {
+        if let Some(known) = reporter(event).and_then(|worker| self.believed.get_mut(worker)) {
             known.last_seen = self.now;
         }
         match event {
             Event::WorkerJoined { worker, slots, draining } => {
-                let fresh = !self.believed.contains_key(worker) && !self.gone.contains(worker);
+                let fresh = !self.believed.contains_key(worker) && !self.lost.contains(worker);
                 if fresh {
                     let busy = BTreeSet::new();
                     let known = Believed { slots: *slots, draining: *draining, last_seen: self.now, busy };
@@ -41,7 +40,7 @@ impl World {
                     self.wanted.remove(attempt);
                 }
             }
-            Event::StagePlanned { job, stage, found, .. } | Event::Found { job, stage, found } => {
+            Event::StagePlanned { job, stage, found, .. } | Event::TasksFound { job, stage, found } => {
                 found.iter().for_each(|found| self.believe_found(job, *stage, found));
             }
             Event::Tick => {
@@ -55,9 +54,9 @@ impl World {
         }
     }
 
-    /// Takes over what was found as the scheduler must: from workers that are here, an output
-    /// before a running attempt, and the first of each.
-    fn believe_found(&mut self, job: &JobId, stage: StageId, found: &Found) {
+    /// Takes over found tasks as the scheduler must: those of joined workers, outputs before running attempts, and the first
+    /// of each.
+    fn believe_found(&mut self, job: &JobId, stage: StageId, found: &FoundTask) {
         let task = TaskId { job: job.clone(), stage, index: found.index };
         let attempt = AttemptId { task, attempt: found.attempt };
         let over = self.jobs.get(job).is_none_or(|job| !job.finished.is_empty());
@@ -72,7 +71,7 @@ impl World {
     }
 
     fn forget_worker(&mut self, worker: &WorkerId) {
-        self.gone.insert(worker.clone());
+        self.lost.insert(worker.clone());
         for attempt in self.believed.remove(worker).map(|known| known.busy).unwrap_or_default() {
             self.wanted.remove(&attempt);
         }
@@ -94,7 +93,7 @@ impl World {
                 let again = known.publishing;
                 known.publishing = publish;
                 if again || !known.finished.is_empty() {
-                    return self.wrong("an order for a job that publishes or is over");
+                    return self.wrong("a command for a job that publishes or has ended");
                 }
                 Ok(())
             }
@@ -132,7 +131,7 @@ impl World {
         }
         let reads = self.inputs(task);
         self.reads.insert(attempt.clone(), reads);
-        self.check_order(attempt)?;
+        self.check_dispatch(attempt)?;
         let others: Vec<_> = self.wanted.iter().filter(|other| other.task == *task).cloned().collect();
         let Some(known) = self.believed.get_mut(worker) else {
             return self.wrong(&format!("{attempt} starts on {worker}, which is not here"));
@@ -149,9 +148,9 @@ impl World {
         Ok(())
     }
 
-    /// An order that is made now reads all outputs of all stages that it is to read, and the same ones as when
-    /// its attempt was started.
-    pub(super) fn check_order(&self, attempt: &AttemptId) -> Checked {
+    /// A task message that is built now names all outputs of all input stages, and the same ones as at the start of the
+    /// attempt.
+    pub(super) fn check_dispatch(&self, attempt: &AttemptId) -> Checked {
         let task = &attempt.task;
         let reads = &self.jobs[&task.job].reads[task.stage.0 as usize];
         if reads.iter().any(|read| self.outputs_missing(task, *read)) {
@@ -166,7 +165,7 @@ impl World {
         Ok(())
     }
 
-    /// What an order of the task would name now.
+    /// The inputs that a task message would name now.
     fn inputs(&self, task: &TaskId) -> Vec<Read> {
         let reads = &self.jobs[&task.job].reads[task.stage.0 as usize];
         let outputs = reads.iter().flat_map(|&read| {
@@ -182,7 +181,7 @@ impl World {
         self.scheduler.outputs(&task.job, read).count() != tasks
     }
 
-    /// What must hold between any two steps.
+    /// The invariants between any two steps.
     pub(super) fn check_state(&mut self) -> Checked {
         for (id, job) in &self.jobs {
             let Some(status) = self.scheduler.status(id) else { return self.wrong("a job is unknown") };
@@ -208,8 +207,8 @@ impl World {
         self.check_outputs()
     }
 
-    /// One winner a task, whose success was reported, on a worker that is here; another one
-    /// only after the first was lost and an attempt was started since.
+    /// Each task has at most one winner: its success was reported, and its worker has joined. Another winner requires that
+    /// the first was lost and an attempt was started since.
     fn check_outputs(&mut self) -> Checked {
         let mut found = Vec::new();
         for (id, job) in &self.jobs {
@@ -229,7 +228,7 @@ impl World {
             if self.present.get(&winner.task).is_some_and(|held| *held != winner.attempt) {
                 return self.wrong(&format!("{winner} wins beside attempt {before:?}"));
             }
-            // A job's result lies elsewhere, whatever becomes of who made it.
+            // A job's result is not stored on workers.
             let is_result =
                 self.jobs.get(&winner.task.job).is_some_and(|job| job.is_result(winner.task.stage));
             let here = is_result || self.believed.contains_key(&worker);
@@ -245,7 +244,7 @@ impl World {
         Ok(())
     }
 
-    /// Nothing happened since the last tick: nothing follows, and no tick is asked for now.
+    /// A second tick without another event has no effect, and no further tick is due.
     pub(super) fn tick_again(&mut self) -> Checked {
         let commands = self.scheduler.step(Millis(self.now), Event::Tick);
         let wakeup = self.scheduler.next_wakeup();

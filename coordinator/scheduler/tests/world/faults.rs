@@ -1,11 +1,11 @@
-//! What goes wrong at workers: they die, their attempts end in every way, their reports are
-//! lost, their outputs move. Which of it happens when is chosen by the actions.
+//! The faults of workers: they die, their attempts end in all ways, their reports are lost, their outputs are migrated.
+//! The actions choose which fault happens when.
 
 use tally_proto::failure::Failure;
 use tally_proto::ids::{AttemptId, JobId, StageId, TaskId, WorkerId};
-use tally_scheduler::{Event, Found, JobShape, Scheduler, StageShape};
+use tally_scheduler::{Event, FoundTask, JobShape, Scheduler, StageShape};
 
-use super::{Checked, SimJob, SimWorker, World, choose, speaker};
+use super::{Checked, SimJob, SimWorker, World, choose, reporter};
 
 impl World {
     /// The worker dies, with what it runs.
@@ -16,7 +16,7 @@ impl World {
         self.workers[at].id.clone()
     }
 
-    /// Some attempt ends, in the way that the number says; the report is on its way.
+    /// An attempt ends, in the way that the number chooses; the report is on its way.
     pub(super) fn end_one(&mut self, n: u8, how: u8) {
         let running = self.workers.iter().enumerate();
         let running = running.flat_map(|(at, worker)| worker.running.iter().map(move |a| (at, a.clone())));
@@ -66,15 +66,15 @@ impl World {
     /// A report is lost for good, and its worker with it.
     pub(super) fn lose(&mut self, n: u8) {
         let Some(at) = choose(self.mail.len(), n) else { return };
-        // The driver's own answers and the word of a worker's death come from within.
-        let Some(worker) = speaker(&self.mail[at]).cloned() else { return };
+        // Only reports of workers are lost, not the driver's own events.
+        let Some(worker) = reporter(&self.mail[at]).cloned() else { return };
         self.mail.remove(at);
         if let Some(at) = self.workers.iter().position(|known| known.id == worker) {
             self.fall(at);
         }
     }
 
-    /// Some order does not arrive, though its worker is well.
+    /// A task message does not arrive, although its worker is well.
     pub(super) fn miss(&mut self, n: u8) {
         let running = self.workers.iter().flat_map(|worker| {
             let id = worker.id.clone();
@@ -86,20 +86,20 @@ impl World {
         for worker in self.workers.iter_mut().filter(|worker| worker.id == id) {
             worker.running.remove(&attempt);
         }
-        self.log.push(format!("{} the order of {attempt} does not arrive at {id}", self.now));
+        self.log.push(format!("{} the task message of {attempt} does not arrive at {id}", self.now));
         self.missed.push((id, attempt));
     }
 
-    /// The worker of such an order is back, or gone for good. The order is made again only if it would be the
-    /// same; else the attempt is given back.
-    pub(super) fn order_again(&mut self, n: u8) -> Checked {
+    /// The worker of such a message attaches again, or is lost. The message is sent again only if its inputs are unchanged;
+    /// otherwise the attempt is returned.
+    pub(super) fn dispatch_again(&mut self, n: u8) -> Checked {
         let Some(at) = choose(self.missed.len(), n) else { return Ok(()) };
         let (worker, attempt) = self.missed.remove(at);
         if self.scheduler.inputs_of(&attempt).is_none() {
             self.tally.given_back += 1;
             return self.tell(Event::NotStarted { worker, attempt });
         }
-        self.check_order(&attempt)?;
+        self.check_dispatch(&attempt)?;
         self.tally.resent += 1;
         if let Some(worker) = self.workers.iter_mut().find(|known| known.id == worker && known.well) {
             worker.running.insert(attempt);
@@ -107,8 +107,8 @@ impl World {
         Ok(())
     }
 
-    /// Some outputs go from one worker to another; the report is on its way.
-    pub(super) fn hand_over(&mut self, n: u8, to: u8) {
+    /// Outputs are migrated from one worker to another; the report is on its way.
+    pub(super) fn migrate(&mut self, n: u8, to: u8) {
         let Some(from) = choose(self.workers.len(), n).map(|at| self.workers[at].id.clone()) else { return };
         let Some(to) = choose(self.workers.len(), to).map(|at| self.workers[at].id.clone()) else { return };
         for attempt in self.scheduler.outputs_needed_from(&from).into_iter().take(2) {
@@ -116,16 +116,16 @@ impl World {
                 to.held.insert(attempt.clone());
             }
             let TaskId { job, stage, index } = attempt.task;
-            self.mail.push(Event::OutputMoved { job, stage, index, from: from.clone(), to: to.clone() });
+            self.mail.push(Event::OutputMigrated { job, stage, index, from: from.clone(), to: to.clone() });
         }
     }
 
-    /// What the workers that are well have of a stage.
-    pub(super) fn inventory(&self, job: &JobId, stage: StageId) -> Vec<Found> {
+    /// The tasks of a stage that healthy workers have.
+    pub(super) fn inventory(&self, job: &JobId, stage: StageId) -> Vec<FoundTask> {
         let mut found = Vec::new();
         for worker in self.workers.iter().filter(|worker| worker.well) {
             let of_stage = |a: &&AttemptId| a.task.job == *job && a.task.stage == stage;
-            let entry = |attempt: &AttemptId, done| Found {
+            let entry = |attempt: &AttemptId, done| FoundTask {
                 index: attempt.task.index,
                 attempt: attempt.attempt,
                 worker: worker.id.clone(),
@@ -137,8 +137,8 @@ impl World {
         found
     }
 
-    /// The coordinator dies with all that it knew and all that was on its way to it; the next one
-    /// reads the journal (jobs, plans), and the workers that are well attach to it.
+    /// The coordinator dies, with its state and all reports on their way. The next one reads the journal (jobs, plans), and
+    /// the healthy workers attach to it.
     pub(super) fn restart(&mut self) -> Checked {
         self.tally.restarts += 1;
         self.epoch += 1;
@@ -148,7 +148,7 @@ impl World {
         self.missed.clear();
         self.reads.clear();
         self.believed.clear();
-        self.gone.clear();
+        self.lost.clear();
         self.wanted.clear();
         self.winners.clear();
         self.present.clear();

@@ -1,6 +1,6 @@
-//! A world around the scheduler that goes wrong: workers that join, drain, die, fall silent;
-//! attempts that end in every way; reports that are late, doubled, reordered or lost. What it
-//! is told and orders is written to a log, and `check` holds every step against the rules.
+//! A simulated environment with faults: workers that join, drain, die and become silent; attempts that end in all ways;
+//! reports that are late, duplicated, reordered or lost. All events and commands are logged, and `check` verifies the rules
+//! after every step.
 
 mod check;
 mod faults;
@@ -16,7 +16,7 @@ use tally_scheduler::{
 
 pub const WORKER_TIMEOUT: u64 = 1000;
 
-/// One thing that happens. The numbers choose among what there is at that moment.
+/// One action. The numbers choose among the existing workers, jobs and attempts.
 #[derive(Debug, Clone)]
 pub enum Action {
     Submit(u8),
@@ -24,7 +24,7 @@ pub enum Action {
     Join(u8),
     /// The worker dies, and a report of that is on its way.
     Die(u8),
-    /// The worker hangs or is cut off: it says nothing more.
+    /// The worker hangs or is cut off: it sends no further reports.
     Vanish(u8),
     Drain(u8),
     /// An attempt ends, the second number says how.
@@ -34,13 +34,13 @@ pub enum Action {
     Duplicate(u8),
     /// A report is lost for good; so is its worker.
     Lose(u8),
-    /// An output is handed over.
+    /// An output is migrated.
     Move(u8, u8),
-    /// An order does not arrive: the worker's stream is broken.
+    /// A task message does not arrive: the worker's stream is broken.
     Miss(u8),
-    /// The worker of such an order is back: it is ordered again, or given back.
+    /// The worker of such a message attaches again: the message is sent again, or the attempt is returned.
     Resume(u8),
-    /// The coordinator dies, and another one takes over what workers have.
+    /// The coordinator dies, and another one takes over.
     Restart,
     Advance(u16),
 }
@@ -48,15 +48,15 @@ pub enum Action {
 #[derive(Debug)]
 pub struct SimWorker {
     id: WorkerId,
-    /// Whether it runs and speaks.
+    /// Whether it runs and reports.
     well: bool,
     slots: u32,
     running: BTreeSet<AttemptId>,
-    /// Outputs of attempts that succeeded there, and that moved there.
+    /// Outputs of attempts that succeeded there, and outputs that were migrated there.
     held: BTreeSet<AttemptId>,
 }
 
-/// What the scheduler must believe of a worker.
+/// The expected state of a worker.
 #[derive(Debug)]
 pub struct Believed {
     slots: u32,
@@ -68,7 +68,7 @@ pub struct Believed {
 #[derive(Debug, Default)]
 pub struct SimJob {
     reads: Vec<Vec<StageId>>,
-    /// Of stages that were planned: their tasks. A coordinator's journal, so to speak.
+    /// The tasks of planned stages, as in a coordinator's journal.
     plans: BTreeMap<StageId, Vec<TaskPlan>>,
     finished: Vec<Outcome>,
     released: u32,
@@ -82,19 +82,19 @@ impl SimJob {
     }
 }
 
-/// How often things happened, to show that the world does go wrong.
+/// Counters, to show that the faults happened.
 #[derive(Debug, Default, Clone)]
 pub struct Tally {
     pub done: u64,
     pub failed: u64,
     pub cancelled: u64,
     pub reruns: u64,
-    pub second_attempts: u64,
+    pub speculative_attempts: u64,
     pub timed_out: u64,
     pub warnings: u64,
     pub restarts: u64,
     pub adopted: u64,
-    /// Orders that were made again, and that could not be.
+    /// Task messages that were sent again, and those that could not be.
     pub resent: u64,
     pub given_back: u64,
     pub steps: u64,
@@ -107,15 +107,15 @@ pub struct World {
     log: Vec<String>,
     workers: Vec<SimWorker>,
     believed: BTreeMap<WorkerId, Believed>,
-    gone: BTreeSet<WorkerId>,
+    lost: BTreeSet<WorkerId>,
     jobs: BTreeMap<JobId, SimJob>,
-    /// Jobs that were over before the last change of coordinators.
+    /// Jobs that ended before the last change of coordinators.
     past: BTreeMap<JobId, SimJob>,
     mail: Vec<Event>,
     started: BTreeSet<AttemptId>,
-    /// What each attempt of this coordinator was to read when it was started.
+    /// The inputs of each attempt of this coordinator at its start.
     reads: BTreeMap<AttemptId, Vec<Read>>,
-    /// Orders that did not arrive, with their workers.
+    /// Task messages that did not arrive, with their workers.
     missed: Vec<(WorkerId, AttemptId)>,
     /// Attempts that run for a task: not ended, stopped or lost.
     wanted: BTreeSet<AttemptId>,
@@ -128,7 +128,7 @@ pub struct World {
     pub tally: Tally,
 }
 
-/// An output that is read: its stage and number, who holds it, and which attempt made it.
+/// An input: its stage and number, the worker that holds it, and the attempt that made it.
 pub type Read = (StageId, u32, WorkerId, u32);
 
 pub type Checked = Result<(), TestCaseError>;
@@ -149,8 +149,8 @@ fn config(first_attempt: u32) -> Config {
     }
 }
 
-/// Whose word an event is, if a worker's.
-fn speaker(event: &Event) -> Option<&WorkerId> {
+/// The worker that reported an event, if a worker did.
+fn reporter(event: &Event) -> Option<&WorkerId> {
     match event {
         Event::WorkerDraining { worker }
         | Event::Heartbeat { worker }
@@ -169,7 +169,7 @@ impl World {
             log: Vec::new(),
             workers: Vec::new(),
             believed: BTreeMap::new(),
-            gone: BTreeSet::new(),
+            lost: BTreeSet::new(),
             jobs: BTreeMap::new(),
             past: BTreeMap::new(),
             mail: Vec::new(),
@@ -233,27 +233,27 @@ impl World {
                 Ok(())
             }
             Action::Move(n, to) => {
-                self.hand_over(n, to);
+                self.migrate(n, to);
                 Ok(())
             }
             Action::Miss(n) => {
                 self.miss(n);
                 Ok(())
             }
-            Action::Resume(n) => self.order_again(n),
+            Action::Resume(n) => self.dispatch_again(n),
             Action::Restart => self.restart(),
             Action::Advance(by) => self.advance(u64::from(by % 400)),
         }
     }
 
-    /// No more faults: reports arrive, attempts succeed, two good workers join. Every job must
-    /// end within a bounded number of rounds.
+    /// Without further faults, reports arrive, attempts succeed, and two healthy workers join. Every job must end within a
+    /// bounded number of rounds.
     pub fn settle(&mut self) -> Checked {
         self.join(2)?;
         self.join(2)?;
         for _ in 0..200 {
             while !self.missed.is_empty() {
-                self.order_again(0)?;
+                self.dispatch_again(0)?;
             }
             while !self.mail.is_empty() {
                 self.deliver(0)?;
@@ -286,7 +286,8 @@ impl World {
             }
             let stages = self.scheduler.status(id).map(|status| status.stages).unwrap_or_default();
             self.tally.reruns += stages.iter().map(|stage| stage.reruns).sum::<u64>();
-            self.tally.second_attempts += stages.iter().map(|stage| stage.second_attempts).sum::<u64>();
+            self.tally.speculative_attempts +=
+                stages.iter().map(|stage| stage.speculative_attempts).sum::<u64>();
         }
         Ok(())
     }
@@ -335,7 +336,7 @@ impl World {
         }
     }
 
-    /// Time passes; who is well says so.
+    /// Time passes; healthy workers send heartbeats.
     fn advance(&mut self, by: u64) -> Checked {
         self.now += by;
         let well: Vec<_> = self.workers.iter().filter(|worker| worker.well).map(|w| w.id.clone()).collect();
@@ -346,8 +347,8 @@ impl World {
         self.tick_again()
     }
 
-    /// What the world does with a command.
-    fn obey(&mut self, command: &Command) {
+    /// Carries out a command.
+    fn carry_out(&mut self, command: &Command) {
         match command {
             Command::Start { worker, attempt } => {
                 let known = self.workers.iter_mut().find(|known| known.id == *worker && known.well);
@@ -381,13 +382,15 @@ impl World {
                 let job = job.clone();
                 let last = StageId(self.jobs[&job].reads.len() as u32 - 1);
                 let answer = match self.roll(10) {
-                    1 => Event::Unfit { job, stage: last, indices: vec![0, 2], reason: "order".into() },
+                    1 => {
+                        Event::Incompatible { job, stage: last, indices: vec![0, 2], reason: "order".into() }
+                    }
                     0 => Event::PublishFailed { job, reason: "a newer epoch".into() },
                     _ => Event::Published { job },
                 };
                 self.mail.push(answer);
             }
-            // A worker that was told to stop ends when it likes, as `Action::End` says.
+            // An attempt that was asked to stop ends later, by `Action::End`.
             Command::Stop { .. }
             | Command::FinishJob { .. }
             | Command::ReleaseJob { .. }
@@ -396,12 +399,12 @@ impl World {
     }
 
     fn tell(&mut self, mut event: Event) -> Checked {
-        // A driver keeps inventories up to date with every report, so what it adds to the plan is what
-        // holds at that moment, not what held when the plan was asked for.
+        // A driver updates inventories with every report, so it adds the found tasks of this moment to the plan, not those at
+        // the time of the command.
         if let Event::StagePlanned { job, stage, found, .. } = &mut event {
             *found = self.inventory(job, *stage);
         }
-        if let Event::Unfit { job, .. } = &event
+        if let Event::Incompatible { job, .. } = &event
             && let Some(known) = self.jobs.get_mut(job)
         {
             known.publishing = false;
@@ -415,12 +418,12 @@ impl World {
         }
         for command in &commands {
             self.check_command(command)?;
-            self.obey(command);
+            self.carry_out(command);
         }
         self.check_state()
     }
 
-    /// A rule was broken: says which, after the log.
+    /// Reports a violated rule, with the log.
     fn wrong<T>(&self, what: &str) -> Result<T, TestCaseError> {
         Err(TestCaseError::fail(format!("{}\n{what}", self.log.join("\n"))))
     }

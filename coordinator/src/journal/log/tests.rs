@@ -1,5 +1,4 @@
-//! Claimants that race, crash and come late, over a store in memory whose answers are reordered
-//! by a seed; and the same journal on a disk.
+//! Claimants that race, crash and are late, with a store in memory that a seed reorders; and the same journal on a disk.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,8 +29,8 @@ fn jobs(log: &EpochLog) -> Vec<String> {
     log.state().live().iter().map(|job| job.submitted.as_ref().unwrap().job.clone()).collect()
 }
 
-/// A store in memory that lets others go first, as often as a seed says, before and after it does
-/// what it is asked: as if answers, too, took their time.
+/// A store in memory that yields to other tasks before and after each operation, as often as a seed says, so that requests
+/// and answers are delayed.
 #[derive(Debug)]
 struct Shuffled {
     inner: Arc<InMemory>,
@@ -105,7 +104,7 @@ impl ObjectStore for Shuffled {
     }
 }
 
-/// What a claimant saw: its epoch, what was there when it began, what of its own was acknowledged.
+/// The view of a claimant: its epoch, the records at its begin, and its acknowledged records.
 #[derive(Debug, Default, Clone)]
 struct Seen {
     epoch: u64,
@@ -114,7 +113,7 @@ struct Seen {
     fenced: bool,
 }
 
-/// Claims, then appends until it is told that another leads. What it saw outlives its death.
+/// Claims, then appends until another claimant leads. Its view survives its death.
 async fn lead(dir: StateDir, name: String, appends: usize, seen: Arc<Mutex<Seen>>) {
     let log = EpochLog::claim(dir, &claimant(3)).await;
     let mut log = match log {
@@ -142,7 +141,7 @@ async fn lead(dir: StateDir, name: String, appends: usize, seen: Arc<Mutex<Seen>
     }
 }
 
-/// Three claimants at once, some of them killed in the middle, then one that comes after all.
+/// Three claimants at once, some of which are killed, and a later one.
 async fn race(seed: u64) {
     let random = Arc::new(Mutex::new(StdRng::seed_from_u64(seed)));
     let inner = Arc::new(InMemory::new());
@@ -230,7 +229,7 @@ async fn on_a_disk_it_is_compacted_and_survives_restarts() {
 }
 
 #[tokio::test]
-async fn a_foreign_torn_or_missing_record_is_named() {
+async fn a_foreign_truncated_or_missing_record_is_named() {
     let root = tempfile::tempdir().unwrap();
     let state = root.path().join("state");
     let dir = || StateDir::open(state.to_str().unwrap()).unwrap();
@@ -243,7 +242,7 @@ async fn a_foreign_torn_or_missing_record_is_named() {
     let claim = async || EpochLog::claim(dir(), &claimant(100)).await.unwrap_err().to_string();
     std::fs::write(&record, &whole[..whole.len() - 1]).unwrap();
     let error = claim().await;
-    assert!(error.contains("log/1/3") && error.contains("torn"), "{error}");
+    assert!(error.contains("log/1/3") && error.contains("truncated"), "{error}");
     std::fs::remove_file(&record).unwrap();
     let error = claim().await;
     assert!(error.contains("log/1/3") && error.contains("missing"), "{error}");
@@ -251,8 +250,121 @@ async fn a_foreign_torn_or_missing_record_is_named() {
     let foreign = state.join("log/notes.txt");
     std::fs::write(&foreign, "hello").unwrap();
     let error = claim().await;
-    assert!(error.contains("notes.txt") && error.contains("no record"), "{error}");
+    assert!(error.contains("notes.txt") && error.contains("not a record"), "{error}");
     std::fs::remove_file(&foreign).unwrap();
     let log = EpochLog::claim(dir(), &claimant(100)).await.unwrap();
     assert_eq!(jobs(&log), ["a", "b", "c"]);
+}
+
+/// The files of a state directory, with their content.
+fn content(state: &std::path::Path) -> std::collections::BTreeMap<std::path::PathBuf, Vec<u8>> {
+    let mut found = std::collections::BTreeMap::new();
+    let mut folders = vec![state.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            match entry.file_type().unwrap().is_dir() {
+                true => folders.push(entry.path()),
+                false => drop(found.insert(entry.path(), std::fs::read(entry.path()).unwrap())),
+            }
+        }
+    }
+    found
+}
+
+/// Replaces the body of a record, and its format.
+fn rewrite(record: &std::path::Path, format: u8, body: impl FnOnce(&[u8]) -> Vec<u8>) {
+    let old = std::fs::read(record).unwrap();
+    let body = body(&old[36..]);
+    let mut bytes = old[..24].to_vec();
+    bytes[7] = format;
+    bytes.extend((body.len() as u64).to_le_bytes());
+    bytes.extend(crc32fast::hash(&body).to_le_bytes());
+    bytes.extend(body);
+    std::fs::write(record, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn a_journal_of_a_newer_version_is_refused_and_not_changed() {
+    // A format above this version's, and a kind of record that it does not know; as the last record, as the snapshot, and as
+    // the claim of an epoch that has nothing else.
+    for (format, number) in [(2, 3), (1, 3), (2, 1), (1, 1), (2, 0)] {
+        let root = tempfile::tempdir().unwrap();
+        let state = root.path().join("state");
+        let dir = || StateDir::open(state.to_str().unwrap()).unwrap();
+        let mut newer = EpochLog::claim(dir(), &claimant(100)).await.unwrap();
+        newer.append(submitted("a")).await.unwrap();
+        newer.append(submitted("b")).await.unwrap();
+        let record = state.join(format!("log/1/{number}"));
+        let whole = std::fs::read(&record).unwrap();
+        if number == 0 {
+            (1..4).for_each(|number| std::fs::remove_file(state.join(format!("log/1/{number}"))).unwrap());
+        }
+        rewrite(&record, format, |body| match format {
+            // Field 99 of the record.
+            1 => b"\x9a\x06\x02\x08\x07".to_vec(),
+            _ => body.to_vec(),
+        });
+        let before = content(&state);
+        let what = format!("format {format}, record {number}");
+        for error in [
+            EpochLog::claim(dir(), &claimant(100)).await.unwrap_err(),
+            EpochLog::check(&dir()).await.unwrap_err(),
+        ] {
+            assert!(matches!(error, JournalError::Newer { .. }), "{what}: {error}");
+            let text = error.to_string();
+            assert!(
+                text.contains(&format!("log/1/{number}")) && text.contains("--state-dir"),
+                "{what}: {text}"
+            );
+            let version = concat!("version ", env!("CARGO_PKG_VERSION"));
+            assert_eq!(text.contains(version), number > 0, "{what}: {text}");
+        }
+        assert_eq!(content(&state), before, "{what}");
+        if number == 0 {
+            continue;
+        }
+        // The newer version still leads, and its successors have all records.
+        std::fs::write(&record, whole).unwrap();
+        newer.append(submitted("c")).await.unwrap();
+        EpochLog::check(&dir()).await.unwrap();
+        assert_eq!(jobs(&EpochLog::claim(dir(), &claimant(100)).await.unwrap()), ["a", "b", "c"]);
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_becomes_newer_during_a_claim_does_not_end_the_journal() {
+    let root = tempfile::tempdir().unwrap();
+    let state = root.path().join("state");
+    let dir = || StateDir::open(state.to_str().unwrap()).unwrap();
+    let mut newer = EpochLog::claim(dir(), &claimant(100)).await.unwrap();
+    newer.append(submitted("a")).await.unwrap();
+    let (snapshot, record) = (state.join("log/1/1"), state.join("log/1/2"));
+    let (first, whole) = (std::fs::read(&snapshot).unwrap(), std::fs::read(&record).unwrap());
+    // As if it had been written after the check: the claim exists, and the epoch was sealed.
+    let older = EpochLog::claim(dir(), &claimant(100)).await.unwrap();
+    drop(older);
+    std::fs::remove_file(state.join("log/2/1")).unwrap();
+    std::fs::write(&snapshot, &first).unwrap();
+    std::fs::write(&record, &whole).unwrap();
+    rewrite(&record, 2, <[u8]>::to_vec);
+    assert!(matches!(EpochLog::claim(dir(), &claimant(100)).await, Err(JournalError::Newer { .. })));
+    std::fs::write(&record, &whole).unwrap();
+    let log = EpochLog::claim(dir(), &claimant(100)).await;
+    assert!(log.is_ok_and(|log| log.epoch() == 3 && jobs(&log) == ["a"]), "the newer version leads again");
+}
+
+#[tokio::test]
+async fn unknown_fields_of_known_records_are_ignored() {
+    let root = tempfile::tempdir().unwrap();
+    let state = root.path().join("state");
+    let dir = || StateDir::open(state.to_str().unwrap()).unwrap();
+    let mut newer = EpochLog::claim(dir(), &claimant(100)).await.unwrap();
+    newer.append(submitted("a")).await.unwrap();
+    for number in 0..3 {
+        // Field 99 of the message beside the record.
+        rewrite(&state.join(format!("log/1/{number}")), 1, |body| [body, b"\x98\x06\x01"].concat());
+    }
+    let mut log = EpochLog::claim(dir(), &claimant(100)).await.unwrap();
+    log.append(submitted("b")).await.unwrap();
+    assert_eq!(jobs(&log), ["a", "b"]);
 }

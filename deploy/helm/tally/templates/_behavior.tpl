@@ -1,4 +1,4 @@
-{{/* Up at once, down slowly: a drain costs a copy of what is still needed. */}}
+{{/* Scale up at once, down slowly: a drain copies the outputs that are still needed. */}}
 {{- define "tally.behavior" -}}
 scaleUp:
   stabilizationWindowSeconds: 0

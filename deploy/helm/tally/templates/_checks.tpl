@@ -1,4 +1,4 @@
-{{/* Values that are right one by one, and wrong together. Called once, by the settings. */}}
+{{/* Values that are valid alone, but inconsistent. Called once, by the settings. */}}
 {{- define "tally.checks" -}}
 {{- $v := .Values -}}
 {{- include "tally.checkNames" . -}}
@@ -8,7 +8,7 @@
 {{- include "tally.checkCron" . -}}
 {{- include "tally.checkCertificates" . -}}
 {{- if and (gt (int $v.coordinator.replicas) 1) (not $v.consul.url) -}}
-{{- fail "coordinator.replicas is above 1, and nobody elects a leader: set consul.url, or coordinator.replicas to 1" -}}
+{{- fail "coordinator.replicas is above 1, and no Consul elects a leader: set consul.url, or coordinator.replicas to 1" -}}
 {{- end -}}
 {{- $sources := 0 -}}
 {{- if $v.storage.existingClaim }}{{ $sources = add1 $sources }}{{ end -}}

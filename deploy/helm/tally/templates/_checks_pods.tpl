@@ -1,5 +1,4 @@
-{{/* What Kubernetes would refuse, or quietly take otherwise than it was meant: said while templates are rendered. Called
-by the checks of the settings. */}}
+{{/* Errors for values that Kubernetes would reject or silently misinterpret. Called by the checks of the settings. */}}
 
 {{/* A service's name is the strictest: a letter first, no dots. */}}
 {{- define "tally.checkNames" -}}
@@ -27,7 +26,7 @@ by the checks of the settings. */}}
 {{- end -}}
 {{- end -}}
 
-{{/* Variables, volumes and mounts beside the chart's own. Called with (list $ "coordinator"). */}}
+{{/* Variables, volumes and mounts in addition to the chart's own. Called with (list $ "coordinator"). */}}
 {{- define "tally.checkExtras" -}}
 {{- $root := index . 0 -}}
 {{- $component := index . 1 -}}
@@ -61,7 +60,7 @@ by the checks of the settings. */}}
 {{- end -}}
 {{- end -}}
 
-{{/* Not empty where a path is a folder, or below it. Called with (list path folder). */}}
+{{/* Not empty if a path is a folder, or below it. Called with (list path folder). */}}
 {{- define "tally.isBelow" -}}
 {{- $folder := clean (index . 1) -}}
 {{- if hasPrefix (printf "%s/" (trimSuffix "/" $folder)) (printf "%s/" (clean (index . 0))) -}}yes{{- end -}}
@@ -72,7 +71,7 @@ by the checks of the settings. */}}
 {{- if regexMatch "^(s3|gs|az)://" . -}}yes{{- end -}}
 {{- end -}}
 
-{{/* The volume: one that all pods see, at a place that the image does not need. */}}
+{{/* The volume must be shared by all pods, and not hide folders of the image. */}}
 {{- define "tally.checkStorage" -}}
 {{- $storage := .Values.storage -}}
 {{- range $kind := list "emptyDir" "ephemeral" "configMap" "secret" "projected" "downwardAPI" -}}
@@ -116,7 +115,7 @@ by the checks of the settings. */}}
 {{- end -}}
 {{- end -}}
 
-{{/* Five fields as Kubernetes reads them, with weekdays from 0 to 6; or a word. */}}
+{{/* Five fields in the format of Kubernetes, with weekdays from 0 to 6; or a name. */}}
 {{- define "tally.checkCron" -}}
 {{- $fields := list -}}
 {{- range $number := list "[0-5]?[0-9]" "([01]?[0-9]|2[0-3])" "(0?[1-9]|[12][0-9]|3[01])" "(0?[1-9]|1[0-2]|(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec))" "([0-6]|(?i:sun|mon|tue|wed|thu|fri|sat))" -}}
@@ -144,7 +143,7 @@ by the checks of the settings. */}}
 {{- end -}}
 {{- end -}}
 
-{{/* Nothing asks for more than it may have. */}}
+{{/* Requests must not exceed limits. */}}
 {{- define "tally.checkResources" -}}
 {{- range $where, $of := dict "coordinator" .Values.coordinator.resources "schedule" .Values.schedule.resources -}}
 {{- $requests := default (dict) $of.requests -}}
@@ -162,13 +161,13 @@ by the checks of the settings. */}}
 {{- end -}}
 {{- end -}}
 
-{{/* Certificates that are named go with the mode; those that are made outlive their renewal. */}}
+{{/* Named certificates must match the mode; generated ones must be valid past their renewal. */}}
 {{- define "tally.checkCertificates" -}}
 {{- $tls := .Values.tls -}}
 {{- if ne $tls.mode "secrets" -}}
 {{- range $role := list "coordinator" "worker" "operator" "reader" -}}
 {{- if get $tls (printf "%sSecret" $role) -}}
-{{- fail (printf "tls.mode is %s, and tls.%sSecret is set, which nobody would read: set tls.mode to secrets, or remove it" $tls.mode $role) -}}
+{{- fail (printf "tls.mode is %s, and tls.%sSecret is set, which no pod would use: set tls.mode to secrets, or remove it" $tls.mode $role) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -24,7 +24,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Labels: those that select never change; all others may. Called with (list $ "component"). */}}
+{{/* Labels: selector labels never change; all others may. Called with (list $ "component"). */}}
 {{- define "tally.selector" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: {{ include "tally.name" $root | quote }}
@@ -70,7 +70,7 @@ annotations:
 {{- end -}}
 {{- end -}}
 
-{{/* Where coordinators are reached inside the cluster: any of them names the leader. */}}
+{{/* The address of the coordinators inside the cluster: each of them names the leader. */}}
 {{- define "tally.coordinator" -}}
 {{ include "tally.fullname" . }}-coordinator.{{ .Release.Namespace }}.svc:{{ .Values.coordinator.service.port }}
 {{- end -}}
@@ -88,7 +88,7 @@ annotations:
 {{- end -}}
 {{- end -}}
 
-{{/* What all pods have in common. */}}
+{{/* Common to all pods. */}}
 {{- define "tally.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 65532
@@ -106,7 +106,7 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
-{{/* The head of a pod's spec. Called with (list $ values-of-the-component); a dict will do. */}}
+{{/* The head of a pod's spec. Called with (list $ values-of-the-component); a dict is enough. */}}
 {{- define "tally.pod" -}}
 {{- $root := index . 0 -}}
 {{- $own := index . 1 -}}
@@ -130,7 +130,7 @@ priorityClassName: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
-{{/* Not empty where there is a volume that all see. */}}
+{{/* Not empty if there is a shared volume. */}}
 {{- define "tally.hasStorage" -}}
 {{- with .Values.storage -}}
 {{- if or .existingClaim .volume .claim.create }}yes{{ end -}}
@@ -147,7 +147,7 @@ persistentVolumeClaim:
 {{- end }}
 {{- end -}}
 
-{{/* How stores are reached. */}}
+{{/* Access to object stores. */}}
 {{- define "tally.storeEnv" -}}
 {{- with .Values.objectStore }}
 {{- with .region }}
@@ -165,7 +165,7 @@ persistentVolumeClaim:
 {{- end }}
 {{- end -}}
 
-{{/* Under which `helm test` makes a folder of its own: where the tables are; a journal leaves alone what lies beside it. */}}
+{{/* The parent of the folder of `helm test`: with the tables, or with the journal, which ignores other folders. */}}
 {{- define "tally.testFolder" -}}
 {{- if .Values.test.url -}}
 {{- trimSuffix "/" .Values.test.url -}}
@@ -199,7 +199,7 @@ persistentVolumeClaim:
 {{- end }}
 {{- end -}}
 
-{{/* Secrets of those that serve, as volumes and as mounts. */}}
+{{/* Secrets of the servers, as volumes and as mounts. */}}
 {{- define "tally.secretVolumes" -}}
 {{- include "tally.storeVolumes" . }}
 {{- with .Values.consul }}
@@ -255,7 +255,7 @@ persistentVolumeClaim:
 {{- end }}
 {{- end -}}
 
-{{/* Settings for Consul, as both kinds of pod have them in their files. */}}
+{{/* Settings for Consul, in the files of both kinds of pods. */}}
 {{- define "tally.consulSettings" -}}
 {{- with .Values.consul }}
 {{- if .url }}
@@ -278,7 +278,7 @@ consul-key = "/etc/tally/consul/client/tls.key"
 {{- end }}
 {{- end -}}
 
-{{/* Probes by HTTP: a pod that starts may take five minutes, for a large journal or until Consul answers. */}}
+{{/* HTTP probes: the start may take five minutes, for a large journal or until Consul responds. */}}
 {{- define "tally.probes" -}}
 startupProbe:
   httpGet: {path: /healthz, port: http}

@@ -1,4 +1,4 @@
-{{/* The settings' files. Each key is a long option of the program. */}}
+{{/* The settings files. Each key is a long option of the program. */}}
 {{- define "tally.coordinatorSettings" -}}
 listen = "0.0.0.0:{{ .Values.coordinator.service.port }}"
 http-listen = "0.0.0.0:{{ .Values.coordinator.httpPort }}"

@@ -1,4 +1,4 @@
-{{/* Certificates: whose secret, where it is mounted, and what the programs are told. */}}
+{{/* Certificates: secrets, mounts and settings. */}}
 
 {{/* The secret of a component. Called with (list $ "coordinator"), worker, operator or reader. */}}
 {{- define "tally.tlsSecret" -}}
@@ -28,7 +28,7 @@
       - key: {{ $tls.rolesConfigMap.key | quote }}
         path: roles.toml
 {{- end }}
-{{- if and $tls.tokensSecret.name (eq (index . 1) "coordinator") }}
+{{- if and $tls.tokensSecret.name (has (index . 1) (list "coordinator" "worker")) }}
 - name: tokens
   secret:
     secretName: {{ $tls.tokensSecret.name | quote }}
@@ -40,7 +40,7 @@
 {{- end }}
 {{- end -}}
 
-{{/* Called with (list $ role). Whole folders, so that new certificates appear in them. */}}
+{{/* Called with (list $ role). Whole folders, so that renewed certificates appear in them. */}}
 {{- define "tally.tlsMounts" -}}
 {{- $root := index . 0 -}}
 {{- $tls := $root.Values.tls -}}
@@ -49,13 +49,13 @@
 {{- if $tls.rolesConfigMap.name }}
 - {name: tls-roles, mountPath: /etc/tally/roles, readOnly: true}
 {{- end }}
-{{- if and $tls.tokensSecret.name (eq (index . 1) "coordinator") }}
+{{- if and $tls.tokensSecret.name (has (index . 1) (list "coordinator" "worker")) }}
 - {name: tokens, mountPath: /etc/tally/tokens, readOnly: true}
 {{- end }}
 {{- end }}
 {{- end -}}
 
-{{/* Settings of those that serve. Called with (list $ role). */}}
+{{/* Settings of servers. Called with (list $ role). */}}
 {{- define "tally.tlsSettings" -}}
 {{- $root := index . 0 -}}
 {{- $tls := $root.Values.tls -}}
@@ -68,7 +68,7 @@ tls-key = "/etc/tally/tls/tls.key"
 {{- if $tls.rolesConfigMap.name }}
 tls-roles = "/etc/tally/roles/roles.toml"
 {{- end }}
-{{- if and $tls.tokensSecret.name (eq (index . 1) "coordinator") }}
+{{- if and $tls.tokensSecret.name (has (index . 1) (list "coordinator" "worker")) }}
 tokens-file = "/etc/tally/tokens/tokens"
 {{- end }}
 {{- end }}
@@ -86,7 +86,7 @@ tokens-file = "/etc/tally/tokens/tokens"
 {{- end }}
 {{- end -}}
 
-{{/* The flags of commands that are given in a coordinator's pod, each with a space before it. */}}
+{{/* The flags of commands that run in a coordinator's pod, each after a space. */}}
 {{- define "tally.operatorFlags" -}}
 {{- if ne .Values.tls.mode "none" }} --tls-ca /etc/tally/operator/ca.crt --tls-cert /etc/tally/operator/tls.crt --tls-key /etc/tally/operator/tls.key
 {{- if .Values.tls.rolesConfigMap.name }} --tls-roles /etc/tally/roles/roles.toml{{ end }}

@@ -1,4 +1,4 @@
-//! Writes the good inputs of every fuzz target into the folders of its corpus: `write_seeds FOLDER`.
+//! Writes the valid inputs of every fuzz target into the directories of its corpus: `write_seeds FOLDER`.
 
 use std::path::PathBuf;
 

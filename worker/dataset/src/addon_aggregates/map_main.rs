@@ -1,10 +1,12 @@
-//! Rows of `main_summary` to partials: the theme bits of each client, and the least install day
+//! Rows of `main_summary` to partials: the theme bits of each client, and the minimum install day
 //! of each of its profile creation dates.
 //!
-//! A theme is custom where its add-on id is neither null nor the default theme's. A ping whose
-//! list of add-ons is null or empty makes no group; a null date is a group like any other, and a
-//! group whose days are all null has a null. The null client only has theme bits: it counts
-//! among the clients, and never reaches the output.
+//! A theme is custom if its add-on id is neither null nor that of the default theme. A ping whose
+//! list of add-ons is null or empty adds no group; a null date is a group like any other, and the minimum of a
+//! group whose days are all null is null. The null client only has theme bits: it is counted
+//! as a client, but never reaches the output.
+//!
+//! Not here: merging partials ([`super::reduce`]).
 
 use std::sync::Arc;
 
@@ -12,12 +14,13 @@ use arrow::array::{Int32Array, Int64Array, RecordBatch};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-use super::map_addons::{ClientColumns, bucket_offsets, partitions_of, resolve_clients};
+use super::map_addons::ClientColumns;
 use super::schema::{self, state};
-use crate::batch::{BATCH_ROWS, Batch, NULL_SYMBOL};
+use crate::batch::{BATCH_ROWS, Batch, NULL_CODE};
 use crate::bits::Bits;
-use crate::clients::{ClientKey, ClientTable, grown};
 use crate::interner::Interner;
+use crate::keys::{Key, KeyTable, grown};
+use crate::partials::{bucket_offsets, partitions_of, resolve_keys};
 use crate::partition::Partitioner;
 use crate::prefetch::prefetch;
 use crate::{DatasetError, MapRun, Mapper};
@@ -28,10 +31,10 @@ const CREATED: usize = 2;
 const INSTALLED: usize = 3;
 
 const DEFAULT_THEME: &[u8] = b"{972ce4c6-7e08-4474-a285-3208198ce6fd}";
-/// Symbol of the default theme; every other theme's is 1.
-const DEFAULT_SYMBOL: u32 = 0;
+/// Code of the default theme; all other themes have the code 1.
+const DEFAULT_THEME_CODE: u32 = 0;
 
-/// What is known of a client: its state bits, and its first group.
+/// A client: its state bits, and its first group.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Record {
     pub(super) created: i64,
@@ -39,7 +42,7 @@ pub(super) struct Record {
     pub(super) state: u8,
 }
 
-/// Groups of clients that have more than one: (client, date) to the least day.
+/// Further groups of clients that have several: (client, date) to the minimum day.
 pub(super) type MoreGroups = HashMap<(u32, Option<i64>), Option<i32>, RandomState>;
 
 impl Record {
@@ -50,7 +53,7 @@ impl Record {
             .then(|| (has(state::DATE).then_some(self.created), has(state::DAY).then_some(self.day)))
     }
 
-    /// Takes a group into client number `client`'s record, or beside it if that holds another.
+    /// Merges a group into the record of client number `client`, or into `more` if the record has another group.
     #[inline]
     pub(super) fn merge(
         &mut self,
@@ -81,23 +84,23 @@ impl Record {
 
 /// Mapper of the table `main_summary`.
 pub struct MainMapper {
-    clients: ClientTable,
+    clients: KeyTable,
     records: Vec<Record>,
     more: MoreGroups,
-    texts: Interner,
+    strings: Interner,
     /// Theme bits of the null client.
     null_client: u8,
     partitioner: Partitioner,
 }
 
 impl MainMapper {
-    /// A mapper into so many partitions.
+    /// A mapper into `partitions` partitions.
     pub fn new(partitions: u32) -> Self {
         MainMapper {
-            clients: ClientTable::default(),
+            clients: KeyTable::default(),
             records: vec![],
             more: MoreGroups::default(),
-            texts: Interner::default(),
+            strings: Interner::default(),
             null_client: 0,
             partitioner: Partitioner::new(partitions),
         }
@@ -113,14 +116,14 @@ fn group_state(created: Option<i64>, day: Option<i32>) -> u8 {
 impl Mapper for MainMapper {
     fn select(&self, _: &Batch, _: &mut Bits) {}
 
-    fn resolve(&mut self, column: usize, values: &[&[u8]], symbols: &mut [u32]) -> Result<(), DatasetError> {
+    fn resolve(&mut self, column: usize, values: &[&[u8]], codes: &mut [u32]) -> Result<(), DatasetError> {
         if column == THEME {
-            for (&value, symbol) in values.iter().zip(symbols) {
-                *symbol = if value == DEFAULT_THEME { DEFAULT_SYMBOL } else { 1 };
+            for (&value, code) in values.iter().zip(codes) {
+                *code = if value == DEFAULT_THEME { DEFAULT_THEME_CODE } else { 1 };
             }
             return Ok(());
         }
-        resolve_clients(&mut self.clients, &mut self.texts, values, symbols)?;
+        resolve_keys(&mut self.clients, &mut self.strings, values, codes)?;
         self.records.resize(self.clients.len(), Record::default());
         Ok(())
     }
@@ -129,12 +132,12 @@ impl Mapper for MainMapper {
         let (client, theme) = (batch.text(CLIENT), batch.text(THEME));
         let (dated, created) = batch.int64(CREATED);
         let (present, known, day) = batch.list_min(INSTALLED);
-        // So that the records' cache misses overlap.
+        // Cache misses of the records overlap.
         client.iter().for_each(|&client| prefetch(&self.records, client as usize));
         for row in selected.ones(0, batch.rows) {
-            let custom = theme[row] != NULL_SYMBOL && theme[row] != DEFAULT_SYMBOL;
+            let custom = theme[row] != NULL_CODE && theme[row] != DEFAULT_THEME_CODE;
             let bit = if custom { state::CUSTOM } else { state::DEFAULT };
-            if client[row] == NULL_SYMBOL {
+            if client[row] == NULL_CODE {
                 self.null_client |= bit;
                 continue;
             }
@@ -153,7 +156,7 @@ impl Mapper for MainMapper {
         self.clients.footprint(BATCH_ROWS)
             + grown(&self.records, BATCH_ROWS)
             + 3 * self.more.allocation_size()
-            + 2 * self.texts.memory()
+            + 2 * self.strings.memory()
             + run
     }
 
@@ -162,7 +165,7 @@ impl Mapper for MainMapper {
     }
 
     fn flush(&mut self) -> Result<MapRun, DatasetError> {
-        let partition = partitions_of(&self.clients, &self.texts, &self.partitioner);
+        let partition = partitions_of(&self.clients, &self.strings, &self.partitioner);
         let null = (self.null_client != 0).then_some(0);
         let further = self.more.keys().map(|&(client, _)| partition[client as usize]);
         let offsets = bucket_offsets(
@@ -193,7 +196,7 @@ impl Mapper for MainMapper {
             (created[at], day[at]) = (date.unwrap_or(0), least.unwrap_or(0));
         }
         if null.is_some() {
-            columns.set(place(0), ClientKey::Uuid(0), self.null_client | state::NULL_CLIENT);
+            columns.set(place(0), Key::Uuid(0), self.null_client | state::NULL_CLIENT);
         }
         self.clients.clear();
         self.records.clear();
@@ -204,6 +207,6 @@ impl Mapper for MainMapper {
         let days = Arc::new(Int32Array::from(day));
         let batch = RecordBatch::try_new(schema::main_partial(), vec![ids, states, dates, days])
             .map_err(|e| DatasetError::Malformed(e.to_string()))?;
-        Ok(MapRun { batch, offsets, dictionary: self.texts.take()? })
+        Ok(MapRun { batch, offsets, dictionary: self.strings.take()? })
     }
 }

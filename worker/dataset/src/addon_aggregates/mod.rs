@@ -1,7 +1,8 @@
 //! The dataset `addon_aggregates`: one row per client and install type.
 //!
 //! The rules are stated where they are computed: [`map_addons`] and [`map_main`] (rows to
-//! partials), [`reduce`] (partials to rows). [`schema`] has the columns on every edge.
+//! partials), [`reduce`] (partials to rows). [`schema`] has the columns of partials and output. Not here: Parquet, the
+//! shuffle and everything else that is the same for all datasets.
 
 pub mod map_addons;
 pub mod map_main;
@@ -9,22 +10,34 @@ pub mod reduce;
 pub mod schema;
 mod sums;
 
-use arrow::array::RecordBatch;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int32Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 
 use crate::checksum::Fingerprint;
 use crate::{
-    ColumnKind, ColumnSpec, Dataset, DatasetError, Mapper, Missing, Pass, Reducer, Size, TableSpec, Totals,
+    ColumnKind, ColumnSpec, Dataset, DatasetError, Mapper, Missing, Pass, Reducer, Size, TableSpec,
+    TotalSpec, Totals,
 };
 
 /// The dataset's name.
 pub const NAME: &str = "addon_aggregates";
+/// The partition column of its inputs and its output.
+pub const PARTITION_COLUMN: &str = "submission_date_s3";
 /// Place of the table `addons` among [`Dataset::tables`].
 pub const ADDONS: usize = 0;
 /// Place of the table `main_summary` among [`Dataset::tables`].
 pub const MAIN_SUMMARY: usize = 1;
+/// Place among [`Dataset::totals`]: distinct clients of the day, the null client being one.
+pub const CLIENTS: usize = 0;
+/// Place among [`Dataset::totals`]: those with a custom theme at some time of the day.
+pub const CUSTOM_THEME_CLIENTS: usize = 1;
 
-/// See the module's head.
+const TOTALS: [TotalSpec; 2] =
+    [TotalSpec { name: "n_clients" }, TotalSpec { name: "n_custom_theme_clients" }];
+
+/// The dataset; see the head of the module.
 pub struct AddonAggregates {
     tables: Vec<TableSpec>,
 }
@@ -50,8 +63,18 @@ impl AddonAggregates {
         ];
         AddonAggregates {
             tables: vec![
-                TableSpec { name: "addons", columns: addons },
-                TableSpec { name: "main_summary", columns: main },
+                TableSpec {
+                    name: "addons",
+                    default_root: Some("s3://telemetry-parquet/addons/v2"),
+                    help: "Root of the table addons: a path, or an s3://, gs://, az:// or file:// URL",
+                    columns: addons,
+                },
+                TableSpec {
+                    name: "main_summary",
+                    default_root: Some("s3://telemetry-parquet/main_summary/v3"),
+                    help: "Root of the table main_summary: a path or URL, as above",
+                    columns: main,
+                },
             ],
         }
     }
@@ -70,6 +93,22 @@ impl Dataset for AddonAggregates {
 
     fn tables(&self) -> &[TableSpec] {
         &self.tables
+    }
+
+    fn partition_column(&self) -> &'static str {
+        PARTITION_COLUMN
+    }
+
+    fn default_output(&self) -> Option<&'static str> {
+        Some("addons/agg/v1")
+    }
+
+    fn key_column(&self) -> &'static str {
+        "client_id"
+    }
+
+    fn totals(&self) -> &[TotalSpec] {
+        &TOTALS
     }
 
     fn partial_schema(&self, table: usize) -> SchemaRef {
@@ -113,14 +152,13 @@ impl Dataset for AddonAggregates {
         schema::reduced()
     }
 
-    fn constants(&self, totals: &Totals) -> Result<Vec<i32>, String> {
-        let int = |name: &str, value: u64| {
-            i32::try_from(value).map_err(|_| format!("{name} is {value}: more than its column can hold"))
+    fn constants(&self, totals: &Totals) -> Result<Vec<ArrayRef>, DatasetError> {
+        let int = |total: usize| -> Result<ArrayRef, DatasetError> {
+            let (name, value) = (TOTALS[total].name, totals[total]);
+            let value = i32::try_from(value).map_err(|_| DatasetError::TotalTooLarge { name, value })?;
+            Ok(Arc::new(Int32Array::from(vec![value])))
         };
-        Ok(vec![
-            int("n_custom_theme_clients", totals.custom_theme_clients)?,
-            int("n_clients", totals.clients)?,
-        ])
+        Ok(vec![int(CUSTOM_THEME_CLIENTS)?, int(CLIENTS)?])
     }
 
     fn bytes_per_row(&self) -> u64 {

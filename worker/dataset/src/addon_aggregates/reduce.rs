@@ -1,9 +1,10 @@
 //! Partials of one partition to output rows.
 //!
-//! One flat record a client holds all that is known of it, so that the joins of the definition
-//! disappear: a client with distinct add-ons gives a row for each install kind it has, and each
-//! of those once for every group (profile creation date) it has, or once with nulls where it has
-//! none. Clients without add-ons give no row; they only count.
+//! One flat record per client replaces the joins of the definition: a client with add-ons has a row for each of
+//! its install kinds, once for each of its groups (profile creation dates), or once with nulls if it has
+//! none. Clients without add-ons have no row; they are only counted.
+//!
+//! Not here: reading inputs ([`super::map_addons`], [`super::map_main`]).
 
 use std::sync::Arc;
 
@@ -15,18 +16,19 @@ use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 
 use super::map_main::{MoreGroups, Record};
 use super::schema::{self, NULL_ADDON, install, state};
-use super::{ADDONS, MAIN_SUMMARY};
-use crate::clients::{ClientKey, ClientTable, pass_of_text, pass_of_uuid};
+use super::{ADDONS, CLIENTS, CUSTOM_THEME_CLIENTS, MAIN_SUMMARY, TOTALS};
+use crate::keys::{Key, KeyTable, pass_of_text, pass_of_uuid};
 use crate::pair_set::PairSet;
-use crate::{DatasetError, Pass, ReduceError, Reducer, RowSink, Size, Texts, Totals, client_id};
+use crate::partials::{code_of, column, malformed};
+use crate::{DatasetError, Pass, ReduceError, Reducer, RowSink, Size, StringDictionary, Totals, uuid};
 
-/// In place of a client's number: not this pass's.
+/// In place of a client's number: another pass takes the client.
 const OTHER_PASS: u32 = u32::MAX;
 /// Items counted at a time.
 const BLOCK: usize = 1024;
-/// Rows in a batch for the sink, about.
+/// Approximate number of rows in a batch for the sink.
 const SINK_ROWS: usize = 32 * 1024;
-/// Bytes of ids in a batch for the sink, about.
+/// Approximate number of bytes of ids in a batch for the sink.
 const SINK_TEXT: usize = 4 << 20;
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,7 +40,7 @@ struct Client {
 /// Reducer of one pass over one partition.
 pub struct AddonReducer {
     pass: Pass,
-    clients: ClientTable,
+    clients: KeyTable,
     records: Vec<Client>,
     more: MoreGroups,
     /// `client << 32 | process-wide code << 2 | kind`.
@@ -46,39 +48,25 @@ pub struct AddonReducer {
     null_client: u8,
 }
 
-/// Bytes a reducer needs at most for partials of these sizes.
+/// Upper bound of the bytes that a reducer needs for partials of these sizes.
 pub(super) fn bytes(sizes: &[Size]) -> u64 {
-    // Saturating: the sizes come from elsewhere.
+    // Saturating, because the sizes come from other processes.
     let sum = |of: fn(&Size) -> u64| sizes.iter().map(of).fold(0, u64::saturating_add);
     let (rows, items) = (sum(|size| size.rows), sum(|size| size.items));
-    // Slots at load 0.3 at worst, old and new together while a table doubles.
+    // At worst, slots have a load of 0.3, and the old and the new slots exist together while a table doubles.
     let client = 16 + std::mem::size_of::<Client>() as u64;
     rows.saturating_mul(client * 2 + 8 * 4).saturating_add(items.saturating_mul(8 * 5))
-}
-
-pub(super) fn malformed(what: impl Into<String>) -> DatasetError {
-    DatasetError::Malformed(what.into())
-}
-
-pub(super) fn column<'a, T: Array + 'static>(
-    batch: &'a RecordBatch,
-    name: &str,
-) -> Result<&'a T, DatasetError> {
-    let found = batch.column_by_name(name).and_then(|c| c.as_any().downcast_ref::<T>());
-    found
-        .filter(|c| c.null_count() == 0)
-        .ok_or_else(|| malformed(format!("no column {name} of the right type without nulls")))
 }
 
 impl AddonReducer {
     /// A reducer of one pass over partials of these sizes, by table.
     pub fn new(pass: Pass, sizes: &[Size]) -> Self {
-        // Partials of one table mostly are of different clients.
+        // Most partials of one table belong to different clients.
         let share = |all: u64| usize::try_from(all / u64::from(pass.of)).unwrap_or(usize::MAX);
         let clients = share(sizes.iter().map(|size| size.rows).max().unwrap_or(0));
         AddonReducer {
             pass,
-            clients: ClientTable::with_capacity(clients),
+            clients: KeyTable::with_capacity(clients),
             records: Vec::with_capacity(clients),
             more: MoreGroups::default(),
             items: PairSet::with_capacity(share(sizes.iter().map(|size| size.items).sum())),
@@ -86,13 +74,12 @@ impl AddonReducer {
         }
     }
 
-    /// The numbers of the clients in a partial's rows, [`OTHER_PASS`] where another pass takes
-    /// them.
+    /// The numbers of the clients in a partial's rows, [`OTHER_PASS`] for those of other passes.
     fn clients(
         &mut self,
         ids: &FixedSizeBinaryArray,
         states: &[u8],
-        strings: Strings<'_>,
+        dictionary: Dictionary<'_>,
     ) -> Result<Vec<u32>, DatasetError> {
         let (ids, rest) = ids.value_data().as_chunks::<16>();
         if ids.len() != states.len() || !rest.is_empty() {
@@ -103,14 +90,14 @@ impl AddonReducer {
             let ids: Vec<u128> = ids.iter().map(|&id| u128::from_be_bytes(id)).collect();
             self.clients.intern_uuids(&ids, &mut numbers)?;
         } else {
-            let mut coded = strings.coded(ids, states, self.pass.of)?.into_iter();
+            let mut coded = dictionary.coded(ids, states, self.pass.of)?.into_iter();
             for ((&id, &state), number) in ids.iter().zip(states).zip(&mut numbers) {
                 if state & state::NULL_CLIENT != 0 {
                     continue;
                 }
                 let (key, pass) = if state & state::CODED == 0 {
                     let id = u128::from_be_bytes(id);
-                    (ClientKey::Uuid(id), pass_of_uuid(id, self.pass.of))
+                    (Key::Uuid(id), pass_of_uuid(id, self.pass.of))
                 } else {
                     coded.next().ok_or_else(|| malformed("a client without its code"))?
                 };
@@ -123,12 +110,12 @@ impl AddonReducer {
         Ok(numbers)
     }
 
-    fn merge_main(&mut self, batch: &RecordBatch, strings: Strings<'_>) -> Result<(), DatasetError> {
+    fn merge_main(&mut self, batch: &RecordBatch, dictionary: Dictionary<'_>) -> Result<(), DatasetError> {
         let ids: &FixedSizeBinaryArray = column(batch, "client_id")?;
         let states: &UInt8Array = column(batch, "state")?;
         let dates: &Int64Array = column(batch, "profile_creation_date")?;
         let days: &Int32Array = column(batch, "min_install_day")?;
-        let numbers = self.clients(ids, states.values(), strings)?;
+        let numbers = self.clients(ids, states.values(), dictionary)?;
         for (row, &number) in numbers.iter().enumerate() {
             let bits = states.value(row);
             if bits & state::NULL_CLIENT != 0 {
@@ -151,14 +138,14 @@ impl AddonReducer {
         Ok(())
     }
 
-    fn merge_addons(&mut self, batch: &RecordBatch, strings: Strings<'_>) -> Result<(), DatasetError> {
+    fn merge_addons(&mut self, batch: &RecordBatch, dictionary: Dictionary<'_>) -> Result<(), DatasetError> {
         let ids: &FixedSizeBinaryArray = column(batch, "client_id")?;
         let states: &UInt8Array = column(batch, "state")?;
         let lists: &ListArray = column(batch, "items")?;
         let items: &UInt32Array =
             lists.values().as_any().downcast_ref().ok_or_else(|| malformed("items are no integers"))?;
         let (items, offsets) = (items.values(), lists.value_offsets());
-        let numbers = self.clients(ids, states.values(), strings)?;
+        let numbers = self.clients(ids, states.values(), dictionary)?;
         let mut keys = Vec::with_capacity(BLOCK);
         for (row, &number) in numbers.iter().enumerate() {
             if number == OTHER_PASS {
@@ -168,7 +155,7 @@ impl AddonReducer {
                 let kind = item & 3;
                 let code = match item >> 2 {
                     NULL_ADDON => NULL_ADDON,
-                    code => code_of(strings.codes, code)?,
+                    code => code_of(dictionary.codes, code)?,
                 };
                 if kind as usize >= install::KINDS {
                     return Err(malformed("an item of an unknown install kind"));
@@ -183,7 +170,7 @@ impl AddonReducer {
         Ok(())
     }
 
-    /// Counts the items that are new, each for its client and kind.
+    /// Counts the new items by client and kind.
     fn count(&mut self, keys: &mut Vec<u64>) {
         let records = &mut self.records;
         self.items.insert_many(keys, |at| {
@@ -193,7 +180,7 @@ impl AddonReducer {
         keys.clear();
     }
 
-    /// Groups of clients that have several, by client and date: the table's own order is another in each process.
+    /// Further groups, sorted by client and date: the order of the hash table differs between processes.
     fn further_groups(&mut self) -> Vec<(u32, Option<i64>, Option<i32>)> {
         let mut further: Vec<_> =
             self.more.drain().map(|((client, date), day)| (client, date, day)).collect();
@@ -202,23 +189,18 @@ impl AddonReducer {
     }
 }
 
-/// What is known of the strings of a partial.
+/// The strings of a partial's codes.
 #[derive(Clone, Copy)]
-struct Strings<'a> {
-    /// The process-wide code of each of its codes.
+struct Dictionary<'a> {
+    /// The process-wide code for each of its codes.
     codes: &'a [u32],
-    texts: &'a dyn Texts,
+    strings: &'a dyn StringDictionary,
 }
 
-impl Strings<'_> {
-    /// The clients that are known by code, in order of their rows, and which of `passes` takes each. A client stands once
-    /// in a run, so to keep what was found for the next run would take as long as to find it again.
-    fn coded(
-        &self,
-        ids: &[[u8; 16]],
-        states: &[u8],
-        passes: u32,
-    ) -> Result<Vec<(ClientKey, u32)>, DatasetError> {
+impl Dictionary<'_> {
+    /// The clients by code, in the order of their rows, and the pass of each. A client occurs once per run, so a cache of
+    /// passes would not be faster.
+    fn coded(&self, ids: &[[u8; 16]], states: &[u8], passes: u32) -> Result<Vec<(Key, u32)>, DatasetError> {
         let coded = |state: &u8| state & (state::CODED | state::NULL_CLIENT) == state::CODED;
         let rows = ids.iter().zip(states).filter(|(_, state)| coded(state));
         let codes = rows.map(|(id, _)| code_of(self.codes, u32::from_le_bytes([id[0], id[1], id[2], id[3]])));
@@ -226,16 +208,11 @@ impl Strings<'_> {
         let mut crc32s = vec![0; codes.len()];
         if passes > 1 {
             crc32s.copy_from_slice(&codes);
-            self.texts.crc32s(&mut crc32s);
+            self.strings.crc32s(&mut crc32s);
         }
-        let client = |(code, crc32)| (ClientKey::Code(code), pass_of_text(crc32, passes));
+        let client = |(code, crc32)| (Key::Code(code), pass_of_text(crc32, passes));
         Ok(codes.into_iter().zip(crc32s).map(client).collect())
     }
-}
-
-#[inline]
-fn code_of(codes: &[u32], code: u32) -> Result<u32, DatasetError> {
-    codes.get(code as usize).copied().ok_or_else(|| malformed("a code that its dictionary lacks"))
 }
 
 impl Reducer for AddonReducer {
@@ -244,12 +221,12 @@ impl Reducer for AddonReducer {
         table: usize,
         batch: &RecordBatch,
         codes: &[u32],
-        texts: &dyn Texts,
+        strings: &dyn StringDictionary,
     ) -> Result<(), DatasetError> {
-        let strings = Strings { codes, texts };
+        let dictionary = Dictionary { codes, strings };
         match table {
-            ADDONS => self.merge_addons(batch, strings),
-            MAIN_SUMMARY => self.merge_main(batch, strings),
+            ADDONS => self.merge_addons(batch, dictionary),
+            MAIN_SUMMARY => self.merge_main(batch, dictionary),
             other => Err(malformed(format!("there is no input table {other}"))),
         }
     }
@@ -261,15 +238,19 @@ impl Reducer for AddonReducer {
             + self.more.allocation_size()
     }
 
-    fn finish(&mut self, texts: &dyn Texts, sink: &mut RowSink<'_>) -> Result<Totals, ReduceError> {
+    fn finish(
+        &mut self,
+        strings: &dyn StringDictionary,
+        sink: &mut RowSink<'_>,
+    ) -> Result<Totals, ReduceError> {
         self.items = PairSet::default();
         let further = self.further_groups();
         let mut further = further.as_slice();
         let custom = |bits: u8| u64::from(bits & state::CUSTOM != 0);
-        let mut totals = Totals::default();
+        let mut totals = Totals::zero(TOTALS.len());
         if self.null_client != 0 {
-            totals.clients += 1;
-            totals.custom_theme_clients += custom(self.null_client);
+            totals[CLIENTS] += 1;
+            totals[CUSTOM_THEME_CLIENTS] += custom(self.null_client);
         }
         let mut rows = Rows::default();
         let mut id = Vec::new();
@@ -278,18 +259,18 @@ impl Reducer for AddonReducer {
             let (own, rest) = further.split_at(mine);
             further = rest;
             let bits = client.record.state;
-            // A client of the add-ons alone is no client of main_summary.
+            // A client that only occurs in addons is no client of main_summary.
             if bits & state::THEMES != 0 {
-                totals.clients += 1;
-                totals.custom_theme_clients += custom(bits);
+                totals[CLIENTS] += 1;
+                totals[CUSTOM_THEME_CLIENTS] += custom(bits);
             }
             if client.counts == [0; install::KINDS] {
                 continue;
             }
             id.clear();
             match key {
-                ClientKey::Uuid(uuid) => id.extend_from_slice(&client_id::format(uuid)),
-                ClientKey::Code(code) => texts.append(code, &mut id),
+                Key::Uuid(uuid) => id.extend_from_slice(&uuid::format(uuid)),
+                Key::Code(code) => strings.append(code, &mut id),
             }
             let groups =
                 client.record.group().into_iter().chain(own.iter().map(|&(_, date, day)| (date, day)));
@@ -310,7 +291,7 @@ impl Reducer for AddonReducer {
     }
 }
 
-/// Output columns in the making.
+/// Output columns, filled row by row.
 #[derive(Default)]
 struct Rows {
     text: Vec<u8>,
@@ -331,7 +312,7 @@ impl Rows {
         self.count.len()
     }
 
-    /// The rows of a client for one of its groups: one for each install kind it has.
+    /// Adds the rows of a client for one of its groups: one for each of its install kinds.
     fn push_group(&mut self, id: &[u8], client: &Client, (date, day): (Option<i64>, Option<i32>)) {
         let [own, foreign, unknown] = client.counts.map(|count| i64::from(count > 0));
         let bits = client.record.state;

@@ -1,4 +1,4 @@
-//! The columns of `addon_aggregates` on every edge: shuffled partials, reduced rows, output.
+//! The columns of `addon_aggregates`: shuffled partials, reduced rows, output.
 //!
 //! Not here: how they are computed.
 
@@ -12,7 +12,7 @@ pub mod state {
     pub const CUSTOM: u8 = 1;
     /// A ping had the default theme, or none.
     pub const DEFAULT: u8 = 1 << 1;
-    /// The row carries a group (profile creation date, least install day).
+    /// The row carries a group (profile creation date, minimum install day).
     pub const GROUP: u8 = 1 << 2;
     /// The group's profile creation date is not null.
     pub const DATE: u8 = 1 << 3;
@@ -34,7 +34,7 @@ pub mod install {
     pub const FOREIGN: u32 = 1;
     /// `foreign_install` is null.
     pub const UNKNOWN: u32 = 2;
-    /// How many there are.
+    /// Number of kinds.
     pub const KINDS: usize = 3;
 }
 
@@ -55,7 +55,7 @@ pub fn addons_partial() -> SchemaRef {
     ]))
 }
 
-/// A client's theme bits and one of its groups; further groups are further rows without themes.
+/// A client's theme bits and one of its groups; further groups are further rows without theme bits.
 pub fn main_partial() -> SchemaRef {
     Arc::new(Schema::new(vec![
         client(),
@@ -65,7 +65,7 @@ pub fn main_partial() -> SchemaRef {
     ]))
 }
 
-/// The output's columns that a partition can compute alone.
+/// The output's columns that do not depend on other partitions.
 pub fn reduced() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("client_id", DataType::Utf8, true),
@@ -78,7 +78,7 @@ pub fn reduced() -> SchemaRef {
     ]))
 }
 
-/// The output: the reduced columns, then the day's global counts.
+/// The output: the reduced columns, then the day's totals.
 pub fn output() -> SchemaRef {
     let mut fields = reduced().fields().to_vec();
     fields.push(Arc::new(Field::new("n_custom_theme_clients", DataType::Int32, false)));

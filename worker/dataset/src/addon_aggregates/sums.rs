@@ -1,21 +1,21 @@
 //! Hashes of the rows of partials and of the output, for [`crate::checksum`].
 //!
-//! A partial's row is hashed as it is stored: its codes are those of its run. An output row is hashed by its values, so
-//! that whoever reads a published day can do the same.
+//! A partial's row is hashed as it is stored, with the codes of its run. An output row is hashed by its values, so
+//! that any reader of a published day can compute the same hash. Not here: the hash function.
 
 use arrow::array::{
     Array, BooleanArray, FixedSizeBinaryArray, Int32Array, Int64Array, ListArray, RecordBatch, StringArray,
     UInt8Array, UInt32Array,
 };
 
-use super::reduce::{column, malformed};
 use super::{ADDONS, MAIN_SUMMARY};
 use crate::DatasetError;
 use crate::checksum::{Fingerprint, id, next_order, start, step, text};
+use crate::partials::{column, malformed};
 
-/// Items whose sums are held at a time.
+/// Maximum number of items in a block.
 const BLOCK_ITEMS: usize = 8 << 10;
-/// Rows, likewise.
+/// Maximum number of rows in a block.
 const BLOCK_ROWS: usize = 1 << 10;
 
 /// The checksum of the rows of each of the ranges that begin and end at `offsets`.
@@ -82,7 +82,7 @@ impl Addons<'_> {
             let start = self.ends[from] as usize;
             let most = &self.ends[from + 1..=rows.end.min(from + BLOCK_ROWS)];
             let fitting = most.partition_point(|&end| end as usize - start <= BLOCK_ITEMS);
-            // A client of more items stands alone: its sum needs no others.
+            // A client with more items than a block is summed alone.
             let to = from + fitting.max(1);
             let items = &self.items[start..self.ends[to] as usize];
             sum = sum.wrapping_add(if fitting == 0 {
@@ -96,7 +96,7 @@ impl Addons<'_> {
         sum
     }
 
-    /// Most clients have few items: a loop for each of them would be left at an unforeseen place again and again.
+    /// Sums a block of rows. Most clients have few items, so a loop per client would mispredict its end each time.
     fn block(&mut self, from: usize, to: usize) -> u64 {
         let ends = &self.ends[from..=to];
         let first = ends[0] as usize;
@@ -127,7 +127,7 @@ fn item_hash(item: u32) -> u64 {
     step(start(), u64::from(item), 0)
 }
 
-/// Rows taken in at a time: of each bitmap one word.
+/// Rows hashed at a time: one word of each bitmap.
 const BLOCK: usize = 64;
 
 /// Which values of a column are not null, a word for each block of rows.
@@ -138,7 +138,7 @@ fn valid(column: &dyn Array) -> Vec<u64> {
     }
 }
 
-/// Takes output rows in.
+/// Adds output rows to a fingerprint.
 pub(super) fn reduced(batch: &RecordBatch, all: &mut Fingerprint) -> Result<(), DatasetError> {
     let ids: &StringArray = named(batch, "client_id")?;
     let foreign: &BooleanArray = named(batch, "foreign_install")?;
@@ -162,7 +162,7 @@ pub(super) fn reduced(batch: &RecordBatch, all: &mut Fingerprint) -> Result<(), 
         let (counts, user_types) = (&counts.values()[from..to], &user_types.values()[from..to]);
         let (dates, days) = (&dates.values()[from..to], &days.values()[from..to]);
         let themes = &themes.values()[from..to];
-        // The bits of the row in hand are the lowest.
+        // The lowest bits are those of the current row.
         let (mut dated, mut known, mut themed) = (dated[block], known_day[block], themed[block]);
         let (mut install, mut unknown) = (install[block] & known_install[block], !known_install[block]);
         let (mut checksum, mut order) = (all.checksum, all.order);
@@ -170,7 +170,7 @@ pub(super) fn reduced(batch: &RecordBatch, all: &mut Fingerprint) -> Result<(), 
             let length = (ends[row + 1] - ends[row]) as u64;
             let nulls = (themed & 1) << 4 | (known & 1) << 3 | (dated & 1) << 2;
             let head = length << 8 | nulls | (unknown & 1) << 1 | install & 1;
-            // A null counts as 0, whatever lies there.
+            // A null counts as 0, whatever its stored value.
             let date = dates[row].cast_unsigned() & (dated & 1).wrapping_neg();
             let day = i64::from(days[row]).cast_unsigned() & (known & 1).wrapping_neg();
             let theme = themes[row].cast_unsigned() & (themed & 1).wrapping_neg();
@@ -237,7 +237,7 @@ mod tests {
         partials(table, batch, &[0, batch.num_rows() as u32]).unwrap()[0]
     }
 
-    /// However the rows are cut and ordered, they have the same sum.
+    /// The sum does not depend on how the rows are divided and ordered.
     fn check_cuts(table: usize, batch: &RecordBatch, at: usize) -> Result<(), TestCaseError> {
         let (all, rows) = (sum(table, batch), batch.num_rows());
         let at = at.min(rows);
@@ -298,7 +298,7 @@ mod tests {
         }
     }
 
-    /// Values that changed places between rows: every column as a whole is what it was.
+    /// Values swapped between rows: each column as a whole has the same values.
     #[test]
     fn what_belongs_to_another_row_is_told_apart() {
         let pings = |dates: [i64; 2], days: [i32; 2]| {
@@ -319,7 +319,7 @@ mod tests {
         assert_eq!(installed(&[2, 1], &[3]), seen[0], "the order of a client's add-ons says nothing");
     }
 
-    /// Clients of more items than a block, and of none, beside each other.
+    /// Clients with more items than a block, and with none, next to each other.
     #[test]
     fn clients_of_many_addons_are_summed_like_others() {
         let items =

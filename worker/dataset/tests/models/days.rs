@@ -1,8 +1,8 @@
-//! Small random days, given to mappers as the scan gives them, without files: batches of any size, strings resolved in
+//! Small random days, passed to mappers like by the scan, but without files: batches of any size, strings resolved in
 //! blocks of any size, flushes between any two batches.
 
 use tally_dataset::addon_aggregates::{ADDONS, AddonAggregates, MAIN_SUMMARY};
-use tally_dataset::{BATCH_ROWS, Batch, Bits, Column, Dataset, MapRun, Mapper, NULL_SYMBOL, client_id};
+use tally_dataset::{BATCH_ROWS, Batch, Bits, Column, Dataset, MapRun, Mapper, NULL_CODE, uuid};
 
 use crate::numbers::{Numbers, uuid};
 
@@ -25,7 +25,7 @@ pub struct Ping {
     pub client: Text,
     pub theme: Text,
     pub created: Option<i64>,
-    /// The list's least day, where the list has an element.
+    /// The smallest day of the list, if it has an element.
     pub day: Option<Option<i32>>,
 }
 
@@ -47,7 +47,7 @@ impl Day {
             match numbers.below(200) {
                 0 => None,
                 _ if is_odd => Some(format!("client-{at}")),
-                _ => Some(String::from_utf8_lossy(&client_id::format(uuid(at))).into_owned()),
+                _ => Some(String::from_utf8_lossy(&uuid::format(uuid(at))).into_owned()),
             }
         };
         let flag = |numbers: &mut Numbers, value: bool| match numbers.below(20) {
@@ -73,7 +73,7 @@ impl Day {
             day.pings.push(Ping { client, theme, created, day: day_of });
         }
         if odd_first {
-            // The ids that come by code are first in all shards' order.
+            // The ids with dictionary codes are first in the order of all shards.
             day.addons.sort_by_key(|row| row.client.as_ref().is_some_and(|id| !id.starts_with('c')));
             day.pings.sort_by_key(|row| row.client.as_ref().is_some_and(|id| !id.starts_with('c')));
         }
@@ -81,13 +81,13 @@ impl Day {
     }
 }
 
-/// How rows come to mappers; nothing of it may show in the result, but for the shards in the order of its rows.
+/// How mappers receive rows. It must not affect the result; only the shards affect the order of its rows.
 #[derive(Clone, Copy, Debug)]
 pub struct Cut {
     pub partitions: u32,
-    /// Rows of a shard.
+    /// Rows per shard.
     pub shard: usize,
-    /// Rows of a batch.
+    /// Rows per batch.
     pub batch: usize,
     /// Strings resolved at a time.
     pub block: usize,
@@ -107,7 +107,7 @@ impl Cut {
         cut.with_other_flushes(numbers)
     }
 
-    /// Cut into the same shards, but flushed elsewhere.
+    /// The same shards, with other flushes.
     pub fn with_other_flushes(self, numbers: &mut Numbers) -> Self {
         let [batch, block, flush] = [BATCH_ROWS, 300, 20].map(|most| 1 + numbers.below(most));
         Cut { batch: batch.max(self.shard / 50), block, flush, ..self }
@@ -151,7 +151,7 @@ impl<R> Table<R> {
         cut: Cut,
         second: impl Fn(&R) -> Text,
     ) -> Vec<Output> {
-        // One mapper for all shards, as a slot has it.
+        // One mapper for all shards, as in a slot.
         let mut mapper = dataset.mapper(self.number, cut.partitions);
         let mut outputs = vec![];
         for shard in rows.chunks(cut.shard) {
@@ -166,8 +166,8 @@ impl<R> Table<R> {
                         0 => rows.iter().map(|row| (self.client)(row).clone()).collect(),
                         _ => rows.iter().map(&second).collect(),
                     };
-                    let symbol = symbols(&mut *mapper, column, &texts, &selected, cut.block);
-                    batch.columns[column] = Column::Text { symbol };
+                    let codes = codes(&mut *mapper, column, &texts, &selected, cut.block);
+                    batch.columns[column] = Column::Text { codes };
                 }
                 mapper.consume(&batch, &selected);
                 if (at + 1) % cut.flush == 0 {
@@ -183,25 +183,19 @@ impl<R> Table<R> {
     }
 }
 
-/// The symbols of the selected rows; the others' are whatever they are.
-fn symbols(
-    mapper: &mut dyn Mapper,
-    column: usize,
-    texts: &[Text],
-    selected: &Bits,
-    block: usize,
-) -> Vec<u32> {
-    let mut symbols: Vec<u32> =
-        texts.iter().map(|text| if text.is_none() { NULL_SYMBOL } else { 12_345_678 }).collect();
+/// The codes of the selected rows; those of other rows are arbitrary.
+fn codes(mapper: &mut dyn Mapper, column: usize, texts: &[Text], selected: &Bits, block: usize) -> Vec<u32> {
+    let mut codes: Vec<u32> =
+        texts.iter().map(|text| if text.is_none() { NULL_CODE } else { 12_345_678 }).collect();
     let wanted: Vec<usize> = selected.ones(0, texts.len()).filter(|&row| texts[row].is_some()).collect();
     for rows in wanted.chunks(block) {
         let values: Vec<&[u8]> =
             rows.iter().filter_map(|&row| texts[row].as_ref()).map(String::as_bytes).collect();
         let mut found = vec![0; values.len()];
         mapper.resolve(column, &values, &mut found).unwrap();
-        rows.iter().zip(found).for_each(|(&row, symbol)| symbols[row] = symbol);
+        rows.iter().zip(found).for_each(|(&row, code)| codes[row] = code);
     }
-    symbols
+    codes
 }
 
 fn bits(all: impl Iterator<Item = bool>) -> Bits {
@@ -218,14 +212,14 @@ fn flags<R>(rows: &[R], of: impl Fn(&R) -> Option<bool>) -> Column {
 }
 
 fn addon_columns(rows: &[Addon]) -> Vec<Column> {
-    let text = || Column::Text { symbol: vec![] };
+    let text = || Column::Text { codes: vec![] };
     let mut columns = vec![text(), text(), flags(rows, |row| row.foreign)];
     columns.extend((0..3).map(|at| flags(rows, |row| row.flags[at])));
     columns
 }
 
 fn ping_columns(rows: &[Ping]) -> Vec<Column> {
-    let text = || Column::Text { symbol: vec![] };
+    let text = || Column::Text { codes: vec![] };
     let created = Column::Int64 {
         valid: bits(rows.iter().map(|row| row.created.is_some())),
         value: rows.iter().map(|row| row.created.unwrap_or(99)).collect(),

@@ -1,7 +1,7 @@
-//! The crate's own tables against the standard library's: everything that is put in by whatever way, in whatever order,
-//! over every step of growth. `PROPTEST_CASES` asks for more seeds; a failure prints its own.
+//! The tables of the crate against those of the standard library: all insertions by each method, in any order, at each
+//! step of growth. `PROPTEST_CASES` sets the number of seeds; a failure prints its seed.
 
-// What fails here fails the test.
+// A panic here fails the test.
 #![allow(clippy::unwrap_used)]
 
 mod days;

@@ -11,7 +11,7 @@ impl Numbers {
         mixed ^ mixed >> 31
     }
 
-    /// One below `end`, which is not 0.
+    /// A number below `end`, which must not be 0.
     pub fn below(&mut self, end: usize) -> usize {
         (self.next() % end as u64) as usize
     }
@@ -27,7 +27,7 @@ impl Numbers {
     }
 }
 
-/// The UUID number `at`: the nil and the greatest one, ids that differ in few bits, and random ones.
+/// The UUID number `at`: the nil and the max UUID, ids that differ in few bits, and random ones.
 pub fn uuid(at: usize) -> u128 {
     let small = at as u128;
     match (at, at % 4) {

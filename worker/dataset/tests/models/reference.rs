@@ -1,4 +1,4 @@
-//! What a small day should give, by the standard library's maps and the rules as they are written down.
+//! The expected result of a small day, by the documented rules, with maps of the standard library.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -7,7 +7,7 @@ use crate::days::{DEFAULT_THEME, Day, Text};
 /// `client_id`, `foreign_install`, `count`, `user_type`, `profile_creation_date`, `min_install_day`, `has_custom_theme`.
 pub type Row = (String, Option<bool>, i64, i64, Option<i64>, Option<i32>, Option<i64>);
 
-/// The rows, sorted, and clients and those of a custom theme.
+/// The sorted rows, the number of clients, and the number of clients with a custom theme.
 pub fn aggregate(day: &Day) -> (Vec<Row>, u64, u64) {
     let mut items: HashMap<&str, BTreeMap<Option<bool>, BTreeSet<&Text>>> = HashMap::new();
     for row in day.addons.iter().filter(|row| row.flags == [Some(false); 3]) {

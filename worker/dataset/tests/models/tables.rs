@@ -1,30 +1,30 @@
-//! Clients, pairs and strings: each table, all of its ways in mixed, against a map of the standard library.
+//! Clients, pairs and strings: each table, with all methods of insertion mixed, against a map of the standard library.
 
 use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
-use tally_dataset::clients::{ClientKey, ClientTable};
 use tally_dataset::interner::Interner;
+use tally_dataset::keys::{Key, KeyTable};
 use tally_dataset::pair_set::PairSet;
 
 use crate::numbers::{Numbers, uuid};
 
-/// A table of clients and what it should hold.
+/// A table of clients and its expected content.
 struct Clients {
-    table: ClientTable,
+    table: KeyTable,
     numbers: HashMap<(bool, u128), u32>,
-    order: Vec<ClientKey>,
+    order: Vec<Key>,
 }
 
 impl Clients {
     fn with_capacity(clients: usize) -> Self {
-        Clients { table: ClientTable::with_capacity(clients), numbers: HashMap::new(), order: vec![] }
+        Clients { table: KeyTable::with_capacity(clients), numbers: HashMap::new(), order: vec![] }
     }
 
-    fn expect(&mut self, key: ClientKey) -> u32 {
+    fn expect(&mut self, key: Key) -> u32 {
         let plain = match key {
-            ClientKey::Uuid(id) => (false, id),
-            ClientKey::Code(code) => (true, u128::from(code)),
+            Key::Uuid(id) => (false, id),
+            Key::Code(code) => (true, u128::from(code)),
         };
         *self.numbers.entry(plain).or_insert_with(|| {
             self.order.push(key);
@@ -32,13 +32,13 @@ impl Clients {
         })
     }
 
-    fn intern(&mut self, key: ClientKey) {
+    fn intern(&mut self, key: Key) {
         let expect = self.expect(key);
         assert_eq!(self.table.intern(key), Ok(expect), "{key:?}");
     }
 
     fn intern_many(&mut self, ids: &[u128]) {
-        let expect: Vec<u32> = ids.iter().map(|&id| self.expect(ClientKey::Uuid(id))).collect();
+        let expect: Vec<u32> = ids.iter().map(|&id| self.expect(Key::Uuid(id))).collect();
         let mut numbers = vec![7; ids.len()];
         self.table.intern_uuids(ids, &mut numbers).unwrap();
         assert_eq!(numbers, expect);
@@ -57,12 +57,12 @@ impl Clients {
         assert!(self.table.footprint(1) > self.order.len() * 16);
     }
 
-    /// Everything is found again, by all ways.
+    /// All entries are found, by all methods.
     fn check_all(&mut self) {
         self.check();
         let ids = self.order.iter().filter_map(|key| match key {
-            ClientKey::Uuid(id) => Some(*id),
-            ClientKey::Code(_) => None,
+            Key::Uuid(id) => Some(*id),
+            Key::Code(_) => None,
         });
         let ids: Vec<u128> = ids.collect();
         self.intern_many(&ids);
@@ -71,26 +71,26 @@ impl Clients {
     }
 }
 
-/// Clients at which a table of so many slots is full.
+/// The number of clients at which a table with this many slots is full.
 fn full(slots: usize) -> usize {
     slots / 5 * 3
 }
 
-fn code(at: usize) -> ClientKey {
-    ClientKey::Code(at as u32)
+fn code(at: usize) -> Key {
+    Key::Code(at as u32)
 }
 
-/// The day that was wrong: 4,096 odd ids, then the nil UUID, another odd id, the nil UUID again, another odd id.
+/// A regression: 4,096 odd ids, then the nil UUID, another odd id, the nil UUID again, another odd id.
 #[test]
 fn odd_ids_before_the_nil_uuid_keep_their_numbers() {
     for way in 0..2 {
-        // A table's seeds are its own, and half of them went well.
+        // Each table has its own seed, and half of the seeds did not fail.
         for _ in 0..20 {
             let mut clients = Clients::with_capacity(0);
             (0..4096).for_each(|at| clients.intern(code(at)));
             for at in [4096, 4097] {
                 match way {
-                    0 => clients.intern(ClientKey::Uuid(0)),
+                    0 => clients.intern(Key::Uuid(0)),
                     _ => clients.intern_many(&[0]),
                 }
                 clients.intern(code(at));
@@ -100,14 +100,14 @@ fn odd_ids_before_the_nil_uuid_keep_their_numbers() {
     }
 }
 
-/// It panicked: the number of the first UUID left no bit of its slot for the hash.
+/// A regression, which panicked: the number of the first UUID left no bits of its slot for the hash.
 #[test]
 fn the_first_uuid_after_4095_odd_ids_has_a_number() {
     for at in 0..20 {
         let mut clients = Clients::with_capacity(0);
         (0..4095).for_each(|at| clients.intern(code(at)));
-        clients.intern(ClientKey::Uuid(uuid(at)));
-        clients.intern(ClientKey::Uuid(uuid(at)));
+        clients.intern(Key::Uuid(uuid(at)));
+        clients.intern(Key::Uuid(uuid(at)));
         clients.check_all();
     }
 }
@@ -125,9 +125,9 @@ fn every_step_of_growth_is_passed_by_every_way() {
                 } else {
                     uuids.chunks(block).for_each(|ids| clients.intern_many(ids));
                 }
-                // Across the step, and what is there already beside what is new.
+                // Across the step of growth, with existing and new entries.
                 for at in 0..4 {
-                    clients.intern(ClientKey::Uuid(uuid(at)));
+                    clients.intern(Key::Uuid(uuid(at)));
                     clients.intern(code(clients_before + at));
                     clients.intern_many(&[uuid(0), uuid(clients_before + at), uuid(at)]);
                 }
@@ -152,10 +152,10 @@ proptest! {
             let mut keys = (0..many).map(|at| (from + at * 7919) % pool);
             match numbers.below(10) {
                 0..3 => keys.for_each(|at| clients.intern(code(at))),
-                3..5 => keys.for_each(|at| clients.intern(ClientKey::Uuid(uuid(at)))),
+                3..5 => keys.for_each(|at| clients.intern(Key::Uuid(uuid(at)))),
                 5..7 => keys.for_each(|at| clients.intern(match numbers.below(3) {
                     0 => code(at),
-                    _ => ClientKey::Uuid(uuid(at)),
+                    _ => Key::Uuid(uuid(at)),
                 })),
                 7..9 => {
                     let ids: Vec<u128> = keys.map(uuid).collect();
@@ -181,7 +181,7 @@ proptest! {
         let mut numbers = Numbers(seed);
         let mut set = if numbers.one_in(2) { PairSet::default() } else { PairSet::with_capacity(numbers.size(14)) };
         let mut model = HashSet::new();
-        // As they are packed: client, code, kind. The set has no room for one key only, which no client makes.
+        // Packed as client, code, kind. The set excludes only one key, which no client produces.
         let (clients, codes) = (1 + numbers.size(16), 1 + numbers.size(10));
         for _ in 0..1 + numbers.below(24) {
             let many = numbers.size(12);
@@ -221,7 +221,7 @@ proptest! {
         let longest = 1 + numbers.size(6);
         for _ in 0..1 + numbers.below(12) {
             for _ in 0..numbers.size(13) {
-                // Of few letters and lengths, so that one is another's beginning or end.
+                // Few letters and lengths, so that some are prefixes or suffixes of others.
                 let mut letters = Numbers(numbers.below(pool) as u64);
                 let text: Vec<u8> = (0..letters.below(longest)).map(|_| letters.below(3) as u8).collect();
                 let expect = *model.entry(text.clone()).or_insert_with(|| {

@@ -1,5 +1,5 @@
-//! Mappers and reducers together, however a day is cut: the rows are the reference's; and their order, and the pass that
-//! each is in, depend on nothing but the rows that came and the shards that they came in.
+//! Mappers and reducers together, for any division of a day: the rows equal the reference. Their order and passes depend
+//! only on the input rows and their shards.
 
 use std::cell::RefCell;
 
@@ -8,7 +8,7 @@ use arrow::datatypes::{Int32Type, Int64Type};
 use proptest::prelude::*;
 use tally_dataset::addon_aggregates::AddonAggregates;
 use tally_dataset::interner::Interner;
-use tally_dataset::{Dataset, Pass, Size, Texts, Totals};
+use tally_dataset::{Dataset, Pass, Size, StringDictionary, Totals};
 
 use crate::days::{Cut, Day, Output, map};
 use crate::numbers::Numbers;
@@ -19,7 +19,7 @@ use crate::reference::{Row, aggregate};
 struct Process(RefCell<Interner>);
 
 impl Process {
-    /// One that has seen other strings, and those of these outputs in another order.
+    /// A numbering that has seen other strings, and those of these outputs in another order.
     fn with_history(outputs: &[Output], numbers: &mut Numbers) -> Self {
         let process = Process::default();
         for output in outputs.iter().rev() {
@@ -42,7 +42,7 @@ impl Process {
     }
 }
 
-impl Texts for Process {
+impl StringDictionary for Process {
     fn append(&self, code: u32, out: &mut Vec<u8>) {
         out.extend_from_slice(self.0.borrow().get(code));
     }
@@ -71,7 +71,7 @@ fn reduce(outputs: &[Output], partitions: u32, passes: u32, texts: &Process) -> 
                 rows(&batch, &mut mine);
                 Ok(())
             };
-            totals += reducer.finish(texts, &mut sink).unwrap();
+            totals += &reducer.finish(texts, &mut sink).unwrap();
             for (id, ..) in &mine {
                 assert_eq!(crc32fast::hash(id.as_bytes()) % partitions, partition as u32, "{id}");
             }
@@ -115,7 +115,7 @@ proptest! {
         let mut all: Vec<Row> = first.iter().flatten().cloned().collect();
         all.sort();
         prop_assert_eq!(&all, &expect, "{:?}, {} passes", cut, passes);
-        let expect = Totals { rows: expect.len() as u64, clients, custom_theme_clients: custom };
+        let expect = Totals { rows: expect.len() as u64, counters: vec![clients, custom] };
         prop_assert_eq!(totals, expect);
 
         let other = Process::with_history(&outputs, &mut numbers);

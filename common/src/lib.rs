@@ -1,0 +1,38 @@
+//! What all processes of Tally need: workers, coordinators and commands.
+//!
+//! - `security` authenticates and authorizes connections and requests; `refusal_log` logs refused requests.
+//! - `connections` makes room for new connections of a listener; `log_limit` bounds the lines that others can cause.
+//! - `http` serves health and `metrics`; `logging` is the log; `traces` exports spans; `secrets` redacts all of these.
+//! - `config` reads settings from flags, the environment and a file; `environment` reads variables.
+//! - `discovery` finds the leader and registers processes in Consul.
+//! - `stores` opens the buckets and directories that URLs name.
+//! - `budget` limits memory; `memory`, `procfs`, `disk` and `open_files` ask the operating system.
+//! - `liveness` tells whether the other end of a connection is alive.
+//! - `retry` is the retry policy; `size`, `duration`, `local_dir` and `port_file` support options.
+//!
+//! Not here: anything that only one kind of process does.
+
+pub mod budget;
+pub mod config;
+mod connections;
+pub mod discovery;
+pub mod disk;
+pub mod duration;
+pub mod environment;
+pub mod http;
+pub mod liveness;
+pub mod local_dir;
+pub mod log_limit;
+pub mod logging;
+pub mod memory;
+pub mod metrics;
+pub mod open_files;
+pub mod port_file;
+pub mod procfs;
+pub mod refusal_log;
+pub mod retry;
+pub mod secrets;
+pub mod security;
+pub mod size;
+pub mod stores;
+pub mod traces;

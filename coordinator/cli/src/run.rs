@@ -1,0 +1,182 @@
+//! `tally run`: a job in this process. Not here: the workers and the driver (`embedded`).
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use tally_common::local_dir;
+use tally_coordinator::driver::Ended;
+use tally_coordinator::job::JobSpec;
+use tally_coordinator::summary::{Summary, bytes};
+use tally_shuffle::spill;
+use tally_worker::shares::WorkerConfig;
+
+use crate::embedded::{self, Resources};
+use crate::job_args::JobArgs;
+use crate::output::{OutputFormat, json, say_published};
+use crate::{INTERRUPTED, Stop, progress, size};
+
+/// Minimum memory limit for any number of threads.
+const MIN_MEMORY: u64 = 256 << 20;
+
+/// Arguments of `tally run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    job: JobArgs,
+    #[command(flatten)]
+    resources: ResourceArgs,
+    /// Output format of the summary
+    #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+    output_format: OutputFormat,
+}
+
+/// The resources of the process.
+#[derive(Debug, Args)]
+pub struct ResourceArgs {
+    /// Memory limit for tables, shuffle, reduce and writers; what does not fit is spilled to disk
+    #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = size::parse)]
+    memory_limit: u64,
+    /// Number of threads of all workers together [default: all cores, or fewer if
+    /// the memory limit is too small]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Number of workers in the process
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: u16,
+    /// Folder for data that does not fit into memory
+    #[arg(long, value_name = "DIR", default_value_os_t = spill::default_dir(), value_parser = local_dir::parser())]
+    spill_dir: PathBuf,
+    /// How long tasks are retried when the disk is full, for tests
+    #[arg(long, value_name = "MS", default_value_t = 30_000, hide = true)]
+    no_room_timeout: u64,
+}
+
+impl ResourceArgs {
+    /// All cores, or as many as the memory limit allows.
+    fn fitting_threads(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let fitting = self.memory_limit / (WorkerConfig::min_memory(1) * 32 / 31 + 1);
+        let threads = cores.min(usize::try_from(fitting).unwrap_or(cores)).max(1);
+        // Workers have equal shares of the memory, so each share must be enough for the worker with most threads.
+        let workers = usize::from(self.workers);
+        if workers < threads { threads - threads % workers } else { threads }
+    }
+
+    /// The resources, checked.
+    ///
+    /// # Errors
+    /// [`Stop::Usage`]: they do not fit together.
+    pub(crate) fn check(&self) -> Result<Resources, Stop> {
+        let workers = usize::from(self.workers);
+        let threads = self.threads.map_or_else(|| self.fitting_threads(), usize::from);
+        if workers > threads {
+            let what = format!("--workers {workers} is more than the {threads} threads: raise --threads");
+            return Err(Stop::Usage(what));
+        }
+        let largest = WorkerConfig::min_memory(threads.div_ceil(workers)) * workers as u64;
+        let least = MIN_MEMORY.max(largest * 32 / 31 + workers as u64);
+        if self.memory_limit < least {
+            return Err(Stop::Usage(format!(
+                "--memory-limit {} is too little for {threads} threads of {workers} workers: set it to {} or more, or use \
+                 fewer --threads",
+                bytes(self.memory_limit),
+                size::option_above(least)
+            )));
+        }
+        let no_room_timeout = Duration::from_millis(self.no_room_timeout);
+        let spill_dir = self.spill_dir.clone();
+        Ok(Resources { workers, threads, memory_limit: self.memory_limit, spill_dir, no_room_timeout })
+    }
+}
+
+/// Runs the command.
+pub(crate) fn main(args: &RunArgs) -> Result<(), Stop> {
+    let job = args.job.here()?;
+    let summary = run(job, &args.resources.check()?)?;
+    let text = match args.output_format {
+        OutputFormat::Table => summary.table(),
+        OutputFormat::Json => json(&summary)?,
+    };
+    say_published(&text)
+}
+
+/// Runs a job in this process to its end.
+pub(crate) fn run(job: JobSpec, resources: &Resources) -> Result<Summary, Stop> {
+    // Two threads run the driver and fetch; tasks run on the threads of the slots.
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).max_blocking_threads(64).enable_all().build();
+    let runtime = runtime.map_err(|e| Stop::Failed(format!("the runtime cannot be started: {e}")))?;
+    let ended = runtime.block_on(async {
+        let watch =
+            |progress| std::io::stderr().is_terminal().then(|| tokio::spawn(progress::show(progress)));
+        let mut bar = None;
+        let ended = embedded::run(job, resources, |progress| bar = watch(progress), interrupted()).await;
+        let ended = ended.map_err(|e| Stop::Failed(e.to_string()));
+        if let Some(bar) = bar {
+            bar.abort();
+            // The bar clears its line when it ends.
+            let _ = bar.await;
+        }
+        let (ended, remains) = ended?;
+        match ended {
+            Ended::Done(_) => remains.leave(),
+            _ => remains.end().await,
+        }
+        match ended {
+            Ended::Done(summary) => Ok(*summary),
+            Ended::Failed(reason) => Err(Stop::Failed(reason)),
+            Ended::Cancelled => Err(Stop::Interrupted),
+        }
+    });
+    match &ended {
+        // The driver may still be releasing the job's outputs; the process does not wait for it.
+        Ok(_) => runtime.shutdown_background(),
+        // Wait, so that a staging folder that is being created is removed before the process ends.
+        Err(_) => drop(runtime),
+    }
+    ended
+}
+
+/// Resolves at the first Ctrl-C or SIGTERM; the second one ends the process at once.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        // Without handlers, signals end the process.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tokio::spawn(async move {
+        interrupt.recv().await;
+        std::process::exit(i32::from(INTERRUPTED));
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        resources: ResourceArgs,
+    }
+
+    #[test]
+    fn tasks_are_retried_on_a_full_disk_for_half_a_minute() {
+        let timeout = |line: &[&str]| Program::parse_from(line).resources.check().unwrap().no_room_timeout;
+        assert_eq!(timeout(&["tally", "--threads", "1"]), Duration::from_secs(30));
+        assert_eq!(
+            timeout(&["tally", "--threads", "1", "--no-room-timeout", "10"]),
+            Duration::from_millis(10)
+        );
+    }
+}

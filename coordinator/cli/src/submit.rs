@@ -1,0 +1,194 @@
+//! `tally submit`: submits a job to a cluster and waits for its end.
+//!
+//! Not here: finding and following the leader (`tally_coordinator::client`).
+
+use std::future::pending;
+use std::rc::Rc;
+use std::time::Duration;
+
+use clap::Args;
+use tally_coordinator::client::Client;
+use tally_coordinator::summary::Summary;
+use tally_proto::v1::{JobSpec, JobState, JobStatus};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{sleep, timeout};
+
+use crate::connect::{ConnectArgs, runtime};
+use crate::follow::Display;
+use crate::job_args::JobArgs;
+use crate::output::{OutputFormat, json, plain, say_published};
+use crate::{EXIT_CODES, Stop, duration, say};
+
+/// How long a cancelled job may take to end.
+const CANCEL: Duration = Duration::from_secs(60);
+
+/// Arguments of `tally submit`.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct SubmitArgs {
+    #[command(flatten)]
+    connect: ConnectArgs,
+    #[command(flatten)]
+    job: JobArgs,
+    /// Print the job's id and exit without waiting for its end
+    #[arg(long, conflicts_with_all = ["timeout", "cancel_on_interrupt"])]
+    detach: bool,
+    /// How long to wait for the job's end; the job continues after that, unless --cancel-on-interrupt is given
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    timeout: Option<Duration>,
+    /// Cancel the job at Ctrl-C, SIGTERM and the timeout; otherwise it continues
+    #[arg(long)]
+    cancel_on_interrupt: bool,
+    /// Output format of the summary
+    #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+    output_format: OutputFormat,
+}
+
+/// Ctrl-C and SIGTERM.
+struct Interrupts(Signal, Signal);
+
+impl Interrupts {
+    fn new() -> Result<Self, Stop> {
+        let handler = |kind| {
+            signal(kind).map_err(|e| Stop::Failed(format!("signal handlers cannot be installed: {e}")))
+        };
+        Ok(Interrupts(handler(SignalKind::interrupt())?, handler(SignalKind::terminate())?))
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
+}
+
+/// Why the wait ended.
+#[derive(Clone, Copy)]
+enum Why {
+    Interrupted,
+    Late(Duration),
+}
+
+/// Runs the command.
+pub(crate) fn main(args: &SubmitArgs) -> Result<(), Stop> {
+    let spec = args.job.elsewhere()?;
+    runtime()?.block_on(submit(args, &spec))
+}
+
+async fn submit(args: &SubmitArgs, spec: &JobSpec) -> Result<(), Stop> {
+    let display = Rc::new(Display::new(args.output_format));
+    let notices = display.clone();
+    let mut client = args.connect.client(move |text| notices.note(text))?;
+    let mut interrupts = Interrupts::new()?;
+    let late = async {
+        match args.timeout {
+            Some(limit) => sleep(limit).await,
+            None => pending().await,
+        }
+    };
+    tokio::pin!(late);
+    let limit = args.timeout.unwrap_or_default();
+    let taken = tokio::select! {
+        taken = client.submit(spec) => taken?,
+        () = interrupts.next() => return Err(Stop::Detached(UNSURE.into())),
+        () = &mut late => return Err(Stop::TimedOut(format!("no coordinator accepted the job within {limit:?}; {UNSURE}"))),
+    };
+    let job = taken.job;
+    if args.detach {
+        return say(&detached(&job, args.output_format)?);
+    }
+    let what = if taken.existing { "is already running: following it" } else { "was accepted" };
+    display.note(&format!("job {} {what}", plain(&job)));
+    let why = tokio::select! {
+        status = client.follow(&job, |status| display.show(status)) => return finish(&status?, args.output_format),
+        () = interrupts.next() => Why::Interrupted,
+        () = &mut late => Why::Late(limit),
+    };
+    if !args.cancel_on_interrupt {
+        let text =
+            format!("job {job} continues: `tally job {job}` shows it, `tally cancel {job}` cancels it");
+        return Err(match why {
+            Why::Interrupted => Stop::Detached(text),
+            Why::Late(limit) => Stop::TimedOut(format!("the job did not end within {limit:?}; {text}")),
+        });
+    }
+    display.note(&format!("cancelling job {job}"));
+    let ended = tokio::select! {
+        ended = timeout(CANCEL, cancel(&mut client, &job, &display)) => ended,
+        () = interrupts.next() => return Err(Stop::Detached(format!("it is unknown whether job {job} was cancelled: `tally job {job}` shows it"))),
+    };
+    match (ended, why) {
+        (Err(_), _) => {
+            Err(Stop::Failed(format!("job {job} did not end within {CANCEL:?} after it was cancelled")))
+        }
+        (Ok(Err(stop)), _) => Err(stop),
+        (Ok(Ok(status)), Why::Late(limit)) if status.state() == JobState::Cancelled => {
+            Err(Stop::TimedOut(format!("the job did not end within {limit:?}; job {job} was cancelled")))
+        }
+        (Ok(Ok(status)), _) => finish(&status, args.output_format),
+    }
+}
+
+const UNSURE: &str = "it is unknown whether a job was started: `tally jobs` shows it";
+
+/// The job's id.
+fn detached(job: &str, format: OutputFormat) -> Result<String, Stop> {
+    #[derive(serde::Serialize)]
+    struct Detached<'a> {
+        job_id: &'a str,
+    }
+    match format {
+        OutputFormat::Table => Ok(format!("{job}\n")),
+        OutputFormat::Json => json(&Detached { job_id: job }),
+    }
+}
+
+/// Cancels the job and waits for its end, whatever it is.
+async fn cancel(client: &mut Client, job: &str, display: &Display) -> Result<JobStatus, Stop> {
+    client.cancel(job).await?;
+    Ok(client.follow(job, |status| display.show(status)).await?)
+}
+
+/// Prints the summary of a finished job.
+fn finish(status: &JobStatus, format: OutputFormat) -> Result<(), Stop> {
+    let summary = summary(status)?;
+    say_published(&match format {
+        OutputFormat::Table => summary.table(),
+        OutputFormat::Json => format!("{}\n", status.summary.trim_end()),
+    })
+}
+
+/// The summary of a finished job, if its day is published.
+fn summary(status: &JobStatus) -> Result<Summary, Stop> {
+    let job = &status.job;
+    match status.state() {
+        JobState::Done => {}
+        JobState::Cancelled => {
+            return Err(Stop::Cancelled(format!("job {job} was cancelled: the output is unchanged")));
+        }
+        _ => {
+            let reason = if status.reason.is_empty() { "no reason was given" } else { &status.reason };
+            return Err(Stop::Failed(format!("job {job} failed: {}", plain(reason))));
+        }
+    }
+    let unread = |e| Stop::Failed(format!("the day is published, but its summary cannot be read: {e}"));
+    let summary: Summary = serde_json::from_str(&status.summary).map_err(unread)?;
+    summary.warnings.iter().for_each(|warning| eprintln!("warning: {}", plain(warning)));
+    Ok(summary)
+}
+
+/// Runs a job on a cluster and returns its summary.
+///
+/// # Errors
+/// [`Stop`]: no coordinator accepted the job, or it did not succeed.
+pub(crate) fn there(connect: &ConnectArgs, spec: &JobSpec) -> Result<Summary, Stop> {
+    let display = Rc::new(Display::new(OutputFormat::Table));
+    let notices = display.clone();
+    let mut client = connect.client(move |text| notices.note(text))?;
+    runtime()?.block_on(async {
+        let job = client.submit(spec).await?.job;
+        let status = client.follow(&job, |status| display.show(status)).await?;
+        summary(&status)
+    })
+}

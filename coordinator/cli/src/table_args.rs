@@ -1,0 +1,160 @@
+//! The roots of the input tables: `--table NAME=URL`, and a separate option for each table of the default dataset.
+//!
+//! Not here: the tables of a dataset (`tally_dataset`).
+
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use tally_dataset::{Dataset, TableSpec, registry};
+
+use crate::Stop;
+
+const TABLE: &str = "table";
+
+/// The root of a table, from the command line.
+#[derive(Debug, Clone)]
+struct Root {
+    table: String,
+    url: String,
+    /// The option, for messages.
+    option: String,
+}
+
+/// The roots of tables from the command line.
+#[derive(Debug, Default)]
+pub struct TableArgs(Vec<Root>);
+
+/// The tables that have options of their own.
+fn named_tables() -> Vec<TableSpec> {
+    registry::datasets().next().map(|dataset| dataset.tables().to_vec()).unwrap_or_default()
+}
+
+/// The name of a table's own option.
+fn option_of(table: &str) -> String {
+    table.replace('_', "-")
+}
+
+/// The value of `--table` has another form.
+#[derive(Debug, thiserror::Error)]
+#[error("write NAME=URL")]
+struct InvalidTable;
+
+fn parse_table(text: &str) -> Result<(String, String), InvalidTable> {
+    match text.split_once('=') {
+        Some((name, url)) if !name.is_empty() && !url.is_empty() => Ok((name.into(), url.into())),
+        _ => Err(InvalidTable),
+    }
+}
+
+impl Args for TableArgs {
+    fn augment_args(command: Command) -> Command {
+        let own = named_tables().into_iter().map(|table| {
+            let default = table.default_root.map(|root| format!(" [default: {root}]")).unwrap_or_default();
+            let help = format!("{}{default}", table.help);
+            Arg::new(table.name).long(option_of(table.name)).value_name("URL").help(help)
+        });
+        let any = Arg::new(TABLE)
+            .long(TABLE)
+            .value_name("NAME=URL")
+            .action(ArgAction::Append)
+            .value_parser(parse_table)
+            .help("Root of the input table with that name; may be repeated");
+        command.args(own).arg(any)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for TableArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let own = named_tables().into_iter().filter_map(|table| {
+            let url = matches.get_one::<String>(table.name)?.clone();
+            Some(Root { table: table.name.into(), url, option: format!("--{}", option_of(table.name)) })
+        });
+        let any = matches.get_many::<(String, String)>(TABLE).into_iter().flatten();
+        let any = any.map(|(table, url)| Root {
+            table: table.clone(),
+            url: url.clone(),
+            option: format!("--{TABLE} {table}"),
+        });
+        Ok(TableArgs(own.chain(any).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl TableArgs {
+    /// The roots of a dataset's tables, in its order: those given, else the defaults.
+    ///
+    /// # Errors
+    /// A root of a table that the dataset does not have, two roots of one table, or none.
+    pub(crate) fn roots(&self, dataset: &dyn Dataset) -> Result<Vec<String>, Stop> {
+        let (name, tables) = (dataset.name(), dataset.tables());
+        if let Some(root) = self.0.iter().find(|root| tables.iter().all(|table| table.name != root.table)) {
+            let names: Vec<_> = tables.iter().map(|table| table.name).collect();
+            let (option, names) = (&root.option, names.join(", "));
+            return Err(Stop::Usage(format!("{option}: {name} has no such table; its tables are: {names}")));
+        }
+        tables.iter().map(|table| self.root(name, table)).collect()
+    }
+
+    fn root(&self, dataset: &str, table: &TableSpec) -> Result<String, Stop> {
+        let mut given = self.0.iter().filter(|root| root.table == table.name);
+        match (given.next(), given.next()) {
+            (Some(first), Some(second)) => {
+                let (first, second) = (&first.option, &second.option);
+                let name = table.name;
+                Err(Stop::Usage(format!(
+                    "{first} and {second} both give the root of the table {name}: give one"
+                )))
+            }
+            (Some(root), None) => Ok(root.url.clone()),
+            _ => table.default_root.map(str::to_string).ok_or_else(|| {
+                let name = table.name;
+                Stop::Usage(format!(
+                    "the table {name} of {dataset} has no default root: give --table {name}=URL"
+                ))
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tally_dataset::addon_aggregates::AddonAggregates;
+
+    use super::*;
+
+    fn roots(args: &[&str]) -> Result<Vec<String>, String> {
+        let command = TableArgs::augment_args(Command::new("test").no_binary_name(true));
+        let matches = command.try_get_matches_from(args).map_err(|e| e.to_string())?;
+        let tables = TableArgs::from_arg_matches(&matches).map_err(|e| e.to_string())?;
+        tables.roots(&AddonAggregates::new()).map_err(|stop| stop.report().0)
+    }
+
+    #[test]
+    fn a_root_is_given_by_either_option_or_is_the_default() {
+        let defaults = ["s3://telemetry-parquet/addons/v2", "s3://telemetry-parquet/main_summary/v3"];
+        assert_eq!(roots(&[]).unwrap(), defaults);
+        assert_eq!(roots(&["--addons", "/a"]).unwrap(), ["/a", defaults[1]]);
+        let both = ["--table", "main_summary=s3://b/m?x=1", "--table", "addons=/a"];
+        assert_eq!(roots(&both).unwrap(), ["/a", "s3://b/m?x=1"]);
+        assert_eq!(roots(&["--main-summary", "/m", "--table", "addons=/a"]).unwrap(), ["/a", "/m"]);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_the_tables_named() {
+        let check = |args: &[&str], words: &[&str]| {
+            let error = roots(args).unwrap_err();
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        };
+        check(&["--table", "main=/m"], &["--table main", "addons, main_summary"]);
+        check(&["--addons", "/a", "--table", "addons=/b"], &["--addons and --table addons"]);
+        check(&["--table", "addons=/a", "--table", "addons=/b"], &["the table addons: give one"]);
+        check(&["--table", "addons"], &["NAME=URL"]);
+        check(&["--table", "addons="], &["NAME=URL"]);
+    }
+}

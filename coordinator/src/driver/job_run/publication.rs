@@ -1,0 +1,82 @@
+//! What a job reports of its day: the manifest for the publish, and the summary.
+
+use std::time::Duration;
+
+use super::JobRun;
+use crate::job::{STAGES, WRITE};
+use crate::load::Day;
+use crate::publish::commit_log::{Manifest, ManifestInput, ManifestPart};
+use crate::publish::staging::key_of;
+use crate::results::{Winner, checksum_text};
+use crate::summary::{NamedTotals, Summary};
+
+impl JobRun {
+    /// The inputs and part files of the day. Only the publish to a store needs the part files.
+    pub(in crate::driver) fn manifest(&self, written: &[Winner]) -> Manifest {
+        let part = |winner: &Winner| {
+            let upload = self.writes.upload(&winner.attempt)?;
+            let result = self.results.written(&winner.attempt)?;
+            Some(ManifestPart {
+                key: key_of(upload)?,
+                upload: upload.id.clone(),
+                parts: result.parts.clone(),
+                bytes: result.bytes,
+                rows: result.rows,
+                crc32: result.crc32,
+                checksum: result.checksum.map(checksum_text),
+            })
+        };
+        let pieces = self.plan.inputs.tasks.iter().flat_map(|task| &task.work.pieces);
+        let mut inputs: Vec<ManifestInput> = pieces
+            .map(|piece| ManifestInput {
+                url: piece.url.clone(),
+                bytes: piece.size,
+                etag: piece.etag.clone(),
+            })
+            .collect();
+        // Several tasks read a large file.
+        inputs.dedup();
+        Manifest {
+            job: self.submission.spec.id.to_string(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            dataset: self.submission.spec.dataset.clone(),
+            rows: self.plan.totals.rows,
+            checksum: self.plan.checksum.map(checksum_text),
+            inputs,
+            files: written.iter().filter_map(part).collect(),
+        }
+    }
+
+    /// The size of the written day. A day that an earlier leader committed has its recorded size.
+    pub(in crate::driver) fn written(&self, now: Duration) -> Day {
+        let recorded = self.state.recorded_summary().and_then(|text| serde_json::from_str(text).ok());
+        let summary: Summary = recorded.unwrap_or_else(|| self.summary(now));
+        let write = summary.stages.iter().filter(|stage| stage.name == STAGES[WRITE as usize]);
+        Day { files: summary.files as u64, rows: summary.rows, bytes: write.map(|stage| stage.bytes).sum() }
+    }
+
+    /// The summary of the job so far.
+    pub(in crate::driver) fn summary(&self, now: Duration) -> Summary {
+        let (spec, plan) = (&self.submission.spec, &self.plan);
+        let mut stages = self.phases.ended().to_vec();
+        if let Some(planning) = stages.first_mut() {
+            let (rows, _) = plan.input_size();
+            (planning.tasks, planning.rows, planning.bytes) = (plan.inputs.files, rows, plan.inputs.fetched);
+        }
+        let reads = stages.iter().filter(|stage| stage.name == "plan" || stage.name == STAGES[0]);
+        Summary {
+            job_id: spec.id.to_string(),
+            date: spec.date.clone(),
+            rows: plan.totals.rows,
+            files: plan.files.len(),
+            totals: NamedTotals::new(self.submission.dataset.totals(), &plan.totals),
+            bytes_read: reads.map(|stage| stage.bytes).sum(),
+            shuffle_bytes: plan.shuffle_bytes,
+            spilled_bytes: 0,
+            seconds: self.phases.total_seconds(now),
+            peak_memory_bytes: stages.iter().map(|stage| stage.peak_memory_bytes).max().unwrap_or(0),
+            stages,
+            warnings: [&plan.inputs.warnings[..], &plan.deferred.warnings].concat(),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Task messages: the work of an attempt, built from the job's plan and results.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use tally_proto::dispatch::ReduceInputs;
+use tally_proto::v1::write_work::Target;
+use tally_proto::{AttemptId, JobId, WorkerId, v1};
+use tally_scheduler::Scheduler;
+
+use super::JobRun;
+use crate::dispatch::{SharedInputs, TaskDispatch};
+use crate::job::{MAP, REDUCE, WRITE};
+use crate::plan::files;
+use crate::results::{OutputLocations, Winner, checksum_text, winners};
+
+/// A task message cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::driver) enum TaskMessageError {
+    /// The task does not exist.
+    #[error("{0} is not in the plan")]
+    NotPlanned(AttemptId),
+    /// Map outputs are missing.
+    #[error("map outputs are missing: the input tables have {present:?} outputs of {expected:?} map tasks")]
+    MissingOutputs {
+        /// Outputs by input table.
+        present: Vec<u64>,
+        /// Map tasks by input table.
+        expected: Vec<u64>,
+    },
+    /// The output of a reduce task is missing.
+    #[error("there is no output of reduce task {task}")]
+    NoOutput {
+        /// The task's number.
+        task: u32,
+    },
+    /// A write attempt has neither a path nor an upload.
+    #[error("{0} has neither a path nor an upload to write to")]
+    NoTarget(AttemptId),
+}
+
+impl JobRun {
+    /// The task message of an attempt that reads the scheduler's outputs of that version, see [`Scheduler::inputs_of`];
+    /// `address` gives the address of a worker's outputs.
+    ///
+    /// # Errors
+    /// [`TaskMessageError`].
+    pub(in crate::driver) fn dispatch(
+        &mut self,
+        scheduler: &Scheduler,
+        attempt: &AttemptId,
+        version: u64,
+        address: impl Fn(&WorkerId) -> String,
+    ) -> Result<TaskDispatch, TaskMessageError> {
+        use v1::task_dispatch::Work;
+        let job = &attempt.task.job;
+        let index = attempt.task.index as usize;
+        let unknown = || TaskMessageError::NotPlanned(attempt.clone());
+        let mut inputs = None;
+        let work = match attempt.task.stage.0 {
+            MAP => Work::Map(self.plan.inputs.tasks.get(index).ok_or_else(unknown)?.work.clone()),
+            REDUCE => {
+                let shared = self.reduce_inputs(scheduler, job, version, address)?;
+                let expected = shared.expected(attempt.task.index);
+                self.results.expect(attempt, expected);
+                inputs = Some(shared);
+                Work::Reduce(v1::ReduceWork { expected, ..self.reduce_work(attempt.task.index, version) })
+            }
+            WRITE => {
+                let reduced = winners(scheduler, job, REDUCE);
+                Work::Write(self.write_work(&reduced, attempt, address)?)
+            }
+            _ => return Err(unknown()),
+        };
+        let (dataset, key) = (self.submission.spec.dataset.clone(), self.submission.key.clone());
+        let head = v1::TaskDispatch { attempt: Some(attempt.into()), dataset, key, work: Some(work) };
+        Ok(TaskDispatch { head, inputs })
+    }
+
+    fn reduce_work(&self, partition: u32, inputs_version: u64) -> v1::ReduceWork {
+        let per_row = self.submission.dataset.bytes_per_row();
+        v1::ReduceWork {
+            partition,
+            row_group_rows: files::row_group_rows(self.submission.spec.target_file_size, per_row),
+            table_bytes: self.plan.inputs.reduce_table_bytes,
+            inputs_version,
+            map_tasks: self.plan.map_tasks.clone(),
+            ..v1::ReduceWork::default()
+        }
+    }
+
+    /// The locations of all map outputs. All partitions read the same list, so it is built once for each version of the
+    /// outputs.
+    fn reduce_inputs(
+        &mut self,
+        scheduler: &Scheduler,
+        job: &JobId,
+        version: u64,
+        address: impl Fn(&WorkerId) -> String,
+    ) -> Result<Arc<SharedInputs>, TaskMessageError> {
+        if let Some(inputs) = self.reduce_inputs.as_ref().filter(|inputs| inputs.version() == version) {
+            return Ok(inputs.clone());
+        }
+        let mut locations = OutputLocations::default();
+        let mut tables = vec![v1::TableOutputs::default(); self.submission.dataset.tables().len()];
+        let mapped = winners(scheduler, job, MAP);
+        for winner in &mapped {
+            let task = self.plan.inputs.tasks.get(winner.attempt.task.index as usize);
+            if let Some(input) = task.and_then(|task| tables.get_mut(task.work.table as usize)) {
+                input.outputs.push(locations.reference(winner, &address));
+            }
+        }
+        let present: Vec<u64> = tables.iter().map(|table| table.outputs.len() as u64).collect();
+        let expected: Vec<u64> = self.plan.map_tasks.iter().map(|&tasks| tasks.into()).collect();
+        if present != expected {
+            return Err(TaskMessageError::MissingOutputs { present, expected });
+        }
+        let list = ReduceInputs { tables, locations: locations.into_list() };
+        let sums = self.results.partition_sums(&mapped, self.plan.inputs.partitions);
+        let inputs = Arc::new(SharedInputs::new(version, list, sums));
+        Ok(self.reduce_inputs.insert(inputs).clone())
+    }
+
+    fn write_work(
+        &mut self,
+        reduced: &[Winner],
+        attempt: &AttemptId,
+        address: impl Fn(&WorkerId) -> String,
+    ) -> Result<v1::WriteWork, TaskMessageError> {
+        let mut locations = OutputLocations::default();
+        let index = attempt.task.index;
+        let file = self.plan.files.get(index as usize);
+        let file = file.ok_or_else(|| TaskMessageError::NotPlanned(attempt.clone()))?;
+        let by_task: HashMap<u32, &Winner> = reduced.iter().map(|w| (w.attempt.task.index, w)).collect();
+        let mut pieces: Vec<v1::RowGroups> = vec![];
+        let mut reads = BTreeMap::new();
+        let (mut rows, mut checksum) = (0, Some(0u64));
+        for group in file {
+            let missing = || TaskMessageError::NoOutput { task: group.task };
+            let winner = by_task.get(&group.task).ok_or_else(missing)?;
+            let first = reads.insert(group.task, winner.attempt.attempt).is_none();
+            if first {
+                let output = Some(locations.reference(winner, &address));
+                let footer_crc32 = self.results.footer_crc32(&winner.attempt);
+                pieces.push(v1::RowGroups { output, footer_crc32, ..v1::RowGroups::default() });
+            }
+            let reported = self.results.row_group(&winner.attempt, group.row_group).ok_or_else(missing)?;
+            rows += reported.rows;
+            checksum = checksum.zip(reported.sums).map(|(all, (checksum, _))| all.wrapping_add(checksum));
+            if let Some(piece) = pieces.last_mut() {
+                piece.row_groups.push(group.row_group);
+                piece.rows.push(group.rows);
+                if let Some((checksum, crc32)) = reported.sums {
+                    piece.checksums.push(checksum);
+                    piece.crc32s.push(crc32);
+                }
+            }
+        }
+        self.writes.set_reads(attempt, reads);
+        let target = self.target(attempt).ok_or_else(|| TaskMessageError::NoTarget(attempt.clone()))?;
+        let metadata = self.footer(rows, checksum);
+        let totals = v1::Totals::new(self.plan.totals.rows, &self.plan.totals.counters);
+        let (totals, locations) = (Some(totals), locations.into_list());
+        Ok(v1::WriteWork { target: Some(target), pieces, totals, metadata, locations })
+    }
+
+    /// The path or upload that a write attempt writes to.
+    fn target(&self, attempt: &AttemptId) -> Option<Target> {
+        let path =
+            self.state.staging().and_then(|staging| staging.target(attempt.task.index, attempt.attempt));
+        path.or_else(|| self.writes.upload(attempt).cloned().map(Target::Upload))
+    }
+
+    /// The metadata in the footer of a part file.
+    fn footer(&self, rows: u64, checksum: Option<u64>) -> HashMap<String, String> {
+        let (spec, totals) = (&self.submission.spec, &self.plan.totals);
+        let checksums = [("tally.checksum", checksum), ("tally.total_checksum", self.plan.checksum)];
+        let checksums = checksums.into_iter().filter_map(|(key, sum)| Some((key, checksum_text(sum?))));
+        let entries = [
+            ("tally.version", env!("CARGO_PKG_VERSION").to_string()),
+            ("tally.job_id", spec.id.to_string()),
+            ("tally.dataset", spec.dataset.clone()),
+            ("tally.date", spec.date.clone()),
+            ("tally.rows", rows.to_string()),
+            ("tally.total_rows", totals.rows.to_string()),
+        ];
+        let entries = entries.into_iter().chain(checksums).map(|(key, value)| (key.to_string(), value));
+        let counters = self.submission.dataset.totals().iter().zip(&totals.counters);
+        let counters = counters.map(|(total, value)| (format!("tally.{}", total.name), value.to_string()));
+        entries.chain(counters).collect()
+    }
+}

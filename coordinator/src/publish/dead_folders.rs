@@ -1,0 +1,136 @@
+//! Staging folders of earlier leaders and of dead jobs: which are taken over, which are completed, which are removed.
+//!
+//! Not here: the operations on one folder (`folder`), how a day is replaced (`replace`).
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tally_proto::JobId;
+
+use super::PublishError;
+use super::folder::{DAY, Hold, LOCK, aside, clear, failed, folders_before, named_before, try_hold};
+use super::moves::{Moves, is_gone, is_occupied};
+use super::replace::{TURN, complete, set_aside};
+
+/// An unfinished staging folder of this age belongs to a dead job.
+const MAKING_TIME: Duration = Duration::from_secs(3600);
+/// A staged day of a dead coordinator is left to its next leader for this time: it may be decided.
+const TAKEOVER_TIME: Duration = Duration::from_secs(3600);
+
+/// Removes a job's staging folders of earlier epochs, locked or not.
+pub(super) fn sweep(moves: &dyn Moves, siblings: &Path, job: &JobId, epoch: u64) {
+    let hidden = named_before(siblings, &aside(job.as_str()), epoch);
+    for folder in folders_before(siblings, job, epoch).into_iter().chain(hidden) {
+        remove(moves, &folder, siblings, &[], None);
+    }
+    // The folder is empty if a leader died at the end of its own removal. Otherwise this fails.
+    let _ = fs::remove_dir(siblings);
+}
+
+/// Takes over a staging folder under a new name, and returns its lock. A locked folder gets a new lock file: its holder led
+/// in an earlier epoch, and may never release the lock. The holder no longer finds the folder under the old name.
+pub(super) fn take(
+    moves: &dyn Moves,
+    folder: &Path,
+    siblings: &Path,
+    name: &str,
+    epoch: u64,
+) -> io::Result<File> {
+    let lock = match try_hold(folder) {
+        Hold::Mine(lock) => lock,
+        Hold::Others => {
+            let fresh = folder.join(format!("{LOCK}.{epoch}"));
+            let lock = File::create(&fresh)?;
+            lock.lock()?;
+            fs::rename(&fresh, folder.join(LOCK))?;
+            lock
+        }
+        // Only published or abandoned folders are removed.
+        Hold::Remains => {
+            remove(moves, folder, siblings, &[], None);
+            return Err(io::ErrorKind::NotFound.into());
+        }
+    };
+    moves.rename(folder, &siblings.join(name))?;
+    Ok(lock)
+}
+
+/// Removes a staging folder, as far as possible. The next job removes what is left. A publish that is half done is completed
+/// first; if that fails, the folder stays.
+pub(super) fn remove(
+    moves: &dyn Moves,
+    folder: &Path,
+    siblings: &Path,
+    created: &[PathBuf],
+    lock: Option<File>,
+) {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    // Renamed first, so that no leader takes over an incomplete folder.
+    let folder = match set_aside(moves, folder, siblings) {
+        Ok(hidden) => hidden,
+        // Another process took it over, or removes it, too.
+        Err(e) if is_gone(&e) => siblings.join(aside(&name)),
+        Err(_) => folder.to_path_buf(),
+    };
+    if let Err(error) = complete(moves, &folder) {
+        tracing::error!(folder = %folder.display(), %error, "the staging folder has the only copy of a day: the next job publishes it");
+        return;
+    }
+    let quiet = |result: io::Result<()>, path: &Path| match result {
+        Err(e) if !is_gone(&e) && !is_occupied(&e) => {
+            tracing::warn!(path = %path.display(), error = %e, "a staging folder cannot be removed");
+        }
+        _ => {}
+    };
+    quiet(clear(moves, &folder, lock), &folder);
+    // Only empty folders are removed: another job may use them.
+    quiet(fs::remove_dir(siblings), siblings);
+    for folder in created.iter().rev() {
+        quiet(fs::remove_dir(folder), folder);
+    }
+}
+
+/// Finishes the publishes of dead jobs, and removes their staging folders.
+pub(super) fn clean_dead(moves: &dyn Moves, siblings: &Path) -> Result<(), PublishError> {
+    let entries = fs::read_dir(siblings).map_err(failed(siblings, "the staging folder cannot be read"))?;
+    for entry in entries.flatten().filter(|entry| entry.file_name() != TURN) {
+        let folder = entry.path();
+        let aside = entry.file_name().as_encoded_bytes().starts_with(b".");
+        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
+        if aside {
+            // A folder without a lock file is being created, perhaps by a live job.
+            let dead = matches!(try_hold(&folder), Hold::Mine(_));
+            if dead || age.is_some_and(|age| age > MAKING_TIME) {
+                remove(moves, &folder, siblings, &[], None);
+            }
+            continue;
+        }
+        // Locked until it is removed.
+        let held = match try_hold(&folder) {
+            Hold::Mine(lock) => Some(lock),
+            Hold::Remains => None,
+            Hold::Others => continue,
+        };
+        if let Err(error) = complete(moves, &folder) {
+            tracing::error!(folder = %folder.display(), %error, "a publish that is half done cannot be completed");
+            continue;
+        }
+        if held.is_some() && may_be_decided(&folder) && age.is_none_or(|age| age < TAKEOVER_TIME) {
+            continue;
+        }
+        tracing::info!(folder = %folder.display(), "removing the staging folder of a dead job");
+        // This job's own folder keeps the parent from being removed.
+        remove(moves, &folder, siblings, &[], held);
+    }
+    Ok(())
+}
+
+/// Whether the next leader of a dead coordinator may want this staging folder: a day is staged in it, under an epoch. Jobs
+/// without a journal have epoch 0.
+fn may_be_decided(folder: &Path) -> bool {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let epoch = name.rsplit_once('.').and_then(|(_, epoch)| epoch.parse::<u64>().ok());
+    epoch.is_some_and(|epoch| epoch > 0) && folder.join(DAY).exists()
+}

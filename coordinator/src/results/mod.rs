@@ -1,0 +1,457 @@
+//! The results that a job's tasks reported, by attempt, and what follows from them: totals, row groups, references to
+//! outputs.
+//!
+//! Results are kept by attempt and read through the scheduler's list of current outputs, so that a late report of a
+//! losing attempt changes nothing. Of a task that is done, only the results of attempts that count are kept.
+
+mod by_attempt;
+
+use std::collections::HashMap;
+
+use tally_dataset::Totals;
+use tally_proto::{AttemptId, JobId, StageId, TaskId, WorkerId, v1};
+use tally_scheduler::Scheduler;
+
+use crate::failures::{AttemptError, MAX_JOB_ROW_GROUPS};
+use crate::job::{MAP, REDUCE, WRITE};
+use crate::plan::files::Encoded;
+pub use by_attempt::ByAttempt;
+
+/// The results of a job so far.
+#[derive(Debug, Default)]
+pub struct Results {
+    map: ByAttempt<v1::MapResult>,
+    reduce: ByAttempt<v1::ReduceResult>,
+    write: ByAttempt<v1::WriteResult>,
+    /// The sums that reduce attempts should read, if they are known.
+    expected: ByAttempt<v1::Sums>,
+    /// Row groups by reduce task.
+    row_groups: HashMap<u32, usize>,
+    /// Two attempts of a task read or returned different rows.
+    contradiction: Option<String>,
+}
+
+/// What a reduce attempt reported of a row group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowGroup {
+    /// Its rows.
+    pub rows: u64,
+    /// Checksum of its content and CRC-32 of its bytes, if they were reported.
+    pub sums: Option<(u64, u32)>,
+}
+
+/// The text form of a checksum.
+pub fn checksum_text(checksum: u64) -> String {
+    format!("{checksum:016x}")
+}
+
+/// Rows and bytes that a stage's tasks reported.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Rows read (map) or written (reduce, write).
+    pub rows: u64,
+    /// Bytes fetched (map) or written (reduce, write).
+    pub bytes: u64,
+}
+
+/// The winning attempt of a task, and the worker that holds its output.
+#[derive(Debug, Clone)]
+pub struct Winner {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// The worker that holds its output.
+    pub worker: WorkerId,
+}
+
+/// The current outputs of a stage, in the order of its tasks.
+pub fn winners(scheduler: &Scheduler, job: &JobId, stage: u32) -> Vec<Winner> {
+    let outputs = scheduler.outputs(job, StageId(stage));
+    outputs
+        .map(|(index, worker, attempt)| {
+            let task = TaskId { job: job.clone(), stage: StageId(stage), index };
+            Winner { attempt: AttemptId { task, attempt }, worker: worker.clone() }
+        })
+        .collect()
+}
+
+/// The locations of a task's inputs. Each worker is listed once, however many outputs it holds.
+#[derive(Default)]
+pub struct OutputLocations {
+    list: Vec<v1::Location>,
+    indices: HashMap<WorkerId, u32>,
+}
+
+impl OutputLocations {
+    /// A reference to a winner's output for a task message; `address` gives the address of a worker.
+    pub fn reference(&mut self, winner: &Winner, address: impl Fn(&WorkerId) -> String) -> v1::OutputRef {
+        let location = *self.indices.entry(winner.worker.clone()).or_insert_with(|| {
+            let worker = winner.worker.to_string();
+            self.list.push(v1::Location { worker, address: address(&winner.worker) });
+            self.list.len() as u32 - 1
+        });
+        let AttemptId { task, attempt } = &winner.attempt;
+        v1::OutputRef { location, stage: task.stage.0, index: task.index, attempt: *attempt }
+    }
+
+    /// The list of workers for the task message.
+    pub fn into_list(self) -> Vec<v1::Location> {
+        self.list
+    }
+}
+
+/// Whether sums of partitions add up to that many partials.
+fn adds_up(sums: &v1::PartitionSums, partials: u64) -> bool {
+    let listed: u64 = sums.partitions.iter().map(|run| u64::from(run.count)).sum();
+    let rows = sums.rows.iter().try_fold(0u64, |all, rows| all.checked_add(*rows));
+    [sums.rows.len() as u64, sums.checksums.len() as u64] == [listed; 2] && rows == Some(partials)
+}
+
+/// The rows of a reduce attempt's output.
+fn rows_of(result: &v1::ReduceResult) -> u64 {
+    result.totals.as_ref().map_or(0, |totals| totals.rows)
+}
+
+/// The content of a reduce attempt's rows, independent of their order, if it was reported.
+fn content(result: &v1::ReduceResult) -> Option<(v1::Totals, u64)> {
+    let checksum = result.checksums.iter().fold(0u64, |all, sum| all.wrapping_add(*sum));
+    result.order.map(|_| (result.totals.clone().unwrap_or_default(), checksum))
+}
+
+impl Results {
+    /// Keeps a result.
+    ///
+    /// # Errors
+    /// [`AttemptError`]: the result is invalid, or another attempt of the task returned other rows.
+    pub fn keep(&mut self, attempt: &AttemptId, result: v1::TaskResult) -> Result<(), AttemptError> {
+        use v1::task_result::Result as Done;
+        let bad = |what| AttemptError::BadResult { attempt: attempt.clone(), what };
+        match (attempt.task.stage.0, result.result) {
+            (MAP, Some(Done::Map(result))) => {
+                if !result.sums.as_ref().is_none_or(|sums| adds_up(sums, result.partials)) {
+                    return Err(bad("sums of partitions that do not match its partials"));
+                }
+                self.compare_read(attempt, &result)?;
+                self.map.insert(attempt, result);
+            }
+            (REDUCE, Some(Done::Reduce(result))) => {
+                let rows = result.row_group_rows.iter().try_fold(0u64, |sum, rows| sum.checked_add(*rows));
+                if rows != Some(rows_of(&result)) {
+                    return Err(bad("row groups that do not match its rows"));
+                }
+                let groups = result.row_group_rows.len();
+                if result.order.is_some() && [result.checksums.len(), result.crc32s.len()] != [groups; 2] {
+                    return Err(bad("another number of checksums than row groups"));
+                }
+                self.compare(attempt, &result)?;
+                self.count_row_groups(attempt.task.index, groups)?;
+                self.reduce.insert(attempt, result);
+            }
+            (WRITE, Some(Done::Write(result))) => drop(self.write.insert(attempt, result)),
+            _ => return Err(bad("a result of another stage")),
+        }
+        Ok(())
+    }
+
+    /// Keeps of a task that is done only what counts: the result of its current output, and for a reduce task those of the
+    /// attempts that part files were written from.
+    pub fn settle(&mut self, task: &TaskId, counts: impl Fn(u32) -> bool) {
+        match task.stage.0 {
+            MAP => self.map.retain(task.index, counts),
+            REDUCE => {
+                self.reduce.retain(task.index, &counts);
+                self.expected.retain(task.index, counts);
+            }
+            _ => self.write.retain(task.index, counts),
+        }
+    }
+
+    /// Whether the result of a map or reduce attempt is kept.
+    pub fn has(&self, attempt: &AttemptId) -> bool {
+        match attempt.task.stage.0 {
+            MAP => self.map.get(attempt).is_some(),
+            REDUCE => self.reduce.get(attempt).is_some(),
+            _ => false,
+        }
+    }
+
+    /// Bounds the row groups of all reduce tasks, which are listed in memory.
+    fn count_row_groups(&mut self, task: u32, groups: usize) -> Result<(), AttemptError> {
+        self.row_groups.insert(task, groups);
+        let all: usize = self.row_groups.values().sum();
+        if all > MAX_JOB_ROW_GROUPS { Err(AttemptError::TooManyRowGroups(all)) } else { Ok(()) }
+    }
+
+    /// Every attempt of a map task reads the same files.
+    fn compare_read(&mut self, attempt: &AttemptId, result: &v1::MapResult) -> Result<(), AttemptError> {
+        let differs = |other: &v1::MapResult| {
+            // An older worker does not report footers.
+            let footers = other.footers.as_ref().zip(result.footers.as_ref());
+            other.rows != result.rows || footers.is_some_and(|(others, mine)| others != mine)
+        };
+        let mine = |number: u32| number == attempt.attempt;
+        let others = self.map.of_task(attempt.task.index);
+        let other = others.filter(|(number, _)| !mine(*number)).find(|(_, other)| differs(other));
+        let Some((number, other)) = other else { return Ok(()) };
+        let describe = |result: &v1::MapResult| {
+            let footers = result.footers.as_ref();
+            let footers = footers.map(|footers| format!(" and footers of small files with {}", footers.rows));
+            format!("{} rows{}", result.rows, footers.unwrap_or_default())
+        };
+        let first = AttemptId { attempt: number, ..attempt.clone() };
+        let others = format!("{first} read {}; {attempt} read {}", describe(other), describe(result));
+        Err(self.contradicted(others))
+    }
+
+    fn contradicted(&mut self, difference: String) -> AttemptError {
+        let error = AttemptError::OtherRows(difference);
+        self.contradiction.get_or_insert(error.to_string());
+        error
+    }
+
+    /// Drops the result of a map attempt that cannot be used.
+    pub fn forget_read(&mut self, attempt: &AttemptId) {
+        self.map.remove(attempt);
+    }
+
+    /// The result of a map attempt.
+    pub fn mapped(&self, attempt: &AttemptId) -> Option<&v1::MapResult> {
+        self.map.get(attempt)
+    }
+
+    /// The rows of a reduce task depend on its input only, so every attempt has the same rows.
+    fn compare(&mut self, attempt: &AttemptId, result: &v1::ReduceResult) -> Result<(), AttemptError> {
+        let Some(mine) = content(result) else { return Ok(()) };
+        let others = self.reduce.of_task(attempt.task.index);
+        let others = others.filter(|(number, _)| *number != attempt.attempt);
+        let other = others
+            .filter_map(|(number, other)| Some((number, content(other)?)))
+            .find(|(_, other)| *other != mine);
+        let Some((number, other)) = other else { return Ok(()) };
+        let describe = |(totals, checksum): (v1::Totals, u64)| {
+            let counters = totals.counters(totals.more_counters.len() + 2);
+            let checksum = checksum_text(checksum);
+            format!("{} rows with the totals {counters:?}, checksum {checksum}", totals.rows)
+        };
+        let first = AttemptId { attempt: number, ..attempt.clone() };
+        let others = format!("{first} returned {}; {attempt} returned {}", describe(other), describe(mine));
+        Err(self.contradicted(others))
+    }
+
+    /// A sentence about two attempts that read or returned different rows, if there are such.
+    pub fn contradiction(&self) -> Option<&str> {
+        self.contradiction.as_deref()
+    }
+
+    /// Notes what a reduce attempt should read.
+    pub fn expect(&mut self, attempt: &AttemptId, sums: Option<v1::Sums>) {
+        match sums {
+            Some(sums) => drop(self.expected.insert(attempt, sums)),
+            None => drop(self.expected.remove(attempt)),
+        }
+    }
+
+    /// The sums of all map outputs by partition; `None` if one of them did not report its sums.
+    pub fn partition_sums(&self, mapped: &[Winner], partitions: u32) -> Option<Vec<v1::Sums>> {
+        let mut all = vec![v1::Sums::default(); partitions as usize];
+        for winner in mapped {
+            let sums = self.map.get(&winner.attempt)?.sums.as_ref()?;
+            let listed =
+                sums.partitions.iter().flat_map(|run| (0..run.count).map(|at| run.first.wrapping_add(at)));
+            for ((partition, rows), checksum) in listed.zip(&sums.rows).zip(&sums.checksums) {
+                let sum = all.get_mut(partition as usize)?;
+                sum.rows = sum.rows.wrapping_add(*rows);
+                sum.checksum = sum.checksum.wrapping_add(*checksum);
+            }
+        }
+        Some(all)
+    }
+
+    /// A sentence about a reduce attempt that did not read what it should have read, if there is one.
+    pub fn misread(&self, reduced: &[Winner]) -> Option<String> {
+        reduced.iter().find_map(|Winner { attempt, worker }| {
+            let expected = self.expected.get(attempt)?;
+            let read = self.reduce.get(attempt)?.read.filter(|read| read != expected)?;
+            Some(format!(
+                "{attempt} on worker {worker} read {} partials with the checksum {}, but the map tasks made {} with {}",
+                read.rows,
+                checksum_text(read.checksum),
+                expected.rows,
+                checksum_text(expected.checksum)
+            ))
+        })
+    }
+
+    /// The rows that each map attempt read, and the footers that it reported, by the numbers of task and attempt.
+    pub fn scanned(&self) -> impl Iterator<Item = ((u32, u32), u64, Option<&v1::Footers>)> {
+        self.map.iter().map(|(numbers, result)| (numbers, result.rows, result.footers.as_ref()))
+    }
+
+    /// The footers that a map attempt reported.
+    pub fn footers(&self, attempt: &AttemptId) -> Option<&v1::Footers> {
+        self.mapped(attempt)?.footers.as_ref()
+    }
+
+    /// Whether two attempts of a reduce task returned the same rows in the same order, with the same row groups.
+    pub fn same_order(&self, job: &JobId, index: u32, a: u32, b: u32) -> bool {
+        let task = TaskId { job: job.clone(), stage: StageId(REDUCE), index };
+        let result = |attempt| self.reduce.get(&AttemptId { task: task.clone(), attempt });
+        // Older workers do not report the order.
+        let order = |r: &v1::ReduceResult| Some((r.order?, r.row_group_rows.clone()));
+        let order = |attempt| result(attempt).and_then(order);
+        a == b || (order(a).is_some() && order(a) == order(b))
+    }
+
+    /// What a reduce attempt reported of one of its row groups.
+    pub fn row_group(&self, attempt: &AttemptId, number: u32) -> Option<RowGroup> {
+        let (result, at) = (self.reduce.get(attempt)?, number as usize);
+        let sums = result.checksums.get(at).copied().zip(result.crc32s.get(at).copied());
+        Some(RowGroup {
+            rows: *result.row_group_rows.get(at)?,
+            sums: sums.filter(|_| result.order.is_some()),
+        })
+    }
+
+    /// The CRC-32 of a reduce output's footer, if it was reported.
+    pub fn footer_crc32(&self, attempt: &AttemptId) -> Option<u32> {
+        let result = self.reduce.get(attempt)?;
+        result.order.map(|_| result.footer_crc32)
+    }
+
+    /// The checksum of all rows, if every reduce task reported its own.
+    pub fn checksum(&self, reduced: &[Winner]) -> Option<u64> {
+        let checksum = |winner: &Winner| Some(content(self.reduce.get(&winner.attempt)?)?.1);
+        reduced.iter().map(checksum).try_fold(0u64, |all, sum| Some(all.wrapping_add(sum?)))
+    }
+
+    /// The job's totals, with that many counters, from all reduce outputs.
+    pub fn totals(&self, reduced: &[Winner], counters: usize) -> Totals {
+        let mut totals = Totals::zero(counters);
+        let results = reduced.iter().filter_map(|winner| self.reduce.get(&winner.attempt));
+        for part in results.filter_map(|result| result.totals.as_ref()) {
+            totals += &Totals { rows: part.rows, counters: part.counters(counters) };
+        }
+        totals
+    }
+
+    /// All encoded row groups, in the order of the reduce tasks.
+    pub fn row_groups(&self, reduced: &[Winner]) -> Vec<Encoded> {
+        let mut groups = vec![];
+        for winner in reduced {
+            let Some(result) = self.reduce.get(&winner.attempt) else { continue };
+            let task = winner.attempt.task.index;
+            groups.extend((0..).zip(&result.row_group_rows).map(|(row_group, &rows)| Encoded {
+                task,
+                row_group,
+                rows,
+            }));
+        }
+        groups
+    }
+
+    /// The result of a reduce attempt.
+    pub fn reduced(&self, attempt: &AttemptId) -> Option<&v1::ReduceResult> {
+        self.reduce.get(attempt)
+    }
+
+    /// The result of a write attempt.
+    pub fn written(&self, attempt: &AttemptId) -> Option<&v1::WriteResult> {
+        self.write.get(attempt)
+    }
+
+    /// The rows and bytes that a stage's winners reported.
+    pub fn amount(&self, stage: u32, winners: &[Winner]) -> Amount {
+        let mut sum = Amount::default();
+        for winner in winners {
+            let attempt = &winner.attempt;
+            let (rows, bytes) = match stage {
+                MAP => self.map.get(attempt).map(|r| (r.rows, r.bytes_read)),
+                REDUCE => self.reduce.get(attempt).map(|r| (rows_of(r), r.bytes)),
+                _ => self.write.get(attempt).map(|r| (r.rows, r.bytes)),
+            }
+            .unwrap_or_default();
+            sum.rows += rows;
+            sum.bytes += bytes;
+        }
+        sum
+    }
+
+    /// Bytes that the map tasks wrote to the shuffle.
+    pub fn shuffle_bytes(&self, mapped: &[Winner]) -> u64 {
+        mapped.iter().filter_map(|winner| self.map.get(&winner.attempt)).map(|r| r.shuffle_bytes).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(rows: u64, footers: Option<u64>) -> v1::TaskResult {
+        let footers = footers.map(|rows| v1::Footers { rows, ..Default::default() });
+        let result = v1::MapResult { rows, footers, ..Default::default() };
+        v1::TaskResult { result: Some(v1::task_result::Result::Map(result)) }
+    }
+
+    fn attempt(attempt: u32) -> AttemptId {
+        let task = TaskId { job: JobId::parse("j").unwrap(), stage: StageId(MAP), index: 3 };
+        AttemptId { task, attempt }
+    }
+
+    #[test]
+    fn attempts_of_a_map_task_that_read_different_rows_are_named() {
+        let mut results = Results::default();
+        results.keep(&attempt(0), read(9, Some(9))).unwrap();
+        results.keep(&attempt(1), read(9, Some(9))).unwrap();
+        results.keep(&attempt(0), read(9, Some(9))).unwrap();
+        // An older worker does not report footers.
+        results.keep(&attempt(2), read(9, None)).unwrap();
+        assert_eq!(results.contradiction(), None);
+        assert!(matches!(results.keep(&attempt(3), read(9, Some(8))), Err(AttemptError::OtherRows(_))));
+        let text = results.contradiction().unwrap();
+        assert!(text.contains("j-s0-t3-a0 read 9 rows") && text.contains("j-s0-t3-a3"), "{text}");
+        assert!(results.keep(&attempt(4), read(8, Some(9))).is_err());
+    }
+
+    #[test]
+    fn only_results_that_count_are_kept_and_later_attempts_are_compared_with_them() {
+        let mut results = Results::default();
+        for number in 0..100 {
+            results.keep(&attempt(number), read(9, None)).unwrap();
+            results.settle(&attempt(number).task, |counts| counts == number);
+        }
+        assert!(results.map.len() == 1 && results.has(&attempt(99)) && !results.has(&attempt(98)));
+        assert!(results.keep(&attempt(100), read(8, None)).is_err());
+    }
+
+    #[test]
+    fn dropped_results_are_not_compared() {
+        let mut results = Results::default();
+        results.keep(&attempt(0), read(5, None)).unwrap();
+        results.forget_read(&attempt(0));
+        results.keep(&attempt(1), read(9, Some(9))).unwrap();
+        assert!(results.contradiction().is_none() && results.scanned().count() == 1);
+    }
+
+    #[test]
+    fn the_row_groups_of_all_reduce_tasks_are_limited() {
+        let reduced = |rows: usize| {
+            let result = v1::ReduceResult {
+                totals: Some(v1::Totals::new(rows as u64, &[])),
+                row_group_rows: vec![1; rows],
+                ..Default::default()
+            };
+            v1::TaskResult { result: Some(v1::task_result::Result::Reduce(result)) }
+        };
+        let of = |index, attempt| {
+            let task = TaskId { job: JobId::parse("j").unwrap(), stage: StageId(REDUCE), index };
+            AttemptId { task, attempt }
+        };
+        let mut results = Results::default();
+        results.keep(&of(0, 0), reduced(MAX_JOB_ROW_GROUPS - 1)).unwrap();
+        // Attempts of one task count once.
+        results.keep(&of(0, 1), reduced(MAX_JOB_ROW_GROUPS - 1)).unwrap();
+        results.keep(&of(1, 0), reduced(1)).unwrap();
+        let error = results.keep(&of(2, 0), reduced(1)).unwrap_err();
+        assert_eq!(error, AttemptError::TooManyRowGroups(MAX_JOB_ROW_GROUPS + 1));
+        assert!(error.to_string().contains("larger --target-file-size"), "{error}");
+    }
+}

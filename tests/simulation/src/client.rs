@@ -1,0 +1,185 @@
+//! The clients of a schedule: each submits one job, detached or not, and may cancel it. A client that gets no answer asks
+//! the next leader.
+//!
+//! Not here: which jobs there are (`scenario`).
+
+use tally_coordinator::driver::{Accepted, DriverInput, Refusal, Submit};
+use tally_coordinator::history::is_over;
+use tally_coordinator::job::{Cut, JobSpec};
+use tally_dataset::addon_aggregates::NAME;
+use tally_proto::JobId;
+use tally_proto::v1::JobState;
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
+
+use crate::cluster::{Cluster, OUTPUT};
+use crate::consul::Standing;
+use crate::coordinator::Role;
+use crate::dataset;
+use crate::event::Event;
+use crate::scenario::JobPlan;
+use crate::store::client::BUCKET;
+use crate::world::{self, MILLISECOND, Micros, SECOND, say};
+
+/// How often a client looks whether its job ended.
+const POLL: Micros = SECOND;
+/// Refusals after which a client gives up.
+const MAX_REFUSALS: u32 = 20;
+/// Bytes of an output row, by which the number of rows in a row group is chosen.
+const BYTES_PER_ROW: u64 = 38;
+
+/// What a client waits for.
+pub enum Wait {
+    /// Its time to submit, or a leader.
+    Leader,
+    /// The answer to its submission.
+    Answer(oneshot::Receiver<Result<Accepted, Refusal>>),
+    /// The end of its job.
+    End,
+    /// Nothing.
+    Nothing,
+}
+
+/// A client.
+pub struct Client {
+    /// Its job.
+    pub plan: JobPlan,
+    /// What it waits for.
+    pub wait: Wait,
+    /// The job that the leader accepted.
+    pub job: Option<JobId>,
+    /// How the job ended, as the client was told.
+    pub told: Option<JobState>,
+    /// Refused submissions.
+    pub refused: u32,
+    /// It asked to cancel the job.
+    pub cancelled: bool,
+}
+
+impl Client {
+    /// A client that has done nothing.
+    pub fn new(plan: JobPlan) -> Self {
+        Client { plan, wait: Wait::Leader, job: None, told: None, refused: 0, cancelled: false }
+    }
+
+    /// Whether it waits for nothing.
+    pub fn is_done(&self) -> bool {
+        matches!(self.wait, Wait::Nothing)
+    }
+}
+
+impl Cluster {
+    /// A client does its next step.
+    pub fn client(&mut self, number: usize) {
+        match &self.clients[number].wait {
+            Wait::Leader => self.submit(number),
+            Wait::End => self.look(number),
+            Wait::Answer(..) | Wait::Nothing => {}
+        }
+    }
+
+    fn retry(&self, number: usize) {
+        let pause = world::draw(|rng| rng.between(200 * MILLISECOND, SECOND));
+        world::after(pause, Event::Client(number));
+    }
+
+    fn submit(&mut self, number: usize) {
+        let accepts = |process: &usize| {
+            let candidate = self.coordinators[*process].as_ref().map(|it| it.candidate.standing);
+            candidate != Some(Standing::Doubt)
+        };
+        let Some(leader) = self.leader().filter(accepts) else { return self.retry(number) };
+        self.submitted += 1;
+        let plan = &self.clients[number].plan;
+        let day = plan.day.clone();
+        let Ok(id) = JobId::parse(&format!("{}-{:x}", day.date, self.submitted)) else { return };
+        let spec = JobSpec {
+            id: id.clone(),
+            dataset: NAME.into(),
+            day_folder: dataset::folder(&day.date),
+            date: day.date.clone(),
+            inputs: day.inputs(),
+            output: format!("s3://{BUCKET}/{OUTPUT}"),
+            target_file_size: BYTES_PER_ROW * plan.group_rows,
+            cut: Cut { shard_bytes: Some(1), partitions: Some(plan.partitions) },
+        };
+        say!("client {number} submits {id} to coordinator {leader}");
+        world::with(|world| world.days.insert(id, day));
+        let (accepted, answer) = oneshot::channel();
+        self.clients[number].wait = Wait::Answer(answer);
+        let key = self.submitted.to_le_bytes().to_vec();
+        let submit = Submit { spec, key, accepted, ended: None };
+        self.coordinator(leader, |it, shared| it.step(DriverInput::Submit(Box::new(submit)), shared));
+    }
+
+    /// Passes answers of leaders on to clients.
+    pub fn tell_clients(&mut self) {
+        for number in 0..self.clients.len() {
+            let Wait::Answer(answer) = &mut self.clients[number].wait else { continue };
+            let answer = match answer.try_recv() {
+                Err(TryRecvError::Empty) => continue,
+                Err(TryRecvError::Closed) => None,
+                Ok(answer) => Some(answer),
+            };
+            say!("client {number} is answered: {answer:?}");
+            let client = &mut self.clients[number];
+            match answer {
+                Some(Ok(Accepted { job, .. })) => {
+                    client.job = Some(job);
+                    client.wait = if client.plan.waits { Wait::End } else { Wait::Nothing };
+                    world::after(POLL, Event::Client(number));
+                }
+                Some(Err(_)) if client.refused == MAX_REFUSALS => client.wait = Wait::Nothing,
+                other => {
+                    client.refused += u32::from(other.is_some());
+                    client.wait = Wait::Leader;
+                    self.retry(number);
+                }
+            }
+        }
+    }
+
+    /// A client looks whether its job ended.
+    fn look(&mut self, number: usize) {
+        world::after(POLL, Event::Client(number));
+        let Some(leader) = self.leader() else { return };
+        let (client, coordinator) = (&mut self.clients[number], &self.coordinators[leader]);
+        let (Some(job), Some(Role::Leading(term))) = (&client.job, coordinator.as_ref().map(|it| &it.role))
+        else {
+            return;
+        };
+        let Some(status) = term.registry.get(job) else {
+            let epoch = term.epoch;
+            // A leader that was deposed and does not know it may lack jobs of later epochs.
+            if self.shared.epochs.keys().next_back() == Some(&epoch) {
+                world::violated(|| {
+                    format!("the leader of epoch {epoch} does not know the accepted job {job}")
+                });
+            }
+            return;
+        };
+        if is_over(&status) {
+            say!("client {number} learns that {job} ended as {:?}", status.state());
+            client.told = Some(status.state());
+            client.wait = Wait::Nothing;
+        }
+    }
+
+    /// A client cancels its job.
+    pub fn cancel(&mut self, number: usize) {
+        let client = &self.clients[number];
+        let over = client.told.is_some() || (client.is_done() && client.job.is_none());
+        let (Some(leader), Some(job)) = (self.leader(), client.job.clone()) else {
+            if !over && !self.calm {
+                let pause = world::draw(|rng| rng.between(100 * MILLISECOND, SECOND));
+                world::after(pause, Event::Cancel(number));
+            }
+            return;
+        };
+        say!("client {number} cancels {job}");
+        self.clients[number].cancelled = true;
+        // The client does not wait for the answer.
+        let (answer, _) = oneshot::channel();
+        self.coordinator(leader, |it, shared| it.step(DriverInput::Cancel(job, answer), shared));
+    }
+}

@@ -1,0 +1,245 @@
+//! What a seed decides before a schedule begins: the processes, the jobs, the kinds of faults and their times.
+//!
+//! Not here: random decisions while a schedule runs (`world`).
+
+use crate::dataset::Day;
+use crate::faults::{Fault, KINDS, Kind, Kinds, Rates};
+use crate::rng::Rng;
+use crate::world::{MILLISECOND, Micros, SECOND};
+
+/// Limits of a schedule, below those that its seed chooses: for replays that are easier to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The kinds of faults.
+    pub kinds: Kinds,
+    /// Coordinators.
+    pub coordinators: usize,
+    /// Workers.
+    pub workers: usize,
+    /// Jobs.
+    pub jobs: usize,
+    /// Files of a table.
+    pub files: u32,
+    /// Partitions.
+    pub partitions: u32,
+    /// Of the faults at certain times, the first ones that happen.
+    pub faults: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            kinds: Kinds::ALL,
+            coordinators: usize::MAX,
+            workers: usize::MAX,
+            jobs: usize::MAX,
+            files: u32::MAX,
+            partitions: u32::MAX,
+            faults: usize::MAX,
+        }
+    }
+}
+
+/// A job that a client submits.
+#[derive(Debug, Clone)]
+pub struct JobPlan {
+    /// Its day and inputs.
+    pub day: Day,
+    /// When.
+    pub at: Micros,
+    /// The client waits for the end.
+    pub waits: bool,
+    /// When the client cancels it.
+    pub cancel_at: Option<Micros>,
+    /// Partitions.
+    pub partitions: u32,
+    /// Rows of an encoded row group.
+    pub group_rows: u64,
+}
+
+/// The plan of a schedule.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// The kinds of faults.
+    pub kinds: Kinds,
+    /// Coordinators.
+    pub coordinators: usize,
+    /// Workers, with their slots.
+    pub workers: Vec<usize>,
+    /// Workers that start with the schedule; the others start a little later.
+    pub workers_late: bool,
+    /// The coordinators elect a leader in Consul.
+    pub consul: bool,
+    /// The jobs.
+    pub jobs: Vec<JobPlan>,
+    /// The longest time of a usual task.
+    pub task_time: Micros,
+    /// How long a drain may take.
+    pub drain_timeout: Micros,
+    /// Records after which the journal is compacted.
+    pub compact_after: u64,
+    /// Faults at certain times, in their order.
+    pub faults: Vec<(Micros, Fault)>,
+    /// A process dies at its n-th request to the store.
+    pub crash_at_io: Vec<(usize, u32)>,
+    /// How often requests and tasks fail.
+    pub rates: Rates,
+    /// When faults end.
+    pub calm_at: Micros,
+}
+
+impl Scenario {
+    /// The scenario of a seed.
+    pub fn new(seed: u64, limits: &Limits) -> Self {
+        let mut rng = Rng::new(seed, 1);
+        let rng = &mut rng;
+        let kinds = kinds(rng, limits.kinds);
+        let coordinators = (1 + rng.below(3) as usize).min(limits.coordinators);
+        let workers: Vec<usize> =
+            (0..1 + rng.below(4)).map(|_| 1 + rng.below(3) as usize).take(limits.workers).collect();
+        let horizon = *rng.pick(&[SECOND, 3 * SECOND, 10 * SECOND, 40 * SECOND]).unwrap_or(&SECOND);
+        let task_time = *rng.pick(&[20 * MILLISECOND, 200 * MILLISECOND, 2 * SECOND]).unwrap_or(&SECOND);
+        let jobs = jobs(rng, kinds, limits, horizon);
+        let mut scenario = Scenario {
+            kinds,
+            coordinators,
+            workers_late: rng.chance(200),
+            consul: coordinators > 1 || rng.chance(300),
+            jobs,
+            task_time,
+            drain_timeout: rng.between(5, 60) * SECOND,
+            compact_after: rng.between(1, 12),
+            faults: vec![],
+            crash_at_io: vec![],
+            rates: rates(rng, kinds),
+            calm_at: horizon,
+            workers,
+        };
+        scenario.add_faults(seed, horizon);
+        scenario.faults.truncate(limits.faults);
+        scenario
+    }
+
+    /// The processes that run workers.
+    pub fn worker_processes(&self) -> std::ops::Range<usize> {
+        self.coordinators..self.coordinators + self.workers.len()
+    }
+
+    fn add_faults(&mut self, seed: u64, horizon: Micros) {
+        for (kind, _) in KINDS.iter().filter(|(kind, _)| self.kinds.has(*kind)) {
+            // A generator for each kind, so that one that is turned off does not change the others.
+            let rng = &mut Rng::new(seed, 100 + *kind as u64);
+            for _ in 0..1 + rng.below(4) {
+                let at = rng.below(horizon);
+                let time = *rng.pick(&[SECOND, 5 * SECOND, 15 * SECOND]).unwrap_or(&SECOND);
+                let time = rng.between(MILLISECOND, time);
+                let (worker, coordinator) = (
+                    self.coordinators + rng.below(self.workers.len() as u64) as usize,
+                    rng.below(self.coordinators as u64) as usize,
+                );
+                let process = if rng.chance(400) { coordinator } else { worker };
+                let learns = |rng: &mut Rng| Some(rng.between(MILLISECOND, 500 * MILLISECOND));
+                let fault = match kind {
+                    Kind::Break => {
+                        Fault::Break { worker, worker_learns: learns(rng), coordinator_learns: learns(rng) }
+                    }
+                    Kind::HalfOpen => {
+                        let one = rng.below(3);
+                        Fault::Break {
+                            worker,
+                            worker_learns: if one == 0 { learns(rng) } else { None },
+                            coordinator_learns: if one == 1 { learns(rng) } else { None },
+                        }
+                    }
+                    Kind::Pause => Fault::Pause { process, time },
+                    Kind::WorkerCrash => {
+                        Fault::Crash { process: worker, back: time, silent: rng.chance(300) }
+                    }
+                    Kind::CoordinatorCrash => {
+                        Fault::Crash { process: coordinator, back: time, silent: rng.chance(300) }
+                    }
+                    Kind::CrashAtIo => {
+                        self.crash_at_io.push((process, 1 + rng.below(80) as u32));
+                        continue;
+                    }
+                    Kind::Session => Fault::Session,
+                    Kind::ConsulAway => Fault::ConsulAway { process: coordinator, time },
+                    Kind::UploadExpires => Fault::UploadExpires { number: rng.below(3) },
+                    Kind::DiskFull => Fault::DiskFull { process: worker, time },
+                    Kind::Drain => Fault::Drain { process: worker, at_once: rng.chance(200) },
+                    Kind::PeerCut => {
+                        let other = self.coordinators + rng.below(self.workers.len() as u64) as usize;
+                        Fault::Cut { one: worker, other, time }
+                    }
+                    Kind::Clock => Fault::Clock { process, by: rng.below(200_000).cast_signed() - 100_000 },
+                    _ => continue,
+                };
+                self.faults.push((at, fault));
+            }
+        }
+        self.faults.sort_by_key(|(at, _)| *at);
+    }
+}
+
+fn kinds(rng: &mut Rng, allowed: Kinds) -> Kinds {
+    // Few kinds at a time show more than all of them at once: some hide others.
+    let per_mille = *rng.pick(&[0, 60, 150, 150, 300, 500]).unwrap_or(&0);
+    let mut kinds = Kinds::NONE;
+    for (kind, _) in KINDS {
+        if rng.chance(per_mille) && allowed.has(kind) {
+            kinds = kinds.with(kind);
+        }
+    }
+    kinds
+}
+
+fn rates(rng: &mut Rng, kinds: Kinds) -> Rates {
+    let mut rate = |kind, choices: &[u32]| {
+        let rate = rng.pick(choices).copied().unwrap_or(0);
+        if kinds.has(kind) { rate } else { 0 }
+    };
+    Rates {
+        message_late: rate(Kind::Delay, &[20, 200]),
+        store_unavailable: rate(Kind::StoreUnavailable, &[5, 50, 300]),
+        store_lost: rate(Kind::StoreLost, &[5, 50, 200]),
+        store_late: rate(Kind::StoreLate, &[5, 50]),
+        store_error_inside: rate(Kind::StoreErrorInside, &[100, 500]),
+        store_slow: rate(Kind::StoreSlow, &[5, 50]),
+        task_failure: rate(Kind::TaskFailure, &[20, 200]),
+        slow_task: rate(Kind::SlowTask, &[50, 300]),
+        peer_failure: rate(Kind::PeerFailure, &[20, 200]),
+        other_order: rate(Kind::OtherOrder, &[200, 500]),
+    }
+}
+
+fn jobs(rng: &mut Rng, kinds: Kinds, limits: &Limits, horizon: Micros) -> Vec<JobPlan> {
+    let mut jobs: Vec<JobPlan> = vec![];
+    let count = 1 + usize::from(rng.chance(350)) + usize::from(kinds.has(Kind::Again));
+    for number in 0..count.min(limits.jobs) {
+        let files = [(); 2].map(|()| (1 + rng.below(3) as u32).min(limits.files));
+        let mut day = Day { version: number as u32 + 1, date: format!("201702{:02}", 10 + number), files };
+        let mut at = rng.below(horizon / 2 + 1);
+        if number == 0 {
+            at /= 8;
+        } else if kinds.has(Kind::Again)
+            && let Some(first) = jobs.first()
+        {
+            // The same day: from the same inputs, or from others.
+            match rng.chance(500) {
+                true => day = first.day.clone(),
+                false => day.date = first.day.date.clone(),
+            }
+        }
+        let cancels = kinds.has(Kind::Cancel) && rng.chance(700);
+        let cancel_after = rng.below(horizon);
+        jobs.push(JobPlan {
+            day,
+            at,
+            waits: rng.chance(600),
+            cancel_at: cancels.then_some(at + cancel_after),
+            partitions: (1 + rng.below(3) as u32).min(limits.partitions),
+            group_rows: rng.between(2, 6),
+        });
+    }
+    jobs
+}

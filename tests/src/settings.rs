@@ -1,0 +1,195 @@
+//! The table of a program's options and their sources: flags, the environment, a file, defaults. The options come from
+//! the program's own description, so that new ones are covered automatically.
+//!
+//! Values are strings here: parsing is tested with each option.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::path::Path;
+use std::process::Command as Process;
+
+use clap::builder::ValueParser;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Command};
+
+/// The environment variable that sets the round of a child process.
+const ROUND: &str = "TALLY_TESTS_ROUND";
+/// Options of which a process accepts only one.
+const ALTERNATIVES: [&str; 2] = ["coordinator", "consul"];
+/// Sources, in order of precedence.
+const SOURCES: [&str; 3] = ["flag", "env", "file"];
+
+/// The sources of an option in a round: the first of [`SOURCES`] that has it, and all later ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Round {
+    /// All options from this source on.
+    From(usize),
+    /// Each option from another source on, so that dependent options come from different ones.
+    Mixed(usize),
+}
+
+const ROUNDS: [Round; 7] = [
+    Round::From(0),
+    Round::From(1),
+    Round::From(2),
+    Round::From(3),
+    Round::Mixed(0),
+    Round::Mixed(1),
+    Round::Mixed(2),
+];
+
+/// Checks every option of `command`, or of its subcommand `sub`, in processes of the test `test` (its full name): which
+/// of a flag, a variable and a line of the file takes effect.
+///
+/// # Panics
+/// The wrong source takes effect, or an option has no variable.
+pub fn check_layers(
+    test: &str,
+    command: impl Fn() -> Command,
+    sub: Option<&str>,
+    parse: impl Fn(Command, &[OsString]) -> Result<ArgMatches, String>,
+) {
+    if let Ok(setting) = std::env::var(ROUND) {
+        let (round, without) = setting.split_once(' ').expect("a round and an option");
+        return check_round(
+            &command(),
+            sub,
+            ROUNDS[round.parse::<usize>().expect("a number")],
+            without,
+            &parse,
+        );
+    }
+    let options = options(&command(), sub);
+    assert!(options.len() > 20, "only {} options", options.len());
+    let itself = std::env::current_exe().expect("this program");
+    for (number, round) in ROUNDS.into_iter().enumerate() {
+        for without in ALTERNATIVES {
+            let mut process = Process::new(&itself);
+            process
+                .args([test, "--exact", "--nocapture"])
+                .env_remove("CONSUL_HTTP_TOKEN")
+                .env(ROUND, format!("{number} {without}"));
+            for (at, arg) in options.iter().enumerate() {
+                let name = arg.get_env().unwrap_or_else(|| panic!("--{} has no variable", id(arg)));
+                let given = id(arg) != without && first(round, at) <= 1;
+                // A variable that is set but empty counts as not set, except a prefix that may be empty.
+                match id(arg) {
+                    "consul_prefix" if !given => process.env_remove(name),
+                    _ => process.env(name, if given { value(arg, 1) } else { String::new() }),
+                };
+            }
+            let output = process.output().expect("this program again");
+            let text = String::from_utf8_lossy(&output.stdout);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{round:?} without {without}: {text}\n{said}");
+            assert!(text.contains("1 passed"), "{test} is no test here: {text}");
+        }
+    }
+}
+
+fn id(arg: &Arg) -> &str {
+    arg.get_id().as_str()
+}
+
+fn first(round: Round, at: usize) -> usize {
+    match round {
+        Round::From(first) => first,
+        Round::Mixed(more) => (at + more) % SOURCES.len(),
+    }
+}
+
+/// All options that users may set, except the one that names the file.
+fn options(command: &Command, sub: Option<&str>) -> Vec<Arg> {
+    let inner = sub.map_or(command, |sub| command.find_subcommand(sub).expect("the subcommand"));
+    let globals = command.get_arguments().filter(|arg| sub.is_some() && arg.is_global_set());
+    let ours = |arg: &&Arg| !arg.is_hide_set() && !["help", "version", "config"].contains(&id(arg));
+    inner.get_arguments().chain(globals).filter(ours).cloned().collect()
+}
+
+fn takes_value(arg: &Arg) -> bool {
+    arg.get_action().takes_values()
+}
+
+/// The value from a source: every source has another value, as far as the option has so many.
+fn value(arg: &Arg, source: usize) -> String {
+    if !takes_value(arg) {
+        return (source != 1).to_string();
+    }
+    let possible = arg.get_possible_values();
+    match possible.len() {
+        0 => format!("{}-by-{}", id(arg), SOURCES[source]),
+        some => possible[source % some].get_name().to_string(),
+    }
+}
+
+/// Runs in a process of its own, whose environment is set: passes flags and the file, and checks the parsed values.
+fn check_round(
+    command: &Command,
+    sub: Option<&str>,
+    round: Round,
+    without: &str,
+    parse: &impl Fn(Command, &[OsString]) -> Result<ArgMatches, String>,
+) {
+    let options = options(command, sub);
+    let (mut flags, mut file) = (vec![], String::new());
+    let mut expected = BTreeMap::new();
+    for (at, arg) in options.iter().enumerate() {
+        let long = arg.get_long().expect("a long option");
+        // An option without a default is always set in some source.
+        let first = if arg.is_required_set() { first(round, at) % SOURCES.len() } else { first(round, at) };
+        if id(arg) == without {
+            continue;
+        }
+        if first == 0 {
+            flags.push(format!("--{long}").into());
+            flags.extend(takes_value(arg).then(|| OsString::from(value(arg, 0))));
+        }
+        if first <= 2 {
+            writeln!(file, "{long} = {:?}", value(arg, 2)).expect("a text takes it");
+        }
+        expected.insert(id(arg), (first < SOURCES.len()).then(|| value(arg, first)));
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("settings.toml");
+    std::fs::write(&path, &file).expect("the file of settings");
+    let matches = parse(as_texts(command.clone(), sub), &argv(sub, &path, flags));
+    let matches = matches.unwrap_or_else(|error| panic!("{error}\n{file}"));
+    let matches = matches.subcommand().map_or(&matches, |(_, inner)| inner);
+    for (id, expected) in expected {
+        let Some(expected) = expected else {
+            let set = matches.value_source(id).filter(|source| *source != ValueSource::DefaultValue);
+            assert_eq!(set, None, "--{id} is set by a variable that is empty");
+            continue;
+        };
+        let arg = options.iter().find(|arg| arg.get_id() == id).expect("one of them");
+        let got = if takes_value(arg) {
+            let raw = matches.get_raw(id).unwrap_or_else(|| panic!("--{id} is not set\n{file}"));
+            raw.map(|value| value.to_string_lossy().into_owned()).collect::<Vec<_>>().join(",")
+        } else {
+            matches.get_flag(id).to_string()
+        };
+        assert_eq!(got, expected, "--{id} in {round:?}");
+    }
+}
+
+fn argv(sub: Option<&str>, file: &Path, flags: Vec<OsString>) -> Vec<OsString> {
+    let mut argv: Vec<OsString> = vec!["program".into()];
+    argv.extend(sub.map(OsString::from));
+    argv.extend(["--config".into(), file.into()]);
+    argv.extend(flags);
+    argv
+}
+
+/// The command, which accepts any string as a value.
+fn as_texts(command: Command, sub: Option<&str>) -> Command {
+    let loose = |arg: Arg| {
+        let closed = !arg.get_possible_values().is_empty();
+        if takes_value(&arg) && !closed { arg.value_parser(ValueParser::os_string()) } else { arg }
+    };
+    let command = command.mut_args(loose);
+    match sub {
+        None => command,
+        Some(sub) => command.mut_subcommand(sub, |sub| sub.mut_args(loose)),
+    }
+}

@@ -1,0 +1,5 @@
+//! `tally` with an additional dataset.
+
+fn main() -> std::process::ExitCode {
+    tally::main(tally_toy::DATASETS)
+}

@@ -1,0 +1,201 @@
+//! A second dataset, outside the engine's crates: activity and payments per account on a day.
+//!
+//! `map` turns rows into partials, `reduce` partials into rows. The binaries of this package are Tally's own entry points
+//! with [`DATASETS`]. Not here: the expected result (`tests/toy.rs`).
+
+mod map;
+mod reduce;
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use tally_dataset::checksum::{self, Fingerprint, start, step};
+use tally_dataset::partials::column;
+use tally_dataset::registry::{BUILT_IN, Constructor};
+use tally_dataset::{
+    ColumnKind, ColumnSpec, Dataset, DatasetError, Mapper, Missing, Pass, Reducer, Size, TableSpec,
+    TotalSpec, Totals,
+};
+
+/// Tally's own dataset, which stays the default, and this one.
+pub const DATASETS: &[Constructor] = &[BUILT_IN[0], || Arc::new(Accounts::new())];
+
+/// Index of the table `events`.
+const EVENTS: usize = 0;
+/// Bits of a partial's `state` column.
+mod state {
+    /// The account is a dictionary code, not a UUID.
+    pub const CODED: u8 = 1;
+    /// `last` is not null.
+    pub const LAST: u8 = 1 << 1;
+}
+
+const TOTALS: [TotalSpec; 3] = [
+    TotalSpec { name: "n_accounts" },
+    TotalSpec { name: "n_paying_accounts" },
+    TotalSpec { name: "total_seconds" },
+];
+
+/// One row per account that has a payment, or an event that is not a test: the sum of the seconds of its events, the time of
+/// the last one, and the sum of its payments. The null account is dropped.
+pub struct Accounts {
+    tables: Vec<TableSpec>,
+}
+
+impl Accounts {
+    /// The dataset.
+    pub fn new() -> Self {
+        let column = |name: &'static [&'static str], kind| ColumnSpec {
+            path: name,
+            kind,
+            filter: false,
+            missing: Missing::Fails,
+        };
+        use ColumnKind::*;
+        let test = ColumnSpec { filter: true, missing: Missing::IsNull, ..column(&["is_test"], Bool) };
+        let events = vec![
+            column(&["account"], Text),
+            column(&["seconds"], Int64),
+            column(&["time", "at"], Int64),
+            test,
+        ];
+        let payments = vec![column(&["account"], Text), column(&["cents"], Int64)];
+        let table = |name, default_root, columns| TableSpec { name, default_root, help: "", columns };
+        let default = Some("s3://accounts/payments");
+        Accounts { tables: vec![table("events", None, events), table("payments", default, payments)] }
+    }
+}
+
+impl Default for Accounts {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn partial_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("account", DataType::FixedSizeBinary(16), false),
+        Field::new("state", DataType::UInt8, false),
+        Field::new("sum", DataType::Int64, false),
+        Field::new("last", DataType::Int64, false),
+    ]))
+}
+
+fn reduced_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("account", DataType::Utf8, false),
+        Field::new("seconds", DataType::Int64, false),
+        Field::new("last", DataType::Int64, true),
+        Field::new("cents", DataType::Int64, false),
+    ]))
+}
+
+impl Dataset for Accounts {
+    fn name(&self) -> &'static str {
+        "accounts"
+    }
+
+    fn tables(&self) -> &[TableSpec] {
+        &self.tables
+    }
+
+    fn partition_column(&self) -> &'static str {
+        "day"
+    }
+
+    fn key_column(&self) -> &'static str {
+        "account"
+    }
+
+    fn totals(&self) -> &[TotalSpec] {
+        &TOTALS
+    }
+
+    fn partial_schema(&self, _: usize) -> SchemaRef {
+        partial_schema()
+    }
+
+    fn mapper(&self, table: usize, partitions: u32) -> Box<dyn Mapper> {
+        Box::new(map::AccountsMapper::new(table, partitions))
+    }
+
+    fn reducer(&self, pass: Pass, _: &[Size]) -> Box<dyn Reducer> {
+        Box::new(reduce::AccountsReducer::new(pass))
+    }
+
+    fn reducer_bytes(&self, sizes: &[Size]) -> u64 {
+        sizes.iter().fold(0, |bytes: u64, size| bytes.saturating_add(size.rows.saturating_mul(200)))
+    }
+
+    fn partial_checksums(
+        &self,
+        _: usize,
+        batch: &RecordBatch,
+        offsets: &[u32],
+    ) -> Result<Vec<u64>, DatasetError> {
+        let partials = reduce::Partials::of(batch)?;
+        if !offsets.is_sorted() || offsets.last().is_some_and(|&end| end as usize > batch.num_rows()) {
+            return Err(DatasetError::Malformed("offsets that are not those of its rows".into()));
+        }
+        let sum = |ends: &[u32]| {
+            (ends[0] as usize..ends[1] as usize).fold(0u64, |sum, row| {
+                let hash = step(checksum::id(partials.keys[row]), u64::from(partials.states[row]), 0);
+                let (added, last) = (partials.sums[row], partials.lasts[row]);
+                sum.wrapping_add(step(hash, added.cast_unsigned(), last.cast_unsigned()))
+            })
+        };
+        Ok(offsets.windows(2).map(sum).collect())
+    }
+
+    fn fingerprint(&self, batch: &RecordBatch, all: &mut Fingerprint) -> Result<(), DatasetError> {
+        let accounts: &StringArray = column(batch, "account")?;
+        let seconds: &Int64Array = column(batch, "seconds")?;
+        let cents: &Int64Array = column(batch, "cents")?;
+        let lasts = batch.column(2).as_primitive_opt::<Int64Type>();
+        let lasts = lasts.ok_or_else(|| DatasetError::Malformed("no column last".into()))?;
+        for (row, last) in lasts.iter().enumerate() {
+            let account = accounts.value(row).as_bytes();
+            let hash = step(start(), checksum::text(account, 0, account.len()), account.len() as u64);
+            let hash = step(hash, seconds.value(row).cast_unsigned(), cents.value(row).cast_unsigned());
+            let (known, last) = (u64::from(last.is_some()), last.unwrap_or(0).cast_unsigned());
+            all.add(step(hash, known, last));
+        }
+        Ok(())
+    }
+
+    fn output_schema(&self) -> SchemaRef {
+        let mut fields = reduced_schema().fields().to_vec();
+        fields.extend(
+            [
+                Field::new("n_accounts", DataType::Int32, false),
+                Field::new("total_seconds", DataType::Int64, false),
+                Field::new("paying_share", DataType::Int64, true),
+                Field::new("currency", DataType::Utf8, false),
+            ]
+            .map(Arc::new),
+        );
+        Arc::new(Schema::new(fields))
+    }
+
+    fn reduced_schema(&self) -> SchemaRef {
+        reduced_schema()
+    }
+
+    fn constants(&self, totals: &Totals) -> Result<Vec<ArrayRef>, DatasetError> {
+        let large = |name, value| DatasetError::TotalTooLarge { name, value };
+        let int = |value: u64| i64::try_from(value).map_err(|_| large("a sum", value));
+        let accounts = i32::try_from(totals[0]).map_err(|_| large("accounts", totals[0]))?;
+        let share = (totals[1] * 100).checked_div(totals[0]);
+        Ok(vec![
+            Arc::new(Int32Array::from(vec![accounts])),
+            Arc::new(Int64Array::from(vec![int(totals[2])?])),
+            Arc::new(Int64Array::from(vec![share.map(int).transpose()?])),
+            Arc::new(StringArray::from(vec!["EUR"])),
+        ])
+    }
+
+    fn bytes_per_row(&self) -> u64 {
+        50
+    }
+}

@@ -1,0 +1,44 @@
+//! The datasets of this process. `main` installs them; the engine looks them up by name.
+//!
+//! A binary with other datasets passes another list to the library's entry points; the engine crates do not change.
+//! Not here: what a dataset is ([`crate::Dataset`]).
+
+use std::sync::{Arc, OnceLock};
+
+use crate::Dataset;
+use crate::addon_aggregates::AddonAggregates;
+
+/// Makes a dataset.
+pub type Constructor = fn() -> Arc<dyn Dataset>;
+
+/// The datasets of Tally's own binaries; the first one is the default.
+pub const BUILT_IN: &[Constructor] = &[|| Arc::new(AddonAggregates::new())];
+
+static INSTALLED: OnceLock<&[Constructor]> = OnceLock::new();
+
+/// Sets the datasets of this process; the first one is the default. Called once, at the start of `main`: it has no
+/// effect after another call or after a lookup, which installs [`BUILT_IN`].
+pub fn install(datasets: &'static [Constructor]) {
+    INSTALLED.get_or_init(|| datasets);
+}
+
+/// All datasets of this process, the default first.
+pub fn datasets() -> impl Iterator<Item = Arc<dyn Dataset>> {
+    INSTALLED.get_or_init(|| BUILT_IN).iter().map(|make| make())
+}
+
+/// The dataset with that name, if there is one.
+pub fn dataset(name: &str) -> Option<Arc<dyn Dataset>> {
+    datasets().find(|dataset| dataset.name() == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_datasets_are_found_by_name() {
+        assert_eq!(datasets().next().unwrap().name(), "addon_aggregates");
+        assert!(dataset("addon_aggregates").is_some() && dataset("nothing").is_none());
+    }
+}

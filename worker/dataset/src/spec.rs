@@ -1,0 +1,71 @@
+//! The declaration of a dataset's inputs and output: tables, columns, totals, encodings.
+//!
+//! Not here: how rows are computed ([`crate::Dataset`]).
+
+/// What a needed column holds, and so how the scan delivers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnKind {
+    /// Booleans, as two bitmaps.
+    Bool,
+    /// Signed integers of 64 bits.
+    Int64,
+    /// Strings, each delivered as the dictionary code that [`crate::Mapper::resolve`] gave for it.
+    Text,
+    /// A 32-bit integer inside the elements of a list: delivered as the minimum of each row's list.
+    ListMinInt32,
+}
+
+/// What a column means that no file of the day has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// The job fails.
+    Fails,
+    /// The column counts as null, with a warning.
+    IsNull,
+}
+
+/// One needed leaf of an input table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColumnSpec {
+    /// Field names from the root. The list levels between them, whatever their layout, are not
+    /// named.
+    pub path: &'static [&'static str],
+    /// How it is delivered.
+    pub kind: ColumnKind,
+    /// Whether the selection needs it: such columns are decoded first, for all rows; the others
+    /// only for the selected rows.
+    pub filter: bool,
+    /// What its absence from every file of the day means.
+    pub missing: Missing,
+}
+
+/// One input table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableSpec {
+    /// The table's name, in messages and in options.
+    pub name: &'static str,
+    /// URL of the root that is read where no other is given; `None` if it must be given.
+    pub default_root: Option<&'static str>,
+    /// The `--help` text of the option for its root.
+    pub help: &'static str,
+    /// The columns that are read, in the order of [`crate::Batch::columns`].
+    pub columns: Vec<ColumnSpec>,
+}
+
+/// A named counter of a job. Its value is the sum of the counters of all partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TotalSpec {
+    /// The name in the summary; part files have it in their footer, with the prefix `tally.`. Summary fields
+    /// (`rows`, `files`, ...) cannot be names.
+    pub name: &'static str,
+}
+
+/// How an output column is encoded. Readers see the same values with either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnEncoding {
+    /// By the Parquet crate: with a dictionary while that is small.
+    Dictionary,
+    /// For string columns whose values hardly repeat, except in successive rows: plain values, in which only repetitions
+    /// of the value before are compressed.
+    PlainRuns,
+}

@@ -1,0 +1,200 @@
+//! Reader of a string column: converts the strings of selected rows to dictionary codes.
+//!
+//! A dictionary value is resolved once, and a plain string only if it differs from the one before. Strings are resolved
+//! in blocks, so that the lookups of the resolver can overlap. Codes are resolved for the values of a stretch, and then
+//! spread to its rows. Not here: the meaning of a code.
+
+use tally_dataset::{Bits, NULL_CODE};
+
+use crate::columns::Flat;
+use crate::delta::BatchStrings;
+use crate::dictionary::{BLOCK, Resolve, TextDictionary};
+use crate::error::Fault;
+use crate::page::{DataPage, Page};
+use crate::runs::Runs;
+use crate::values::{Spans, TextSource, spans};
+
+/// Reader of a string column.
+pub(crate) struct TextReader {
+    flat: Flat,
+    source: TextSource,
+    dictionary: TextDictionary,
+    stretch: Stretch,
+}
+
+impl TextReader {
+    pub(crate) fn new(flat: Flat) -> Self {
+        TextReader {
+            flat,
+            source: TextSource::None,
+            dictionary: TextDictionary::default(),
+            stretch: Stretch::default(),
+        }
+    }
+
+    /// Drops all codes, because the resolver starts with an empty dictionary.
+    pub(crate) fn forget(&mut self) {
+        self.dictionary.forget();
+    }
+
+    /// The codes of the next `rows` rows. Only those of selected rows are valid.
+    pub(crate) fn read(
+        &mut self,
+        rows: usize,
+        selected: &Bits,
+        code: &mut Vec<u32>,
+        resolve: &mut Resolve<'_>,
+    ) -> Result<(), Fault> {
+        code.clear();
+        let mut made = BatchStrings::default();
+        while code.len() < rows {
+            if self.flat.left == 0 {
+                match self.flat.next()? {
+                    Page::Dictionary { values } => self.dictionary.set(&mut self.flat.pages, values)?,
+                    Page::Data(DataPage { encoding, body, .. }) => {
+                        let before = std::mem::replace(&mut self.source, TextSource::None);
+                        self.source = TextSource::new(self.flat.pages.data(), encoding, &body, before)?;
+                    }
+                }
+                continue;
+            }
+            let from = code.len();
+            let take = self.flat.left.min(rows - from);
+            let stretch = &mut self.stretch;
+            stretch.valid.clear();
+            let there = self.flat.validity(take, &mut stretch.valid)?;
+            stretch.wanted.clear();
+            stretch.wanted.push_where(selected, from, &stretch.valid);
+            // Old codes remain for rows that are not selected.
+            stretch.codes.resize(there, NULL_CODE);
+            let data = self.flat.pages.data();
+            match &mut self.source {
+                TextSource::Dictionary(hybrid) => {
+                    stretch.indices.clear();
+                    hybrid.read(data, there, &mut stretch.indices)?;
+                    let Stretch { indices, wanted, codes, .. } = stretch;
+                    self.dictionary.codes(indices, wanted, codes, resolve)?;
+                }
+                TextSource::Plain { at, end } => {
+                    let reuse = std::mem::take(&mut stretch.spans);
+                    let repeats = self.flat.pages.repeats();
+                    let spans = spans(data, at, *end, there, repeats, &mut stretch.runs, reuse)?;
+                    stretch.resolve_runs(0, |value| spans.get(data, value), resolve)?;
+                    if let Spans::Each(spans) = spans {
+                        stretch.spans = spans;
+                    }
+                }
+                TextSource::Delta(delta) => {
+                    let mut done = 0;
+                    while done < there {
+                        let texts = delta.read(
+                            data,
+                            there - done,
+                            &mut stretch.runs,
+                            (&mut made, self.flat.pages.budget()),
+                        )?;
+                        stretch.resolve_runs(done, |value| texts.get(value), resolve)?;
+                        done += stretch.runs.values();
+                    }
+                }
+                TextSource::None => return Fault::corrupt("values before any page"),
+            }
+            spread(&stretch.codes, &stretch.valid, code);
+        }
+        Ok(())
+    }
+}
+
+/// Consecutive values of one page.
+#[derive(Default)]
+struct Stretch {
+    /// Rows that have a value.
+    valid: Bits,
+    /// Values of selected rows.
+    wanted: Bits,
+    runs: Runs,
+    codes: Vec<u32>,
+    indices: Vec<u32>,
+    spans: Vec<(u32, u32)>,
+}
+
+impl Stretch {
+    /// Resolves strings that are read one by one, one string per run. The runs start at value `first`.
+    fn resolve_runs<'a>(
+        &mut self,
+        first: usize,
+        text: impl Fn(usize) -> &'a [u8],
+        resolve: &mut Resolve<'_>,
+    ) -> Result<(), Fault> {
+        let mut texts: [&[u8]; BLOCK] = [&[]; BLOCK];
+        let mut runs = [(0, 0); BLOCK];
+        let mut count = 0;
+        for (start, stop) in self.runs.iter() {
+            texts[count] = text(start);
+            runs[count] = (first + start, first + stop);
+            count += usize::from(self.wanted.any(first + start, first + stop));
+            if count == BLOCK {
+                resolve_block(&texts, &runs, &mut self.codes, resolve)?;
+                count = 0;
+            }
+        }
+        resolve_block(&texts[..count], &runs[..count], &mut self.codes, resolve)
+    }
+}
+
+fn resolve_block(
+    texts: &[&[u8]],
+    runs: &[(usize, usize)],
+    codes: &mut [u32],
+    resolve: &mut Resolve<'_>,
+) -> Result<(), Fault> {
+    let mut found = [0; BLOCK];
+    resolve(texts, &mut found[..texts.len()])?;
+    for (&(from, to), &code) in runs.iter().zip(&found) {
+        codes[from..to].fill(code);
+    }
+    Ok(())
+}
+
+/// Appends the codes of values at the positions of their rows, with nulls where `valid` is false.
+fn spread(values: &[u32], valid: &Bits, out: &mut Vec<u32>) {
+    if values.len() == valid.len() {
+        out.extend_from_slice(values);
+        return;
+    }
+    let mut rest = values;
+    for at in (0..valid.len()).step_by(64) {
+        let count = (valid.len() - at).min(64);
+        let bits = valid.word_at(at, count);
+        let (mine, others) = rest.split_at(bits.count_ones() as usize);
+        rest = others;
+        if mine.len() == count {
+            out.extend_from_slice(mine);
+            continue;
+        }
+        let mut mine = mine.iter();
+        out.extend((0..count).map(|bit| match bits >> bit & 1 {
+            1 => mine.next().copied().unwrap_or(NULL_CODE),
+            _ => NULL_CODE,
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn codes_are_placed_at_the_rows_of_their_values(rows in prop::collection::vec(prop::option::weighted(0.9, 0..9u32), 0..300)) {
+            let mut valid = Bits::default();
+            rows.iter().for_each(|row| valid.push_word(u64::from(row.is_some()), 1));
+            let values: Vec<u32> = rows.iter().copied().flatten().collect();
+            let mut out = vec![7];
+            spread(&values, &valid, &mut out);
+            let expect: Vec<u32> = rows.iter().map(|row| row.unwrap_or(NULL_CODE)).collect();
+            prop_assert_eq!(&out[1..], &expect);
+        }
+    }
+}

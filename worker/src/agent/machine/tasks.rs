@@ -1,0 +1,147 @@
+//! The tasks of one incarnation: which attempts run, the inputs that they refer to, and the events to report.
+//!
+//! Not here: the run of a task and its output (the host).
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use tally_proto::convert::BadMessage;
+use tally_proto::dispatch::{Dispatch, ReduceInputs};
+use tally_proto::report::Report;
+use tally_proto::{AttemptId, Failure, JobId, v1};
+use tally_shuffle::error::TaskError;
+
+use super::host::{HeldOutputs, TaskHost};
+use super::inventory::{Pages, reportable};
+use super::outbox::{Fact, Outbox};
+use super::rules::Holdings;
+
+/// See the module documentation.
+pub struct Tasks {
+    /// Started attempts whose end was not passed yet.
+    running: BTreeSet<AttemptId>,
+    /// Attempts that were running when an inventory listed their outputs. It reported their ends.
+    listed: BTreeSet<AttemptId>,
+    /// The inputs of reduce tasks by job, with their version: the latest ones received on this stream.
+    inputs: HashMap<JobId, (u64, Arc<ReduceInputs>)>,
+    /// Events that are not reported yet.
+    pub outbox: Outbox,
+}
+
+impl Tasks {
+    /// No task, and room for `max_unreported` events.
+    pub fn new(max_unreported: usize) -> Self {
+        Tasks {
+            running: BTreeSet::new(),
+            listed: BTreeSet::new(),
+            inputs: HashMap::new(),
+            outbox: Outbox::new(max_unreported),
+        }
+    }
+
+    /// What would be lost if the worker exited now.
+    pub fn holdings(&self, host: &dyn TaskHost) -> Holdings {
+        let HeldOutputs { all, migrated } = host.held();
+        Holdings {
+            running: self.running.len(),
+            outputs: all.saturating_sub(migrated),
+            migrated,
+            unreported: self.outbox.len(),
+        }
+    }
+
+    /// A stream begins: the coordinator sends all inputs again. Returns the inventory, which lists each attempt as an
+    /// output or as running. Attempts that have ended but are not reported yet are listed as running, and their report
+    /// follows.
+    pub fn begin_stream(&mut self, host: &dyn TaskHost, page_bytes: usize) -> Pages {
+        self.inputs.clear();
+        let outputs = reportable(host.inventory());
+        let listed = |attempt: &AttemptId| outputs.binary_search_by(|(held, _)| held.cmp(attempt)).is_ok();
+        self.listed.extend(self.running.extract_if(.., |attempt| listed(attempt)));
+        let mut running = self.outbox.unreported(listed);
+        running.extend(self.running.iter().cloned());
+        running.retain(|attempt| !listed(attempt));
+        Pages::new(outputs, running, page_bytes)
+    }
+
+    /// Starts a task, or reports why it cannot be started.
+    pub fn start(&mut self, dispatch: v1::TaskDispatch, host: &mut dyn TaskHost) {
+        let attempt = match dispatch.attempt.as_ref().map(AttemptId::try_from) {
+            Some(Ok(attempt)) => attempt,
+            _ => {
+                tracing::warn!(attempt = ?dispatch.attempt, "a task message without a valid attempt was ignored");
+                return;
+            }
+        };
+        if self.running.contains(&attempt) {
+            tracing::info!(%attempt, "the task message was repeated while the attempt runs");
+            return;
+        }
+        if let Some(result) = host.result(&attempt) {
+            tracing::info!(%attempt, "the task message was repeated after the attempt ended");
+            self.outbox.push(Fact::Ended(attempt, Ok(result)));
+            return;
+        }
+        let started = self.inputs(&dispatch, &attempt.task.job, host);
+        match started.and_then(|inputs| host.start(Dispatch { head: dispatch, inputs })) {
+            Ok(()) => {
+                self.running.insert(attempt);
+            }
+            Err(failure) => {
+                tracing::warn!(%attempt, %failure, "a task was refused");
+                self.outbox.push(Fact::Ended(attempt, Err(failure)));
+            }
+        }
+    }
+
+    /// The inputs that a task message refers to.
+    fn inputs(
+        &self,
+        dispatch: &v1::TaskDispatch,
+        job: &JobId,
+        host: &dyn TaskHost,
+    ) -> Result<Option<Arc<ReduceInputs>>, Failure> {
+        let Some(v1::task_dispatch::Work::Reduce(work)) = &dispatch.work else { return Ok(None) };
+        match self.inputs.get(job) {
+            Some((version, inputs)) if *version == work.inputs_version => Ok(Some(inputs.clone())),
+            _ => {
+                let what = format!("version {} of its inputs was not received", work.inputs_version);
+                Err(TaskError::NotBegun { worker: host.id().clone(), what }.into())
+            }
+        }
+    }
+
+    /// Cancels an attempt, if it runs.
+    pub fn stop(&self, attempt: &AttemptId, host: &mut dyn TaskHost) {
+        if self.running.contains(attempt) {
+            host.stop(attempt);
+        }
+    }
+
+    /// Processes the end of an attempt.
+    pub fn ended(&mut self, report: Report) {
+        let Report { attempt, outcome, .. } = report;
+        self.running.remove(&attempt);
+        if self.listed.remove(&attempt) && outcome.is_ok() {
+            return;
+        }
+        self.outbox.push(Fact::Ended(attempt, outcome));
+    }
+
+    /// Stores the inputs of reduce tasks that follow.
+    pub fn take_inputs(&mut self, message: v1::ReduceInputs) {
+        let version = message.version;
+        match JobId::parse(&message.job).map_err(Into::into).and_then(|job| Ok((job, message.try_into()?))) {
+            Ok((job, inputs)) => drop(self.inputs.insert(job, (version, Arc::new(inputs)))),
+            // Tasks that read them are refused.
+            Err::<_, BadMessage>(error) => tracing::warn!(%error, "invalid reduce inputs were ignored"),
+        }
+    }
+
+    /// Drops the state of a job.
+    pub fn release(&mut self, job: &JobId, host: &mut dyn TaskHost) {
+        self.inputs.remove(job);
+        host.release(job);
+        self.outbox.release(job);
+    }
+}
