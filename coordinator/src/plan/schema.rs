@@ -205,8 +205,8 @@ pub fn check_missing(table: &TableSpec, present: &v1::Presence) -> Result<Vec<St
             return Err(SchemaError::WrongType { table: table.name, column, wanted, found });
         }
         // A file without rows has columns too; of the wrong type, they do not count.
-        let exists = found.found > 0
-            || present.without_rows.get(at).is_some_and(|empty| empty.found > empty.unfit);
+        let exists =
+            found.found > 0 || present.without_rows.get(at).is_some_and(|empty| empty.found > empty.unfit);
         let (files, example) = (found.found.saturating_add(found.missing), found.example.clone());
         match (exists, spec.missing) {
             _ if found.missing == 0 => {}

@@ -25,6 +25,8 @@ const GAP_PER_TINY_GROUP: u64 = 8 << 10;
 /// Minimum number of tiny row groups for which unneeded bytes are fetched. With fewer, a file of large columns could be
 /// read almost whole for nothing.
 const MIN_TINY_GROUPS: usize = 16;
+/// Files of at least this size are read with few unneeded bytes, whatever their row groups are.
+const LARGE_FILE: u64 = 64 << 20;
 
 /// The row groups of a file that are not read yet.
 pub struct RowGroups<'a> {
@@ -104,7 +106,7 @@ impl<'a> RowGroups<'a> {
         let ScanContext { io, whole, budget, .. } = self.context;
         let chunks: Vec<_> = groups.iter().flat_map(Located::ranges).collect();
         let bytes = fetch::total(&chunks);
-        let max_gap_bytes = max_gap_bytes(bytes, groups.len());
+        let max_gap_bytes = max_gap_bytes(bytes, groups.len(), self.file.input.size);
         (bytes <= *whole)
             .then(|| fetch::start(io, &self.file.input, &chunks, max_gap_bytes, budget))
             .flatten()
@@ -119,10 +121,10 @@ fn opened<'a>(
     groups.into_iter().map(|group| group.open_fetched(&fetch, &mut arrivals)).collect()
 }
 
-/// Unneeded bytes that may be fetched so that the needed bytes of some row groups share requests.
-fn max_gap_bytes(needed: u64, row_groups: usize) -> u64 {
+/// Unneeded bytes that may be fetched so that the needed bytes of some row groups of a file share requests.
+fn max_gap_bytes(needed: u64, row_groups: usize, file_bytes: u64) -> u64 {
     let count = row_groups as u64;
-    let tiny = row_groups >= MIN_TINY_GROUPS && needed < count * TINY_GROUP_BYTES;
+    let tiny = row_groups >= MIN_TINY_GROUPS && needed < count * TINY_GROUP_BYTES && file_bytes < LARGE_FILE;
     if tiny { count * GAP_PER_TINY_GROUP } else { needed / fetch::GAP_FRACTION }
 }
 
@@ -131,11 +133,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_unneeded_bytes_are_fetched_only_between_many_tiny_row_groups() {
+    fn many_unneeded_bytes_are_fetched_only_between_many_tiny_row_groups_of_small_files() {
+        let max_gap_bytes = |needed, groups| super::max_gap_bytes(needed, groups, LARGE_FILE - 1);
         assert_eq!(max_gap_bytes(0, 0), 0);
         assert_eq!(max_gap_bytes(100 * 500, 100), 100 * GAP_PER_TINY_GROUP);
         assert_eq!(max_gap_bytes(1000, MIN_TINY_GROUPS - 1), 1000 / 64);
         assert_eq!(max_gap_bytes(TINY_GROUP_BYTES * 100, 100), TINY_GROUP_BYTES * 100 / 64);
         assert_eq!(max_gap_bytes(MAX_JOINT_BYTES, 1), MAX_JOINT_BYTES / 64);
+        assert_eq!(super::max_gap_bytes(100 * 500, 100, LARGE_FILE), 100 * 500 / 64);
     }
 }
