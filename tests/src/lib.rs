@@ -34,6 +34,7 @@ pub mod s3;
 pub mod scene;
 pub mod scratch;
 pub mod secrets;
+pub mod seeds;
 pub mod settings;
 pub mod shard;
 mod shred;

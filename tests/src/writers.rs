@@ -18,6 +18,7 @@ use crate::harness::Missing;
 use crate::output::Place;
 use crate::process::Summary;
 use crate::python::python;
+use crate::seeds;
 use crate::table;
 
 /// The exit code of the script if a writer is not installed.
@@ -38,7 +39,7 @@ impl Days {
     pub fn new(seeds: &str) -> Result<Self> {
         let writers = std::env::var("TALLY_WRITERS").unwrap_or_else(|_| "quick".into());
         let seeds = std::env::var("TALLY_WRITER_SEEDS").unwrap_or_else(|_| seeds.into());
-        let seeds = read_seeds(&seeds).with_context(|| format!("TALLY_WRITER_SEEDS is {seeds:?}"))?;
+        let seeds = seeds::read(&seeds).with_context(|| format!("TALLY_WRITER_SEEDS is {seeds:?}"))?;
         let packages = std::env::var_os("HYPARQUET");
         let packages =
             packages.ok_or_else(|| Missing("no HYPARQUET; `tests/tools/hyparquet` makes it".into()))?;
@@ -108,24 +109,4 @@ fn flags(seed: u64) -> Vec<String> {
     let partitions = [1, 3, 16][rng.random_range(0..3)];
     let flags = ["--shard-bytes", shard, "--partitions", &partitions.to_string()];
     flags.map(str::to_string).into()
-}
-
-fn read_seeds(text: &str) -> Result<Vec<u64>> {
-    let mut seeds = Vec::new();
-    for part in text.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        seeds.extend(first.trim().parse::<u64>()?..=last.trim().parse()?);
-    }
-    Ok(seeds)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn seeds_are_numbers_and_ranges() {
-        assert_eq!(read_seeds("1-3,77").unwrap(), [1, 2, 3, 77]);
-        assert!(read_seeds("").is_err() && read_seeds("a-3").is_err());
-    }
 }

@@ -1,11 +1,13 @@
-//! A seeded random schedule of 25 faults, over jobs one after another: each job's output is exact and published once,
-//! and at the end nothing is left. `TALLY_CHAOS_SEEDS=3,17` runs other schedules; the seed and each fault are printed.
+//! Seeded random schedules of a few faults, over jobs one after another: each job's output is exact and published once,
+//! and at the end nothing is left. `TALLY_CHAOS_SEEDS=3,17-20` runs other schedules, each in its own cluster, and
+//! `TALLY_CHAOS_AT_ONCE` clusters run at a time; the seed and each fault are printed.
 //!
 //! Not here: each fault alone, at a known moment (`chaos`).
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tally_tests::cluster::client::Client;
@@ -13,9 +15,10 @@ use tally_tests::cluster::faults::{Drain, Fault};
 use tally_tests::cluster::truth::{DAY, MANY_TASKS};
 use tally_tests::cluster::{Cluster, Setup, with_cluster};
 use tally_tests::output::Place;
+use tally_tests::seeds;
 use tally_tests::wait::{PATIENT, wait_every};
 
-const FAULTS: usize = 25;
+const FAULTS: usize = 6;
 const WORKERS: usize = 3;
 /// Time without progress after which the next fault is injected.
 const IMPATIENT: Duration = Duration::from_secs(3);
@@ -74,14 +77,14 @@ fn progress(client: &Client, job: &str, tasks: u64) -> Result<bool> {
 }
 
 /// One job, with faults for as long as it runs.
-fn job(cluster: &mut Cluster, faults: &mut impl Iterator<Item = Entry>) -> Result<()> {
+fn job(seed: u64, cluster: &mut Cluster, faults: &mut impl Iterator<Item = Entry>) -> Result<()> {
     let client = cluster.client();
     let place = Place::new()?;
     let job = client.submit(&DAY.root, &place, MANY_TASKS)?;
     let id = job.id.clone();
     let start = Instant::now();
     for entry in faults {
-        println!("  {:6.2} s {entry:?}", start.elapsed().as_secs_f64());
+        println!("seed {seed} {:6.2} s {entry:?}", start.elapsed().as_secs_f64());
         let mut over = progress(&client, &id, entry.after)?;
         cluster.inject(entry.fault).with_context(|| format!("{entry:?}"))?;
         over = over || progress(&client, &id, entry.lasts)?;
@@ -91,18 +94,17 @@ fn job(cluster: &mut Cluster, faults: &mut impl Iterator<Item = Entry>) -> Resul
         }
     }
     DAY.check_summary(&place, &job.done()?)?;
-    println!("  {:6.2} s job {id} is right", start.elapsed().as_secs_f64());
+    println!("seed {seed} {:6.2} s job {id} is right", start.elapsed().as_secs_f64());
     Ok(())
 }
 
 fn check(seed: u64) -> Result<()> {
-    println!("seed {seed}");
     let setup = Setup { workers: WORKERS, proxied: true, ..Setup::quick() };
     with_cluster(setup, |cluster| {
         let mut faults = schedule(seed).into_iter().peekable();
         while faults.peek().is_some() {
             cluster.wait_attached(WORKERS)?;
-            job(cluster, &mut faults)?;
+            job(seed, cluster, &mut faults)?;
         }
         cluster.wait_attached(WORKERS)?;
         cluster.wait_empty()
@@ -112,11 +114,27 @@ fn check(seed: u64) -> Result<()> {
 #[test]
 fn random_faults() -> Result<()> {
     let seeds = std::env::var("TALLY_CHAOS_SEEDS").unwrap_or_else(|_| "1".into());
-    for seed in seeds.split(',') {
-        let seed =
-            seed.trim().parse().with_context(|| format!("TALLY_CHAOS_SEEDS: {seed:?} is no number"))?;
-        check(seed).with_context(|| format!("run it again with TALLY_CHAOS_SEEDS={seed}"))?;
-    }
+    let seeds = seeds::read(&seeds).with_context(|| format!("TALLY_CHAOS_SEEDS is {seeds:?}"))?;
+    let at_once = std::env::var("TALLY_CHAOS_AT_ONCE").unwrap_or_else(|_| "1".into());
+    let at_once: usize = at_once.parse().with_context(|| format!("TALLY_CHAOS_AT_ONCE is {at_once:?}"))?;
+    let next = AtomicUsize::new(0);
+    let wrong: Vec<String> = std::thread::scope(|scope| {
+        let run = || -> Vec<String> {
+            let mut wrong = vec![];
+            while let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if let Err(error) = check(seed) {
+                    wrong.push(format!("TALLY_CHAOS_SEEDS={seed} runs it again: {error:?}"));
+                }
+            }
+            wrong
+        };
+        let threads: Vec<_> = (0..at_once).map(|_| scope.spawn(run)).collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap_or_else(|_| vec!["a panic".into()]))
+            .collect()
+    });
+    ensure!(wrong.is_empty(), "{} of {} schedules failed\n{}", wrong.len(), seeds.len(), wrong.join("\n"));
     Ok(())
 }
 
