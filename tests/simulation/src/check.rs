@@ -267,7 +267,7 @@ impl Cluster {
             }
             let held = world::with(|world| {
                 let outputs = &world.processes[worker.owner.process].outputs;
-                outputs.iter().next().map(|(attempt, _)| attempt.task.job.clone())
+                outputs.jobs().next().cloned()
             });
             if let Some(job) = held {
                 return Err(format!("worker {} still holds {job}", worker.owner.process));
