@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 
 pub use reach::Client;
+use reach::Jobs;
 pub use tally_common::discovery::leader::{Address, Source};
 
 /// The time for which a client looks for the leading coordinator.
@@ -96,6 +97,14 @@ impl ClientError {
 /// Whether a job in this state has ended.
 pub fn is_over(state: JobState) -> bool {
     matches!(state, JobState::Done | JobState::Failed | JobState::Cancelled)
+}
+
+/// The answer of a coordinator that does not know an accepted job: another one may know it.
+fn unavailable_if_unknown(status: Status) -> Status {
+    match status.code() {
+        Code::NotFound => Status::unavailable(status.message()),
+        _ => status,
+    }
 }
 
 /// The retries of a client that follows a job and lost its leader.
@@ -189,8 +198,9 @@ impl Client {
         }
     }
 
-    /// Passes each status of a job to `changed` until the job ends, and returns the last status. After the loss of the
-    /// leader it continues with the next one.
+    /// Passes each status of an accepted job to `changed` until the job ends, and returns the last status. After the loss of
+    /// the leader it continues with the next one. A coordinator that does not know the job does not lead any longer, even if
+    /// it has not noticed that yet.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -207,8 +217,9 @@ impl Client {
         self.trouble_over();
         loop {
             let until = lost_at.unwrap_or_else(Instant::now) + self.patience().follow;
-            let mut stream =
-                self.ask_until(until, &what, async |mut jobs| jobs.watch(request.clone()).await).await?;
+            let watch =
+                async |mut jobs: Jobs| jobs.watch(request.clone()).await.map_err(unavailable_if_unknown);
+            let mut stream = self.ask_until(until, &what, watch).await?;
             let lost = loop {
                 match self.hear(stream.message()).await {
                     Ok(Some(status)) => {

@@ -18,7 +18,8 @@ use super::{ClientError, Patience};
 /// The time limit for an answer, or for the first message of a stream.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-type Jobs = JobsClient<InterceptedService<Channel, Bearer>>;
+/// The service of one coordinator.
+pub(super) type Jobs = JobsClient<InterceptedService<Channel, Bearer>>;
 
 /// A client of the coordinators of one cluster. It connects at the first request.
 pub struct Client {

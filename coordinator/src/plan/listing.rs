@@ -127,8 +127,11 @@ pub async fn day_files(table: &'static str, url: &str, folder: &str) -> Result<D
     }
 }
 
-/// The store of a URL, and the path in it. Resolving a local path blocks.
+/// The store of a URL, and the path in it. Only the resolution of a local path blocks.
 async fn open(url: &str) -> Result<(Arc<dyn ObjectStore>, Path), ListError> {
+    if !urls::is_local(url) {
+        return Ok(urls::open(url)?);
+    }
     let url = url.to_string();
     blocking(move || Ok(urls::open(&url)?)).await
 }

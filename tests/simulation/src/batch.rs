@@ -51,6 +51,32 @@ pub fn run_all(seeds: Range<u64>, threads: usize, limits: &Limits) -> Batch {
     Batch { schedules, events, took: begun.elapsed(), failed }
 }
 
+/// Runs the schedule of each seed twice. Returns in what the runs of a seed differ, for one seed of each thread at most.
+pub fn differences(seeds: Range<u64>, threads: usize, limits: &Limits) -> Vec<String> {
+    let next = AtomicU64::new(seeds.start);
+    let seed = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < seeds.end);
+    let find = || std::iter::from_fn(seed).find_map(|seed| difference(seed, limits));
+    std::thread::scope(|scope| {
+        let started: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(find)).collect();
+        let ended =
+            started.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Some("a panic".into())));
+        ended.flatten().collect()
+    })
+}
+
+/// The first line in which two runs of a seed differ.
+fn difference(seed: u64, limits: &Limits) -> Option<String> {
+    let (one, other) = (run(seed, limits, true), run(seed, limits, true));
+    if one.log.is_empty() {
+        return Some(format!("seed {seed} has no log"));
+    }
+    let ends = [&one, &other].map(|it| (it.log.len(), it.events, it.time, &it.violation));
+    match one.log.iter().zip(&other.log).find(|(a, b)| a != b) {
+        Some((a, b)) => Some(format!("seed {seed} differs:\n  {a}\n  {b}")),
+        None => (ends[0] != ends[1]).then(|| format!("seed {seed} ends differently: {ends:?}")),
+    }
+}
+
 /// What a person needs to know of a schedule that failed: the invariant, the smallest form of it, and the end of its log.
 pub fn describe(seed: u64, lines: usize) -> String {
     let limits = shrink::shrink(seed);

@@ -13,7 +13,7 @@ use crate::coordinator::Role;
 use crate::dataset::{self, Row};
 use crate::faults::Kind;
 use crate::store::Object;
-use crate::world::{self, World};
+use crate::world::{self, Micros, World};
 
 /// Events and futures that may wait: more than a small cluster ever has.
 const MAX_WAITING: usize = 20_000;
@@ -32,6 +32,12 @@ const MAY_FAIL: [Kind; 12] = [
     Kind::WorkerCrash,
     Kind::CrashAtIo,
 ];
+
+/// The records of what jobs staged.
+fn staged(world: &World) -> Vec<&Object> {
+    let folder = Path::from(format!(".{OUTPUT}.tally-staging"));
+    world.store.below(&folder).filter(|object| object.key.as_ref().contains("/jobs/")).collect()
+}
 
 /// The part files of one job in a day's folder.
 #[derive(Default)]
@@ -247,12 +253,23 @@ impl Cluster {
             if let Some((id, upload)) = world.store.uploads().iter().next() {
                 return Err(format!("the upload {id} of {} is left open", upload.key));
             }
-            let staging = Path::from(format!(".{OUTPUT}.tally-staging"));
-            let left = world.store.below(&staging).find(|object| object.key.as_ref().contains("/jobs/"));
-            match left {
+            match staged(world).first() {
                 Some(object) => Err(format!("{} is left", object.key)),
                 None => Ok(()),
             }
+        })
+    }
+
+    /// Whether a job staged something at that time or later, and the collection of garbage reported no error.
+    pub fn staged_since(&self, since: Micros) -> bool {
+        let fine = self.swept.as_ref().is_some_and(Vec::is_empty);
+        fine && world::with(|world| {
+            let uploads = world.store.uploads().values();
+            staged(world)
+                .iter()
+                .map(|object| object.written)
+                .chain(uploads.map(|it| it.begun))
+                .any(|at| at >= since)
         })
     }
 
@@ -267,7 +284,7 @@ impl Cluster {
             }
             let held = world::with(|world| {
                 let outputs = &world.processes[worker.owner.process].outputs;
-                outputs.iter().next().map(|(attempt, _)| attempt.task.job.clone())
+                outputs.jobs().next().cloned()
             });
             if let Some(job) = held {
                 return Err(format!("worker {} still holds {job}", worker.owner.process));

@@ -150,7 +150,8 @@ impl Cluster {
         };
         let Some(status) = term.registry.get(job) else {
             let epoch = term.epoch;
-            // A leader that was deposed and does not know it may lack jobs of later epochs.
+            // A leader that was deposed and does not know it may lack jobs of later epochs. The client asks again, as the
+            // product's does (`Client::follow`).
             if self.shared.epochs.keys().next_back() == Some(&epoch) {
                 world::violated(|| {
                     format!("the leader of epoch {epoch} does not know the accepted job {job}")

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tally_simulation::batch::{describe, run_all};
+use tally_simulation::batch::{describe, differences, run_all};
 use tally_simulation::faults::{KINDS, Kinds};
 use tally_simulation::{Limits, run};
 
@@ -24,6 +24,9 @@ struct Args {
     /// Reduce a schedule that fails, and print the end of its log.
     #[arg(long)]
     shrink: bool,
+    /// Run each of the seeds twice, and compare the logs.
+    #[arg(long, requires = "seeds")]
+    twice: bool,
     /// Threads.
     #[arg(long, default_value_t = 1)]
     threads: usize,
@@ -107,6 +110,11 @@ fn main() -> ExitCode {
         };
     }
     let seeds = args.seeds.clone().unwrap_or(0..1000);
+    if args.twice {
+        let differences = differences(seeds, args.threads, &limits);
+        differences.iter().for_each(|difference| println!("{difference}"));
+        return if differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let batch = run_all(seeds, args.threads, &limits);
     let per_second = batch.schedules as f64 / batch.took.as_secs_f64();
     println!("{} schedules, {} events, {per_second:.0} schedules per second", batch.schedules, batch.events);

@@ -19,7 +19,7 @@ use crate::rng::Rng;
 use crate::scenario::{Limits, Scenario};
 use crate::store::client::{self, BUCKET};
 use crate::tasks::Owner;
-use crate::world::{self, MILLISECOND, Micros, SECOND, World};
+use crate::world::{self, MILLISECOND, Micros, SECOND, World, say};
 
 /// How far tokio's clock may be behind: it moves in fewer steps, and timers may be late anyway.
 const LAG: Micros = 20 * MILLISECOND;
@@ -55,8 +55,8 @@ enum Ending {
     Running,
     /// All jobs ended at that time. Workers may learn it later.
     Quiet(Micros),
-    /// The garbage is collected.
-    Sweeping,
+    /// The garbage is collected since that time.
+    Sweeping(Micros),
 }
 
 struct Schedule {
@@ -183,9 +183,17 @@ impl Schedule {
                     (true, Err(left)) => world::violated(|| left),
                 }
             }
-            Ending::Sweeping if self.cluster.swept.is_some() => {
-                self.cluster.check_end();
-                return true;
+            // The leader may change even now.
+            Ending::Sweeping(since) if self.cluster.swept.is_some() && self.cluster.is_quiet() => {
+                if !self.cluster.staged_since(since) {
+                    self.cluster.check_end();
+                    return true;
+                }
+                // A leader that was deposed, and did not run meanwhile, prepared a job after the collection. It learns that
+                // it is deposed before it decides anything, and the next collection removes the rest.
+                say!("something was staged after the collection of garbage began");
+                self.cluster.swept = None;
+                self.ending = Ending::Running;
             }
             _ => {}
         }
@@ -194,7 +202,7 @@ impl Schedule {
 
     /// Collects the garbage, as `tally gc` does.
     fn sweep(&mut self) {
-        self.ending = Ending::Sweeping;
+        self.ending = Ending::Sweeping(world::now());
         let owner = Owner { process: usize::MAX, life: 0 };
         self.cluster.shared.tasks.spawn(owner, async {
             let swept = sweep(&format!("s3://{BUCKET}/{OUTPUT}"), TimeDelta::zero(), false).await;

@@ -3,6 +3,7 @@
 //!
 //! Not here: the stream to the coordinator (`session`), and what is started and reported (`machine`).
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -308,6 +309,11 @@ impl TaskHost for Incarnation {
 
     fn release(&mut self, job: &JobId) {
         self.worker.release(job);
+    }
+
+    fn jobs(&self) -> BTreeSet<JobId> {
+        // A dictionary exists only beside a key.
+        self.worker.store().jobs()
     }
 
     fn result(&self, attempt: &AttemptId) -> Option<v1::TaskResult> {

@@ -26,6 +26,8 @@ pub struct State {
     pub refuse: Option<(Code, String, Option<String>)>,
     pub jobs: Vec<JobStatus>,
     pub workers: Vec<v1::WorkerStatus>,
+    /// Know no job. Counts the requests for one.
+    pub knows_none: Option<usize>,
     /// Answer submissions with "is already running".
     pub existing: bool,
     /// Answer all list requests with the first page.
@@ -152,6 +154,10 @@ impl Jobs for Service {
 
     async fn watch(&self, request: Request<v1::JobRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let (request, mut state) = self.hear(request)?;
+        if let Some(asked) = &mut state.knows_none {
+            *asked += 1;
+            return Err(Status::not_found(format!("there is no job {}", request.job)));
+        }
         self.find(&request.job)?;
         state.watched += 1;
         let mut job = self.job.subscribe();

@@ -147,6 +147,21 @@ fn the_wait_goes_on_with_the_next_leader_when_one_is_killed() {
     assert!(new.state().submitted.is_empty());
 }
 
+fn the_wait_goes_on_when_a_coordinator_does_not_know_the_job_yet() {
+    let (mut old, deposed) = (Fake::new(), Fake::new());
+    deposed.stand_by(Some(&old.address));
+    let both = format!("{},{}", old.address, deposed.address);
+    let child = waiting(&old, &both, &[]);
+    deposed.state().knows_none = Some(0);
+    deposed.state().refuse = None;
+    old.kill();
+    wait_for("two questions", || deposed.state().knows_none.is_some_and(|asked| asked > 1));
+    deposed.set(done());
+    deposed.state().knows_none = None;
+    let ended = outcome(child).expect(0);
+    assert!(ended.stdout.contains("1,234"), "{}", ended.stdout);
+}
+
 fn a_leader_that_refuses_says_why() {
     let fake = Fake::new();
     let refuse = |code| fake.state().refuse = Some((code, "the output overlaps the input".into(), None));
@@ -184,6 +199,7 @@ tally_tests::tests![
     without_a_leader_every_address_and_its_reason_are_named,
     a_standby_shows_the_way_to_the_leader,
     the_wait_goes_on_with_the_next_leader_when_one_is_killed,
+    the_wait_goes_on_when_a_coordinator_does_not_know_the_job_yet,
     a_leader_that_refuses_says_why,
     relative_paths_are_sent_from_the_root,
 ];

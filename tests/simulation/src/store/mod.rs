@@ -219,7 +219,7 @@ impl Store {
     }
 
     /// The objects below a folder, at any depth.
-    pub fn below<'a>(&'a self, folder: &'a Path) -> impl Iterator<Item = &'a Object> {
+    pub fn below<'a>(&'a self, folder: &Path) -> impl Iterator<Item = &'a Object> {
         let inside = move |key: &Path| {
             let rest = key.as_ref().strip_prefix(folder.as_ref());
             rest.is_some_and(|rest| folder.as_ref().is_empty() || rest.starts_with('/'))

@@ -2,7 +2,7 @@
 //!
 //! Not here: what a task does (`tasks`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use tally_proto::dispatch::Dispatch;
@@ -116,6 +116,10 @@ impl TaskHost for Host {
     fn release(&mut self, job: &JobId) {
         say!("worker {} releases {job}", self.owner.process);
         world::with(|world| world.processes[self.owner.process].outputs.release(job));
+    }
+
+    fn jobs(&self) -> BTreeSet<JobId> {
+        world::with(|world| world.processes[self.owner.process].outputs.jobs().cloned().collect())
     }
 
     fn result(&self, attempt: &AttemptId) -> Option<v1::TaskResult> {

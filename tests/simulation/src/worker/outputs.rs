@@ -114,6 +114,11 @@ impl Outputs {
         }
     }
 
+    /// The jobs of which anything is held, even if that is only the key.
+    pub fn jobs(&self) -> impl Iterator<Item = &JobId> {
+        self.jobs.keys()
+    }
+
     /// All outputs, in the order of their attempts.
     pub fn iter(&self) -> impl Iterator<Item = (&AttemptId, &Held)> {
         self.jobs.values().flat_map(|job| &job.held)

@@ -10,7 +10,7 @@ mod file;
 mod rebuild;
 mod run;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -128,6 +128,11 @@ impl Store {
     /// The key of a job, if the job is known.
     pub fn key(&self, job: &JobId) -> Option<Bytes> {
         self.jobs.lock().get(job).map(|known| known.key.clone())
+    }
+
+    /// The jobs that were admitted and not released.
+    pub fn jobs(&self) -> BTreeSet<JobId> {
+        self.jobs.lock().keys().cloned().collect()
     }
 
     /// Makes an attempt's output readable. Returns false and keeps nothing if the job was released or never admitted,

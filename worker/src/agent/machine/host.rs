@@ -2,6 +2,8 @@
 //!
 //! Not here: the real one (`incarnation`).
 
+use std::collections::BTreeSet;
+
 use tally_proto::dispatch::Dispatch;
 use tally_proto::{AttemptId, Failure, JobId, WorkerId, v1};
 
@@ -34,6 +36,9 @@ pub trait TaskHost {
     /// Drops all outputs of a job at once, and begins to free their memory and files. An output of the job that is made
     /// later is kept only if the job is admitted or a task of it is started again.
     fn release(&mut self, job: &JobId);
+
+    /// The jobs that were admitted, or of which a task was started, and that were not released since.
+    fn jobs(&self) -> BTreeSet<JobId>;
 
     /// The result of an attempt whose output is held.
     fn result(&self, attempt: &AttemptId) -> Option<v1::TaskResult>;

@@ -168,7 +168,7 @@ impl AgentCore {
         &mut self,
         now: Duration,
         input: AgentInput,
-        host: &dyn TaskHost,
+        host: &mut dyn TaskHost,
         outputs: &mut Vec<AgentOutput>,
     ) {
         match (input, &mut self.connection) {
@@ -282,7 +282,7 @@ impl AgentCore {
         address: String,
         epoch: u64,
         welcome: &v1::Welcome,
-        host: &dyn TaskHost,
+        host: &mut dyn TaskHost,
         outputs: &mut Vec<AgentOutput>,
     ) {
         self.said = None;

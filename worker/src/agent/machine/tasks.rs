@@ -53,7 +53,10 @@ impl Tasks {
     /// A stream begins: the coordinator sends all inputs again. Returns the inventory, which lists each attempt as an
     /// output or as running. Attempts that have ended but are not reported yet are listed as running, and their report
     /// follows.
-    pub fn begin_stream(&mut self, host: &dyn TaskHost, page_bytes: usize) -> Pages {
+    ///
+    /// Jobs without an entry are dropped. They may have ended under a leader that did not know this worker, and then no
+    /// coordinator names them any more. Those that still run are announced again with the next task or migration.
+    pub fn begin_stream(&mut self, host: &mut dyn TaskHost, page_bytes: usize) -> Pages {
         self.inputs.clear();
         let outputs = reportable(host.inventory());
         let listed = |attempt: &AttemptId| outputs.binary_search_by(|(held, _)| held.cmp(attempt)).is_ok();
@@ -61,6 +64,11 @@ impl Tasks {
         let mut running = self.outbox.unreported(listed);
         running.extend(self.running.iter().cloned());
         running.retain(|attempt| !listed(attempt));
+        let mut unlisted = host.jobs();
+        for attempt in outputs.iter().map(|(held, _)| held).chain(&running) {
+            unlisted.remove(&attempt.task.job);
+        }
+        unlisted.iter().for_each(|job| host.release(job));
         Pages::new(outputs, running, page_bytes)
     }
 

@@ -19,6 +19,7 @@ struct CountingHost {
     started: Vec<AttemptId>,
     stopped: Vec<AttemptId>,
     released: Vec<JobId>,
+    admitted: BTreeSet<JobId>,
     outputs: BTreeMap<AttemptId, v1::TaskResult>,
     migrated: BTreeSet<AttemptId>,
 }
@@ -37,7 +38,9 @@ impl TaskHost for CountingHost {
     }
 
     fn start(&mut self, dispatch: Dispatch) -> Result<(), Failure> {
-        self.started.push(AttemptId::try_from(&dispatch.head.attempt.unwrap()).unwrap());
+        let attempt = AttemptId::try_from(&dispatch.head.attempt.unwrap()).unwrap();
+        self.admitted.insert(attempt.task.job.clone());
+        self.started.push(attempt);
         Ok(())
     }
 
@@ -45,11 +48,18 @@ impl TaskHost for CountingHost {
         self.stopped.push(attempt.clone());
     }
 
-    fn admit(&mut self, _: &JobId, _: &[u8]) {}
+    fn admit(&mut self, job: &JobId, _: &[u8]) {
+        self.admitted.insert(job.clone());
+    }
 
     fn release(&mut self, job: &JobId) {
         self.released.push(job.clone());
+        self.admitted.remove(job);
         self.outputs.retain(|attempt, _| attempt.task.job != *job);
+    }
+
+    fn jobs(&self) -> BTreeSet<JobId> {
+        self.admitted.clone()
     }
 
     fn result(&self, attempt: &AttemptId) -> Option<v1::TaskResult> {
@@ -135,6 +145,7 @@ impl Rig {
             started: vec![],
             stopped: vec![],
             released: vec![],
+            admitted: BTreeSet::new(),
             outputs: BTreeMap::new(),
             migrated: BTreeSet::new(),
         };
@@ -277,6 +288,35 @@ fn an_end_that_happens_while_away_is_reported_on_the_next_stream() {
     rig.end_well(3);
     assert_eq!(rig.sent(), [ended(3)]);
     assert_eq!(rig.core.holdings(&rig.host).running, 0);
+}
+
+#[test]
+fn a_job_without_outputs_and_attempts_is_dropped_with_the_next_stream() {
+    let mut rig = Rig::attached();
+    rig.message(dispatch(0));
+    rig.break_stream();
+    rig.open(2);
+    assert!(rig.host.released.is_empty(), "its attempt runs");
+    rig.sent();
+    rig.end(0, Err(failure()));
+    rig.break_stream();
+    rig.open(3);
+    assert!(rig.host.released.is_empty(), "its end is not reported yet");
+    let sent = rig.sent();
+    assert_eq!((listed(&sent), &sent[1..]), ((vec![], vec![0], true), &[failed(0)][..]));
+    rig.break_stream();
+    rig.open(4);
+    assert_eq!(
+        rig.host.released,
+        [JobId::parse("j").unwrap()],
+        "it may have ended while the worker was away"
+    );
+    rig.message(dispatch(1));
+    rig.end_well(1);
+    rig.sent();
+    rig.break_stream();
+    rig.open(5);
+    assert_eq!(rig.host.released.len(), 1, "its output is held");
 }
 
 #[test]
