@@ -8,12 +8,13 @@ use object_store::path::Path;
 use tally_proto::JobId;
 use tally_proto::v1::{JobState, JobStatus};
 
+use crate::client::Client;
 use crate::cluster::{Cluster, OUTPUT};
 use crate::coordinator::Role;
 use crate::dataset::{self, Row};
 use crate::faults::Kind;
 use crate::store::Object;
-use crate::world::{self, World};
+use crate::world::{self, Micros, World};
 
 /// Events and futures that may wait: more than a small cluster ever has.
 const MAX_WAITING: usize = 20_000;
@@ -170,6 +171,12 @@ impl Cluster {
             let [status] = ended[..] else {
                 return Err(format!("{job}, accepted for client {number}, has {} ends", ended.len()));
             };
+            if client.promised && status.state() != JobState::Cancelled {
+                return Err(format!("client {number} was told that {job} is cancelled: it ended as {status:?}"));
+            }
+            if status.state() == JobState::Cancelled && !self.was_cancelled_after(client.submitted_at, job) {
+                return Err(format!("{job} was given to client {number} after it was cancelled"));
+            }
             if client.told.is_some_and(|told| told != status.state()) {
                 return Err(format!(
                     "client {number} was told {:?} of {job}, which ended as {status:?}",
@@ -178,6 +185,12 @@ impl Cluster {
             }
         }
         Ok(())
+    }
+
+    /// Whether a client asked at that time or later to cancel a job.
+    fn was_cancelled_after(&self, time: Micros, job: &JobId) -> bool {
+        let asked = |client: &Client| client.cancelled && client.cancelled_at >= time;
+        self.clients.iter().any(|client| asked(client) && client.job.as_ref() == Some(job))
     }
 
     /// Jobs fail and are cancelled only for a reason.
