@@ -115,7 +115,9 @@ impl Cluster {
     /// Whether all jobs have ended, as the leader knows and the journal says.
     pub fn is_quiet(&self) -> bool {
         let clients = self.clients.iter().all(|client| client.is_done());
-        let Some(leader) = self.leader().filter(|_| clients && self.shared.tasks.is_empty()) else {
+        // Attempts that still run do not belong to a job: `verify_workers` says so if they are not stopped.
+        let attempts = self.workers.iter().flatten().map(|worker| worker.host.running().count()).sum::<usize>();
+        let Some(leader) = self.leader().filter(|_| clients && self.shared.tasks.len() == attempts) else {
             return false;
         };
         let Some(coordinator) = &self.coordinators[leader] else { return false };
