@@ -8,6 +8,7 @@ use object_store::path::Path;
 use tally_proto::JobId;
 use tally_proto::v1::{JobState, JobStatus};
 
+use crate::client::Client;
 use crate::cluster::{Cluster, OUTPUT};
 use crate::coordinator::Role;
 use crate::dataset::{self, Row};
@@ -120,7 +121,9 @@ impl Cluster {
     /// Whether all jobs have ended, as the leader knows and the journal says.
     pub fn is_quiet(&self) -> bool {
         let clients = self.clients.iter().all(|client| client.is_done());
-        let Some(leader) = self.leader().filter(|_| clients && self.shared.tasks.is_empty()) else {
+        // Attempts that still run do not belong to a job: `verify_workers` says so if they are not stopped.
+        let attempts = self.workers.iter().flatten().map(|worker| worker.host.running().count()).sum::<usize>();
+        let Some(leader) = self.leader().filter(|_| clients && self.shared.tasks.len() == attempts) else {
             return false;
         };
         let Some(coordinator) = &self.coordinators[leader] else { return false };
@@ -176,6 +179,12 @@ impl Cluster {
             let [status] = ended[..] else {
                 return Err(format!("{job}, accepted for client {number}, has {} ends", ended.len()));
             };
+            if client.promised && status.state() != JobState::Cancelled {
+                return Err(format!("client {number} was told that {job} is cancelled: it ended as {status:?}"));
+            }
+            if status.state() == JobState::Cancelled && !self.was_cancelled_after(client.submitted_at, job) {
+                return Err(format!("{job} was given to client {number} after it was cancelled"));
+            }
             if client.told.is_some_and(|told| told != status.state()) {
                 return Err(format!(
                     "client {number} was told {:?} of {job}, which ended as {status:?}",
@@ -184,6 +193,12 @@ impl Cluster {
             }
         }
         Ok(())
+    }
+
+    /// Whether a client asked at that time or later to cancel a job.
+    fn was_cancelled_after(&self, time: Micros, job: &JobId) -> bool {
+        let asked = |client: &Client| client.cancelled && client.cancelled_at >= time;
+        self.clients.iter().any(|client| asked(client) && client.job.as_ref() == Some(job))
     }
 
     /// Jobs fail and are cancelled only for a reason.

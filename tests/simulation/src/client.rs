@@ -8,7 +8,7 @@ use tally_coordinator::history::is_over;
 use tally_coordinator::job::{Cut, JobSpec};
 use tally_dataset::addon_aggregates::NAME;
 use tally_proto::JobId;
-use tally_proto::v1::JobState;
+use tally_proto::v1::{JobState, JobStatus};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
@@ -54,12 +54,30 @@ pub struct Client {
     pub refused: u32,
     /// It asked to cancel the job.
     pub cancelled: bool,
+    /// When it last submitted, and when it asked to cancel the job.
+    pub submitted_at: Micros,
+    pub cancelled_at: Micros,
+    /// The answer to its cancellation, and the coordinator that gives it.
+    cancelling: Option<(oneshot::Receiver<()>, usize)>,
+    /// It was told that the job is being cancelled.
+    pub promised: bool,
 }
 
 impl Client {
     /// A client that has done nothing.
     pub fn new(plan: JobPlan) -> Self {
-        Client { plan, wait: Wait::Leader, job: None, told: None, refused: 0, cancelled: false }
+        Client {
+            plan,
+            wait: Wait::Leader,
+            job: None,
+            told: None,
+            refused: 0,
+            cancelled: false,
+            submitted_at: 0,
+            cancelled_at: 0,
+            cancelling: None,
+            promised: false,
+        }
     }
 
     /// Whether it waits for nothing.
@@ -107,6 +125,7 @@ impl Cluster {
         world::with(|world| world.days.insert(id, day));
         let (accepted, answer) = oneshot::channel();
         self.clients[number].wait = Wait::Answer(answer);
+        self.clients[number].submitted_at = world::now();
         let key = self.submitted.to_le_bytes().to_vec();
         let submit = Submit { spec, key, accepted, ended: None };
         self.coordinator(leader, |it, shared| it.step(DriverInput::Submit(Box::new(submit)), shared));
@@ -115,6 +134,7 @@ impl Cluster {
     /// Passes answers of leaders on to clients.
     pub fn tell_clients(&mut self) {
         for number in 0..self.clients.len() {
+            self.tell_cancelled(number);
             let Wait::Answer(answer) = &mut self.clients[number].wait else { continue };
             let answer = match answer.try_recv() {
                 Err(TryRecvError::Empty) => continue,
@@ -136,6 +156,27 @@ impl Cluster {
                     self.retry(number);
                 }
             }
+        }
+    }
+
+    /// A client that cancels its job gets the answer with the job's status: that of a job which is neither over nor being
+    /// published promises that the job ends as cancelled.
+    fn tell_cancelled(&mut self, number: usize) {
+        let client = &mut self.clients[number];
+        let Some((mut answer, leader)) = client.cancelling.take() else { return };
+        match (answer.try_recv(), &client.job) {
+            (Err(TryRecvError::Empty), _) => client.cancelling = Some((answer, leader)),
+            (Ok(()), Some(job)) => {
+                let role = self.coordinators[leader].as_ref().map(|it| &it.role);
+                let status = match role {
+                    Some(Role::Leading(term)) => term.registry.get(job),
+                    _ => None,
+                };
+                let runs = |status: JobStatus| !is_over(&status) && status.state() != JobState::Publishing;
+                client.promised = status.is_some_and(runs);
+                say!("client {number} is told that {job} is cancelled: {}", client.promised);
+            }
+            _ => {}
         }
     }
 
@@ -178,9 +219,10 @@ impl Cluster {
             return;
         };
         say!("client {number} cancels {job}");
-        self.clients[number].cancelled = true;
-        // The client does not wait for the answer.
-        let (answer, _) = oneshot::channel();
+        let (answer, answered) = oneshot::channel();
+        let client = &mut self.clients[number];
+        (client.cancelled, client.cancelled_at) = (true, world::now());
+        client.cancelling = Some((answered, leader));
         self.coordinator(leader, |it, shared| it.step(DriverInput::Cancel(job, answer), shared));
     }
 }

@@ -311,14 +311,15 @@ impl Cluster {
         });
         let Some(owner) = owner else { return };
         say!("process {process} starts");
-        let Scenario { coordinators, consul, compact_after, drain_timeout, .. } = self.scenario;
+        let Scenario { coordinators, consul, compact_after, drain_timeout, page_bytes, .. } =
+            self.scenario;
         if process < coordinators {
             self.coordinators[process] =
                 Some(Coordinator::start(owner, consul, compact_after, &mut self.shared));
         } else {
             let at = process - coordinators;
             let slots = self.scenario.workers[at];
-            self.workers[at] = Worker::start(owner, slots, drain_timeout, &mut self.shared);
+            self.workers[at] = Worker::start(owner, slots, drain_timeout, page_bytes, &mut self.shared);
         }
     }
 

@@ -57,10 +57,12 @@ pub enum Kind {
     Again,
     /// Attempts of a reduce task return the same rows in another order.
     OtherOrder,
+    /// Workers report results of attempts that no coordinator sent them.
+    Unsolicited,
 }
 
 /// All kinds with their names.
-pub const KINDS: [(Kind, &str); 25] = [
+pub const KINDS: [(Kind, &str); 26] = [
     (Kind::Delay, "delay"),
     (Kind::Break, "break"),
     (Kind::HalfOpen, "half-open"),
@@ -86,6 +88,7 @@ pub const KINDS: [(Kind, &str); 25] = [
     (Kind::Cancel, "cancel"),
     (Kind::Again, "again"),
     (Kind::OtherOrder, "other-order"),
+    (Kind::Unsolicited, "unsolicited"),
 ];
 
 /// A set of kinds.
@@ -167,6 +170,8 @@ pub enum Fault {
     Drain { process: usize, at_once: bool },
     /// Two processes cannot reach each other.
     Cut { one: usize, other: usize, time: Micros },
+    /// A worker reports the result of a task that it did not run.
+    Unsolicited { process: usize },
     /// A clock jumps by that many milliseconds.
     Clock { process: usize, by: i64 },
 }

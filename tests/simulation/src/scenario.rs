@@ -2,6 +2,8 @@
 //!
 //! Not here: random decisions while a schedule runs (`world`).
 
+use tally_worker::agent::PAGE_BYTES;
+
 use crate::dataset::Day;
 use crate::faults::{Fault, KINDS, Kind, Kinds, Rates};
 use crate::rng::Rng;
@@ -76,6 +78,8 @@ pub struct Scenario {
     pub task_time: Micros,
     /// How long a drain may take.
     pub drain_timeout: Micros,
+    /// Bytes of a page of a worker's inventory. With few bytes, inventories have several pages.
+    pub page_bytes: usize,
     /// Records after which the journal is compacted.
     pub compact_after: u64,
     /// Faults at certain times, in their order.
@@ -93,7 +97,11 @@ impl Scenario {
     pub fn new(seed: u64, limits: &Limits) -> Self {
         let mut rng = Rng::new(seed, 1);
         let rng = &mut rng;
-        let kinds = kinds(rng, limits.kinds);
+        let mut kinds = kinds(rng, limits.kinds);
+        // What was added later has generators of its own: the seeds keep their other decisions.
+        if limits.kinds.has(Kind::Unsolicited) && Rng::new(seed, 2).chance(100) {
+            kinds = kinds.with(Kind::Unsolicited);
+        }
         let coordinators = (1 + rng.below(3) as usize).min(limits.coordinators);
         let workers: Vec<usize> =
             (0..1 + rng.below(4)).map(|_| 1 + rng.below(3) as usize).take(limits.workers).collect();
@@ -108,6 +116,7 @@ impl Scenario {
             jobs,
             task_time,
             drain_timeout: rng.between(5, 60) * SECOND,
+            page_bytes: if Rng::new(seed, 3).chance(250) { 200 } else { PAGE_BYTES },
             compact_after: rng.between(1, 12),
             faults: vec![],
             crash_at_io: vec![],
@@ -171,6 +180,7 @@ impl Scenario {
                         let other = self.coordinators + rng.below(self.workers.len() as u64) as usize;
                         Fault::Cut { one: worker, other, time }
                     }
+                    Kind::Unsolicited => Fault::Unsolicited { process: worker },
                     Kind::Clock => Fault::Clock { process, by: rng.below(200_000).cast_signed() - 100_000 },
                     _ => continue,
                 };
@@ -185,7 +195,7 @@ fn kinds(rng: &mut Rng, allowed: Kinds) -> Kinds {
     // Few kinds at a time show more than all of them at once: some hide others.
     let per_mille = *rng.pick(&[0, 60, 150, 150, 300, 500]).unwrap_or(&0);
     let mut kinds = Kinds::NONE;
-    for (kind, _) in KINDS {
+    for (kind, _) in KINDS.into_iter().filter(|(kind, _)| *kind != Kind::Unsolicited) {
         if rng.chance(per_mille) && allowed.has(kind) {
             kinds = kinds.with(kind);
         }

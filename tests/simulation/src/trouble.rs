@@ -59,6 +59,12 @@ impl Cluster {
                     worker.request(at_once, &mut self.shared);
                 }
             }
+            Fault::Unsolicited { process } => {
+                let at = process - self.scenario.coordinators;
+                if let Some(worker) = &self.workers[at] {
+                    worker.report_unsolicited(&mut self.shared);
+                }
+            }
             Fault::Cut { one, other, time } => {
                 world::with(|world| world.cuts.push((one, other, world.now + time)));
             }

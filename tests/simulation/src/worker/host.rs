@@ -16,6 +16,11 @@ use crate::world::{self, say};
 /// The memory of a worker, as it tells the coordinator.
 const MEMORY: u64 = 1 << 20;
 
+/// The numbers of a task's attempts in one term: see `driver::first_attempt`.
+const ATTEMPTS_OF_A_TERM: u32 = 1 << 12;
+/// Attempts of one task in one term: more than the pauses between retries leave time for.
+const MAX_TRIES: u32 = 60;
+
 /// A task that is to be spawned.
 pub struct Started {
     /// The attempt.
@@ -86,6 +91,10 @@ impl TaskHost for Host {
         let head = &dispatch.head;
         let attempt = head.attempt.as_ref().and_then(|attempt| AttemptId::try_from(attempt).ok());
         let attempt = attempt.ok_or_else(|| Failure::Fatal { reason: "no attempt".into() })?;
+        let tries = attempt.attempt % ATTEMPTS_OF_A_TERM;
+        if tries > MAX_TRIES {
+            world::violated(|| format!("{attempt} is the {tries}th attempt of its task in one term"));
+        }
         if world::with(|world| world.now < world.processes[self.owner.process].full_until) {
             return Err(Failure::Refused { reason: "the spill limit is reached".into() });
         }

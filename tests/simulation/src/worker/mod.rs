@@ -12,13 +12,14 @@ mod tasks;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use prost::Message as _;
 use tally_proto::report::Report;
 use tally_proto::v1::coordinator_message::Message as Down;
 use tally_proto::v1::worker_message::Message as Up;
 use tally_proto::{AttemptId, LEADER_METADATA, WorkerId, v1};
 use tally_shuffle::flight::MigrationError;
 use tally_worker::agent::{
-    AgentConfig, AgentCore, AgentInput, AgentOutput, PAGE_BYTES, ShutdownRequest, StreamError,
+    AgentConfig, AgentCore, AgentInput, AgentOutput, ShutdownRequest, StreamError,
 };
 use tonic::Status;
 
@@ -35,6 +36,10 @@ const WINDOW: usize = 4;
 const WELCOME_TIME: Micros = 10 * SECOND;
 /// The pauses between attempts to attach: the first and the longest.
 const PAUSES: [Micros; 2] = [100 * MILLISECOND, 2 * SECOND];
+/// Bytes of a page of an inventory beside its entries.
+const PAGE_HEAD: usize = 2;
+/// A number of attempts that no task of a schedule has in one term.
+const UNUSED_ATTEMPTS: u32 = 1000;
 /// How long the last message may take to be delivered.
 const GOODBYE_TIME: Micros = SECOND / 10;
 
@@ -46,6 +51,7 @@ pub struct Worker {
     pub host: Host,
     core: AgentCore,
     slots: usize,
+    page_bytes: usize,
     started: Micros,
     incarnations: u32,
     /// The stream that it is attached by.
@@ -69,14 +75,21 @@ fn id(owner: Owner, incarnation: u32) -> Option<WorkerId> {
 
 impl Worker {
     /// A worker that starts; `None` if its id is invalid.
-    pub fn start(owner: Owner, slots: usize, drain_timeout: Micros, shared: &mut Shared) -> Option<Self> {
+    pub fn start(
+        owner: Owner,
+        slots: usize,
+        drain_timeout: Micros,
+        page_bytes: usize,
+        shared: &mut Shared,
+    ) -> Option<Self> {
         let host = Host::new(id(owner, 0)?, owner, slots, fetch::address(owner.process));
         let drain_timeout = Duration::from_micros(drain_timeout);
         let mut it = Worker {
             owner,
             host,
-            core: AgentCore::new(AgentConfig { drain_timeout, slots, page_bytes: PAGE_BYTES }),
+            core: AgentCore::new(AgentConfig { drain_timeout, slots, page_bytes }),
             slots,
+            page_bytes,
             started: world::now(),
             incarnations: 0,
             attached: None,
@@ -163,6 +176,7 @@ impl Worker {
                 world::after(WELCOME_TIME, Event::NoWelcome(owner, stream));
             }
             AgentOutput::Send(message) => {
+                self.check_page(&message);
                 if let Some(stream) = self.attached {
                     shared.network.send(stream, End::Coordinator, Wire::Up(message));
                 }
@@ -201,6 +215,32 @@ impl Worker {
                 world::after(GOODBYE_TIME, Event::Exit(owner));
             }
         }
+    }
+
+    /// A page of an inventory has one entry, or is within the bounds of a message.
+    fn check_page(&self, message: &Up) {
+        if let Up::Inventory(page) = message
+            && page.outputs.len() + page.running.len() > 1
+            && page.encoded_len() > self.page_bytes + PAGE_HEAD
+        {
+            let (bytes, most) = (page.encoded_len(), self.page_bytes);
+            world::violated(|| format!("a page of an inventory has {bytes} bytes instead of up to {most}"));
+        }
+    }
+
+    /// Reports a result of this worker as that of another task, which it was never sent.
+    pub fn report_unsolicited(&self, shared: &mut Shared) {
+        let held = world::with(|world| {
+            let outputs = &world.processes[self.owner.process].outputs;
+            outputs.iter().next().map(|(attempt, held)| (attempt.clone(), held.result.clone()))
+        });
+        let (Some(stream), Some((mut attempt, result))) = (self.attached, held) else { return };
+        attempt.task.index ^= 1;
+        attempt.attempt += UNUSED_ATTEMPTS;
+        say!("worker {} reports {attempt}, which it did not run", self.owner.process);
+        let outcome = Some(v1::ended::Outcome::Done(result));
+        let ended = v1::Ended { attempt: Some((&attempt).into()), outcome };
+        shared.network.send(stream, End::Coordinator, Wire::Up(Up::Ended(ended)));
     }
 
     /// Whether the process ends now. Readers of its outputs may finish first.

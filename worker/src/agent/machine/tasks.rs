@@ -149,6 +149,10 @@ impl Tasks {
     /// Drops the state of a job.
     pub fn release(&mut self, job: &JobId, host: &mut dyn TaskHost) {
         self.inputs.remove(job);
+        // A coordinator that took the job over, and ended it before it planned a stage, never asked to stop them.
+        for attempt in self.running.iter().filter(|attempt| attempt.task.job == *job) {
+            host.stop(attempt);
+        }
         host.release(job);
         self.outbox.release(job);
     }

@@ -473,6 +473,9 @@ fn stop_reaches_only_attempts_that_run() {
     rig.message(stop(0));
     assert_eq!(rig.host.stopped.len(), 1);
     assert_eq!(rig.sent().len(), 1, "it is reported once");
+    rig.message(dispatch(1));
+    rig.message(Down::Release("j".into()));
+    assert_eq!(rig.host.stopped.last(), Some(&attempt(1)), "a released job runs no longer");
 }
 
 #[test]
