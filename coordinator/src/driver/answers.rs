@@ -6,6 +6,9 @@ use tokio::sync::oneshot;
 use crate::job::JobSpec;
 use crate::summary::Summary;
 
+/// Submissions that may wait for the end of a job of the same day.
+pub(super) const MAX_SUBMITS: usize = 64;
+
 /// How a job ended.
 #[derive(Debug, Clone)]
 pub enum Ended {
@@ -53,8 +56,8 @@ pub enum Refusal {
         /// The day.
         date: String,
     },
-    /// Too many submissions wait for the end of a job that is being cancelled.
-    #[error("the day's job is being cancelled, and {0} submissions wait for its end: submit again later")]
+    /// Too many submissions wait for the end of a job that is being cancelled, or that ended a moment ago.
+    #[error("the day's last job is about to end, and {0} submissions wait for that: submit again later")]
     BeingCancelled(usize),
     /// The limit of jobs at a time is reached.
     #[error("{0} jobs are running, which is the limit: submit again when one of them has ended")]

@@ -8,7 +8,7 @@ use tally_proto::{JobId, WorkerId, v1};
 use tally_scheduler::Scheduler;
 use tokio::sync::oneshot;
 
-use super::answers::{Ended, Refusal};
+use super::answers::{Ended, MAX_SUBMITS, Refusal, Submit};
 use super::job_run::JobRun;
 use crate::job::JobSpec;
 
@@ -17,6 +17,10 @@ pub(super) struct Ending {
     pub(super) status: v1::JobStatus,
     pub(super) ended: Ended,
     pub(super) waiting: Vec<oneshot::Sender<Ended>>,
+    pub(super) spec: JobSpec,
+    /// Submissions of the same day. They begin when the end is in the journal: until then, a later leader would run this
+    /// job again, and could publish its day after theirs.
+    pub(super) afterwards: Vec<Submit>,
     /// Clients that cancel the job, which is too late.
     pub(super) cancels: Vec<oneshot::Sender<()>>,
     /// The record of the end is on its way to the journal.
@@ -89,6 +93,21 @@ impl LiveJobs {
         let ending = self.ending.get_mut(job).map(|ending| &mut ending.cancels);
         let Some(waiting) = ending.or_else(|| self.cancels.get_mut(job)) else { return Some(client) };
         waiting.push(client);
+        None
+    }
+
+    /// Has a submission wait for the end of a job of the same day that is on its way to the journal. Without such a job, the
+    /// submission is returned.
+    pub(super) fn wait_for_end(&mut self, submit: Submit) -> Option<Submit> {
+        let Some(ending) = self.ending.values_mut().find(|ending| ending.spec.same_day(&submit.spec)) else {
+            return Some(submit);
+        };
+        if ending.afterwards.len() < MAX_SUBMITS {
+            ending.afterwards.push(submit);
+        } else {
+            // The client may have hung up.
+            let _ = submit.accepted.send(Err(Refusal::BeingCancelled(MAX_SUBMITS)));
+        }
         None
     }
 

@@ -27,6 +27,7 @@ impl Driver {
             run.clients.submit_afterwards(submit);
             return;
         }
+        let Some(submit) = self.jobs.wait_for_end(submit) else { return };
         let Submit { spec, key, accepted, ended } = submit;
         if let Some((job, run)) = self.jobs.same_day(&spec) {
             if run.submission.spec.same_work(&spec) {
@@ -154,8 +155,10 @@ impl Driver {
         };
         status.set_state(state);
         let staging = run.state.take_staging();
-        let waiting = run.clients.take_waiting();
-        self.jobs.keep_ending(job, Ending { status, ended, waiting, cancels: vec![], recorded: false });
+        let (waiting, spec) = (run.clients.take_waiting(), run.submission.spec.clone());
+        let (cancels, afterwards) = (vec![], vec![]);
+        let ending = Ending { status, ended, waiting, spec, afterwards, cancels, recorded: false };
+        self.jobs.keep_ending(job, ending);
         match staging {
             Some(staging) => self.outputs.work(Work::Discard { job: job.clone(), staging }),
             None => self.discarded(job),
@@ -171,7 +174,8 @@ impl Driver {
 
     /// Reports a job's end, which is in the journal now.
     fn report_end(&mut self, job: &JobId) {
-        let Some(Ending { status, ended, waiting, cancels, .. }) = self.jobs.take_ending(job) else { return };
+        let Some(ending) = self.jobs.take_ending(job) else { return };
+        let Ending { status, ended, waiting, cancels, afterwards, .. } = ending;
         tracing::info!(%job, state = status.state().as_str_name(), reason = status.reason, "a job ended");
         debug_assert!(is_over(&status));
         self.metrics.count_job(status.state());
@@ -194,5 +198,6 @@ impl Driver {
             // The client may have hung up.
             let _ = reply.send(ended.clone());
         }
+        afterwards.into_iter().for_each(|submit| self.submit(submit));
     }
 }

@@ -3,13 +3,10 @@
 use tally_proto::JobId;
 use tokio::sync::oneshot;
 
-use crate::driver::answers::{Accepted, Ended, Refusal, Submit};
+use crate::driver::answers::{Accepted, Ended, MAX_SUBMITS, Refusal, Submit};
 
 /// A client that waits for acceptance, and whether the job existed before it asked.
 pub(in crate::driver) type PendingAccept = (oneshot::Sender<Result<Accepted, Refusal>>, bool);
-
-/// Submissions that may wait for the end of a job that is being cancelled.
-const MAX_SUBMITS: usize = 64;
 
 /// The clients of a job.
 #[derive(Default)]
