@@ -110,7 +110,7 @@ pub(crate) fn main(args: &BackfillArgs) -> Result<(), Stop> {
 impl Backfill<'_> {
     /// Computes all days of the range; returns their results in the order of their dates.
     async fn all(&self, range: DateRange) -> Result<Vec<DayResult>, Stop> {
-        let skipped = match self.args.only_missing && !self.is_interrupted() {
+        let skipped = match self.args.only_missing {
             true => tokio::select! {
                 published = self.published(range) => published?,
                 () = self.interrupted.clone() => return Err(Stop::Interrupted),

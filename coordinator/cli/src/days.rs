@@ -182,7 +182,7 @@ fn table(dataset: &dyn Dataset, days: &[Day]) -> String {
     format!("{}\n{}", columns(&rows), counts(days))
 }
 
-/// The number of days, and of those in each state.
+/// The number of days in each state.
 fn counts(days: &[Day]) -> String {
     use DayState::{Missing, NoInputs, Outdated, Published, Unreadable};
     let count = |state: DayState| {
@@ -191,8 +191,7 @@ fn counts(days: &[Day]) -> String {
     };
     let counts: Vec<String> =
         [Published, Outdated, Missing, NoInputs, Unreadable].into_iter().filter_map(count).collect();
-    let of_which = if counts.is_empty() { String::new() } else { format!(": {}", counts.join(", ")) };
-    format!("{} days{of_which}\n", grouped(days.len() as u64))
+    if counts.is_empty() { "no days\n".into() } else { format!("{}\n", counts.join(", ")) }
 }
 
 #[cfg(test)]
@@ -223,7 +222,7 @@ mod tests {
         assert!(lines[1].contains("published") && lines[1].contains("2017-02-27T00:00:00.000Z"), "{text}");
         assert!(lines[2].contains("no inputs") && lines[2].ends_with("no main_summary"), "{text}");
         assert!(lines[3].contains("outdated") && lines[3].contains("4  "), "{text}");
-        assert_eq!(lines[5], "3 days: 1 published, 1 outdated, 1 no inputs");
-        assert_eq!(counts(&[]), "0 days\n");
+        assert_eq!(lines[5], "1 published, 1 outdated, 1 no inputs");
+        assert_eq!(counts(&[]), "no days\n");
     }
 }
