@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, Utc};
 use tally_common::stores::urls::{self, UrlError};
 use tally_dataset::dataset;
 use tally_proto::ids::InvalidId;
@@ -135,8 +135,7 @@ impl JobSpec {
     /// [`SpecError`] names the invalid field.
     pub fn asked(asked: v1::JobSpec) -> Result<Self, SpecError> {
         let dataset = dataset(&asked.dataset).ok_or_else(|| SpecError::Dataset(asked.dataset.clone()))?;
-        let digits = asked.date.len() == 8 && asked.date.bytes().all(|b| b.is_ascii_digit());
-        if !digits || NaiveDate::parse_from_str(&asked.date, "%Y%m%d").is_err() {
+        if parse_date(&asked.date).is_none() {
             return Err(SpecError::Date(asked.date));
         }
         let tables = dataset.tables();
@@ -232,6 +231,17 @@ impl From<&JobSpec> for v1::JobSpec {
     }
 }
 
+/// The date in a text of the form `YYYYMMDD`; `None` if it has another form, or there is no such date.
+pub fn parse_date(text: &str) -> Option<NaiveDate> {
+    let digits = text.len() == 8 && text.bytes().all(|b| b.is_ascii_digit());
+    NaiveDate::parse_from_str(text, "%Y%m%d").ok().filter(|_| digits)
+}
+
+/// A date as jobs and folders have it, `YYYYMMDD`.
+pub fn date_text(date: NaiveDate) -> String {
+    date.format("%Y%m%d").to_string()
+}
+
 /// The name of a day's folder, in inputs and output.
 pub fn date_folder(partition_column: &str, date: &str) -> String {
     format!("{partition_column}={date}")
@@ -251,6 +261,13 @@ pub fn new_id(date: &str) -> Result<JobId, InvalidId> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     JobId::parse(&format!("{date}-{:x}-{:x}-{count}", now.as_millis(), std::process::id()))
+}
+
+/// When a job was submitted, to the millisecond: from its id, or from a name that begins with it. `None` if the text has
+/// another form.
+pub fn submitted_at(id: &str) -> Option<DateTime<Utc>> {
+    let millis = id.split('-').nth(1)?;
+    DateTime::from_timestamp_millis(i64::from_str_radix(millis, 16).ok()?)
 }
 
 #[cfg(test)]
@@ -286,6 +303,21 @@ mod tests {
         };
         assert!(asked(MAX_URL_BYTES - 1).is_ok() && asked(MAX_URL_BYTES).is_ok());
         assert!(matches!(asked(MAX_URL_BYTES + 1), Err(SpecError::LongUrl(_))));
+    }
+
+    #[test]
+    fn a_date_has_eight_digits_and_a_job_id_has_its_time() {
+        let date = parse_date("20170227").unwrap();
+        assert_eq!(date_text(date), "20170227");
+        for bad in ["2017-02-27", "20170229", "2017022", "", "+2017022", "201702270"] {
+            assert_eq!(parse_date(bad), None, "{bad}");
+        }
+        let before = Utc::now().timestamp_millis();
+        let at = submitted_at(new_id("20170227").unwrap().as_str()).unwrap().timestamp_millis();
+        assert!((before..=Utc::now().timestamp_millis()).contains(&at), "{before} {at}");
+        for bad in ["", "20170227", "20170227-xyz-1-0", "20170227--1"] {
+            assert_eq!(submitted_at(bad), None, "{bad}");
+        }
     }
 
     #[test]

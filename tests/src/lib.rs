@@ -27,6 +27,7 @@ pub mod ports;
 pub mod process;
 pub mod python;
 pub mod random;
+pub mod ranges;
 pub mod reference;
 pub mod refile;
 pub mod rows;

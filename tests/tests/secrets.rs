@@ -174,6 +174,10 @@ fn credentials_in_urls_are_refused_and_not_repeated() -> Result<()> {
             refuses(&["submit", table, url, "--coordinator", "127.0.0.1:1", "--date", "20170227"], &words)?;
         }
         refuses(&["gc", "--output", url], &words)?;
+        refuses(&["days", "--output", url, "--addons", &spill, "--main-summary", &spill], &words)?;
+        let range = ["--from", "20170226", "--to", "20170227", "--output", url];
+        refuses(&[&["backfill", "--spill-dir", &spill][..], &range].concat(), &words)?;
+        refuses(&[&["plan"][..], &range].concat(), &words)?;
         refuses(&["coordinator", "--state-dir", url, "--listen", "127.0.0.1:0"], &words)?;
     }
     let consul = |address: &str| format!("{address} is not usable");

@@ -28,11 +28,21 @@ enum Kind {
 impl Display {
     /// The display for standard error and the requested format.
     pub fn new(format: OutputFormat) -> Self {
-        let kind = match (std::io::stderr().is_terminal(), format) {
-            (true, _) => Kind::Bar(progress::bar()),
-            (false, OutputFormat::Json) => Kind::Json,
-            (false, OutputFormat::Table) => Kind::Lines,
-        };
+        match std::io::stderr().is_terminal() {
+            true => Self::of(Kind::Bar(progress::bar())),
+            false => Self::lines(format),
+        }
+    }
+
+    /// The display of a job among others: lines, also on a terminal.
+    pub fn lines(format: OutputFormat) -> Self {
+        Self::of(match format {
+            OutputFormat::Json => Kind::Json,
+            OutputFormat::Table => Kind::Lines,
+        })
+    }
+
+    fn of(kind: Kind) -> Self {
         Display { kind, started: Instant::now(), last: RefCell::default() }
     }
 

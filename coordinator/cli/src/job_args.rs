@@ -1,6 +1,6 @@
-//! The options that describe a job, for `run` and `submit`, with their defaults.
+//! The options that describe a job, with their defaults: where a dataset is stored, how it is computed, for which date.
 //!
-//! Not here: the roots of tables (`table_args`), where the job runs.
+//! Not here: the roots of tables (`table_args`), ranges of dates (`dates`), where the job runs.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,29 +8,42 @@ use std::sync::Arc;
 use chrono::{Days, NaiveDate, Utc};
 use clap::Args;
 use tally_common::stores::urls;
-use tally_coordinator::job::{Cut, JobSpec, date_folder, new_id};
+use tally_coordinator::job::{Cut, JobSpec, date_folder, date_text, new_id};
+use tally_coordinator::plan::days::Roots;
 use tally_dataset::{Dataset, registry};
 use tally_proto::v1;
 
 use crate::table_args::TableArgs;
-use crate::{Stop, size};
+use crate::{Stop, dates, size};
 
 /// The default of `$bucket`.
 const BUCKET: &str = "telemetry-parquet";
 
-/// The dataset, its day, its inputs and its output.
+/// A dataset, its inputs and its output.
 #[derive(Debug, Args)]
-pub struct JobArgs {
-    /// The dataset to compute
+pub struct DatasetArgs {
+    /// The name of the dataset
     #[arg(long, value_name = "NAME", default_value_t = default_text(|dataset| dataset.name().into()))]
     dataset: String,
     #[command(flatten)]
     tables: TableArgs,
     #[arg(long, value_name = "URL", help = default_text(output_help))]
     output: Option<String>,
+}
+
+/// The day of a job.
+#[derive(Debug, Args)]
+pub struct DateArgs {
     /// The date of the day [default: $date in the environment, else yesterday in UTC]
     #[arg(long, value_name = "YYYYMMDD")]
     date: Option<String>,
+}
+
+/// A job of any day.
+#[derive(Debug, Args)]
+pub struct WorkArgs {
+    #[command(flatten)]
+    place: DatasetArgs,
     #[arg(
         long,
         value_name = "SIZE",
@@ -45,6 +58,29 @@ pub struct JobArgs {
     /// Number of partitions of the shuffle
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000), hide = true)]
     partitions: Option<u32>,
+}
+
+/// A job of one day.
+#[derive(Debug, Args)]
+pub struct JobArgs {
+    #[command(flatten)]
+    date: DateArgs,
+    #[command(flatten)]
+    work: WorkArgs,
+}
+
+/// A dataset with the URLs of its inputs, in its order, and of its output.
+pub(crate) struct DatasetPlace {
+    pub(crate) dataset: Arc<dyn Dataset>,
+    pub(crate) inputs: Vec<String>,
+    pub(crate) output: String,
+}
+
+impl DatasetPlace {
+    /// The roots of inputs and output.
+    pub(crate) fn roots(&self) -> Roots<'_> {
+        Roots { dataset: &*self.dataset, inputs: &self.inputs, output: &self.output }
+    }
 }
 
 /// A text about the default dataset.
@@ -67,22 +103,13 @@ fn file_size_help(dataset: &dyn Dataset) -> String {
 }
 
 /// The date of the job: the argument, else the environment, else yesterday in UTC.
-fn date(argument: Option<&str>, environment: Option<&str>) -> Result<String, Stop> {
+fn date(argument: Option<&str>, environment: Option<&str>) -> Result<NaiveDate, Stop> {
     let (text, source) = match (argument, environment) {
-        (Some(text), _) => (text.to_string(), "--date"),
-        (None, Some(text)) => (text.to_string(), "date in the environment"),
-        (None, None) => {
-            let yesterday = Utc::now().date_naive() - Days::new(1);
-            (yesterday.format("%Y%m%d").to_string(), "yesterday")
-        }
+        (Some(text), _) => (text, "--date"),
+        (None, Some(text)) => (text, "date in the environment"),
+        (None, None) => return Ok(Utc::now().date_naive() - Days::new(1)),
     };
-    let digits = text.len() == 8 && text.bytes().all(|b| b.is_ascii_digit());
-    match NaiveDate::parse_from_str(&text, "%Y%m%d") {
-        Ok(_) if digits => Ok(text),
-        _ => {
-            Err(Stop::Usage(format!("{source} {text:?} is not a date: write YYYYMMDD, for example 20170227")))
-        }
-    }
+    dates::parse(text).map_err(|why| Stop::Usage(format!("{source} {text:?} is not a date: {why}")))
 }
 
 /// The absolute path, for machines that share the file system; URLs are unchanged. Links are
@@ -98,12 +125,27 @@ fn absolute(url: &str) -> Result<String, Stop> {
     text.map_err(|path| Stop::Usage(format!("{} is not UTF-8: it cannot be sent", path.display())))
 }
 
-impl JobArgs {
-    fn date(&self) -> Result<String, Stop> {
+impl DateArgs {
+    /// The date.
+    ///
+    /// # Errors
+    /// [`Stop::Usage`].
+    pub(crate) fn date(&self) -> Result<NaiveDate, Stop> {
         date(self.date.as_deref(), variable("date").as_deref())
     }
+}
 
-    /// The dataset of the job.
+impl DatasetArgs {
+    /// The dataset and its URLs, which are not checked.
+    ///
+    /// # Errors
+    /// [`Stop::Usage`].
+    pub(crate) fn place(&self) -> Result<DatasetPlace, Stop> {
+        let dataset = self.dataset()?;
+        let (inputs, output) = (self.tables.roots(&*dataset)?, self.output(&*dataset)?);
+        Ok(DatasetPlace { dataset, inputs, output })
+    }
+
     fn dataset(&self) -> Result<Arc<dyn Dataset>, Stop> {
         registry::dataset(&self.dataset).ok_or_else(|| {
             let names: Vec<_> = registry::datasets().map(|dataset| dataset.name()).collect();
@@ -122,20 +164,30 @@ impl JobArgs {
         let bucket = variable("bucket").unwrap_or_else(|| BUCKET.into());
         Ok(format!("s3://{bucket}/{folder}"))
     }
+}
 
-    /// The job for this process, with its paths and URLs checked.
+impl WorkArgs {
+    /// The dataset and its URLs, which are not checked.
     ///
     /// # Errors
     /// [`Stop::Usage`].
-    pub(crate) fn here(&self) -> Result<JobSpec, Stop> {
-        let (dataset, date) = (self.dataset()?, self.date()?);
+    pub(crate) fn place(&self) -> Result<DatasetPlace, Stop> {
+        self.place.place()
+    }
+
+    /// The job of a day for this process, with its paths and URLs checked. Its id has the current time.
+    ///
+    /// # Errors
+    /// [`Stop::Usage`].
+    pub(crate) fn here(&self, date: NaiveDate) -> Result<JobSpec, Stop> {
+        let (DatasetPlace { dataset, inputs, output }, date) = (self.place()?, date_text(date));
         let job = JobSpec {
             id: new_id(&date).map_err(|e| Stop::Usage(e.to_string()))?,
-            dataset: self.dataset.clone(),
+            dataset: dataset.name().into(),
             day_folder: date_folder(dataset.partition_column(), &date),
             date,
-            inputs: self.tables.roots(&*dataset)?,
-            output: self.output(&*dataset)?,
+            inputs,
+            output,
             target_file_size: self.target_file_size,
             cut: Cut { shard_bytes: self.shard_bytes, partitions: self.partitions },
         };
@@ -143,22 +195,39 @@ impl JobArgs {
         Ok(job)
     }
 
-    /// The job for a cluster, which checks paths and URLs itself.
+    /// The job of a day for a cluster, which checks paths and URLs itself.
     ///
     /// # Errors
     /// [`Stop::Usage`].
-    pub(crate) fn elsewhere(&self) -> Result<v1::JobSpec, Stop> {
-        let dataset = self.dataset()?;
-        let roots = self.tables.roots(&*dataset)?;
+    pub(crate) fn elsewhere(&self, date: NaiveDate) -> Result<v1::JobSpec, Stop> {
+        let DatasetPlace { dataset, inputs, output } = self.place()?;
         Ok(v1::JobSpec {
-            dataset: self.dataset.clone(),
-            date: self.date()?,
-            inputs: roots.iter().map(|root| absolute(root)).collect::<Result<_, Stop>>()?,
-            output: absolute(&self.output(&*dataset)?)?,
+            dataset: dataset.name().into(),
+            date: date_text(date),
+            inputs: inputs.iter().map(|root| absolute(root)).collect::<Result<_, Stop>>()?,
+            output: absolute(&output)?,
             target_file_size: self.target_file_size,
             shard_bytes: self.shard_bytes,
             partitions: self.partitions,
         })
+    }
+}
+
+impl JobArgs {
+    /// The job for this process.
+    ///
+    /// # Errors
+    /// [`Stop::Usage`].
+    pub(crate) fn here(&self) -> Result<JobSpec, Stop> {
+        self.work.here(self.date.date()?)
+    }
+
+    /// The job for a cluster.
+    ///
+    /// # Errors
+    /// [`Stop::Usage`].
+    pub(crate) fn elsewhere(&self) -> Result<v1::JobSpec, Stop> {
+        self.work.elsewhere(self.date.date()?)
     }
 }
 
@@ -172,9 +241,10 @@ mod tests {
 
     #[test]
     fn the_date_comes_from_the_argument_then_the_environment_then_the_clock() {
-        assert_eq!(date(Some("20170227"), Some("20160101")).unwrap(), "20170227");
-        assert_eq!(date(None, Some("20160101")).unwrap(), "20160101");
-        assert_eq!(date(None, None).unwrap().len(), 8);
+        let text = |argument, environment| date_text(date(argument, environment).unwrap());
+        assert_eq!(text(Some("20170227"), Some("20160101")), "20170227");
+        assert_eq!(text(None, Some("20160101")), "20160101");
+        assert_eq!(text(None, None).len(), 8);
         for bad in ["2017-02-27", "20170229", "2017022", "", "+2017022"] {
             assert!(matches!(date(Some(bad), None), Err(Stop::Usage(_))), "{bad}");
         }

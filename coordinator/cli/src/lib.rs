@@ -3,9 +3,13 @@
 //! Results are written to standard output, everything else to standard error. [`EXIT_CODES`] are part of the interface.
 //! Not here: the worker's process (`tally-worker`).
 
+mod backfill;
 mod cancel;
 mod connect;
 mod coordinator;
+mod dates;
+mod day_results;
+mod days;
 mod demo;
 mod demo_place;
 mod embedded;
@@ -17,6 +21,7 @@ mod job_args;
 mod jobs;
 mod objectives;
 mod output;
+mod plan;
 mod progress;
 mod run;
 mod show;
@@ -77,6 +82,12 @@ struct Cli {
 enum Command {
     /// Compute a day of a dataset in this process
     Run(run::RunArgs),
+    /// Compute the days of a range: one job per day, in this process or on a cluster
+    Backfill(backfill::BackfillArgs),
+    /// Show which days inputs and output have: missing days, and days with late data
+    Days(days::DaysArgs),
+    /// Show the plan of a day or a range: files, bytes, rows, shards, estimated time; runs nothing
+    Plan(plan::PlanArgs),
     /// Run a coordinator: it plans jobs, dispatches tasks to workers and publishes days
     Coordinator(coordinator::CoordinatorArgs),
     /// Generate a synthetic day, and the totals of a correct result
@@ -111,7 +122,7 @@ enum Stop {
     Deposed(String),
     /// The user interrupted it.
     Interrupted,
-    /// The user interrupted the wait; the text describes what continues.
+    /// The user interrupted the wait; the text describes what continues, or what is left to do.
     Detached(String),
     /// The job was cancelled.
     Cancelled(String),
@@ -165,6 +176,9 @@ pub fn main(datasets: &'static [Constructor]) -> ExitCode {
     open_files::raise_limit();
     let done = match cli.command {
         Command::Run(args) => run::main(&args),
+        Command::Backfill(args) => backfill::main(&args),
+        Command::Days(args) => days::main(&args),
+        Command::Plan(args) => plan::main(&args),
         Command::Coordinator(args) => coordinator::main(&args),
         Command::Generate(args) => generate::main(&args),
         Command::Demo(args) => demo::main(&args),

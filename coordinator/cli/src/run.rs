@@ -11,8 +11,9 @@ use tally_coordinator::job::JobSpec;
 use tally_coordinator::summary::{Summary, bytes};
 use tally_shuffle::spill;
 use tally_worker::shares::WorkerConfig;
+use tokio::runtime::Runtime;
 
-use crate::embedded::{self, Resources};
+use crate::embedded::{self, Remains, Resources};
 use crate::job_args::JobArgs;
 use crate::output::{OutputFormat, json, say_published};
 use crate::{INTERRUPTED, Stop, progress, size};
@@ -64,30 +65,43 @@ impl ResourceArgs {
         if workers < threads { threads - threads % workers } else { threads }
     }
 
-    /// The resources, checked.
+    /// The resources of a job, checked.
     ///
     /// # Errors
     /// [`Stop::Usage`]: they do not fit together.
     pub(crate) fn check(&self) -> Result<Resources, Stop> {
+        self.share(1)
+    }
+
+    /// The resources of each of `jobs` jobs that run at a time, checked: equal shares of threads and memory.
+    ///
+    /// # Errors
+    /// [`Stop::Usage`]: they do not fit together.
+    pub(crate) fn share(&self, jobs: u16) -> Result<Resources, Stop> {
         let workers = usize::from(self.workers);
-        let threads = self.threads.map_or_else(|| self.fitting_threads(), usize::from);
+        let all_threads = self.threads.map_or_else(|| self.fitting_threads(), usize::from);
+        let threads = all_threads / usize::from(jobs);
         if workers > threads {
-            let what = format!("--workers {workers} is more than the {threads} threads: raise --threads");
-            return Err(Stop::Usage(what));
+            let asked = if jobs == 1 { String::new() } else { format!("--parallel {jobs} with ") };
+            return Err(Stop::Usage(format!(
+                "{asked}--workers {workers} is more than the {all_threads} threads: raise --threads"
+            )));
         }
         let largest = WorkerConfig::min_memory(threads.div_ceil(workers)) * workers as u64;
         let least = MIN_MEMORY.max(largest * 32 / 31 + workers as u64);
-        if self.memory_limit < least {
+        let memory_limit = self.memory_limit / u64::from(jobs);
+        if memory_limit < least {
+            let each = if jobs == 1 { String::new() } else { format!(" for each of {jobs} jobs") };
             return Err(Stop::Usage(format!(
-                "--memory-limit {} is too little for {threads} threads of {workers} workers: set it to {} or more, or use \
-                 fewer --threads",
+                "--memory-limit {} is too little for {threads} threads of {workers} workers{each}: set it to {} or more, or \
+                 use fewer --threads",
                 bytes(self.memory_limit),
-                size::option_above(least)
+                size::option_above(least * u64::from(jobs))
             )));
         }
         let no_room_timeout = Duration::from_millis(self.no_room_timeout);
         let spill_dir = self.spill_dir.clone();
-        Ok(Resources { workers, threads, memory_limit: self.memory_limit, spill_dir, no_room_timeout })
+        Ok(Resources { workers, threads, memory_limit, spill_dir, no_room_timeout })
     }
 }
 
@@ -104,31 +118,14 @@ pub(crate) fn main(args: &RunArgs) -> Result<(), Stop> {
 
 /// Runs a job in this process to its end.
 pub(crate) fn run(job: JobSpec, resources: &Resources) -> Result<Summary, Stop> {
-    // Two threads run the driver and fetch; tasks run on the threads of the slots.
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = runtime.worker_threads(2).max_blocking_threads(64).enable_all().build();
-    let runtime = runtime.map_err(|e| Stop::Failed(format!("the runtime cannot be started: {e}")))?;
+    let runtime = engine_runtime()?;
     let ended = runtime.block_on(async {
-        let watch =
-            |progress| std::io::stderr().is_terminal().then(|| tokio::spawn(progress::show(progress)));
-        let mut bar = None;
-        let ended = embedded::run(job, resources, |progress| bar = watch(progress), interrupted()).await;
-        let ended = ended.map_err(|e| Stop::Failed(e.to_string()));
-        if let Some(bar) = bar {
-            bar.abort();
-            // The bar clears its line when it ends.
-            let _ = bar.await;
-        }
-        let (ended, remains) = ended?;
+        let (ended, remains) = one(job, resources, true, interrupted()).await?;
         match ended {
             Ended::Done(_) => remains.leave(),
             _ => remains.end().await,
         }
-        match ended {
-            Ended::Done(summary) => Ok(*summary),
-            Ended::Failed(reason) => Err(Stop::Failed(reason)),
-            Ended::Cancelled => Err(Stop::Interrupted),
-        }
+        summary(ended)
     });
     match &ended {
         // The driver may still be releasing the job's outputs; the process does not wait for it.
@@ -139,8 +136,54 @@ pub(crate) fn run(job: JobSpec, resources: &Resources) -> Result<Summary, Stop> 
     ended
 }
 
+/// A runtime for jobs in this process.
+///
+/// # Errors
+/// The system cannot start it.
+pub(crate) fn engine_runtime() -> Result<Runtime, Stop> {
+    // Two threads run the driver and fetch; tasks run on the threads of the slots.
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).max_blocking_threads(64).enable_all().build();
+    runtime.map_err(|e| Stop::Failed(format!("the runtime cannot be started: {e}")))
+}
+
+/// Runs a job in this process until it ends, or is cancelled because `interrupted` resolves. With `bar`, a terminal shows
+/// its progress.
+///
+/// # Errors
+/// [`Stop::Failed`]: the job did not start.
+pub(crate) async fn one(
+    job: JobSpec,
+    resources: &Resources,
+    bar: bool,
+    interrupted: impl Future<Output = ()>,
+) -> Result<(Ended, Remains), Stop> {
+    let watch =
+        |progress| (bar && std::io::stderr().is_terminal()).then(|| tokio::spawn(progress::show(progress)));
+    let mut shown = None;
+    let ended = embedded::run(job, resources, |progress| shown = watch(progress), interrupted).await;
+    if let Some(shown) = shown {
+        shown.abort();
+        // The bar clears its line when it ends.
+        let _ = shown.await;
+    }
+    ended.map_err(|e| Stop::Failed(e.to_string()))
+}
+
+/// The summary of an ended job, if its day is published.
+///
+/// # Errors
+/// [`Stop`]: it is not.
+pub(crate) fn summary(ended: Ended) -> Result<Summary, Stop> {
+    match ended {
+        Ended::Done(summary) => Ok(*summary),
+        Ended::Failed(reason) => Err(Stop::Failed(reason)),
+        Ended::Cancelled => Err(Stop::Interrupted),
+    }
+}
+
 /// Resolves at the first Ctrl-C or SIGTERM; the second one ends the process at once.
-async fn interrupted() {
+pub(crate) async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) =
         (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
@@ -168,6 +211,21 @@ mod tests {
     struct Program {
         #[command(flatten)]
         resources: ResourceArgs,
+    }
+
+    #[test]
+    fn jobs_at_a_time_share_threads_and_memory() {
+        let share = |line: &[&str], jobs| {
+            let line = ["tally"].iter().chain(line);
+            let shared = Program::parse_from(line).resources.share(jobs);
+            shared.map(|each| (each.threads, each.memory_limit)).map_err(|stop| stop.report().0)
+        };
+        assert_eq!(share(&["--threads", "5", "--memory-limit", "2GiB"], 2), Ok((2, 1 << 30)));
+        assert_eq!(share(&["--threads", "5", "--memory-limit", "2GiB"], 1), Ok((5, 2 << 30)));
+        let error = share(&["--threads", "2"], 3).unwrap_err();
+        assert!(error.contains("--parallel 3 with --workers 1 is more than the 2 threads"), "{error}");
+        let error = share(&["--threads", "2", "--memory-limit", "300MiB"], 2).unwrap_err();
+        assert!(error.contains("each of 2 jobs: set it to 512MiB or more"), "{error}");
     }
 
     #[test]

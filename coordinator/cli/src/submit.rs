@@ -1,4 +1,5 @@
-//! `tally submit`: submits a job to a cluster and waits for its end.
+//! `tally submit`: submits a job to a cluster and waits for its end. Other commands that run jobs on a cluster use
+//! [`run_there`].
 //!
 //! Not here: finding and following the leader (`tally_coordinator::client`).
 
@@ -9,7 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use tally_coordinator::client::Client;
 use tally_coordinator::summary::Summary;
-use tally_proto::v1::{JobSpec, JobState, JobStatus};
+use tally_proto::v1::{JobSpec, JobState, JobStatus, SubmitReply};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
@@ -94,20 +95,18 @@ async fn submit(args: &SubmitArgs, spec: &JobSpec) -> Result<(), Stop> {
         () = interrupts.next() => return Err(Stop::Detached(UNSURE.into())),
         () = &mut late => return Err(Stop::TimedOut(format!("no coordinator accepted the job within {limit:?}; {UNSURE}"))),
     };
-    let job = taken.job;
     if args.detach {
-        return say(&detached(&job, args.output_format)?);
+        return say(&detached(&taken.job, args.output_format)?);
     }
-    let what = if taken.existing { "is already running: following it" } else { "was accepted" };
-    display.note(&format!("job {} {what}", plain(&job)));
+    display.note(&accepted(&taken));
+    let job = taken.job;
     let why = tokio::select! {
         status = client.follow(&job, |status| display.show(status)) => return finish(&status?, args.output_format),
         () = interrupts.next() => Why::Interrupted,
         () = &mut late => Why::Late(limit),
     };
     if !args.cancel_on_interrupt {
-        let text =
-            format!("job {job} continues: `tally job {job}` shows it, `tally cancel {job}` cancels it");
+        let text = continues(&job);
         return Err(match why {
             Why::Interrupted => Stop::Detached(text),
             Why::Late(limit) => Stop::TimedOut(format!("the job did not end within {limit:?}; {text}")),
@@ -115,22 +114,29 @@ async fn submit(args: &SubmitArgs, spec: &JobSpec) -> Result<(), Stop> {
     }
     display.note(&format!("cancelling job {job}"));
     let ended = tokio::select! {
-        ended = timeout(CANCEL, cancel(&mut client, &job, &display)) => ended,
+        ended = cancel(&mut client, &job, &display) => ended?,
         () = interrupts.next() => return Err(Stop::Detached(format!("it is unknown whether job {job} was cancelled: `tally job {job}` shows it"))),
     };
-    match (ended, why) {
-        (Err(_), _) => {
-            Err(Stop::Failed(format!("job {job} did not end within {CANCEL:?} after it was cancelled")))
-        }
-        (Ok(Err(stop)), _) => Err(stop),
-        (Ok(Ok(status)), Why::Late(limit)) if status.state() == JobState::Cancelled => {
+    match why {
+        Why::Late(limit) if ended.state() == JobState::Cancelled => {
             Err(Stop::TimedOut(format!("the job did not end within {limit:?}; job {job} was cancelled")))
         }
-        (Ok(Ok(status)), _) => finish(&status, args.output_format),
+        _ => finish(&ended, args.output_format),
     }
 }
 
 const UNSURE: &str = "it is unknown whether a job was started: `tally jobs` shows it";
+
+/// The note about a job that the coordinator took.
+fn accepted(taken: &SubmitReply) -> String {
+    let what = if taken.existing { "is already running: following it" } else { "was accepted" };
+    format!("job {} {what}", plain(&taken.job))
+}
+
+/// What happens to a job whose end is not waited for.
+fn continues(job: &str) -> String {
+    format!("job {job} continues: `tally job {job}` shows it, `tally cancel {job}` cancels it")
+}
 
 /// The job's id.
 fn detached(job: &str, format: OutputFormat) -> Result<String, Stop> {
@@ -146,8 +152,12 @@ fn detached(job: &str, format: OutputFormat) -> Result<String, Stop> {
 
 /// Cancels the job and waits for its end, whatever it is.
 async fn cancel(client: &mut Client, job: &str, display: &Display) -> Result<JobStatus, Stop> {
-    client.cancel(job).await?;
-    Ok(client.follow(job, |status| display.show(status)).await?)
+    let ended = async {
+        client.cancel(job).await?;
+        client.follow(job, |status| display.show(status)).await
+    };
+    let late = |_| Stop::Failed(format!("job {job} did not end within {CANCEL:?} after it was cancelled"));
+    Ok(timeout(CANCEL, ended).await.map_err(late)??)
 }
 
 /// Prints the summary of a finished job.
@@ -183,12 +193,41 @@ fn summary(status: &JobStatus) -> Result<Summary, Stop> {
 /// # Errors
 /// [`Stop`]: no coordinator accepted the job, or it did not succeed.
 pub(crate) fn there(connect: &ConnectArgs, spec: &JobSpec) -> Result<Summary, Stop> {
-    let display = Rc::new(Display::new(OutputFormat::Table));
+    let display = Display::new(OutputFormat::Table);
+    runtime()?.block_on(run_there(connect, spec, display, |_| (), pending(), false))
+}
+
+/// Runs a job on a cluster until it ends, and returns its summary; `took` receives the job's id. When `interrupted`
+/// resolves, the job continues without this process, or is cancelled with `cancel_on_interrupt`.
+///
+/// # Errors
+/// [`Stop`]: no coordinator accepted the job, or it did not succeed. [`Stop::Detached`]: it continues.
+pub(crate) async fn run_there(
+    connect: &ConnectArgs,
+    spec: &JobSpec,
+    display: Display,
+    took: impl FnOnce(&str),
+    interrupted: impl Future<Output = ()>,
+    cancel_on_interrupt: bool,
+) -> Result<Summary, Stop> {
+    let display = Rc::new(display);
     let notices = display.clone();
     let mut client = connect.client(move |text| notices.note(text))?;
-    runtime()?.block_on(async {
-        let job = client.submit(spec).await?.job;
-        let status = client.follow(&job, |status| display.show(status)).await?;
-        summary(&status)
-    })
+    tokio::pin!(interrupted);
+    let taken = tokio::select! {
+        taken = client.submit(spec) => taken?,
+        () = &mut interrupted => return Err(Stop::Detached(UNSURE.into())),
+    };
+    display.note(&accepted(&taken));
+    let job = taken.job;
+    took(&job);
+    tokio::select! {
+        status = client.follow(&job, |status| display.show(status)) => return summary(&status?),
+        () = &mut interrupted => {}
+    }
+    if !cancel_on_interrupt {
+        return Err(Stop::Detached(continues(&job)));
+    }
+    display.note(&format!("cancelling job {job}"));
+    summary(&cancel(&mut client, &job, &display).await?)
 }

@@ -5,16 +5,18 @@
 //! of folder levels is allowed. Empty files are skipped with a warning. Empty objects that stand for folders are skipped,
 //! too. The files are sorted, because stores list them in different orders.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
+use chrono::{DateTime, NaiveDate, Utc};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 use tally_common::stores::urls::{self, Names, UrlError};
 use tally_common::stores::{explain, is_hadoop_marker, list_below, slash_markers};
 use tally_scan::InputFile;
 
-use super::local_files::{WalkError, data_files, is_hidden};
+use super::local_files::{DataFile, WalkError, data_files, is_hidden};
+use crate::job::parse_date;
 
 /// The number of existing days that an error names.
 const NAMED_DAYS: usize = 10;
@@ -89,8 +91,26 @@ pub enum ListError {
 pub struct DayFiles {
     /// Ordered by path.
     pub files: Vec<InputFile>,
+    /// When they were modified; `None` if there are no files.
+    pub modified: Option<Modified>,
     /// A warning about skipped files.
     pub warning: Option<String>,
+}
+
+/// The times at which several files were last modified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Modified {
+    /// That of the oldest file.
+    pub first: DateTime<Utc>,
+    /// That of the newest file.
+    pub last: DateTime<Utc>,
+}
+
+impl Modified {
+    fn of(files: &[DataFile]) -> Option<Self> {
+        let times = || files.iter().map(|data| data.modified);
+        Some(Modified { first: times().min()?, last: times().max()? })
+    }
 }
 
 /// The data files of a day's `folder` in the table rooted at `url`.
@@ -127,6 +147,24 @@ pub async fn day_files(table: &'static str, url: &str, folder: &str) -> Result<D
     }
 }
 
+/// The dates of the day folders in the root `url` of a table, whether they have data files or not. `column` is the partition
+/// column; its case does not matter.
+///
+/// # Errors
+/// [`ListError`].
+pub async fn dates(table: &'static str, url: &str, column: &str) -> Result<BTreeSet<NaiveDate>, ListError> {
+    let (store, root) = open(url).await?;
+    let failed = |source| ListError::Store { table, url: url.into(), source };
+    let folders = folders_of(&store, &root).await.map_err(failed)?;
+    Ok(folders.iter().filter_map(|folder| date_of(folder, column)).collect())
+}
+
+/// The date of a day's folder; `None` for other folders.
+fn date_of(folder: &str, column: &str) -> Option<NaiveDate> {
+    let (name, date) = folder.split_once('=')?;
+    parse_date(date).filter(|_| name.to_lowercase() == column.to_lowercase())
+}
+
 /// The store of a URL, and the path in it. Only the resolution of a local path blocks.
 async fn open(url: &str) -> Result<(Arc<dyn ObjectStore>, Path), ListError> {
     if !urls::is_local(url) {
@@ -155,9 +193,11 @@ async fn in_folder(
         true => local(table, url.to_string(), store.clone(), folder.to_string()).await?,
         false => objects(table, url, store, &root.clone().join(folder)).await?,
     };
-    files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    let empty: Vec<InputFile> = files.extract_if(.., |file| file.size == 0).collect();
-    Ok(DayFiles { files, warning: skipped(table, &empty) })
+    files.sort_unstable_by(|a, b| a.file.path.cmp(&b.file.path));
+    let empty: Vec<DataFile> = files.extract_if(.., |data| data.file.size == 0).collect();
+    let modified = Modified::of(&files);
+    let files = files.into_iter().map(|data| data.file).collect();
+    Ok(DayFiles { files, modified, warning: skipped(table, &empty) })
 }
 
 /// The data files of a local folder.
@@ -166,7 +206,7 @@ async fn local(
     url: String,
     store: Arc<dyn ObjectStore>,
     folder: String,
-) -> Result<Vec<InputFile>, ListError> {
+) -> Result<Vec<DataFile>, ListError> {
     blocking(move || {
         let day = urls::local_path(&url)?.join(folder);
         data_files(&store, day).map_err(|error| match error {
@@ -184,7 +224,7 @@ async fn objects(
     url: &str,
     store: &Arc<dyn ObjectStore>,
     day: &Path,
-) -> Result<Vec<InputFile>, ListError> {
+) -> Result<Vec<DataFile>, ListError> {
     let names = Names::of(url)?;
     let folder = day.filename().unwrap_or_default();
     let failed =
@@ -194,21 +234,22 @@ async fn objects(
     let folders = folders(&**store, &found).await.map_err(failed)?;
     let data = found.into_iter().filter(|meta| !folders.contains(&meta.location));
     let file = |meta: ObjectMeta| {
-        Ok::<_, ListError>(InputFile {
+        let file = InputFile {
             name: names.name(&meta.location)?,
             store: store.clone(),
             path: meta.location,
             size: meta.size,
             etag: meta.e_tag,
             footer: None,
-        })
+        };
+        Ok::<_, ListError>(DataFile { file, modified: meta.last_modified })
     };
     data.map(file).collect()
 }
 
 /// The warning about empty files.
-fn skipped(table: &str, empty: &[InputFile]) -> Option<String> {
-    let names: Vec<&str> = empty.iter().take(NAMED_FILES).map(|file| file.name.as_str()).collect();
+fn skipped(table: &str, empty: &[DataFile]) -> Option<String> {
+    let names: Vec<&str> = empty.iter().take(NAMED_FILES).map(|data| data.file.name.as_str()).collect();
     let more = empty.len() - names.len();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let names = names.join(", ");
@@ -304,6 +345,17 @@ mod tests {
         let mut folders: Vec<String> = named_folders(&found).iter().map(ToString::to_string).collect();
         folders.sort();
         assert_eq!(folders, ["d/b_$folder$", "d/sample_id=1", "d/sample_id=2", "d/x"]);
+    }
+
+    #[test]
+    fn a_folder_of_a_day_is_named_by_its_column_in_any_case() {
+        let date = parse_date("20170227");
+        assert_eq!(date_of("submission_date_s3=20170227", "submission_date_s3"), date);
+        assert_eq!(date_of("Submission_Date_S3=20170227", "submission_date_s3"), date);
+        for other in ["submission_date_s3=2017-02-27", "day=20170227", "submission_date_s3", "20170227", "="]
+        {
+            assert_eq!(date_of(other, "submission_date_s3"), None, "{other}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -44,6 +45,15 @@ pub enum WalkError {
     },
 }
 
+/// A data file, and when it was last modified.
+#[derive(Debug)]
+pub struct DataFile {
+    /// The file.
+    pub file: InputFile,
+    /// Its last modification.
+    pub modified: DateTime<Utc>,
+}
+
 /// Device and inode.
 type Identity = (u64, u64);
 
@@ -73,7 +83,7 @@ impl Folder {
 ///
 /// # Errors
 /// [`WalkError`].
-pub fn data_files(store: &Arc<dyn ObjectStore>, folder: PathBuf) -> Result<Vec<InputFile>, WalkError> {
+pub fn data_files(store: &Arc<dyn ObjectStore>, folder: PathBuf) -> Result<Vec<DataFile>, WalkError> {
     let mut files = vec![];
     let found = match std::fs::metadata(&folder) {
         Ok(found) if found.is_dir() => found,
@@ -161,7 +171,7 @@ fn what_else(kind: FileType) -> Option<&'static str> {
     Some("is a device, not a file: remove it, or move it out of the day's folder")
 }
 
-fn file(store: &Arc<dyn ObjectStore>, path: &FsPath, found: &Metadata) -> Result<InputFile, WalkError> {
+fn file(store: &Arc<dyn ObjectStore>, path: &FsPath, found: &Metadata) -> Result<DataFile, WalkError> {
     let unnamed = |source| WalkError::Name { path: path.display().to_string(), source };
     let key = match path.to_str() {
         Some(path) => Path::parse(path),
@@ -175,7 +185,9 @@ fn file(store: &Arc<dyn ObjectStore>, path: &FsPath, found: &Metadata) -> Result
     {
         return Err(unreadable(path, "has a name that object stores do not support (like a#1): rename it"));
     }
-    Ok(InputFile::local(store.clone(), key, path.display().to_string(), found))
+    // All systems with these file types know the time.
+    let modified = found.modified().map_or(DateTime::UNIX_EPOCH, DateTime::from);
+    Ok(DataFile { file: InputFile::local(store.clone(), key, path.display().to_string(), found), modified })
 }
 
 /// Whether files and folders of this name are not data.
@@ -188,6 +200,8 @@ pub fn is_hidden(name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+
+    use object_store::ObjectMeta;
 
     use super::*;
 
@@ -215,14 +229,16 @@ mod tests {
         std::fs::create_dir(root.join("empty")).unwrap();
         symlink(root.join("empty"), root.join("linked")).unwrap();
         let mut found = data_files(&store(), root.clone()).unwrap();
-        found.sort_by(|a, b| a.path.cmp(&b.path));
+        found.sort_by(|a, b| a.file.path.cmp(&b.file.path));
         let prefix = Path::from_absolute_path(&root).unwrap();
         let mut listed = tally_common::stores::list_below(&*store(), &prefix).await.unwrap();
         listed.retain(|meta| !is_hidden(meta.location.filename().unwrap().as_bytes()));
         listed.sort_by(|a, b| a.location.cmp(&b.location));
-        let listed: Vec<_> = listed.into_iter().map(|meta| (meta.location, meta.size, meta.e_tag)).collect();
-        let names: Vec<_> = found.iter().map(|file| file.name.clone()).collect();
-        let found: Vec<_> = found.into_iter().map(|file| (file.path, file.size, file.etag)).collect();
+        let version = |meta: ObjectMeta| (meta.location, meta.size, meta.e_tag, meta.last_modified);
+        let listed: Vec<_> = listed.into_iter().map(version).collect();
+        let names: Vec<_> = found.iter().map(|data| data.file.name.clone()).collect();
+        let version = |DataFile { file, modified }: DataFile| (file.path, file.size, file.etag, modified);
+        let found: Vec<_> = found.into_iter().map(version).collect();
         assert_eq!(found, listed);
         assert_eq!(found.len(), 3);
         assert!(names.iter().all(|name| FsPath::new(name).is_file()), "{names:?}");

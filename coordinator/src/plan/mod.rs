@@ -1,9 +1,11 @@
 //! The plan of a job: its input files (`listing`, `local_files`), their footers (`inspect`), whether they can be read
-//! (`schema`), the shard of each map task (`shards`), the rows of each part file (`files`).
+//! (`schema`), the shard of each map task (`shards`), the rows of each part file (`files`). `days` compares the days of
+//! inputs and output.
 //!
 //! The planner reads only the names and footers of the target day's files. Small files of an object store are planned by
 //! their size: the workers that fetch them report their footers (`deferred`).
 
+pub mod days;
 pub mod deferred;
 pub mod files;
 pub mod inspect;
@@ -158,7 +160,7 @@ pub async fn plan(
     let mut tables = vec![];
     let (mut record_bytes, mut row_groups) = (0, 0);
     for (table, url) in dataset.tables().iter().zip(&job.inputs) {
-        let listing::DayFiles { files, warning } =
+        let listing::DayFiles { files, warning, .. } =
             listing::day_files(table.name, url, &job.day_folder).await?;
         plan.warnings.extend(warning);
         plan.files += files.len();
