@@ -122,7 +122,8 @@ impl Cluster {
     pub fn is_quiet(&self) -> bool {
         let clients = self.clients.iter().all(|client| client.is_done());
         // Attempts that still run do not belong to a job: `verify_workers` says so if they are not stopped.
-        let attempts = self.workers.iter().flatten().map(|worker| worker.host.running().count()).sum::<usize>();
+        let attempts =
+            self.workers.iter().flatten().map(|worker| worker.host.running().count()).sum::<usize>();
         let Some(leader) = self.leader().filter(|_| clients && self.shared.tasks.len() == attempts) else {
             return false;
         };
@@ -180,7 +181,9 @@ impl Cluster {
                 return Err(format!("{job}, accepted for client {number}, has {} ends", ended.len()));
             };
             if client.promised && status.state() != JobState::Cancelled {
-                return Err(format!("client {number} was told that {job} is cancelled: it ended as {status:?}"));
+                return Err(format!(
+                    "client {number} was told that {job} is cancelled: it ended as {status:?}"
+                ));
             }
             if status.state() == JobState::Cancelled && !self.was_cancelled_after(client.submitted_at, job) {
                 return Err(format!("{job} was given to client {number} after it was cancelled"));

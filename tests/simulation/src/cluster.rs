@@ -311,8 +311,7 @@ impl Cluster {
         });
         let Some(owner) = owner else { return };
         say!("process {process} starts");
-        let Scenario { coordinators, consul, compact_after, drain_timeout, page_bytes, .. } =
-            self.scenario;
+        let Scenario { coordinators, consul, compact_after, drain_timeout, page_bytes, .. } = self.scenario;
         if process < coordinators {
             self.coordinators[process] =
                 Some(Coordinator::start(owner, consul, compact_after, &mut self.shared));

@@ -95,11 +95,6 @@ impl<T> Tasks<T> {
         self.slots.len() - self.free.len()
     }
 
-    /// Whether all futures have ended.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Runs a future of a process.
     pub fn spawn(&mut self, owner: Owner, future: impl Future<Output = T> + 'static) {
         self.serial += 1;

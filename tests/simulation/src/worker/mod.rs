@@ -18,9 +18,7 @@ use tally_proto::v1::coordinator_message::Message as Down;
 use tally_proto::v1::worker_message::Message as Up;
 use tally_proto::{AttemptId, LEADER_METADATA, WorkerId, v1};
 use tally_shuffle::flight::MigrationError;
-use tally_worker::agent::{
-    AgentConfig, AgentCore, AgentInput, AgentOutput, ShutdownRequest, StreamError,
-};
+use tally_worker::agent::{AgentConfig, AgentCore, AgentInput, AgentOutput, ShutdownRequest, StreamError};
 use tonic::Status;
 
 use self::host::Host;
