@@ -54,11 +54,19 @@ fn ctrl_c_starts_no_further_day() -> Result<()> {
             running.interrupt()?;
             let outcome = running.wait()?.expect_failure(130, &["--only-missing"])?;
             let first = if cancel { "cancelled" } else { "running" };
-            assert_eq!(states(&outcome)?, [first, "not_started", "not_started"]);
-            let id = days(&outcome)?[0].job_id.clone().context("no job")?;
-            ensure!(client.job(&id)?.is_over() || !cancel, "the job was not cancelled");
+            // A day may have been done before the signal came.
+            let found = days(&outcome)?;
+            let open: Vec<_> = found.iter().skip_while(|day| day.state == "done").collect();
+            ensure!(open.iter().skip(1).all(|day| day.state == "not_started"), "{outcome}");
+            if let Some(id) = open.first().and_then(|day| day.job_id.clone()) {
+                ensure!(open[0].state == first, "{outcome}");
+                ensure!(client.job(&id)?.is_over() || !cancel, "the job was not cancelled");
+            }
             let outcome = backfill().args(["--only-missing", "--parallel", "2"]).run()?.expect_code(0)?;
-            ensure!(states(&outcome)?[1..] == ["done", "done"], "{outcome}");
+            ensure!(
+                states(&outcome)?.iter().all(|state| state == "done" || state == "up_to_date"),
+                "{outcome}"
+            );
             range.check_days(&THREE)?;
         }
         Ok(())
@@ -74,6 +82,6 @@ fn without_a_leader_no_further_day_starts() -> Result<()> {
         Client::new(["--coordinator", &address, "--connect-timeout", "500ms"].map(String::from).to_vec());
     let outcome = range.between(client.tally("backfill"), ENDS).run()?;
     let outcome = outcome.expect_failure(NO_LEADER, &[&address, "3 of 3 days"])?;
-    assert_eq!(states(&outcome)?, ["failed", "not_started", "not_started"]);
+    assert_eq!(states(&outcome)?, ["unknown", "not_started", "not_started"]);
     range.check_days(&[])
 }

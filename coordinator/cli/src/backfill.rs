@@ -113,7 +113,8 @@ impl Backfill<'_> {
         let skipped = match self.args.only_missing {
             true => tokio::select! {
                 published = self.published(range) => published?,
-                () = self.interrupted.clone() => return Err(Stop::Interrupted),
+                // No day starts.
+                () = self.interrupted.clone() => BTreeSet::new(),
             },
             false => BTreeSet::new(),
         };

@@ -25,7 +25,7 @@ pub enum ResultState {
     Cancelled,
     /// Its job continues on the cluster.
     Running,
-    /// The command ended before a coordinator confirmed the job.
+    /// No coordinator confirmed the job, or its end: it may run.
     Unknown,
     /// The command ended before the day's turn.
     NotStarted,
@@ -75,14 +75,10 @@ impl DayResult {
             Err(Stop::Interrupted) => (ResultState::Cancelled, None),
             Err(Stop::Cancelled(why)) => (ResultState::Cancelled, Some(why)),
             Err(Stop::Detached(why)) if job.is_some() => (ResultState::Running, Some(why)),
-            Err(Stop::Detached(why)) => (ResultState::Unknown, Some(why)),
-            Err(
-                Stop::Usage(why)
-                | Stop::Failed(why)
-                | Stop::TimedOut(why)
-                | Stop::NoLeader(why)
-                | Stop::Deposed(why),
-            ) => (ResultState::Failed, Some(why)),
+            Err(Stop::Detached(why) | Stop::NoLeader(why)) => (ResultState::Unknown, Some(why)),
+            Err(Stop::Usage(why) | Stop::Failed(why) | Stop::TimedOut(why) | Stop::Deposed(why)) => {
+                (ResultState::Failed, Some(why))
+            }
         };
         let summary = ended.as_ref().ok();
         DayResult {
@@ -157,7 +153,7 @@ pub(crate) fn verdict(
         return Ok(());
     }
     let count = format!("{} of {} days", open.len(), days.len());
-    if let Some(why) = unreachable {
+    if let Some(why) = unreachable.filter(|_| !interrupted) {
         return Err(Stop::NoLeader(format!("{count} are not done: {why}")));
     }
     if interrupted {
@@ -185,7 +181,8 @@ mod tests {
         assert_eq!(result(Some("j"), Ok(Summary::default())).state, ResultState::Done);
         assert_eq!(state(Some("j"), Stop::Failed(why())), ResultState::Failed);
         assert_eq!(state(None, Stop::Usage(why())), ResultState::Failed);
-        assert_eq!(state(None, Stop::NoLeader(why())), ResultState::Failed);
+        assert_eq!(state(None, Stop::NoLeader(why())), ResultState::Unknown);
+        assert_eq!(state(Some("j"), Stop::NoLeader(why())), ResultState::Unknown);
         assert_eq!(state(Some("j"), Stop::Cancelled(why())), ResultState::Cancelled);
         assert_eq!(state(Some("j"), Stop::Interrupted), ResultState::Cancelled);
         assert_eq!(state(Some("j"), Stop::Detached(why())), ResultState::Running);
@@ -211,6 +208,7 @@ mod tests {
         );
         let (text, exit) = code(&[done.clone(), waiting.clone()], None, true);
         assert!(exit == 130 && text.contains("--only-missing"), "{text}");
+        assert_eq!(code(&[done.clone(), waiting.clone()], Some("no leading coordinator"), true).1, 130);
         let (text, exit) = code(&[done, failed, waiting], Some("no leading coordinator"), false);
         assert!(exit == 5 && text.contains("2 of 3 days are not done: no leading"), "{text}");
     }

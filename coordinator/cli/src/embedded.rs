@@ -45,6 +45,8 @@ pub struct Resources {
     pub threads: usize,
     /// Memory limit in bytes.
     pub memory_limit: u64,
+    /// The value of the option that the limit is a share of, for messages.
+    pub memory_option: u64,
     /// Folder for task outputs that do not fit into memory.
     pub spill_dir: PathBuf,
     /// How long tasks are retried when the disk is full. A user waits for this process.
@@ -198,7 +200,7 @@ pub async fn run(
             id: id.clone(),
             slots: share,
             memory_limit: (resources.memory_limit - footer_bytes) / count as u64,
-            memory_option: resources.memory_limit,
+            memory_option: resources.memory_option,
             spill_dir: resources.spill_dir.clone(),
             spill_limit: u64::MAX,
         };

@@ -101,7 +101,8 @@ impl ResourceArgs {
         }
         let no_room_timeout = Duration::from_millis(self.no_room_timeout);
         let spill_dir = self.spill_dir.clone();
-        Ok(Resources { workers, threads, memory_limit, spill_dir, no_room_timeout })
+        let memory_option = self.memory_limit;
+        Ok(Resources { workers, threads, memory_limit, memory_option, spill_dir, no_room_timeout })
     }
 }
 

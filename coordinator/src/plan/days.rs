@@ -7,10 +7,12 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use futures::StreamExt;
+use tally_common::stores::urls;
 use tally_dataset::Dataset;
 
 use super::listing::{self, DayFiles, ListError};
 use crate::job::{date_folder, date_text, submitted_at};
+use crate::publish::store_staging::StoreStaging;
 
 /// Days that are listed at a time.
 const CONCURRENT_DAYS: usize = 16;
@@ -76,7 +78,7 @@ pub enum DayState {
     Missing,
     /// An input does not have the day, and neither does the output.
     NoInputs,
-    /// A folder of the day cannot be listed.
+    /// A folder of the day cannot be listed, or a publish of the day is not complete.
     Unreadable,
 }
 
@@ -102,7 +104,7 @@ pub struct Day {
     pub inputs: Vec<Option<DayFolder>>,
     /// The output's part files; `None` if there are none.
     pub output: Option<DayFolder>,
-    /// Why a folder of the day cannot be listed.
+    /// Why a folder of the day cannot be listed, or that a publish of the day is not complete.
     pub problem: Option<String>,
 }
 
@@ -181,15 +183,34 @@ impl Roots<'_> {
         {
             day.output = made_at(&found, &text).map(|time| DayFolder::new(&found, time));
         }
+        if let Some(problem) = self.half_published(&folder).await {
+            day.problem.get_or_insert(problem);
+        }
         day
+    }
+
+    /// Says that a publish of the day is decided and not carried out, or that this cannot be known. In a file system, a day
+    /// is replaced in one step.
+    async fn half_published(&self, folder: &str) -> Option<String> {
+        if urls::is_local(self.output) {
+            return None;
+        }
+        match StoreStaging::is_half_published(self.output, folder).await {
+            Ok(false) => None,
+            Ok(true) => {
+                Some(format!("{OUTPUT}: the publish of the day is not complete: compute the day again"))
+            }
+            Err(error) => Some(error.to_string()),
+        }
     }
 }
 
 /// The time whose inputs a published day has.
 fn made_at(found: &DayFiles, date: &str) -> Option<DateTime<Utc>> {
-    let names = found.files.iter().map(|file| file.path.filename().unwrap_or_default());
-    let submitted: Option<Vec<_>> = names.map(|name| submitted_by_name(name, date)).collect();
-    submitted.into_iter().flatten().min().or(found.modified.map(|modified| modified.first))
+    // Other programs may have added files.
+    let names = found.files.iter().filter_map(|file| file.path.filename());
+    let submitted = names.filter_map(|name| submitted_by_name(name, date)).min();
+    submitted.or(found.modified.map(|modified| modified.first))
 }
 
 /// When the job of a part file was submitted, by the file's name; `None` for files of other programs.

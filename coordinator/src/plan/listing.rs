@@ -91,25 +91,25 @@ pub enum ListError {
 pub struct DayFiles {
     /// Ordered by path.
     pub files: Vec<InputFile>,
-    /// When they were modified; `None` if there are no files.
+    /// Their times; `None` if there are no files.
     pub modified: Option<Modified>,
     /// A warning about skipped files.
     pub warning: Option<String>,
 }
 
-/// The times at which several files were last modified.
+/// The times of several files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Modified {
-    /// That of the oldest file.
+    /// The first of their last modifications.
     pub first: DateTime<Utc>,
-    /// That of the newest file.
+    /// When the last of them was modified, or renamed to its place.
     pub last: DateTime<Utc>,
 }
 
 impl Modified {
     fn of(files: &[DataFile]) -> Option<Self> {
-        let times = || files.iter().map(|data| data.modified);
-        Some(Modified { first: times().min()?, last: times().max()? })
+        let first = files.iter().map(|data| data.modified).min()?;
+        Some(Modified { first, last: files.iter().map(|data| data.arrived).max()? })
     }
 }
 
@@ -242,7 +242,7 @@ async fn objects(
             etag: meta.e_tag,
             footer: None,
         };
-        Ok::<_, ListError>(DataFile { file, modified: meta.last_modified })
+        Ok::<_, ListError>(DataFile { file, modified: meta.last_modified, arrived: meta.last_modified })
     };
     data.map(file).collect()
 }

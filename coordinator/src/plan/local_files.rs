@@ -45,13 +45,15 @@ pub enum WalkError {
     },
 }
 
-/// A data file, and when it was last modified.
+/// A data file, and its times.
 #[derive(Debug)]
 pub struct DataFile {
     /// The file.
     pub file: InputFile,
     /// Its last modification.
     pub modified: DateTime<Utc>,
+    /// Its last modification, or a later rename to its place.
+    pub arrived: DateTime<Utc>,
 }
 
 /// Device and inode.
@@ -187,7 +189,11 @@ fn file(store: &Arc<dyn ObjectStore>, path: &FsPath, found: &Metadata) -> Result
     }
     // All systems with these file types know the time.
     let modified = found.modified().map_or(DateTime::UNIX_EPOCH, DateTime::from);
-    Ok(DataFile { file: InputFile::local(store.clone(), key, path.display().to_string(), found), modified })
+    // A rename keeps the time of modification and sets that of the change.
+    let nanos = u32::try_from(found.ctime_nsec()).unwrap_or_default();
+    let changed = DateTime::from_timestamp(found.ctime(), nanos).unwrap_or(modified);
+    let file = InputFile::local(store.clone(), key, path.display().to_string(), found);
+    Ok(DataFile { file, modified, arrived: changed.max(modified) })
 }
 
 /// Whether files and folders of this name are not data.
@@ -237,7 +243,7 @@ mod tests {
         let version = |meta: ObjectMeta| (meta.location, meta.size, meta.e_tag, meta.last_modified);
         let listed: Vec<_> = listed.into_iter().map(version).collect();
         let names: Vec<_> = found.iter().map(|data| data.file.name.clone()).collect();
-        let version = |DataFile { file, modified }: DataFile| (file.path, file.size, file.etag, modified);
+        let version = |DataFile { file, modified, .. }: DataFile| (file.path, file.size, file.etag, modified);
         let found: Vec<_> = found.into_iter().map(version).collect();
         assert_eq!(found, listed);
         assert_eq!(found.len(), 3);

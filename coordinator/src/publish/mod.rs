@@ -18,7 +18,7 @@ mod probe;
 mod record;
 mod replace;
 pub mod staging;
-mod store_staging;
+pub mod store_staging;
 pub mod sweep;
 
 use std::io;

@@ -85,6 +85,14 @@ fn log_of(location: &DayLocation) -> CommitLog {
 }
 
 impl StoreStaging {
+    /// Whether a publish of the day is decided and not carried out: the day may lack files, or have those of two jobs.
+    ///
+    /// # Errors
+    /// [`PublishError`]: it is not known.
+    pub async fn is_half_published(output: &str, day_folder: &str) -> Result<bool, PublishError> {
+        Ok(log_of(&locate(output, day_folder)?).pending().await?.is_some())
+    }
+
     /// Prepares the staging of a job: carries out earlier decisions, aborts uploads that an earlier leader began for the
     /// job, and probes whether a day can be published there (`probe`).
     ///
