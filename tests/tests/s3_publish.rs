@@ -10,6 +10,7 @@ use tally_tests::checksum;
 use tally_tests::golden::DATE;
 use tally_tests::output::Place;
 use tally_tests::python::script_command;
+use tally_tests::ranges::states;
 use tally_tests::s3::proxy::Fault;
 use tally_tests::s3::scene::Scene;
 use tally_tests::s3::server::{ADMIN, DATA, OUT};
@@ -56,6 +57,10 @@ fn a_kill_at_any_step_leaves_a_day_that_the_next_job_or_gc_makes_whole() -> Resu
             if !decided {
                 assert_eq!(now, old, "{}: seen before it was decided", context());
             }
+            // The mark is the last step.
+            let half = decided && !(part == ".done" && matches!(fault, Fault::HoldAnswer));
+            let shown = states(&scene.days().run()?.expect_code(0)?)?;
+            ensure!((shown == ["unreadable"]) == half, "{}: {shown:?}", context());
             if by_gc {
                 let before = scene.out.list("agg")?;
                 let shown = scene.gc(&["--dry-run"]).with_context(context)?;

@@ -8,7 +8,7 @@ use super::client::Client;
 use super::proxy::{Fault, Proxy};
 use super::server::{ADMIN, DATA, Kind, OUT, Server};
 use super::{job, output_url, put_case, reach, read_output};
-use crate::golden::Case;
+use crate::golden::{Case, DATE};
 use crate::output::Place;
 use crate::process::Tally;
 use crate::table;
@@ -46,6 +46,19 @@ impl Scene {
     /// A job that replaces the day.
     pub fn job(&self) -> Tally {
         job(self.proxy.address(), ADMIN, CASE, &self.place.spill()).args(FILES)
+    }
+
+    /// `tally days` of the one day.
+    pub fn days(&self) -> Tally {
+        let url = |table: &str| format!("s3://{DATA}/{CASE}/{table}");
+        let days = Tally::new("days").args([
+            "--addons",
+            &url("addons/v2"),
+            "--main-summary",
+            &url("main_summary/v3"),
+        ]);
+        let days = days.args(["--output", &output_url(), "--from", DATE, "--to", DATE]);
+        reach(days.args(["--output-format", "json"]), self.server.address(), ADMIN)
     }
 
     /// `tally gc` against the store at that address; it ignores younger files.
