@@ -195,6 +195,14 @@ impl Running {
         Ok(self.child.try_wait()?.is_some())
     }
 
+    /// Waits until a text is on standard error, or the process has ended.
+    pub fn wait_said(&mut self, text: &str) -> Result<()> {
+        wait_for(&format!("{text:?} of {}", self.line), self.deadline, || {
+            let said = self.said.as_ref().is_some_and(|[_, stderr]| stderr.text().contains(text));
+            Ok((said || self.child.try_wait()?.is_some()).then_some(()))
+        })
+    }
+
     /// Sends SIGINT, as Ctrl-C does; nothing happens to a process that has ended.
     pub fn interrupt(&mut self) -> Result<()> {
         if self.ended()? {

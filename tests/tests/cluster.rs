@@ -232,6 +232,7 @@ fn a_submit_may_end_before_its_job() -> Result<()> {
         let flags = ["--shard-bytes", "50KB"];
         let id = client.submit_detached(&truth.root, &place, &flags)?;
         let mut waiting = client.submit_command(&truth.root, &place, &flags).spawn()?;
+        waiting.wait_said("following it")?;
         client.wait_for_job(&id, "the map stage", |job| job.phase == "map")?;
         waiting.interrupt()?;
         waiting.wait()?.expect_failure(130, &["continues", &id])?;

@@ -51,6 +51,7 @@ fn ctrl_c_starts_no_further_day() -> Result<()> {
                 let jobs = client.jobs()?;
                 Ok(jobs.iter().any(|job| job.output == ours && job.phase == "map").then_some(()))
             })?;
+            running.wait_said("was accepted")?;
             running.interrupt()?;
             let outcome = running.wait()?.expect_failure(130, &["--only-missing"])?;
             let first = if cancel { "cancelled" } else { "running" };
