@@ -144,6 +144,18 @@ pub fn open(url: &str) -> Result<(Arc<dyn ObjectStore>, Path), UrlError> {
     Ok((Arc::new(LocalFileSystem::new()), path))
 }
 
+/// [`open`] for the name of a file from a listing. Links in an absolute path are not resolved again, which would take a
+/// system call per folder.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_listed(name: &str) -> Result<(Arc<dyn ObjectStore>, Path), UrlError> {
+    match Path::parse(name) {
+        Ok(path) if name.starts_with('/') => Ok((Arc::new(LocalFileSystem::new()), path)),
+        _ => open(name),
+    }
+}
+
 /// The bucket of a URL, and the path in it; `None` for local paths.
 ///
 /// # Errors

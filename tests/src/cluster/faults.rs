@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::Cluster;
 use super::client::{DEADLINE, Submitted};
@@ -41,6 +41,18 @@ const STEP: Duration = Duration::from_millis(1);
 /// A coordinator publishes the state of its jobs at least this often.
 const SHOWN: Duration = Duration::from_millis(50);
 
+/// How often a job is submitted until it is held.
+const TRIES: usize = 5;
+/// The exit code of `tally submit` when its job was cancelled.
+const CANCELLED: i32 = 3;
+
+/// A job whose workers are frozen.
+enum Held {
+    There(JobView),
+    /// It went past the moment.
+    Passed(JobView),
+}
+
 fn place(phase: &str) -> usize {
     PHASES.iter().position(|name| *name == phase).unwrap_or(PHASES.len())
 }
@@ -70,8 +82,11 @@ impl Cluster {
     /// Submits a job and lets it run, step by step, to the moment. All workers then stay frozen while the test acts;
     /// [`Cluster::release_but`] lets the job continue. Takes far less than any timeout of the cluster.
     ///
+    /// A machine that does not run the test for a while lets the job pass the moment. It is then cancelled, which leaves
+    /// nothing behind, and submitted again.
+    ///
     /// # Errors
-    /// The job ends before the moment, or passes it.
+    /// The job ends before the moment, or passes it each time.
     pub fn submit_held(
         &mut self,
         root: &Path,
@@ -79,36 +94,56 @@ impl Cluster {
         flags: &[&str],
         moment: Moment,
     ) -> Result<(Submitted, JobView)> {
-        self.freeze_workers()?;
-        let job = self.client().submit(root, place, flags)?;
-        let held = self.hold(&job.id, moment).with_context(|| format!("holding the job at {moment}"))?;
-        Ok((job, held))
+        let mut passed = Vec::new();
+        while passed.len() < TRIES {
+            self.freeze_workers()?;
+            let job = self.client().submit(root, place, flags)?;
+            match self.hold(&job.id, moment).with_context(|| format!("holding the job at {moment}"))? {
+                Held::There(view) => return Ok((job, view)),
+                Held::Passed(view) => passed.push(view),
+            }
+            self.give_up(job)?;
+        }
+        bail!("the job went past {moment} each time: {passed:?}")
+    }
+
+    /// Cancels a job that must not have been published, and waits until it is over.
+    fn give_up(&mut self, job: Submitted) -> Result<()> {
+        self.release()?;
+        let cancelled = self.client().tally("cancel").args([&job.id]).run()?;
+        let outcome = job.ended()?;
+        ensure!(outcome.code() == Some(CANCELLED), "the job could not be cancelled\n{cancelled}\n{outcome}");
+        self.wait_empty()
     }
 
     /// The same for a running job; the workers are already frozen.
-    fn hold(&mut self, job: &str, moment: Moment) -> Result<JobView> {
+    fn hold(&mut self, job: &str, moment: Moment) -> Result<Held> {
         let client = self.client();
-        wait_for(&moment.to_string(), DEADLINE, || {
+        let passed = wait_for(&moment.to_string(), DEADLINE, || {
             let seen = client.job(job)?;
-            let past = place(&seen.phase) > place(moment.stage());
-            ensure!(!past && !seen.is_over(), "the job went past it: {seen:?}");
+            ensure!(!seen.is_over(), "the job is over: {seen:?}");
+            if place(&seen.phase) > place(moment.stage()) {
+                return Ok(Some(Some(seen)));
+            }
             if moment.is_now(&seen) {
-                return Ok(Some(()));
+                return Ok(Some(None));
             }
             let near = place(&seen.phase) + 1 >= place(moment.stage());
             self.step(if near { STEP } else { STRIDE })?;
             Ok(None)
         })?;
+        if let Some(seen) = passed {
+            return Ok(Held::Passed(seen));
+        }
         if moment == Moment::Committed {
             self.each_worker(Server::thaw)?;
             let record = self.wait_committed();
             self.freeze_workers()?;
             record?;
-            return client.job(job);
+            return Ok(Held::There(client.job(job)?));
         }
         let held = self.settled(job)?;
-        ensure!(moment.is_now(&held), "the job went past it: {held:?}");
-        Ok(held)
+        Ok(if moment.is_now(&held) { Held::There(held) } else { Held::Passed(held) })
     }
 
     /// Lets the workers run for a moment.

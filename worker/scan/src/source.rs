@@ -60,15 +60,19 @@ impl InputFile {
     /// The last `bytes` bytes of a local file, read on this thread; `None` if it cannot be read or is not the planned
     /// version. [`InputFile::get`] says why.
     pub(crate) fn local_end(&self, bytes: u64) -> Option<Bytes> {
-        let file = File::open(&self.name).ok()?;
-        let found = file.metadata().ok()?;
-        if !found.is_file() || found.len() != self.size || self.etag != Some(local_etag(&found)) {
-            return None;
-        }
+        let file = self.local_file()?;
         let length = bytes.min(self.size);
         let mut end = vec![0; usize::try_from(length).ok()?];
         file.read_exact_at(&mut end, self.size - length).ok()?;
         Some(end.into())
+    }
+
+    /// A local file, opened on this thread; `None` if it cannot be opened or is not the planned version.
+    fn local_file(&self) -> Option<File> {
+        let file = File::open(&self.name).ok()?;
+        let found = file.metadata().ok()?;
+        let planned = found.is_file() && found.len() == self.size && self.etag == Some(local_etag(&found));
+        planned.then_some(file)
     }
 
     /// Whether it is fetched whole.
@@ -161,6 +165,11 @@ impl OpenFile {
             return Ok(OpenFile { input, carrier: Carrier::Store });
         }
         let place = || FilePosition { file: input.name.clone(), ..FilePosition::default() };
+        if let Some(file) = input.local_file() {
+            let disk = DiskFile::new(file, input.size).map_err(|fault| fault.at(place()))?;
+            return Ok(OpenFile { input, carrier: Carrier::Disk(Arc::new(disk)) });
+        }
+        // Says why.
         let options = GetOptions { if_match: input.etag.clone(), head: true, ..GetOptions::default() };
         let found = futures::executor::block_on(input.store.get_opts(&input.path, options));
         let found = found.map_err(|e| Fault::from(e).at(place()))?;

@@ -358,7 +358,7 @@ fn request_footer(context: &TaskContext, scan: &ScanContext, file: InputFile) ->
 }
 
 fn input(piece: &v1::InputPiece) -> Result<InputFile, TaskError> {
-    let (store, path) = urls::open(&piece.url)?;
+    let (store, path) = urls::open_listed(&piece.url)?;
     let footer = Some(piece.footer_bytes).filter(|&bytes| bytes > 0);
     Ok(InputFile { store, path, name: piece.url.clone(), size: piece.size, etag: piece.etag.clone(), footer })
 }
