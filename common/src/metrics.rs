@@ -87,7 +87,7 @@ struct Usage {
 
 /// What this process uses; zeros where the system does not report it.
 fn usage() -> Usage {
-    let resident = procfs::status_bytes("VmRSS").unwrap_or(0);
+    let resident = procfs::resident_bytes().unwrap_or_default().0;
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Usage { cpu_seconds: time.tv_sec as f64 + time.tv_nsec as f64 / 1e9, resident_bytes: resident as f64 }
 }

@@ -2,11 +2,19 @@
 //!
 //! Not here: what the figures are used for (`memory`, `metrics`, the coordinator's `peak_memory`).
 
-use std::fs::read_to_string;
+use std::fs::{File, read_to_string};
+use std::io::Read;
 
-/// The bytes in a field of `/proc/self/status`, for example `VmRSS`; `None` where the kernel does not have it.
-pub fn status_bytes(field: &str) -> Option<u64> {
-    bytes(&read_to_string("/proc/self/status").ok()?, field)
+/// More than the kernel writes into `/proc/self/status`.
+const STATUS_BYTES: usize = 8 << 10;
+
+/// The resident bytes of this process, now and at most so far; `None` where the kernel does not have them.
+pub fn resident_bytes() -> Option<(u64, u64)> {
+    // Not `read_to_string`: the size of the file is unknown, and the kernel writes all of it anew for each read.
+    let mut status = [0; STATUS_BYTES];
+    let length = File::open("/proc/self/status").and_then(|mut file| file.read(&mut status)).ok()?;
+    let status = str::from_utf8(&status[..length]).ok()?;
+    Some((bytes(status, "VmRSS")?, bytes(status, "VmHWM")?))
 }
 
 /// The memory of the machine in bytes.
@@ -28,6 +36,14 @@ fn bytes(text: &str, field: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_resident_bytes_are_those_of_the_file() {
+        let (now, most) = resident_bytes().unwrap();
+        let text = read_to_string("/proc/self/status").unwrap();
+        assert!(now > 0 && now <= most && text.len() < STATUS_BYTES, "{now}, {most}: {text}");
+        assert!(Some(most) <= bytes(&text, "VmHWM"));
+    }
 
     #[test]
     fn a_field_is_found_by_its_whole_name() {

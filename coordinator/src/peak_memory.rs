@@ -1,11 +1,10 @@
 //! The resident memory of this process, by the kernel's count.
 
-use tally_common::procfs::status_bytes;
+use tally_common::procfs::resident_bytes;
 
 /// Resident bytes now, and their maximum so far; zeros if the kernel does not report them.
 pub fn resident() -> (u64, u64) {
-    let bytes = |field| status_bytes(field).unwrap_or(0);
-    (bytes("VmRSS"), bytes("VmHWM"))
+    resident_bytes().unwrap_or_default()
 }
 
 /// The peak of the resident size since the last call of [`PeakMeter::take`].
