@@ -10,24 +10,7 @@ use std::ops::Range;
 use tally_dataset::bits::load_bits;
 
 use crate::error::Fault;
-
-/// An integer type of the format: INT32 or INT64.
-pub(crate) trait Int: Copy + Default {
-    /// The lower bits of `wide`.
-    fn wrap(wide: i64) -> Self;
-}
-
-impl Int for i32 {
-    fn wrap(wide: i64) -> Self {
-        wide as i32
-    }
-}
-
-impl Int for i64 {
-    fn wrap(wide: i64) -> Self {
-        wide
-    }
-}
+use crate::fixed_ints::Int;
 
 /// Values up to this many bits are read with one load.
 const LOADED: usize = 56;
@@ -229,13 +212,14 @@ impl DeltaInts {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use parquet::data_type::{DataType, Int32Type, Int64Type};
-    use parquet::encodings::encoding::{DeltaBitPackEncoder, Encoder};
+    use crate::written;
+    use parquet::basic::Encoding;
+    use parquet::data_type::{Int32Type, Int64Type};
     use proptest::prelude::*;
 
-    fn put(mut value: u64, out: &mut Vec<u8>) {
+    pub(crate) fn put(mut value: u64, out: &mut Vec<u8>) {
         while value > 0x7f {
             out.push(value as u8 | 0x80);
             value >>= 7;
@@ -304,6 +288,12 @@ mod tests {
             }
         }
         out
+    }
+
+    /// A stream with the block sizes of most writers.
+    pub(crate) fn stream(values: &[i64]) -> Vec<u8> {
+        let shape = Shape { size: 32, miniblocks: 4, wider: 0, wide: false, garbage: 0, padded: true };
+        encode(values, 32, &shape)
     }
 
     fn shapes() -> impl Strategy<Value = Shape> {
@@ -381,15 +371,10 @@ mod tests {
 
         #[test]
         fn streams_written_by_the_parquet_crate_are_read(values in values(), steps in prop::collection::vec(1..90usize, 1..9)) {
-            fn written<T: DataType>(values: &[T::T]) -> Vec<u8> {
-                let mut encoder = DeltaBitPackEncoder::<T>::new();
-                encoder.put(values).unwrap();
-                encoder.flush_buffer().unwrap().to_vec()
-            }
-            let wide = written::<Int64Type>(&values);
+            let wide = written::page::<Int64Type>(&values, Encoding::DELTA_BINARY_PACKED);
             prop_assert_eq!(read::<i64>(&wide, values.len(), &steps).unwrap(), values.clone());
             let narrow: Vec<i32> = values.iter().map(|&value| value as i32).collect();
-            let stream = written::<Int32Type>(&narrow);
+            let stream = written::page::<Int32Type>(&narrow, Encoding::DELTA_BINARY_PACKED);
             prop_assert_eq!(read::<i32>(&stream, values.len(), &steps).unwrap(), narrow);
         }
 
