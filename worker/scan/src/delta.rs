@@ -175,7 +175,7 @@ impl DeltaStringDecoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delta_ints::tests::stream;
+    use crate::encoded::{DeltaShape, delta_stream};
     use tally_common::budget::Shortage;
 
     /// A page of strings, each given by the length of the shared prefix and its own bytes.
@@ -183,6 +183,7 @@ mod tests {
         let prefixes: Vec<_> = texts.iter().map(|&(prefix, _)| prefix).collect();
         let suffixes: Vec<_> = texts.iter().map(|(_, suffix)| suffix.len() as i64).collect();
         let bytes: String = texts.iter().map(|&(_, suffix)| suffix).collect();
+        let stream = |lengths: &[i64]| delta_stream(lengths, 32, &DeltaShape::USUAL);
         [stream(&prefixes), stream(&suffixes), bytes.into()].concat()
     }
 

@@ -217,7 +217,7 @@ fn unpack(data: &[u8], bit: usize, width: usize, count: usize, out: &mut Vec<u32
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delta_ints::tests::put;
+    use crate::encoded::hybrid_run;
     use crate::written;
     use parquet::data_type::Int64Type;
     use proptest::prelude::*;
@@ -259,23 +259,6 @@ mod tests {
         }
     }
 
-    /// Encodes bit by bit, exactly as the format's text describes: `packed` values in groups of eight, others as a run.
-    fn encode(values: &[u32], width: usize, packed: bool, out: &mut Vec<u8>) {
-        if !packed {
-            put(values.len() as u64 * 2, out);
-            out.extend(&values[0].to_le_bytes()[..width.div_ceil(8)]);
-            return;
-        }
-        put(values.len().div_ceil(8) as u64 * 2 + 1, out);
-        let start = out.len();
-        out.resize(start + values.len().div_ceil(8) * width, 0);
-        for (at, value) in values.iter().enumerate() {
-            for bit in (0..width).filter(|bit| value >> bit & 1 == 1) {
-                out[start + (at * width + bit) / 8] |= 1 << ((at * width + bit) % 8);
-            }
-        }
-    }
-
     proptest! {
         #[test]
         fn encoded_values_are_read_in_any_steps(
@@ -290,7 +273,7 @@ mod tests {
                 let n = if same || nth + 1 == runs.len() { n } else { n.next_multiple_of(8) };
                 let run: Vec<u32> =
                     (0..n as u32).map(|i| if same { v } else { v.wrapping_mul(i | 1) } & mask).collect();
-                encode(&run, width, !same, &mut data);
+                hybrid_run(&run, width, !same, &mut data);
                 values.extend(run);
             }
             let mut all = Hybrid::new(3..data.len(), width).unwrap();

@@ -12,6 +12,8 @@ mod columns;
 mod delta;
 mod delta_ints;
 mod dictionary;
+#[cfg(test)]
+mod encoded;
 mod error;
 pub mod excerpt;
 mod feed;
