@@ -8,7 +8,8 @@
 //! - `stores` opens the buckets and directories that URLs name.
 //! - `budget` limits memory; `memory`, `procfs`, `disk` and `open_files` ask the operating system.
 //! - `liveness` tells whether the other end of a connection is alive.
-//! - `retry` is the retry policy; `size`, `duration`, `local_dir` and `port_file` support options.
+//! - `retry` is the retry policy; `runtime` runs a future to its end.
+//! - `size`, `duration`, `local_dir` and `port_file` support options.
 //!
 //! Not here: anything that only one kind of process does.
 
@@ -31,6 +32,7 @@ pub mod port_file;
 pub mod procfs;
 pub mod refusal_log;
 pub mod retry;
+pub mod runtime;
 pub mod secrets;
 pub mod security;
 pub mod size;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use arrow::datatypes::{DataType, Field as ArrowField, Fields, Schema};
+use arrow_schema::{DataType, Field as ArrowField, Fields, Schema};
 use parquet::arrow::{add_encoded_arrow_schema_to_metadata, parquet_to_arrow_schema};
 use parquet::basic::{Compression, Encoding, Type as Physical};
 use parquet::data_type::{BoolType, ByteArrayType, Int32Type, Int64Type};

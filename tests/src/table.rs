@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, ListArray, RecordBatch, StringArray,
-    StructArray,
+use arrow_array::cast::AsArray;
+use arrow_array::{
+    Array, ArrayRef, BooleanArray, Int32Array, Int64Array, ListArray, RecordBatch, StringArray, StructArray,
 };
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field};
+use arrow_cast::cast;
+use arrow_schema::{DataType, Field};
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 
 use crate::rows::{ActiveAddon, AddonRow, MainRow, Row, Theme};
@@ -171,7 +171,7 @@ fn column(batch: &RecordBatch, name: &str) -> Option<ArrayRef> {
 fn typed(array: Option<ArrayRef>, len: usize, kind: &DataType) -> Result<ArrayRef> {
     match array {
         Some(array) => Ok(cast(&array, kind)?),
-        None => Ok(arrow::array::new_null_array(kind, len)),
+        None => Ok(arrow_array::new_null_array(kind, len)),
     }
 }
 

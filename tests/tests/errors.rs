@@ -7,11 +7,11 @@ use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use arrow::array::{
+use arrow_array::{
     Array, ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, ListArray, StringArray, StructArray,
 };
-use arrow::buffer::OffsetBuffer;
-use arrow::datatypes::Field;
+use arrow_buffer::OffsetBuffer;
+use arrow_schema::Field;
 use tally_tests::golden::DATE;
 use tally_tests::output::{Place, check_unchanged, snapshot};
 use tally_tests::process::{Tally, job_args};

@@ -28,6 +28,7 @@ use crate::connections::Slot;
 use crate::logging;
 use crate::metrics::{self, Page};
 use crate::port_file::{self, PortFileError};
+use crate::runtime::block_on;
 use crate::security::{Rate, RateKey, Reason, Security};
 pub use pulse::{Pulse, Unhealthy, stuck};
 
@@ -114,7 +115,7 @@ pub fn serve(
     let shared =
         Arc::new(Shared { observed, security: security.clone(), changes: Rate::new(CHANGES_PER_SECOND) });
     let run = move || {
-        runtime.block_on(async {
+        block_on(&runtime, async {
             let serve = |stream, peer, slot| converse(stream, peer, slot, shared.clone());
             tokio::select! {
                 () = listener::accept(listener, security, serve) => {}

@@ -100,14 +100,15 @@ impl Dialer {
         self.credentials.as_ref().map_or(0, |credentials| credentials.last().generation)
     }
 
-    /// Connects to a process with this role.
+    /// Connects to a process with this role. The future is boxed, so that the code of HTTP/2 connections is compiled in
+    /// this crate and not once more in each crate that connects.
     ///
     /// # Errors
     /// The connection failed; the innermost cause says why.
-    pub async fn connect(&self, endpoint: &Endpoint, role: Role) -> Result<Channel, Error> {
+    pub fn connect<'a>(&self, endpoint: &'a Endpoint, role: Role) -> BoxFuture<'a, Result<Channel, Error>> {
         match self.connector(role) {
-            Some(connector) => endpoint.connect_with_connector(connector).await,
-            None => endpoint.connect().await,
+            Some(connector) => endpoint.connect_with_connector(connector).boxed(),
+            None => endpoint.connect().boxed(),
         }
     }
 

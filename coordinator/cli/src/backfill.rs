@@ -9,6 +9,7 @@ use chrono::NaiveDate;
 use clap::Args;
 use futures::future::{FutureExt, LocalBoxFuture, Shared};
 use futures::{StreamExt, stream};
+use tally_common::runtime::block_on;
 use tally_common::secrets;
 use tally_coordinator::job::date_text;
 use tally_coordinator::plan::days::DayState;
@@ -97,7 +98,7 @@ pub(crate) fn main(args: &BackfillArgs) -> Result<(), Stop> {
     let interrupted = run::interrupted().boxed_local().shared();
     let backfill = Backfill { args, resources, interrupted, unreachable: RefCell::default() };
     let runtime = run::engine_runtime()?;
-    let (days, interrupted) = runtime.block_on(async {
+    let (days, interrupted) = block_on(&runtime, async {
         let days = backfill.all(range).await?;
         Ok::<_, Stop>((days, backfill.is_interrupted()))
     })?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use tally_common::discovery::membership::{Kind, Member, MemberArgs, Membership};
+use tally_common::runtime::block_on;
 use tally_common::security::{Security, ServerArgs, TokenUse};
 use tally_common::traces::{self, TraceArgs};
 use tally_common::{duration, http, port_file};
@@ -197,7 +198,7 @@ impl CoordinatorArgs {
 pub(crate) fn main(args: &CoordinatorArgs) -> Result<(), Stop> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|e| Stop::Failed(format!("the runtime cannot be started: {e}")))?;
-    let exit = runtime.block_on(async {
+    let exit = block_on(&runtime, async {
         let stop =
             terminated().map_err(|e| Stop::Failed(format!("signal handlers cannot be installed: {e}")))?;
         args.serve(stop).await

@@ -4,6 +4,7 @@
 
 use clap::Args;
 use serde::Serialize;
+use tally_common::runtime::block_on;
 use tally_coordinator::job::date_text;
 use tally_coordinator::plan::days::{Dates, Day, DayFolder, DayState};
 use tally_coordinator::summary::{bytes, grouped};
@@ -46,7 +47,7 @@ pub(crate) fn main(args: &DaysArgs) -> Result<(), Stop> {
     let place = args.place.place()?;
     let range = args.range.range()?;
     let roots = place.roots();
-    let days = runtime()?.block_on(async {
+    let days = block_on(&runtime()?, async {
         let dates = roots.dates().await.map_err(|e| Stop::Failed(e.to_string()))?;
         warn_of_roots_without_days(&place, &dates);
         let Some(range) = range.map_or_else(|| whole(&dates), |range| Ok(Some(range)))? else {

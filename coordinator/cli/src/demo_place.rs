@@ -13,6 +13,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::buffered::BufWriter;
 use object_store::path::Path as Key;
 use object_store::{Error, ObjectMeta, ObjectStoreExt};
+use tally_common::runtime::block_on;
 use tally_common::stores::urls;
 use tally_common::stores::{Bucket, explain};
 use tally_coordinator::job::new_id;
@@ -74,7 +75,7 @@ impl Place {
         // A console may have created an object for the folder itself.
         let below =
             |found: &Result<ObjectMeta, _>| ready(found.as_ref().map_or(true, |meta| meta.location != root));
-        match runtime()?.block_on(bucket.objects.list(Some(&root)).filter(below).next()) {
+        match block_on(&runtime()?, bucket.objects.list(Some(&root)).filter(below).next()) {
             None => Ok(place),
             Some(Ok(_)) => Err(Stop::Usage(format!("there are objects below {wanted}: give another --dir"))),
             Some(Err(error)) => Err(failed(&bucket, &root)(error)),
@@ -123,7 +124,7 @@ impl Place {
             let name = file.strip_prefix(copy.path()).unwrap_or(&file).to_string_lossy().into_owned();
             sent.push(send(bucket, file, under(root, &name)));
         }
-        runtime()?.block_on(futures::stream::iter(sent).buffer_unordered(CONCURRENT).try_collect())
+        block_on(&runtime()?, futures::stream::iter(sent).buffer_unordered(CONCURRENT).try_collect())
     }
 
     /// Downloads what a job wrote to [`Self::files`], for a store.
@@ -133,7 +134,7 @@ impl Place {
     pub(crate) fn fetch(&self, below: &str) -> Result<(), Stop> {
         let Place::Store { bucket, root, copy } = self else { return Ok(()) };
         let folder = under(root, below);
-        runtime()?.block_on(async {
+        block_on(&runtime()?, async {
             let mut listed = bucket.objects.list(Some(&folder));
             while let Some(object) = listed.try_next().await.map_err(failed(bucket, &folder))? {
                 let key = object.location;
@@ -159,7 +160,7 @@ impl Place {
         };
         let listed = bucket.objects.list(Some(root)).map_ok(|object| object.location).boxed();
         let removed = bucket.objects.delete_stream(listed).try_for_each(|_| async { Ok(()) });
-        runtime()?.block_on(removed).map_err(failed(bucket, root))
+        block_on(&runtime()?, removed).map_err(failed(bucket, root))
     }
 }
 

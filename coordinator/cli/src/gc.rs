@@ -8,6 +8,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use clap::Args;
 use serde::Serialize;
+use tally_common::runtime::block_on;
 use tally_coordinator::publish::sweep::{Swept, sweep};
 
 use crate::output::{OutputFormat, json};
@@ -43,7 +44,7 @@ pub(crate) fn main(args: &GcArgs) -> Result<(), Stop> {
         TimeDelta::from_std(args.older_than).map_err(|_| Stop::Usage("--older-than is too long".into()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Stop::Failed(format!("the runtime cannot be started: {e}")))?;
-    let swept = runtime.block_on(sweep(&args.output, age, args.dry_run));
+    let swept = block_on(&runtime, sweep(&args.output, age, args.dry_run));
     let swept = swept.map_err(|e| Stop::Failed(e.to_string()))?;
     match args.output_format {
         OutputFormat::Json => say(&json(&Report { dry_run: args.dry_run, swept: &swept })?),

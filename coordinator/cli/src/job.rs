@@ -1,6 +1,7 @@
 //! `tally job ID`: shows one job in any state. Not here: its format (`show`).
 
 use clap::Args;
+use tally_common::runtime::block_on;
 
 use crate::connect::{ConnectArgs, runtime};
 use crate::output::OutputFormat;
@@ -22,6 +23,6 @@ pub struct JobIdArgs {
 /// Runs the command.
 pub(crate) fn main(args: &JobIdArgs) -> Result<(), Stop> {
     let mut client = args.connect.client(|text| eprintln!("{text}"))?;
-    let job = runtime()?.block_on(client.job(&args.id))?;
+    let job = block_on(&runtime()?, client.job(&args.id))?;
     say(&show::job(&job, args.output_format)?)
 }

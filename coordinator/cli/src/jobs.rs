@@ -1,6 +1,7 @@
 //! `tally jobs`: lists all jobs of the leader, newest first. Not here: the format (`show`).
 
 use clap::Args;
+use tally_common::runtime::block_on;
 
 use crate::connect::{ConnectArgs, runtime};
 use crate::output::OutputFormat;
@@ -19,6 +20,6 @@ pub struct JobsArgs {
 /// Runs the command.
 pub(crate) fn main(args: &JobsArgs) -> Result<(), Stop> {
     let mut client = args.connect.client(|text| eprintln!("{text}"))?;
-    let jobs = runtime()?.block_on(client.jobs())?;
+    let jobs = block_on(&runtime()?, client.jobs())?;
     say(&show::jobs(&jobs, args.output_format)?)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
+use tally_common::runtime::block_on;
 use tally_coordinator::job::JobSpec;
 use tally_coordinator::plan::listing::ListError;
 use tally_coordinator::plan::{self, InputPlan, MapTask, PlanError};
@@ -124,7 +125,7 @@ pub(crate) fn main(args: &PlanArgs) -> Result<(), Stop> {
     let speed = Speed { threads, bytes_per_thread_second: args.rate };
     let dataset = args.work.place()?.dataset;
     let footers = Arc::new(Footers::new(FOOTER_BYTES));
-    let days = runtime()?.block_on(async {
+    let days = block_on(&runtime()?, async {
         let mut days = vec![];
         for job in &jobs {
             days.push(plan_day(job, &*dataset, &footers, speed).await);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use tally_common::local_dir;
+use tally_common::runtime::block_on;
 use tally_coordinator::driver::Ended;
 use tally_coordinator::job::JobSpec;
 use tally_coordinator::summary::{Summary, bytes};
@@ -120,7 +121,7 @@ pub(crate) fn main(args: &RunArgs) -> Result<(), Stop> {
 /// Runs a job in this process to its end.
 pub(crate) fn run(job: JobSpec, resources: &Resources) -> Result<Summary, Stop> {
     let runtime = engine_runtime()?;
-    let ended = runtime.block_on(async {
+    let ended = block_on(&runtime, async {
         let (ended, remains) = one(job, resources, true, interrupted()).await?;
         match ended {
             Ended::Done(_) => remains.leave(),

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use clap::Args;
+use tally_common::runtime::block_on;
 use tally_coordinator::client::Client;
 use tally_coordinator::summary::Summary;
 use tally_proto::v1::{JobSpec, JobState, JobStatus, SubmitReply};
@@ -74,7 +75,7 @@ enum Why {
 /// Runs the command.
 pub(crate) fn main(args: &SubmitArgs) -> Result<(), Stop> {
     let spec = args.job.elsewhere()?;
-    runtime()?.block_on(submit(args, &spec))
+    block_on(&runtime()?, submit(args, &spec))
 }
 
 async fn submit(args: &SubmitArgs, spec: &JobSpec) -> Result<(), Stop> {
@@ -194,7 +195,7 @@ fn summary(status: &JobStatus) -> Result<Summary, Stop> {
 /// [`Stop`]: no coordinator accepted the job, or it did not succeed.
 pub(crate) fn there(connect: &ConnectArgs, spec: &JobSpec) -> Result<Summary, Stop> {
     let display = Display::new(OutputFormat::Table);
-    runtime()?.block_on(run_there(connect, spec, display, |_| (), pending(), false))
+    block_on(&runtime()?, run_there(connect, spec, display, |_| (), pending(), false))
 }
 
 /// Runs a job on a cluster until it ends, and returns its summary; `took` receives the job's id. When `interrupted`

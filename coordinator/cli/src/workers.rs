@@ -1,6 +1,7 @@
 //! `tally workers` lists the leader's workers, `tally worker drain ID` drains one. Not here: the format (`show`).
 
 use clap::{Args, Subcommand};
+use tally_common::runtime::block_on;
 
 use crate::connect::{ConnectArgs, runtime};
 use crate::output::OutputFormat;
@@ -39,7 +40,7 @@ pub struct DrainArgs {
 /// Runs `tally workers`.
 pub(crate) fn main(args: &WorkersArgs) -> Result<(), Stop> {
     let mut client = args.connect.client(|text| eprintln!("{text}"))?;
-    let workers = runtime()?.block_on(client.workers())?;
+    let workers = block_on(&runtime()?, client.workers())?;
     say(&show::workers(&workers, args.output_format)?)
 }
 
@@ -47,6 +48,6 @@ pub(crate) fn main(args: &WorkersArgs) -> Result<(), Stop> {
 pub(crate) fn worker(command: &WorkerCommand) -> Result<(), Stop> {
     let WorkerCommand::Drain(args) = command;
     let mut client = args.connect.client(|text| eprintln!("{text}"))?;
-    let worker = runtime()?.block_on(client.drain(&args.id))?;
+    let worker = block_on(&runtime()?, client.drain(&args.id))?;
     say(&show::worker(&worker, args.output_format)?)
 }

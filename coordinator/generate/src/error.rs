@@ -39,5 +39,5 @@ pub enum GenerateError {
     },
     /// The columns do not fit together: a bug of this crate.
     #[error("cannot build a block of rows: {0}; this is a bug, please report it with the options")]
-    Block(#[from] arrow::error::ArrowError),
+    Block(#[from] arrow_schema::ArrowError),
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, StringArray};
+use arrow_array::{ArrayRef, StringArray};
 use chrono::NaiveDate;
 
 /// Number of built-in add-ons, which are first in the dictionaries.

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow_array::RecordBatch;
 use tally_common::budget::Budget;
 use tally_common::stores::urls;
 use tally_coordinator::job::JobSpec;

@@ -8,8 +8,10 @@ mod reduce;
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
+use arrow_array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use tally_dataset::checksum::{self, Fingerprint, start, step};
 use tally_dataset::partials::column;
 use tally_dataset::registry::{BUILT_IN, Constructor};

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Int64Array, RecordBatch, UInt8Array};
+use arrow_array::{Int64Array, RecordBatch, UInt8Array};
 use tally_dataset::interner::Interner;
 use tally_dataset::keys::{KeyTable, grown};
 use tally_dataset::partials::{KeyColumn, bucket_offsets, partitions_of, resolve_keys};
@@ -120,7 +120,7 @@ impl Mapper for AccountsMapper {
         self.keys.clear();
         self.records.clear();
         self.seen = 0;
-        let columns: Vec<arrow::array::ArrayRef> = vec![
+        let columns: Vec<arrow_array::ArrayRef> = vec![
             accounts.finish(),
             Arc::new(UInt8Array::from(states)),
             Arc::new(Int64Array::from(sums)),

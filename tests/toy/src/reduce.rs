@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, FixedSizeBinaryArray, Int64Array, RecordBatch, StringArray, UInt8Array};
+use arrow_array::{ArrayRef, FixedSizeBinaryArray, Int64Array, RecordBatch, StringArray, UInt8Array};
 use tally_dataset::keys::{Key, KeyTable, pass_of_text, pass_of_uuid};
 use tally_dataset::partials::{code_of, column, malformed};
 use tally_dataset::{DatasetError, Pass, ReduceError, Reducer, RowSink, StringDictionary, Totals, uuid};

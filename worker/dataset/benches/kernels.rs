@@ -5,7 +5,7 @@
 
 use std::hint::black_box;
 
-use arrow::array::Array;
+use arrow_array::Array;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use tally_dataset::addon_aggregates::{ADDONS, AddonAggregates};
@@ -242,7 +242,7 @@ fn reduce(bencher: Bencher, clients: usize) {
         let mut reducer = AddonAggregates::new().reducer(Pass::WHOLE, &sizes);
         must(reducer.merge(ADDONS, &run.batch, &codes, &AddonNames));
         let mut rows = 0;
-        let mut sink = |batch: arrow::array::RecordBatch| {
+        let mut sink = |batch: arrow_array::RecordBatch| {
             rows += batch.num_rows();
             Ok(())
         };

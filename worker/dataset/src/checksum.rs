@@ -3,7 +3,7 @@
 //! Not cryptographic: they detect corruption, not attacks. Part files contain checksums in their footers
 //! (deploy/docs/architecture/checksums.md), so the formula never changes. Not here: the columns of a row.
 
-use arrow::array::{Array, BinaryArray};
+use arrow_array::{Array, BinaryArray};
 
 // Digits of pi.
 const START: u64 = 0x243f_6a88_85a3_08d3;

@@ -3,8 +3,8 @@
 //! Two codes are equal exactly if the bytes are equal. Not here: the owners of dictionaries. A map task has its own, and a
 //! process has one per job for all its reducers (`tally-shuffle`).
 
-use arrow::array::BinaryArray;
-use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
+use arrow_array::BinaryArray;
+use arrow_buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use std::hash::BuildHasher;
@@ -95,7 +95,7 @@ fn text<'a>(bytes: &'a [u8], ends: &[u32], code: u32) -> &'a [u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::Array;
+    use arrow_array::Array;
 
     #[test]
     fn equal_bytes_have_equal_codes_and_come_back_in_order() {

@@ -24,8 +24,8 @@ pub mod spec;
 pub mod totals;
 pub mod uuid;
 
-use arrow::array::{ArrayRef, BinaryArray, RecordBatch};
-use arrow::datatypes::SchemaRef;
+use arrow_array::{ArrayRef, BinaryArray, RecordBatch};
+use arrow_schema::SchemaRef;
 
 pub use batch::{BATCH_ROWS, Batch, Column, NULL_CODE};
 pub use bits::Bits;

@@ -1,13 +1,13 @@
 //! Decompression of pages, into one reused buffer per column chunk.
 //!
 //! No codec writes more bytes than the page's header states. Not here: the boundaries of pages, and the formats Snappy
-//! (`snappy`) and LZ4 (`lz4`). Zstandard is decoded by the Parquet crate.
+//! (`snappy`) and LZ4 (`lz4`).
 
 use std::io::{self, Read};
 
 use bytes::Bytes;
 use parquet::basic::Compression;
-use parquet::compression::{CodecOptionsBuilder, create_codec};
+use zstd::bulk::Decompressor;
 
 use crate::error::Fault;
 use crate::lz4;
@@ -79,7 +79,7 @@ pub(crate) enum Codec {
     Stream(Inflate),
     Lz4,
     Lz4Raw,
-    Other(Box<dyn parquet::compression::Codec>),
+    Zstd(Decompressor<'static>),
 }
 
 impl Codec {
@@ -92,9 +92,10 @@ impl Codec {
             }),
             Compression::LZ4 => Codec::Lz4,
             Compression::LZ4_RAW => Codec::Lz4Raw,
-            other => {
-                let options = CodecOptionsBuilder::default().build();
-                create_codec(other, &options)?.map_or(Codec::None, Codec::Other)
+            Compression::ZSTD(_) => Codec::Zstd(Decompressor::new().map_err(undecodable)?),
+            Compression::UNCOMPRESSED => Codec::None,
+            Compression::LZO => {
+                return Fault::corrupt("its pages are compressed with LZO, which Tally cannot read");
             }
         })
     }
@@ -119,13 +120,6 @@ impl Codec {
             return Ok(());
         }
         let (plain, packed) = raw.split_at(plain);
-        if let Codec::Other(codec) = self {
-            page.data.clear();
-            page.data.extend_from_slice(plain);
-            codec.decompress(packed, &mut page.data, Some(size - plain.len()))?;
-            page.size = page.data.len();
-            return Ok(());
-        }
         let mut repeats = std::mem::take(&mut page.repeats);
         let (levels, values) = page.room(size).split_at_mut(plain.len());
         levels.copy_from_slice(plain);
@@ -136,23 +130,30 @@ impl Codec {
                 let before = plain.len() as u32;
                 repeats.iter_mut().for_each(|(from, to)| (*from, *to) = (*from + before, *to + before));
             }
-            Codec::Stream(inflate) => {
-                let read = inflate(packed, values);
-                let got = read.map_err(|e| Fault::Corrupt(format!("a page cannot be decompressed: {e}")))?;
-                if got != values.len() {
-                    let (more, said) = (if got < values.len() { "less" } else { "more" }, values.len());
-                    return Fault::corrupt(format!(
-                        "a page inflates to {more} than the {said} bytes that its header states"
-                    ));
-                }
-            }
+            Codec::Stream(inflate) => check_size(inflate(packed, values), values.len())?,
+            // Reads all frames, and fails if they have more bytes than `values`.
+            Codec::Zstd(context) => check_size(context.decompress_to_buffer(packed, values), values.len())?,
             Codec::Lz4 => lz4::decompress(packed, values)?,
             Codec::Lz4Raw => lz4::bare(packed, values)?,
-            Codec::None | Codec::Other(_) => {}
+            Codec::None => {}
         }
         page.repeats = repeats;
         Ok(())
     }
+}
+
+fn undecodable(error: io::Error) -> Fault {
+    Fault::Corrupt(format!("a page cannot be decompressed: {error}"))
+}
+
+/// Checks that a codec wrote the `size` bytes of the page's header.
+fn check_size(written: io::Result<usize>, size: usize) -> Result<(), Fault> {
+    let written = written.map_err(undecodable)?;
+    if written == size {
+        return Ok(());
+    }
+    let more = if written < size { "less" } else { "more" };
+    Fault::corrupt(format!("a page inflates to {more} than the {size} bytes that its header states"))
 }
 
 /// Reads everything into `out`, and one byte more if there is one: codecs verify checksums at the end.
@@ -185,6 +186,7 @@ fn gunzip(mut packed: &[u8], out: &mut [u8]) -> io::Result<usize> {
 mod tests {
     use super::*;
     use crate::snappy::STRIDE;
+    use std::io::Write;
 
     /// Plain strings of a UUID's length: two times ten equal ones, then others.
     fn page() -> Vec<u8> {
@@ -223,12 +225,9 @@ mod tests {
     fn repeats_of_the_previous_page_are_dropped() {
         let (body, mut page) = (page(), PageBuffer::default());
         let other: Vec<u8> = (0..200).collect();
-        let mut zipped = vec![];
-        let gzip = Compression::GZIP(Default::default());
-        let options = CodecOptionsBuilder::default().build();
-        create_codec(gzip, &options).unwrap().unwrap().compress(&other, &mut zipped).unwrap();
-        let raws = [packed(&other), other.clone(), zipped];
-        for (raw, codec) in raws.iter().zip([Compression::SNAPPY, Compression::UNCOMPRESSED, gzip]) {
+        let raws = [packed(&other), other.clone(), compress(GZIP(), &other), compress(ZSTD(), &other)];
+        let codecs = [Compression::SNAPPY, Compression::UNCOMPRESSED, GZIP(), ZSTD()];
+        for (raw, codec) in raws.iter().zip(codecs) {
             unpack(&mut Codec::Snappy, &packed(&body), 0, body.len(), &mut page);
             assert!(!page.repeats().is_empty());
             unpack(&mut Codec::new(codec).unwrap(), raw, 0, other.len(), &mut page);
@@ -240,10 +239,28 @@ mod tests {
     }
 
     fn compress(codec: Compression, bytes: &[u8]) -> Vec<u8> {
-        let mut packed = vec![];
-        let options = CodecOptionsBuilder::default().build();
-        create_codec(codec, &options).unwrap().unwrap().compress(bytes, &mut packed).unwrap();
-        packed
+        match codec {
+            Compression::SNAPPY => packed(bytes),
+            Compression::GZIP(_) => {
+                let mut encoder = flate2::write::GzEncoder::new(vec![], flate2::Compression::default());
+                encoder.write_all(bytes).unwrap();
+                encoder.finish().unwrap()
+            }
+            Compression::BROTLI(_) => {
+                let mut packed = vec![];
+                brotli::BrotliCompress(&mut &*bytes, &mut packed, &Default::default()).unwrap();
+                packed
+            }
+            Compression::ZSTD(_) => zstd::bulk::compress(bytes, 1).unwrap(),
+            Compression::LZ4_RAW => lz4_flex::block::compress(bytes),
+            // Hadoop's framing: both sizes, then the block.
+            Compression::LZ4 => {
+                let packed = lz4_flex::block::compress(bytes);
+                let sizes = [bytes.len(), packed.len()].map(|size| (size as u32).to_be_bytes());
+                [sizes.as_flattened(), &packed].concat()
+            }
+            other => panic!("{other}"),
+        }
     }
 
     const GZIP: fn() -> Compression = || Compression::GZIP(Default::default());
@@ -311,7 +328,7 @@ mod tests {
     #[test]
     fn a_decompression_bomb_takes_no_memory() {
         let mut encoder = lz4_flex::frame::FrameEncoder::new(vec![]);
-        (0..64).for_each(|_| io::Write::write_all(&mut encoder, &[0; 1 << 20]).unwrap());
+        (0..64).for_each(|_| encoder.write_all(&[0; 1 << 20]).unwrap());
         let bomb = encoder.finish().unwrap().repeat(4);
         let mut page = PageBuffer::default();
         assert!(Codec::new(Compression::LZ4).unwrap().unpack(&bomb, 0, 1000, &mut page).is_err());

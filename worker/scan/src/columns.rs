@@ -2,12 +2,11 @@
 //! pages, converts levels to validity, and writes values at the positions of their rows. Not here: strings (`text`),
 //! lists (`list`).
 
-use parquet::data_type::{DataType, Int64Type};
 use parquet::schema::types::ColumnDescPtr;
 use tally_dataset::Bits;
 
-use crate::delta_ints::Int;
 use crate::error::Fault;
+use crate::fixed_ints::Int;
 use crate::hybrid::Hybrid;
 use crate::page::{DataPage, Page, Pages};
 use crate::values::{BoolValues, IntValues};
@@ -102,13 +101,13 @@ impl BoolReader {
 /// Reader of a 64-bit integer column.
 pub(crate) struct Int64Reader {
     flat: Flat,
-    values: IntValues<Int64Type>,
+    values: IntValues<i64>,
     packed: Vec<i64>,
 }
 
 impl Int64Reader {
-    pub(crate) fn new(flat: Flat, descriptor: ColumnDescPtr) -> Self {
-        Int64Reader { flat, values: IntValues::new(descriptor), packed: vec![] }
+    pub(crate) fn new(flat: Flat) -> Self {
+        Int64Reader { flat, values: IntValues::default(), packed: vec![] }
     }
 
     pub(crate) fn read(&mut self, rows: usize, valid: &mut Bits, value: &mut Vec<i64>) -> Result<(), Fault> {
@@ -117,7 +116,7 @@ impl Int64Reader {
         while valid.len() < rows {
             if self.flat.left == 0 {
                 let page = self.flat.next()?;
-                set_int_page(&mut self.values, &mut self.flat.pages, page)?;
+                set_int_page(&mut self.values, &self.flat.pages, page)?;
                 continue;
             }
             let from = valid.len();
@@ -138,15 +137,13 @@ impl Int64Reader {
     }
 }
 
-pub(crate) fn set_int_page<T: DataType<T: Int>>(
+pub(crate) fn set_int_page<T: Int>(
     values: &mut IntValues<T>,
-    pages: &mut Pages,
+    pages: &Pages,
     page: Page,
 ) -> Result<(), Fault> {
     match page {
         Page::Dictionary { values: count } => values.set_dictionary(pages, count),
-        Page::Data(DataPage { values: count, encoding, body, .. }) => {
-            values.set_page(pages, encoding, &body, count)
-        }
+        Page::Data(DataPage { encoding, body, .. }) => values.set_page(pages, encoding, &body),
     }
 }

@@ -175,21 +175,16 @@ impl DeltaStringDecoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use parquet::data_type::Int32Type;
-    use parquet::encodings::encoding::{DeltaBitPackEncoder, Encoder};
+    use crate::encoded::{DeltaShape, delta_stream};
     use tally_common::budget::Shortage;
 
     /// A page of strings, each given by the length of the shared prefix and its own bytes.
-    fn page(texts: &[(i32, &str)]) -> Vec<u8> {
-        let stream = |numbers: Vec<i32>| {
-            let mut encoder = DeltaBitPackEncoder::<Int32Type>::new();
-            encoder.put(&numbers).unwrap();
-            encoder.flush_buffer().unwrap().to_vec()
-        };
-        let prefixes = stream(texts.iter().map(|&(prefix, _)| prefix).collect());
-        let suffixes = stream(texts.iter().map(|(_, suffix)| suffix.len() as i32).collect());
+    fn page(texts: &[(i64, &str)]) -> Vec<u8> {
+        let prefixes: Vec<_> = texts.iter().map(|&(prefix, _)| prefix).collect();
+        let suffixes: Vec<_> = texts.iter().map(|(_, suffix)| suffix.len() as i64).collect();
         let bytes: String = texts.iter().map(|&(_, suffix)| suffix).collect();
-        [prefixes, suffixes, bytes.into()].concat()
+        let stream = |lengths: &[i64]| delta_stream(lengths, 32, &DeltaShape::USUAL);
+        [stream(&prefixes), stream(&suffixes), bytes.into()].concat()
     }
 
     #[test]

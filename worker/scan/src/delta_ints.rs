@@ -10,24 +10,7 @@ use std::ops::Range;
 use tally_dataset::bits::load_bits;
 
 use crate::error::Fault;
-
-/// An integer type of the format: INT32 or INT64.
-pub(crate) trait Int: Copy + Default {
-    /// The lower bits of `wide`.
-    fn wrap(wide: i64) -> Self;
-}
-
-impl Int for i32 {
-    fn wrap(wide: i64) -> Self {
-        wide as i32
-    }
-}
-
-impl Int for i64 {
-    fn wrap(wide: i64) -> Self {
-        wide
-    }
-}
+use crate::fixed_ints::Int;
 
 /// Values up to this many bits are read with one load.
 const LOADED: usize = 56;
@@ -231,84 +214,15 @@ impl DeltaInts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use parquet::data_type::{DataType, Int32Type, Int64Type};
-    use parquet::encodings::encoding::{DeltaBitPackEncoder, Encoder};
+    use crate::encoded::{DeltaShape, delta_stream, put};
+    use crate::written;
+    use parquet::basic::Encoding;
+    use parquet::data_type::{Int32Type, Int64Type};
     use proptest::prelude::*;
 
-    fn put(mut value: u64, out: &mut Vec<u8>) {
-        while value > 0x7f {
-            out.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        out.push(value as u8);
-    }
-
-    fn put_signed(value: i64, out: &mut Vec<u8>) {
-        put((value << 1 ^ value >> 63) as u64, out);
-    }
-
-    /// Parameters of an encoded stream.
-    #[derive(Debug, Clone)]
-    struct Shape {
-        size: usize,
-        miniblocks: usize,
-        /// Additional bits per value.
-        wider: u32,
-        /// Whether 32-bit values are subtracted as 64-bit ones, so that differences take up to 33 bits.
-        wide: bool,
-        /// The width of miniblocks without values.
-        garbage: u8,
-        /// Whether the last miniblock is padded.
-        padded: bool,
-    }
-
-    /// Encodes bit by bit, exactly as the format's text describes.
-    fn encode(values: &[i64], bits: u32, shape: &Shape) -> Vec<u8> {
-        let mut out = vec![];
-        put((shape.size * shape.miniblocks) as u64, &mut out);
-        put(shape.miniblocks as u64, &mut out);
-        put(values.len() as u64, &mut out);
-        put_signed(values.first().copied().unwrap_or(0), &mut out);
-        let narrow = bits == 32 && !shape.wide;
-        let differences: Vec<i64> = values
-            .windows(2)
-            .map(|pair| pair[1].wrapping_sub(pair[0]))
-            .map(|difference| if narrow { i64::from(difference as i32) } else { difference })
-            .collect();
-        for block in differences.chunks(shape.size * shape.miniblocks) {
-            let least = block.iter().copied().min().unwrap_or(0);
-            put_signed(least, &mut out);
-            let above: Vec<u64> = block
-                .iter()
-                .map(|&difference| difference.wrapping_sub(least) as u64)
-                .map(|above| if narrow { u64::from(above as u32) } else { above })
-                .collect();
-            let miniblocks: Vec<&[u64]> = above.chunks(shape.size).collect();
-            let width = |values: &[u64]| {
-                let needed = values.iter().map(|value| 64 - value.leading_zeros()).max().unwrap_or(0);
-                (needed + shape.wider).min(64)
-            };
-            let widths = miniblocks.iter().map(|values| width(values) as u8);
-            let unneeded = std::iter::repeat(shape.garbage);
-            out.extend(widths.chain(unneeded).take(shape.miniblocks));
-            for values in miniblocks {
-                let there = if shape.padded { shape.size } else { values.len() };
-                let width = width(values) as usize;
-                let mut packed = vec![0; (there * width).div_ceil(8)];
-                for (at, value) in values.iter().enumerate() {
-                    for bit in (0..width).filter(|bit| value >> bit & 1 == 1) {
-                        packed[(at * width + bit) / 8] |= 1 << ((at * width + bit) % 8);
-                    }
-                }
-                out.extend(packed);
-            }
-        }
-        out
-    }
-
-    fn shapes() -> impl Strategy<Value = Shape> {
+    fn shapes() -> impl Strategy<Value = DeltaShape> {
         (1..9usize, 1..6usize, 0..40u32, any::<bool>(), any::<u8>(), any::<bool>()).prop_map(
-            |(size, miniblocks, wider, wide, garbage, padded)| Shape {
+            |(size, miniblocks, wider, wide, garbage, padded)| DeltaShape {
                 size: size * 8,
                 miniblocks,
                 wider,
@@ -362,14 +276,14 @@ mod tests {
             shape in shapes(),
             steps in prop::collection::vec(1..90usize, 1..9),
         ) {
-            let stream = encode(&values, 64, &shape);
+            let stream = delta_stream(&values, 64, &shape);
             prop_assert_eq!(read::<i64>(&stream, values.len(), &steps).unwrap(), values.clone());
             let end = DeltaInts::new(&stream, 0..stream.len()).unwrap().end(&stream).unwrap();
             prop_assert_eq!(end, stream.len());
             let narrow: Vec<i32> = values.iter().map(|&value| value as i32).collect();
             prop_assert_eq!(&read::<i32>(&stream, values.len(), &steps).unwrap(), &narrow, "the lower halves");
             let values: Vec<i64> = narrow.iter().map(|&value| i64::from(value)).collect();
-            let stream = encode(&values, 32, &shape);
+            let stream = delta_stream(&values, 32, &shape);
             prop_assert_eq!(read::<i32>(&stream, values.len(), &steps).unwrap(), narrow);
             // One value too many, and a truncated stream.
             prop_assert!(read::<i32>(&stream, values.len() + 1, &[7]).is_err());
@@ -381,15 +295,10 @@ mod tests {
 
         #[test]
         fn streams_written_by_the_parquet_crate_are_read(values in values(), steps in prop::collection::vec(1..90usize, 1..9)) {
-            fn written<T: DataType>(values: &[T::T]) -> Vec<u8> {
-                let mut encoder = DeltaBitPackEncoder::<T>::new();
-                encoder.put(values).unwrap();
-                encoder.flush_buffer().unwrap().to_vec()
-            }
-            let wide = written::<Int64Type>(&values);
+            let wide = written::page::<Int64Type>(&values, Encoding::DELTA_BINARY_PACKED);
             prop_assert_eq!(read::<i64>(&wide, values.len(), &steps).unwrap(), values.clone());
             let narrow: Vec<i32> = values.iter().map(|&value| value as i32).collect();
-            let stream = written::<Int32Type>(&narrow);
+            let stream = written::page::<Int32Type>(&narrow, Encoding::DELTA_BINARY_PACKED);
             prop_assert_eq!(read::<i32>(&stream, values.len(), &steps).unwrap(), narrow);
         }
 

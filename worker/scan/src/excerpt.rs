@@ -88,8 +88,7 @@ pub fn decode(bytes: Vec<u8>, file: &str, row_groups: usize) -> Result<Arc<Parqu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{ArrayRef, Int32Array, StructArray};
-    use arrow::record_batch::RecordBatch;
+    use arrow_array::{ArrayRef, Int32Array, RecordBatch, StructArray};
     use parquet::arrow::ArrowWriter;
 
     fn footer_of(fields: usize) -> ParquetMetaData {

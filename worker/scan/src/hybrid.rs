@@ -217,7 +217,9 @@ fn unpack(data: &[u8], bit: usize, width: usize, count: usize, out: &mut Vec<u32
 #[cfg(test)]
 mod tests {
     use super::*;
-    use parquet::encodings::rle::RleEncoder;
+    use crate::encoded::hybrid_run;
+    use crate::written;
+    use parquet::data_type::Int64Type;
     use proptest::prelude::*;
 
     /// Streams of real writers, and streams that the format's text permits.
@@ -265,13 +267,15 @@ mod tests {
             steps in prop::collection::vec(1usize..70, 1..20),
         ) {
             let mask = ((1u64 << width) - 1) as u32;
-            let values: Vec<u32> = runs.iter().flat_map(|&(v, n, same)| {
-                (0..n as u32).map(move |i| if same { v } else { v.wrapping_mul(i | 1) } & mask)
-            }).collect();
-            let mut encoder = RleEncoder::new(width as u8, 1 << 16);
-            values.iter().for_each(|&v| encoder.put(u64::from(v)));
-            let mut data = vec![0xee; 3];
-            data.extend(encoder.consume());
+            let (mut values, mut data) = (vec![], vec![0xee; 3]);
+            for (nth, &(v, n, same)) in runs.iter().enumerate() {
+                // Only the last group may have fewer than eight values.
+                let n = if same || nth + 1 == runs.len() { n } else { n.next_multiple_of(8) };
+                let run: Vec<u32> =
+                    (0..n as u32).map(|i| if same { v } else { v.wrapping_mul(i | 1) } & mask).collect();
+                hybrid_run(&run, width, !same, &mut data);
+                values.extend(run);
+            }
             let mut all = Hybrid::new(3..data.len(), width).unwrap();
             let mut equal = all.clone();
             let (mut out, mut bits) = (vec![], Bits::default());
@@ -284,6 +288,23 @@ mod tests {
             }
             prop_assert_eq!(&out, &values);
             for (i, &v) in values.iter().enumerate() { prop_assert_eq!(bits.get(i), v == wanted); }
+        }
+
+        #[test]
+        fn indices_written_by_the_parquet_crate_are_read(
+            runs in prop::collection::vec((0..900i64, 1usize..40), 1..60),
+        ) {
+            let values: Vec<i64> = runs.iter().flat_map(|&(v, n)| vec![v; n]).collect();
+            let data = written::indices::<Int64Type>(&values);
+            let mut hybrid = Hybrid::new(1..data.len(), usize::from(data[0])).unwrap();
+            let mut out = vec![];
+            hybrid.read(&data, values.len(), &mut out).unwrap();
+            // A writer numbers the values in their order.
+            let mut seen = vec![];
+            for (&value, &index) in values.iter().zip(&out) {
+                if index as usize == seen.len() { seen.push(value); }
+                prop_assert_eq!(seen.get(index as usize), Some(&value));
+            }
         }
 
         /// With runs of any lengths, without runs, and with invalid bytes.

@@ -12,10 +12,13 @@ mod columns;
 mod delta;
 mod delta_ints;
 mod dictionary;
+#[cfg(test)]
+mod encoded;
 mod error;
 pub mod excerpt;
 mod feed;
 mod fetch;
+mod fixed_ints;
 pub mod footer;
 mod hybrid;
 mod joint;
@@ -36,6 +39,8 @@ mod source;
 mod text;
 mod thrift;
 mod values;
+#[cfg(test)]
+mod written;
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -287,7 +292,7 @@ impl<'a> RowGroup<'a> {
                 Reader::ListMin(ListMinReader::new(pages, descriptor, chunk.leaf.element_def))
             }
             ColumnKind::Bool => Reader::Bool(BoolReader::new(Flat::new(pages, &descriptor))),
-            ColumnKind::Int64 => Reader::Int64(Int64Reader::new(Flat::new(pages, &descriptor), descriptor)),
+            ColumnKind::Int64 => Reader::Int64(Int64Reader::new(Flat::new(pages, &descriptor))),
             ColumnKind::Text => Reader::Text(TextReader::new(Flat::new(pages, &descriptor))),
         })
     }

@@ -2,7 +2,6 @@
 //!
 //! Some thousand entries are decoded at a time. A row may begin in one page and continue in the next.
 
-use parquet::data_type::Int32Type;
 use parquet::schema::types::ColumnDescPtr;
 use tally_dataset::Bits;
 
@@ -25,7 +24,7 @@ struct Rows<'a> {
 /// Reader of the smallest value of each row's list of 32-bit integers.
 pub(crate) struct ListMinReader {
     pages: Pages,
-    values: IntValues<Int32Type>,
+    values: IntValues<i32>,
     rep: Option<Hybrid>,
     def: Option<Hybrid>,
     max_def: u32,
@@ -49,7 +48,7 @@ impl ListMinReader {
             pages,
             max_def: descriptor.max_def_level() as u32,
             element_def: element_def as u32,
-            values: IntValues::new(descriptor),
+            values: IntValues::default(),
             rep: None,
             def: None,
             left: 0,
@@ -70,9 +69,9 @@ impl ListMinReader {
                 Some(Page::Data(mut page)) => {
                     self.left = page.values;
                     (self.rep, self.def) = (page.rep.take(), page.def.take());
-                    set_int_page(&mut self.values, &mut self.pages, Page::Data(page))?;
+                    set_int_page(&mut self.values, &self.pages, Page::Data(page))?;
                 }
-                Some(dictionary) => set_int_page(&mut self.values, &mut self.pages, dictionary)?,
+                Some(dictionary) => set_int_page(&mut self.values, &self.pages, dictionary)?,
             }
         }
         let count = self.left.min(ENTRIES);

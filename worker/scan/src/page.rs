@@ -105,11 +105,6 @@ impl Pages {
         self.page.repeats()
     }
 
-    /// The bytes of the page that was read last as a shared buffer, for decoders that keep them.
-    pub(crate) fn shared(&mut self, range: Range<usize>) -> Bytes {
-        self.page.share().slice(range)
-    }
-
     /// The page that was read last, with its memory reservation, for a caller that keeps it.
     pub(crate) fn keep(&mut self) -> (Bytes, Option<Reservation>) {
         (self.page.share().clone(), self.reserved.take())

@@ -191,7 +191,7 @@ fn values(metadata: &ColumnChunkMetaData, pages: Pages, rows: usize) -> Result<V
     Ok(match descriptor.physical_type() {
         parquet::basic::Type::INT64 => {
             let mut out = vec![];
-            Int64Reader::new(flat, descriptor).read(rows, &mut valid, &mut out)?;
+            Int64Reader::new(flat).read(rows, &mut valid, &mut out)?;
             (0..rows).map(|at| value(&valid, at, out[at].to_string())).collect()
         }
         parquet::basic::Type::BOOLEAN => {

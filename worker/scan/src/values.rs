@@ -6,14 +6,12 @@
 use std::ops::Range;
 
 use parquet::basic::Encoding;
-use parquet::data_type::DataType;
-use parquet::encodings::decoding::{Decoder, get_decoder};
-use parquet::schema::types::ColumnDescPtr;
 use tally_dataset::Bits;
 
 use crate::delta::DeltaStringDecoder;
-use crate::delta_ints::{DeltaInts, Int};
+use crate::delta_ints::DeltaInts;
 use crate::error::Fault;
+use crate::fixed_ints::{FixedInts, Int};
 use crate::hybrid::Hybrid;
 use crate::page::Pages;
 use crate::runs::Runs;
@@ -70,65 +68,57 @@ impl BoolValues {
 }
 
 /// Integer values of a column chunk. `T` is the format's INT32 or INT64.
-pub(crate) struct IntValues<T: DataType> {
-    descriptor: ColumnDescPtr,
-    dictionary: Vec<T::T>,
-    source: IntSource<T>,
+#[derive(Default)]
+pub(crate) struct IntValues<T> {
+    dictionary: Vec<T>,
+    source: IntSource,
     indices: Vec<u32>,
 }
 
-enum IntSource<T: DataType> {
+#[derive(Default)]
+enum IntSource {
     Dictionary(Hybrid),
     Delta(DeltaInts),
-    Decoder(Box<dyn Decoder<T>>),
+    Fixed(FixedInts),
+    #[default]
     None,
 }
 
-impl<T: DataType<T: Int>> IntValues<T> {
-    pub(crate) fn new(descriptor: ColumnDescPtr) -> Self {
-        IntValues { descriptor, dictionary: vec![], source: IntSource::None, indices: vec![] }
-    }
-
-    pub(crate) fn set_dictionary(&mut self, pages: &mut Pages, values: usize) -> Result<(), Fault> {
-        let all = 0..pages.data().len();
-        if values > all.len() / size_of::<T::T>() {
+impl<T: Int> IntValues<T> {
+    pub(crate) fn set_dictionary(&mut self, pages: &Pages, values: usize) -> Result<(), Fault> {
+        let data = pages.data();
+        if values > data.len() / size_of::<T>() {
             return Fault::corrupt("a dictionary has more values than bytes");
         }
-        self.dictionary = vec![T::T::default(); values];
-        let mut decoder = get_decoder::<T>(self.descriptor.clone(), Encoding::PLAIN)?;
-        decoder.set_data(pages.shared(all), values)?;
-        read_exact(&mut *decoder, &mut self.dictionary)
+        self.dictionary.clear();
+        FixedInts::plain(0..data.len()).read(data, values, &mut self.dictionary)
     }
 
     pub(crate) fn set_page(
         &mut self,
-        pages: &mut Pages,
+        pages: &Pages,
         encoding: Encoding,
         body: &Range<usize>,
-        values: usize,
     ) -> Result<(), Fault> {
         self.source = match encoding {
             Encoding::RLE_DICTIONARY => IntSource::Dictionary(indices(pages.data(), body)?),
             Encoding::DELTA_BINARY_PACKED => IntSource::Delta(DeltaInts::new(pages.data(), body.clone())?),
-            Encoding::PLAIN | Encoding::BYTE_STREAM_SPLIT => {
-                let mut decoder = get_decoder::<T>(self.descriptor.clone(), encoding)?;
-                decoder.set_data(pages.shared(body.clone()), values)?;
-                IntSource::Decoder(decoder)
-            }
+            Encoding::PLAIN => IntSource::Fixed(FixedInts::plain(body.clone())),
+            Encoding::BYTE_STREAM_SPLIT => IntSource::Fixed(FixedInts::split::<T>(body.clone())),
             other => return unsupported(other, "integers"),
         };
         Ok(())
     }
 
     /// Appends the next `count` values.
-    pub(crate) fn read(&mut self, data: &[u8], count: usize, out: &mut Vec<T::T>) -> Result<(), Fault> {
+    pub(crate) fn read(&mut self, data: &[u8], count: usize, out: &mut Vec<T>) -> Result<(), Fault> {
         match &mut self.source {
             IntSource::Dictionary(hybrid) => {
                 self.indices.clear();
                 hybrid.read(data, count, &mut self.indices)?;
                 let dictionary = self.dictionary.as_slice();
                 let start = out.len();
-                out.resize(start + count, T::T::default());
+                out.resize(start + count, T::default());
                 for (slot, &index) in out[start..].iter_mut().zip(&self.indices) {
                     match dictionary.get(index as usize) {
                         Some(&value) => *slot = value,
@@ -138,11 +128,7 @@ impl<T: DataType<T: Int>> IntValues<T> {
                 Ok(())
             }
             IntSource::Delta(ints) => ints.read(data, count, out),
-            IntSource::Decoder(decoder) => {
-                let start = out.len();
-                out.resize(start + count, T::T::default());
-                read_exact(&mut **decoder, &mut out[start..])
-            }
+            IntSource::Fixed(ints) => ints.read(data, count, out),
             IntSource::None => Fault::corrupt("values before any page"),
         }
     }
@@ -150,17 +136,6 @@ impl<T: DataType<T: Int>> IntValues<T> {
 
 fn beyond<T>(index: u32) -> Result<T, Fault> {
     Fault::corrupt(format!("the index {index} is beyond the dictionary"))
-}
-
-fn read_exact<T: DataType>(decoder: &mut dyn Decoder<T>, out: &mut [T::T]) -> Result<(), Fault> {
-    let mut done = 0;
-    while done < out.len() {
-        match decoder.get(&mut out[done..])? {
-            0 => return Fault::corrupt("its values end too soon"),
-            more => done += more,
-        }
-    }
-    Ok(())
 }
 
 /// Where the strings of a page come from.

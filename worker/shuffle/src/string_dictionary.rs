@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Array, BinaryArray};
+use arrow_array::{Array, BinaryArray};
 use parking_lot::{Condvar, Mutex, RwLock};
 use tally_common::budget::{Budget, Reservation};
 use tally_dataset::interner::Interner;

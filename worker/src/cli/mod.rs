@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::{Command, CommandFactory, FromArgMatches};
 use tally_common::config::{self, SettingsError};
 use tally_common::discovery::leader::Leader;
+use tally_common::runtime::block_on;
 use tally_common::{logging, memory, open_files, secrets, traces};
 use tally_dataset::registry::{self, Constructor};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -90,7 +91,7 @@ fn start(args: Args) -> Result<u8, CommandError> {
     let options = args.options(io.handle().clone(), consul, status.clone(), security.clone())?;
     let _http = args.http(&status, &security)?;
     let spill_dir = options.spill_dir.clone();
-    let ended = control.block_on(async {
+    let ended = block_on(&control, async {
         let request = watch::Sender::new(ShutdownRequest::Stay);
         let signals = Signals::new()
             .map_err(|e| CommandError::Failed(format!("signal handlers cannot be installed: {e}")))?;

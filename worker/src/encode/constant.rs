@@ -4,9 +4,11 @@
 
 use std::io::Write;
 
-use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
-use arrow::compute::take;
-use arrow::datatypes::{DataType, FieldRef, Int32Type, Int64Type, SchemaRef};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int32Type, Int64Type};
+use arrow_array::{Array, ArrayRef, UInt32Array};
+use arrow_schema::{DataType, FieldRef, SchemaRef};
+use arrow_select::take::take;
 use bytes::Bytes;
 use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::basic::Encoding;
@@ -167,9 +169,9 @@ fn chunk(descriptor: ColumnDescPtr, value: &[u8], statistics: Statistics, rows: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{BooleanArray, Float64Array, Int32Array, Int64Array, StringArray};
-    use arrow::compute::concat_batches;
-    use arrow::datatypes::{Field, Schema};
+    use arrow_array::{BooleanArray, Float64Array, Int32Array, Int64Array, StringArray};
+    use arrow_schema::{Field, Schema};
+    use arrow_select::concat::concat_batches;
     use parquet::arrow::ArrowSchemaConverter;
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
     use std::sync::Arc;

@@ -4,7 +4,7 @@
 //! precedes it and rarely changes. So the repeats are known: a repeated id is a copy, and so is a repeated length. A
 //! search for other repeats gains little (0.94 of the bytes in eight times the time).
 
-use arrow::array::{Array, StringArray};
+use arrow_array::{Array, StringArray};
 use bytes::Bytes;
 use parquet::basic::Encoding;
 use parquet::column::page::Page;
@@ -155,8 +155,9 @@ impl TextChunk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{ArrayRef, AsArray, RecordBatch};
-    use arrow::datatypes::{DataType, Field, Schema};
+    use arrow_array::cast::AsArray;
+    use arrow_array::{ArrayRef, RecordBatch};
+    use arrow_schema::{DataType, Field, Schema};
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
     use proptest::prelude::*;
     use std::sync::Arc;

@@ -6,7 +6,7 @@
 
 use std::error::Error;
 
-use arrow::array::RecordBatch;
+use arrow_array::RecordBatch;
 use tally_dataset::{Dataset, DatasetError, Fingerprint, Pass, Reducer, Size, Totals};
 use tally_proto::convert::{referred, required};
 use tally_proto::dispatch::ReduceInputs;

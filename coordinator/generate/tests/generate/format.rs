@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::compute::concat_batches;
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef};
+use arrow_select::concat::concat_batches;
 use parquet::basic::{Compression, Encoding};
 use parquet::column::page::Page;
 use parquet::file::reader::{FileReader, SerializedFileReader};

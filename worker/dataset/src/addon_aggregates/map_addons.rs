@@ -9,11 +9,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, ListArray, RecordBatch, UInt8Array, UInt32Array};
-use arrow::buffer::{OffsetBuffer, ScalarBuffer};
-use arrow::compute::take;
-use arrow::datatypes::{DataType, Field};
-use arrow::error::ArrowError;
+use arrow_array::{ArrayRef, ListArray, RecordBatch, UInt8Array, UInt32Array};
+use arrow_buffer::{OffsetBuffer, ScalarBuffer};
+use arrow_schema::{ArrowError, DataType, Field};
+use arrow_select::take::take;
 
 use super::schema::{self, NULL_ADDON, install, state};
 use crate::batch::{BATCH_ROWS, Batch, NULL_CODE};

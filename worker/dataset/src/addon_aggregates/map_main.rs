@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Int32Array, Int64Array, RecordBatch};
+use arrow_array::{Int32Array, Int64Array, RecordBatch};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 

@@ -12,8 +12,8 @@ mod sums;
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int32Array, RecordBatch};
-use arrow::datatypes::SchemaRef;
+use arrow_array::{ArrayRef, Int32Array, RecordBatch};
+use arrow_schema::SchemaRef;
 
 use crate::checksum::Fingerprint;
 use crate::{

@@ -3,7 +3,7 @@
 //! A partial's row is hashed as it is stored, with the codes of its run. An output row is hashed by its values, so
 //! that any reader of a published day can compute the same hash. Not here: the hash function.
 
-use arrow::array::{
+use arrow_array::{
     Array, BooleanArray, FixedSizeBinaryArray, Int32Array, Int64Array, ListArray, RecordBatch, StringArray,
     UInt8Array, UInt32Array,
 };
@@ -197,8 +197,9 @@ mod tests {
     use std::collections::HashSet;
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, Int64Builder, ListBuilder, UInt32Builder};
-    use arrow::compute::take_record_batch;
+    use arrow_array::ArrayRef;
+    use arrow_array::builder::{Int64Builder, ListBuilder, UInt32Builder};
+    use arrow_select::take::take_record_batch;
     use proptest::prelude::*;
 
     use super::super::schema;
@@ -216,7 +217,7 @@ mod tests {
 
     fn addons(rows: &[AddonRow]) -> RecordBatch {
         let [ids, states] = head(rows.iter().map(|row| row.0), rows.iter().map(|row| row.1));
-        let field = arrow::datatypes::Field::new("item", arrow::datatypes::DataType::UInt32, false);
+        let field = arrow_schema::Field::new("item", arrow_schema::DataType::UInt32, false);
         let mut lists = ListBuilder::new(UInt32Builder::new()).with_field(field);
         for (.., items) in rows {
             lists.values().append_slice(items);

@@ -3,8 +3,9 @@
 
 use std::cell::RefCell;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{Int32Type, Int64Type};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int32Type, Int64Type};
+use arrow_array::{Array, RecordBatch};
 use proptest::prelude::*;
 use tally_dataset::addon_aggregates::AddonAggregates;
 use tally_dataset::interner::Interner;

@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int32Array, StringArray, StructArray};
-use arrow::record_batch::RecordBatch;
+use arrow_array::{ArrayRef, Int32Array, RecordBatch, StringArray, StructArray};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::FOOTER_SIZE;

@@ -8,7 +8,7 @@
 
 use std::sync::atomic::Ordering;
 
-use arrow::array::RecordBatch;
+use arrow_array::RecordBatch;
 use arrow_flight::{FlightData, Ticket};
 use bytes::Bytes;
 use prost::Message;

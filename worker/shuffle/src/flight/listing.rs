@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
 use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, Ticket};
+use arrow_schema::{Schema, SchemaRef};
 use bytes::Bytes;
 use prost::Message;
 use tally_proto::{AttemptId, JobId, StageId, TaskId};

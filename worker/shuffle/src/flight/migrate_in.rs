@@ -179,7 +179,7 @@ fn keep(
     Ok(())
 }
 
-fn append(writer: &mut FileWriter<'_>, batch: &arrow::array::RecordBatch, most: u64) -> Result<(), Status> {
+fn append(writer: &mut FileWriter<'_>, batch: &arrow_array::RecordBatch, most: u64) -> Result<(), Status> {
     let bytes = wire::bytes_of(batch).map_err(misfit)?;
     if writer.len() + bytes.len() as u64 > most {
         return Err(misfit("it has more bytes than its header states"));
@@ -196,7 +196,7 @@ struct Parts {
 
 impl Parts {
     /// The next batch; `None` at the regular end.
-    fn next(&mut self) -> Result<Option<(u32, Sent, arrow::array::RecordBatch)>, Status> {
+    fn next(&mut self) -> Result<Option<(u32, Sent, arrow_array::RecordBatch)>, Status> {
         loop {
             let message =
                 match self.first.take().map(Incoming::Message).or_else(|| self.inbox.blocking_recv()) {

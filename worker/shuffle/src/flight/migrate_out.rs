@@ -5,9 +5,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use arrow::array::RecordBatch;
-use arrow::error::ArrowError;
+use arrow_array::RecordBatch;
 use arrow_flight::{FlightData, FlightDescriptor};
+use arrow_schema::ArrowError;
 use futures::stream;
 use prost::Message;
 use tally_proto::v1::migration_meta::Part;

@@ -11,9 +11,9 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow_array::RecordBatch;
 use arrow_flight::FlightData;
+use arrow_schema::{Schema, SchemaRef};
 use futures::Stream;
 use parking_lot::Mutex;
 use prost::Message;

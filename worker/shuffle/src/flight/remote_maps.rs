@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{BinaryArray, RecordBatch};
+use arrow_array::{BinaryArray, RecordBatch};
 use tally_common::budget::Reservation;
 use tally_proto::v1;
 use tally_proto::v1::ticket::What;

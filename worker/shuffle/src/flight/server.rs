@@ -237,7 +237,7 @@ impl FlightService for Service {
         let (schema, options) = (listing::schema(&output), Default::default());
         let message: IpcMessage = SchemaAsIpc::new(&schema, &options)
             .try_into()
-            .map_err(|e: arrow::error::ArrowError| Status::internal(e.to_string()))?;
+            .map_err(|e: arrow_schema::ArrowError| Status::internal(e.to_string()))?;
         Ok(Response::new(SchemaResult { schema: message.0 }))
     }
 

@@ -5,15 +5,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BinaryArray, RecordBatch};
-use arrow::buffer::Buffer;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::error::ArrowError;
-use arrow::ipc::convert::try_schema_from_flatbuffer_bytes;
-use arrow::ipc::reader::read_record_batch;
-use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
-use arrow::ipc::{MessageHeader, root_as_message};
+use arrow_array::{Array, ArrayRef, BinaryArray, RecordBatch};
+use arrow_buffer::Buffer;
 use arrow_flight::{FlightData, SchemaAsIpc};
+use arrow_ipc::convert::try_schema_from_flatbuffer_bytes;
+use arrow_ipc::reader::read_record_batch;
+use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
+use arrow_ipc::{MessageHeader, root_as_message};
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 
 /// The schema, as the first message of a stream.
@@ -77,7 +76,7 @@ impl Decoder {
                 let batch = message.header_as_record_batch().ok_or_else(|| bad(&"it has no batch"))?;
                 // Arrow's reader panics if a buffer ends after the body.
                 let end =
-                    |b: &arrow::ipc::Buffer| b.offset().checked_add(b.length()).filter(|_| b.length() >= 0);
+                    |b: &arrow_ipc::Buffer| b.offset().checked_add(b.length()).filter(|_| b.length() >= 0);
                 let inside = |b| end(b).is_some_and(|end| b.offset() >= 0 && end as u64 <= body.len() as u64);
                 if !batch.buffers().is_some_and(|buffers| buffers.iter().all(inside)) {
                     return Err(bad(&"its buffers exceed its body"));
@@ -125,8 +124,8 @@ pub fn bytes_of(batch: &RecordBatch) -> Result<Bytes, ArrowError> {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{FixedSizeBinaryArray, Int64Array, ListArray};
-    use arrow::datatypes::UInt32Type;
+    use arrow_array::types::UInt32Type;
+    use arrow_array::{FixedSizeBinaryArray, Int64Array, ListArray};
 
     use super::*;
 

@@ -2,7 +2,7 @@
 //!
 //! Not here: how pieces are encoded, stored or sent.
 
-use arrow::array::{Array, ArrayRef, BinaryArray, ListArray, RecordBatch};
+use arrow_array::{Array, ArrayRef, BinaryArray, ListArray, RecordBatch};
 use tally_dataset::{DatasetError, MAX_ROW_BYTES, MapRun};
 
 /// Minimum rows of a piece, if the maximum bytes allow.
@@ -28,7 +28,7 @@ fn array_bytes(array: &dyn Array) -> usize {
         return offsets + width.map_or_else(|| lists.values().get_array_memory_size(), |width| items * width);
     }
     match array.data_type() {
-        arrow::datatypes::DataType::FixedSizeBinary(width) => array.len() * *width as usize,
+        arrow_schema::DataType::FixedSizeBinary(width) => array.len() * *width as usize,
         other => {
             other.primitive_width().map_or_else(|| array.get_array_memory_size(), |width| array.len() * width)
         }
@@ -102,15 +102,15 @@ fn halve(batch: RecordBatch, out: &mut Vec<RecordBatch>) {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, Int64Array};
-    use arrow::datatypes::UInt32Type;
+    use arrow_array::types::UInt32Type;
+    use arrow_array::{ArrayRef, Int64Array};
 
     use super::*;
 
     fn check(batch: &RecordBatch) -> Vec<usize> {
         let pieces = pieces(batch);
         let rows: Vec<usize> = pieces.iter().map(RecordBatch::num_rows).collect();
-        assert_eq!(arrow::compute::concat_batches(&batch.schema(), &pieces).unwrap(), *batch);
+        assert_eq!(arrow_select::concat::concat_batches(&batch.schema(), &pieces).unwrap(), *batch);
         for piece in &pieces {
             assert!(piece.num_rows() == 1 || batch_bytes(piece) <= MAX_PIECE_BYTES, "{}", piece.num_rows());
         }

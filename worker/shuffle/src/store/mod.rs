@@ -14,7 +14,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::error::ArrowError;
+use arrow_schema::ArrowError;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tally_common::budget::Budget;

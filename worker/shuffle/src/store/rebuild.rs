@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::Schema;
+use arrow_array::RecordBatch;
+use arrow_schema::Schema;
 
 use super::run::{Piece, RunStorage};
 use super::{MapOutput, MapWriter, Run, RunSums, Store, StoreError, cut};
@@ -173,7 +173,7 @@ impl OpenRun {
         part: RunPart,
         piece: Piece,
         rows: u64,
-        schema: &arrow::datatypes::SchemaRef,
+        schema: &arrow_schema::SchemaRef,
     ) -> Result<(), RebuildError> {
         let partitions = self.run.partitions();
         match part {

@@ -5,13 +5,12 @@
 use std::panic::catch_unwind;
 use std::sync::Arc;
 
-use arrow::array::{Array, BinaryArray, RecordBatch};
-use arrow::buffer::Buffer;
-use arrow::compute::concat;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::error::ArrowError;
-use arrow::ipc::reader::StreamDecoder;
-use arrow::ipc::writer::StreamWriter;
+use arrow_array::{Array, BinaryArray, RecordBatch};
+use arrow_buffer::Buffer;
+use arrow_ipc::reader::StreamDecoder;
+use arrow_ipc::writer::StreamWriter;
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
+use arrow_select::concat::concat;
 use tally_common::budget::Reservation;
 use tally_dataset::{MapRun, Size, checksum};
 
@@ -244,7 +243,7 @@ fn decode(bytes: Vec<u8>) -> Result<RecordBatch, StoreError> {
 
 /// The number of items of the list column before each partition, if there is such a column.
 fn item_offsets(run: &MapRun) -> Vec<u32> {
-    let lists = run.batch.columns().iter().find_map(|c| c.as_any().downcast_ref::<arrow::array::ListArray>());
+    let lists = run.batch.columns().iter().find_map(|c| c.as_any().downcast_ref::<arrow_array::ListArray>());
     let Some(lists) = lists else { return vec![] };
     run.offsets.iter().map(|&row| lists.value_offsets()[row as usize] as u32).collect()
 }

@@ -5,8 +5,8 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{ArrayRef, BinaryArray, FixedSizeBinaryArray, ListArray, RecordBatch, UInt8Array};
-use arrow::datatypes::UInt32Type;
+use arrow_array::types::UInt32Type;
+use arrow_array::{ArrayRef, BinaryArray, FixedSizeBinaryArray, ListArray, RecordBatch, UInt8Array};
 use bytes::Bytes;
 use tally_common::budget::Budget;
 use tally_common::security::Security;
@@ -196,7 +196,7 @@ pub fn read(
                     batches.push(batch.clone());
                     Ok(())
                 })?;
-                let rows = arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap();
+                let rows = arrow_select::concat::concat_batches(&batches[0].schema(), &batches).unwrap();
                 assert_eq!(rows.num_rows() as u64, size.rows);
                 let text = |&code: &u32| {
                     let mut text = vec![];

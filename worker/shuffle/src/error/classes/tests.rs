@@ -2,7 +2,7 @@
 
 use std::io;
 
-use arrow::error::ArrowError;
+use arrow_schema::ArrowError;
 use parquet::errors::ParquetError;
 use tally_common::budget::{Budget, Shortage};
 use tally_common::stores::urls;
