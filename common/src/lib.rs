@@ -8,7 +8,7 @@
 //! - `stores` opens the buckets and directories that URLs name.
 //! - `budget` limits memory; `memory`, `procfs`, `disk` and `open_files` ask the operating system.
 //! - `liveness` tells whether the other end of a connection is alive.
-//! - `retry` is the retry policy; `size`, `duration`, `local_dir` and `port_file` support options.
+//! - `signals` are the requests to end; `retry` is the retry policy; `size`, `duration`, `local_dir` and `port_file` support options.
 //!
 //! Not here: anything that only one kind of process does.
 
@@ -33,6 +33,7 @@ pub mod refusal_log;
 pub mod retry;
 pub mod secrets;
 pub mod security;
+pub mod signals;
 pub mod size;
 pub mod stores;
 pub mod traces;

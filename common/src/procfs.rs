@@ -9,6 +9,19 @@ pub fn status_bytes(field: &str) -> Option<u64> {
     bytes(&read_to_string("/proc/self/status").ok()?, field)
 }
 
+/// Whether this process ignores a signal; `false` where the kernel does not tell.
+pub(crate) fn ignores_signal(number: i32) -> bool {
+    let status = read_to_string("/proc/self/status").unwrap_or_default();
+    has_signal(&status, "SigIgn", number)
+}
+
+/// Whether a set of signals, such as `SigIgn:\t0000000000000001`, has that signal. The first one is number 1.
+fn has_signal(text: &str, field: &str, number: i32) -> bool {
+    let set = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0);
+    u32::try_from(number - 1).is_ok_and(|bit| set.checked_shr(bit).is_some_and(|set| set & 1 == 1))
+}
+
 /// The memory of the machine in bytes.
 pub fn machine_memory() -> Option<u64> {
     bytes(&read_to_string("/proc/meminfo").ok()?, "MemTotal")
@@ -28,6 +41,14 @@ fn bytes(text: &str, field: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_signal_is_a_bit_of_a_set() {
+        let text = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n";
+        assert!(has_signal(text, "SigIgn", 1) && has_signal(text, "SigIgn", 13));
+        assert!(!has_signal(text, "SigIgn", 2) && !has_signal(text, "SigBlk", 1));
+        assert!(!has_signal(text, "SigCgt", 1) && !has_signal(text, "SigIgn", 0));
+    }
 
     #[test]
     fn a_field_is_found_by_its_whole_name() {
