@@ -105,9 +105,8 @@ fn first(round: Round, at: usize) -> usize {
 
 /// All options that users may set, except the one that names the file.
 fn options(command: &Command, sub: &[&str]) -> Vec<Arg> {
-    let inner = sub
-        .iter()
-        .fold(command, |command, name| command.find_subcommand(name).expect("the subcommand"));
+    let inner =
+        sub.iter().fold(command, |command, name| command.find_subcommand(name).expect("the subcommand"));
     let globals = command.get_arguments().filter(|arg| !sub.is_empty() && arg.is_global_set());
     let named = |arg: &&Arg| arg.get_long().is_some() && !["help", "version", "config"].contains(&id(arg));
     let ours = |arg: &&Arg| !arg.is_hide_set() && named(arg);
@@ -188,7 +187,8 @@ fn argv(command: &Command, sub: &[&str], file: &Path, flags: Vec<OsString>) -> V
     argv.extend(sub.iter().map(OsString::from));
     argv.extend(["--config".into(), file.into()]);
     argv.extend(flags);
-    let inner = sub.iter().fold(command, |command, name| command.find_subcommand(name).expect("the subcommand"));
+    let inner =
+        sub.iter().fold(command, |command, name| command.find_subcommand(name).expect("the subcommand"));
     argv.extend(inner.get_positionals().map(|arg| OsString::from(id(arg))));
     argv
 }

@@ -46,8 +46,12 @@ fn other_kinds_of_files_are_reported_by_kind() -> Result<()> {
         }),
         ("more is a socket", |day| Ok(UnixListener::bind(day.join("more")).map(drop)?)),
         // As in Spark, every file is data unless its name begins with an underscore or a dot.
-        ("this is not a Parquet file", |day| Ok(std::fs::write(day.join("more.csv"), "client_id,addon_id\na,b\n")?)),
-        ("names begin with _ or .", |day| Ok(std::fs::write(day.join("more.csv"), "client_id,addon_id\na,b\n")?)),
+        ("this is not a Parquet file", |day| {
+            Ok(std::fs::write(day.join("more.csv"), "client_id,addon_id\na,b\n")?)
+        }),
+        ("names begin with _ or .", |day| {
+            Ok(std::fs::write(day.join("more.csv"), "client_id,addon_id\na,b\n")?)
+        }),
     ];
     for (words, corrupt) in corruptions {
         let scene = Scene::new()?;

@@ -12,7 +12,8 @@ fn command() -> Command {
         .arg(size.default_value("1").value_parser(clap::value_parser!(u16).range(1..100)))
         .arg(Arg::new("to").long("to").value_delimiter(',').required(true));
     let ask = Command::new("ask").arg(option()).arg(Arg::new("depth").long("depth"));
-    let one = Command::new("one").arg(option()).arg(Arg::new("table").long("table").action(ArgAction::Append));
+    let one =
+        Command::new("one").arg(option()).arg(Arg::new("table").long("table").action(ArgAction::Append));
     let group = Command::new("group").subcommand(one);
     Command::new("prog").subcommand(serve).subcommand(ask).subcommand(group).subcommand(Command::new("other"))
 }

@@ -36,28 +36,13 @@ pub struct ConsulArgs {
     #[arg(long, help_heading = "Consul", value_name = "FILE")]
     pub consul_ca_file: Option<PathBuf>,
     /// Client certificate for Consul, as PEM; read again when it or its key changes
-    #[arg(
-        long,
-        help_heading = "Consul",
-        value_name = "FILE",
-        requires = "consul_key"
-    )]
+    #[arg(long, help_heading = "Consul", value_name = "FILE", requires = "consul_key")]
     pub consul_cert: Option<PathBuf>,
     /// The certificate's private key, as PEM
-    #[arg(
-        long,
-        help_heading = "Consul",
-        value_name = "FILE",
-        requires = "consul_cert"
-    )]
+    #[arg(long, help_heading = "Consul", value_name = "FILE", requires = "consul_cert")]
     pub consul_key: Option<PathBuf>,
     /// Prefix of the cluster's keys in Consul, a different one for each cluster
-    #[arg(
-        long,
-        help_heading = "Consul",
-        value_name = "PATH",
-        default_value = "tally"
-    )]
+    #[arg(long, help_heading = "Consul", value_name = "PATH", default_value = "tally")]
     pub consul_prefix: String,
 }
 

@@ -102,7 +102,8 @@ mod tests {
 
     #[test]
     fn every_option_of_every_command_is_taken_from_the_first_source_that_has_it() {
-        let test = "command_line::tests::every_option_of_every_command_is_taken_from_the_first_source_that_has_it";
+        let test =
+            "command_line::tests::every_option_of_every_command_is_taken_from_the_first_source_that_has_it";
         let check = |name: &[&str]| {
             tally_tests::settings::check_layers(test, command, name, |command, argv| {
                 config::parse(command, &SERVERS, argv).map_err(|e| e.to_string())

@@ -67,7 +67,7 @@ impl From<ClientError> for Stop {
     fn from(error: ClientError) -> Stop {
         let text = error.to_string();
         match error {
-            ClientError::NoLeader { .. } => Stop::NoLeader(text),
+            ClientError::NoLeader { .. } | ClientError::Handshake { .. } => Stop::NoLeader(text),
             ClientError::Invalid { .. } => Stop::Usage(text),
             ClientError::Unknown { .. } | ClientError::Refused { .. } => Stop::Failed(text),
         }

@@ -27,11 +27,7 @@ const LAST_WRITES: Duration = Duration::from_secs(1);
 #[derive(Debug, Args)]
 pub struct CoordinatorArgs {
     /// Address to listen on; with port 0, any free port
-    #[arg(
-        long,
-        value_name = "HOST:PORT",
-        default_value = "127.0.0.1:7070"
-    )]
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7070")]
     listen: String,
     /// Where the journal is stored: a path, or an s3://, gs://, az:// or file:// URL; all coordinators
     /// of a cluster share it

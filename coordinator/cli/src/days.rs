@@ -10,8 +10,8 @@ use tally_coordinator::summary::{bytes, grouped};
 use tally_dataset::Dataset;
 
 use crate::connect::runtime;
-use crate::dates::{DateRange, RangeArgs};
 use crate::dataset_args::{DatasetArgs, DatasetPlace};
+use crate::dates::{DateRange, RangeArgs};
 use crate::output::{OutputFormat, columns, json, plain, time};
 use crate::{Stop, say};
 

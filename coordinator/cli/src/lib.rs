@@ -16,6 +16,7 @@ mod days;
 mod demo;
 mod demo_place;
 mod embedded;
+mod examples;
 mod failure;
 mod follow;
 mod gc;
@@ -39,7 +40,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tally_common::logging::{self, LogFormat};
-use tally_common::{duration, memory, open_files, secrets, size};
+use tally_common::{duration, memory, open_files, secrets, size, stores};
 use tally_dataset::registry::{self, Constructor};
 
 /// The job failed.
@@ -85,6 +86,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Compute a day of a dataset in this process
+    #[command(after_help = examples::RUN)]
     Run(run::RunArgs),
     /// Compute the days of a range: one job per day, in this process or on a cluster
     Backfill(backfill::BackfillArgs),
@@ -93,22 +95,29 @@ enum Command {
     /// Show the plan of a day or a range: files, bytes, rows, shards, estimated time; runs nothing
     Plan(plan::PlanArgs),
     /// Run a coordinator: it plans jobs, dispatches tasks to workers and publishes days
+    #[command(after_help = examples::COORDINATOR)]
     Coordinator(coordinator::CoordinatorArgs),
     /// Generate a synthetic day, and the totals of a correct result
     Generate(generate::GenerateArgs),
     /// Generate a small day, run the job over it, and show the result
+    #[command(after_help = examples::DEMO)]
     Demo(demo::DemoArgs),
     /// Submit a job to a cluster and wait for its result
     Submit(submit::SubmitArgs),
     /// List a cluster's jobs
+    #[command(after_help = examples::JOBS)]
     Jobs(jobs::JobsArgs),
     /// Show one job
+    #[command(after_help = examples::JOB)]
     Job(job::JobIdArgs),
     /// Cancel a job
+    #[command(after_help = examples::CANCEL)]
     Cancel(job::JobIdArgs),
     /// Remove what dead jobs left at an output in an object store
+    #[command(after_help = examples::GC)]
     Gc(gc::GcArgs),
     /// List a cluster's workers
+    #[command(after_help = examples::WORKERS)]
     Workers(workers::WorkersArgs),
     /// Act on one worker
     #[command(subcommand)]
@@ -153,6 +162,9 @@ pub fn main(datasets: &'static [Constructor]) -> ExitCode {
         return failure::report(Stop::Usage(error.to_string()), format);
     }
     open_files::raise_limit();
+    if !matches!(cli.command, Command::Coordinator(_)) {
+        stores::fail_fast();
+    }
     let done = match cli.command {
         Command::Run(args) => run::main(&args),
         Command::Backfill(args) => backfill::main(&args),

@@ -11,9 +11,8 @@ use tally_common::local_dir;
 use crate::{Stop, command_line};
 
 const EXAMPLES: &str = "Examples:
-  Write the pages, and read one:
-    tally man man1
-    man man1/tally-run.1";
+  For the current user:
+    tally man ~/.local/share/man/man1";
 
 /// Arguments of `tally man`.
 #[derive(Debug, Args)]

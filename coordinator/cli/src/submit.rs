@@ -18,14 +18,14 @@ use crate::connect::{ConnectArgs, runtime};
 use crate::follow::Display;
 use crate::job_args::JobArgs;
 use crate::output::{OutputFormat, json, plain, say_published};
-use crate::{EXIT_CODES, Stop, duration, say};
+use crate::{EXIT_CODES, Stop, duration, examples, say};
 
 /// How long a cancelled job may take to end.
 const CANCEL: Duration = Duration::from_secs(60);
 
 /// Arguments of `tally submit`.
 #[derive(Debug, Args)]
-#[command(after_help = EXIT_CODES)]
+#[command(after_help = format!("{}\n\n{EXIT_CODES}", examples::SUBMIT))]
 pub struct SubmitArgs {
     #[command(flatten)]
     connect: ConnectArgs,

@@ -269,7 +269,10 @@ mod tests {
         std::fs::write(root.join("file"), "x").unwrap();
         let inside = root.join("file/state");
         let error = StateDir::open(inside.to_str().unwrap()).unwrap().require_writable().await.unwrap_err();
-        assert!(error.is_permanent() && error.to_string().starts_with(&format!("{}/log: ", inside.display())), "{error}");
+        assert!(
+            error.is_permanent() && error.to_string().starts_with(&format!("{}/log: ", inside.display())),
+            "{error}"
+        );
     }
 
     #[tokio::test]

@@ -20,7 +20,15 @@ use super::error::CommandError;
 use crate::agent::{self, Options, WorkerStatus};
 use crate::shares::WorkerConfig;
 
-const EXIT_CODES: &str = "Exit codes:
+const HELP: &str = "Settings:
+  Each option can also be set by a variable of the environment (--spill-dir: TALLY_SPILL_DIR) and in the file of --config
+  (spill-dir = \"...\"). Options come before variables, variables before the file, and the file before defaults.
+
+Examples:
+  A worker of a coordinator on this machine:
+    tally-worker --coordinator localhost:7070 --slots 2 --memory-limit 1GiB
+
+Exit codes:
   0    drained: it exited on request, and nothing that was needed was lost
   1    it could not start, or a coordinator refused it
   2    invalid arguments
@@ -33,7 +41,7 @@ The first SIGTERM, SIGINT or SIGHUP drains the worker, the second ends it at onc
 
 /// Runs Tally's tasks: attaches to the leading coordinator and runs the tasks that it sends.
 #[derive(Debug, Parser)]
-#[command(name = "tally-worker", version, after_help = EXIT_CODES)]
+#[command(name = "tally-worker", version, after_help = HELP)]
 pub(super) struct Args {
     /// Coordinators, any of which may lead; tried in turn until one does
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]

@@ -17,8 +17,8 @@ use arrow::datatypes::SchemaRef;
 
 use crate::checksum::Fingerprint;
 use crate::{
-    ColumnKind, ColumnSpec, Dataset, DatasetError, Mapper, Missing, Pass, Preset, Reducer, Size,
-    TableSpec, TotalSpec, Totals,
+    ColumnKind, ColumnSpec, Dataset, DatasetError, Mapper, Missing, Pass, Preset, Reducer, Size, TableSpec,
+    TotalSpec, Totals,
 };
 
 /// The dataset's name.
