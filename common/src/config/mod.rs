@@ -69,7 +69,10 @@ impl SettingsError {
             SettingsError::Clap(error) if error.use_stderr() => {
                 let text = error.render().to_string();
                 let text = shown(error, &text).unwrap_or(text);
-                Some(text.strip_prefix("error: ").unwrap_or(&text).trim_end().to_string())
+                let text = text.strip_prefix("error: ").unwrap_or(&text);
+                let usage =
+                    ["\n\nUsage:", "\n\nFor more information"].iter().filter_map(|end| text.find(end)).min();
+                Some(text[..usage.unwrap_or(text.len())].trim_end().to_string())
             }
             SettingsError::Clap(_) => None,
             SettingsError::File(error) => Some(secrets::cut(&error.to_string()).into_owned()),
