@@ -128,7 +128,7 @@ fn is_handshake(error: &(dyn Error + 'static)) -> bool {
 }
 
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error| error.source())
+    std::iter::successors(Some(error), |&error| error.source())
 }
 
 /// A coordinator that accepts connections, and may lead.
@@ -312,6 +312,7 @@ fn is_other_protocol(broken: &(dyn Error + 'static)) -> bool {
 /// Why there was no answer, for display: the message of the coordinator, or why the connection broke.
 pub fn why(status: &Status) -> String {
     match (std::error::Error::source(status), status.message()) {
+        (Some(broken), _) if is_other_protocol(broken) => "it does not answer without TLS".into(),
         (Some(broken), _) => reason(broken),
         (None, "") => status.code().to_string(),
         (None, said) => said.to_string(),

@@ -35,11 +35,11 @@ pub fn fail_fast() {
 #[error("{TEXT}: {}", innermost(.0))]
 struct Unreachable(#[source] HttpError);
 
-fn causes(error: &dyn Error) -> impl Iterator<Item = &dyn Error> {
-    std::iter::successors(Some(error), |error| error.source())
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
 }
 
-fn innermost(error: &dyn Error) -> String {
+fn innermost(error: &(dyn Error + 'static)) -> String {
     causes(error).last().map(ToString::to_string).unwrap_or_default()
 }
 
