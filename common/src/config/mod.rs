@@ -8,7 +8,7 @@ mod addressed;
 mod file;
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::builder::Resettable;
@@ -125,7 +125,7 @@ pub fn is_on_command_line(longs: &[&str]) -> bool {
 }
 
 /// Whether an argument is this long option, with or without a value.
-fn is_flag(arg: &OsString, long: &str) -> bool {
+fn is_flag(arg: &OsStr, long: &str) -> bool {
     let rest = arg.to_str().and_then(|arg| arg.strip_prefix("--")?.strip_prefix(long));
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
 }
