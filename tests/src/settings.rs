@@ -189,7 +189,7 @@ fn argv(command: &Command, sub: &[&str], file: &Path, flags: Vec<OsString>) -> V
     argv.extend(flags);
     let inner =
         sub.iter().fold(command, |command, name| command.find_subcommand(name).expect("the subcommand"));
-    argv.extend(inner.get_positionals().map(|arg| OsString::from(id(arg))));
+    argv.extend(inner.get_positionals().map(|arg| OsString::from(value(arg, 0))));
     argv
 }
 

@@ -107,11 +107,13 @@ fn commands_of_a_cluster_print_what_is_documented() -> Result<()> {
         cluster.release()?;
         client.wait_over(id)?;
         let worker = workers["workers"][0]["worker_id"].as_str().context("no id")?;
-        let drained = client.drain_command("x").args(["--output-format", "json"]);
-        docs.check("Failures", &failure(&drained.run()?.expect_code(1)?)?)?;
-        let drain = Tally::new("worker").args(["drain", worker, "--output-format", "json", "--coordinator"]);
-        let drain = drain.args([cluster.coordinators[0].address().to_string()]);
-        docs.check("worker drain", &result(&drain.run()?.expect_code(0)?)?)?;
+        let address = cluster.coordinators[0].address().to_string();
+        let drain = |worker: &str| {
+            let flags = ["--output-format", "json", "--coordinator", &address];
+            Tally::new("worker").args(["drain", worker]).args(flags).run()
+        };
+        docs.check("Failures", &failure(&drain("none")?.expect_code(1)?)?)?;
+        docs.check("worker drain", &result(&drain(worker)?.expect_code(0)?)?)?;
         cluster.workers[0].process.wait_done(tally_tests::cluster::client::DEADLINE)
     })
 }
