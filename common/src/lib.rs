@@ -8,7 +8,7 @@
 //! - `stores` opens the buckets and directories that URLs name.
 //! - `budget` limits memory; `memory`, `procfs`, `disk` and `open_files` ask the operating system.
 //! - `liveness` tells whether the other end of a connection is alive.
-//! - `retry` is the retry policy; `runtime` runs a future to its end.
+//! - `signals` are the requests to end; `retry` is the retry policy; `runtime` runs a future to its end.
 //! - `size`, `duration`, `local_dir` and `port_file` support options.
 //!
 //! Not here: anything that only one kind of process does.
@@ -35,6 +35,7 @@ pub mod retry;
 pub mod runtime;
 pub mod secrets;
 pub mod security;
+pub mod signals;
 pub mod size;
 pub mod stores;
 pub mod traces;

@@ -17,6 +17,19 @@ pub fn resident_bytes() -> Option<(u64, u64)> {
     Some((bytes(status, "VmRSS")?, bytes(status, "VmHWM")?))
 }
 
+/// Whether this process ignores a signal; `false` where the kernel does not tell.
+pub(crate) fn ignores_signal(number: i32) -> bool {
+    let status = read_to_string("/proc/self/status").unwrap_or_default();
+    has_signal(&status, "SigIgn", number)
+}
+
+/// Whether a set of signals, such as `SigIgn:\t0000000000000001`, has that signal. The first one is number 1.
+fn has_signal(text: &str, field: &str, number: i32) -> bool {
+    let set = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0);
+    u32::try_from(number - 1).is_ok_and(|bit| set.checked_shr(bit).is_some_and(|set| set & 1 == 1))
+}
+
 /// The memory of the machine in bytes.
 pub fn machine_memory() -> Option<u64> {
     bytes(&read_to_string("/proc/meminfo").ok()?, "MemTotal")
@@ -43,6 +56,14 @@ mod tests {
         let text = read_to_string("/proc/self/status").unwrap();
         assert!(now > 0 && now <= most && text.len() < STATUS_BYTES, "{now}, {most}: {text}");
         assert!(Some(most) <= bytes(&text, "VmHWM"));
+    }
+
+    #[test]
+    fn a_signal_is_a_bit_of_a_set() {
+        let text = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n";
+        assert!(has_signal(text, "SigIgn", 1) && has_signal(text, "SigIgn", 13));
+        assert!(!has_signal(text, "SigIgn", 2) && !has_signal(text, "SigBlk", 1));
+        assert!(!has_signal(text, "SigCgt", 1) && !has_signal(text, "SigIgn", 0));
     }
 
     #[test]

@@ -96,12 +96,12 @@ pub enum SpecError {
     /// An invalid id.
     #[error(transparent)]
     Id(#[from] InvalidId),
-    /// The job would replace what it reads.
-    #[error("the output {output} and the input {input} overlap: give another output")]
+    /// The job would replace what it reads, or one of the tables would contain another.
+    #[error("the output {output} and the input {input} overlap: give another output, outside of the inputs")]
     Overlap {
-        /// The day's output folder.
+        /// The root of the output.
         output: String,
-        /// The day's input folder.
+        /// The root of the input.
         input: String,
     },
 }
@@ -196,20 +196,17 @@ impl JobSpec {
         })
     }
 
-    /// Checks that the URLs are valid, and that the day's input folders and output folder do not overlap.
+    /// Checks that the URLs are valid, and that neither the output is in an input nor an input in the output: readers of a
+    /// table read all files below its root.
     ///
     /// # Errors
-    /// [`SpecError`] names both folders.
+    /// [`SpecError`] names both roots.
     pub fn check_overlap(&self) -> Result<(), SpecError> {
-        let day = |url: &str| {
-            let root = urls::canonical(url)?;
-            Ok::<_, SpecError>(Path::new(&root).join(&self.day_folder))
-        };
-        let output = day(&self.output)?;
+        let output = urls::canonical(&self.output)?;
         for input in &self.inputs {
-            let read = day(input)?;
-            if read.starts_with(&output) || output.starts_with(&read) {
-                let (output, input) = (output.display().to_string(), read.display().to_string());
+            let input = urls::canonical(input)?;
+            let (written, read) = (Path::new(&output), Path::new(&input));
+            if read.starts_with(written) || written.starts_with(read) {
                 return Err(SpecError::Overlap { output, input });
             }
         }
@@ -321,9 +318,13 @@ mod tests {
     }
 
     #[test]
-    fn a_job_never_replaces_what_it_reads() {
+    fn a_job_never_replaces_what_it_reads_and_adds_nothing_to_it() {
         check("/data/addons/v2", "/data/addons/agg/v1", true);
-        check("/data/addons", "/data/addons/agg", true);
+        check("s3://b/addons/v2", "s3://b/addons/v2x", true);
+        check("/data/addons", "/data/addons/agg", false);
+        check("/data/agg/addons", "/data/agg", false);
+        check("s3://b/addons/v2", "s3://b/addons/v2/agg/", false);
+        check("s3://b/addons/v2", "s3://b", false);
         check("/data/addons/v2", "/data/addons/v2", false);
         check("/data/addons/v2", "/data/addons/v2/submission_date_s3=20170227/agg", false);
         check("/data/submission_date_s3=20170227/in", "/data", false);

@@ -192,11 +192,11 @@ class Running(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             secrets, config = made_by_the_docs(folder)
         secrets["tally-worker"].pop("ca.crt")
-        slots = {"worker": {"extraEnv": [{"name": "TALLY_WORKER_SPILL_LIMIT", "value": "much"}]}}
-        jobs = {"coordinator": {"extraEnv": [{"name": "TALLY_COORDINATOR_MAX_JOBS", "value": "x"}]}}
+        slots = {"worker": {"extraEnv": [{"name": "TALLY_SPILL_LIMIT", "value": "much"}]}}
+        jobs = {"coordinator": {"extraEnv": [{"name": "TALLY_MAX_JOBS", "value": "x"}]}}
         for component, values, words in (
-            ("worker", slots, "--spill-limit <SIZE> (from TALLY_WORKER_SPILL_LIMIT in the environment)"),
-            ("coordinator", jobs, "--max-jobs <N> (from TALLY_COORDINATOR_MAX_JOBS in the environment)"),
+            ("worker", slots, "--spill-limit <SIZE> (from TALLY_SPILL_LIMIT in the environment)"),
+            ("coordinator", jobs, "--max-jobs <N> (from TALLY_MAX_JOBS in the environment)"),
             ("worker", config, "error: --tls-ca /"),
         ):
             with self.subTest(words), tempfile.TemporaryDirectory() as folder:

@@ -133,6 +133,13 @@ impl Tally {
     }
 }
 
+impl From<Command> for Tally {
+    /// A command that is set up in another way.
+    fn from(command: Command) -> Self {
+        Self { command, deadline: DEADLINE }
+    }
+}
+
 /// Removes from a command's environment what would change the defaults of the programs under test.
 pub fn clean(command: &mut Command) {
     let ours = |name: &OsStr| {
@@ -205,10 +212,15 @@ impl Running {
 
     /// Sends SIGINT, as Ctrl-C does; nothing happens to a process that has ended.
     pub fn interrupt(&mut self) -> Result<()> {
+        self.signal(Signal::INT)
+    }
+
+    /// Sends a signal; nothing happens to a process that has ended.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
         if self.ended()? {
             return Ok(());
         }
-        kill_process(Pid::from_child(&self.child), Signal::INT).context("sending SIGINT")
+        kill_process(Pid::from_child(&self.child), signal).with_context(|| format!("sending {signal:?}"))
     }
 
     /// Processor time used so far, in clock ticks (hundredths of a second).

@@ -4,12 +4,12 @@
 //! Values are strings here: parsing is tested with each option.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
 use std::path::Path;
 use std::process::Command as Process;
 
-use clap::builder::ValueParser;
+use clap::builder::{Resettable, ValueParser};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
 
@@ -39,15 +39,16 @@ const ROUNDS: [Round; 7] = [
     Round::Mixed(2),
 ];
 
-/// Checks every option of `command`, or of its subcommand `sub`, in processes of the test `test` (its full name): which
-/// of a flag, a variable and a line of the file takes effect.
+/// Checks every option of `command`, or of its subcommand with the name `sub` (such as `["worker", "drain"]`), in
+/// processes of the test `test` (its full name): which of a flag, a variable and a line of the file takes effect, and
+/// that the variable is named as the option.
 ///
 /// # Panics
 /// The wrong source takes effect, or an option has no variable.
 pub fn check_layers(
     test: &str,
     command: impl Fn() -> Command,
-    sub: Option<&str>,
+    sub: &[&str],
     parse: impl Fn(Command, &[OsString]) -> Result<ArgMatches, String>,
 ) {
     if let Ok(setting) = std::env::var(ROUND) {
@@ -61,7 +62,7 @@ pub fn check_layers(
         );
     }
     let options = options(&command(), sub);
-    assert!(options.len() > 20, "only {} options", options.len());
+    assert!(options.len() >= 2, "only {} options", options.len());
     let itself = std::env::current_exe().expect("this program");
     for (number, round) in ROUNDS.into_iter().enumerate() {
         for without in ALTERNATIVES {
@@ -72,6 +73,9 @@ pub fn check_layers(
                 .env(ROUND, format!("{number} {without}"));
             for (at, arg) in options.iter().enumerate() {
                 let name = arg.get_env().unwrap_or_else(|| panic!("--{} has no variable", id(arg)));
+                let long = arg.get_long().expect("a long option");
+                let expect = format!("TALLY_{}", long.to_uppercase().replace('-', "_"));
+                assert_eq!(name, OsStr::new(&expect), "--{long} of {sub:?}");
                 let given = id(arg) != without && first(round, at) <= 1;
                 // A variable that is set but empty counts as not set, except a prefix that may be empty.
                 match id(arg) {
@@ -100,10 +104,12 @@ fn first(round: Round, at: usize) -> usize {
 }
 
 /// All options that users may set, except the one that names the file.
-fn options(command: &Command, sub: Option<&str>) -> Vec<Arg> {
-    let inner = sub.map_or(command, |sub| command.find_subcommand(sub).expect("the subcommand"));
-    let globals = command.get_arguments().filter(|arg| sub.is_some() && arg.is_global_set());
-    let ours = |arg: &&Arg| !arg.is_hide_set() && !["help", "version", "config"].contains(&id(arg));
+fn options(command: &Command, sub: &[&str]) -> Vec<Arg> {
+    let inner =
+        sub.iter().fold(command, |command, name| command.find_subcommand(name).expect("the subcommand"));
+    let globals = command.get_arguments().filter(|arg| !sub.is_empty() && arg.is_global_set());
+    let named = |arg: &&Arg| arg.get_long().is_some() && !["help", "version", "config"].contains(&id(arg));
+    let ours = |arg: &&Arg| !arg.is_hide_set() && named(arg);
     inner.get_arguments().chain(globals).filter(ours).cloned().collect()
 }
 
@@ -126,7 +132,7 @@ fn value(arg: &Arg, source: usize) -> String {
 /// Runs in a process of its own, whose environment is set: passes flags and the file, and checks the parsed values.
 fn check_round(
     command: &Command,
-    sub: Option<&str>,
+    sub: &[&str],
     round: Round,
     without: &str,
     parse: &impl Fn(Command, &[OsString]) -> Result<ArgMatches, String>,
@@ -153,9 +159,12 @@ fn check_round(
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("settings.toml");
     std::fs::write(&path, &file).expect("the file of settings");
-    let matches = parse(as_texts(command.clone(), sub), &argv(sub, &path, flags));
+    let matches = parse(as_texts(command.clone(), sub), &argv(command, sub, &path, flags));
     let matches = matches.unwrap_or_else(|error| panic!("{error}\n{file}"));
-    let matches = matches.subcommand().map_or(&matches, |(_, inner)| inner);
+    let mut matches = &matches;
+    while let Some((_, inner)) = matches.subcommand() {
+        matches = inner;
+    }
     for (id, expected) in expected {
         let Some(expected) = expected else {
             let set = matches.value_source(id).filter(|source| *source != ValueSource::DefaultValue);
@@ -173,23 +182,27 @@ fn check_round(
     }
 }
 
-fn argv(sub: Option<&str>, file: &Path, flags: Vec<OsString>) -> Vec<OsString> {
+fn argv(command: &Command, sub: &[&str], file: &Path, flags: Vec<OsString>) -> Vec<OsString> {
     let mut argv: Vec<OsString> = vec!["program".into()];
-    argv.extend(sub.map(OsString::from));
+    argv.extend(sub.iter().map(OsString::from));
     argv.extend(["--config".into(), file.into()]);
     argv.extend(flags);
+    let inner =
+        sub.iter().fold(command, |command, name| command.find_subcommand(name).expect("the subcommand"));
+    argv.extend(inner.get_positionals().map(|arg| OsString::from(value(arg, 0))));
     argv
 }
 
-/// The command, which accepts any string as a value.
-fn as_texts(command: Command, sub: Option<&str>) -> Command {
+/// The command, which accepts any string as a value, and options that exclude each other.
+fn as_texts(command: Command, sub: &[&str]) -> Command {
     let loose = |arg: Arg| {
+        let arg = arg.conflicts_with(Resettable::Reset);
         let closed = !arg.get_possible_values().is_empty();
         if takes_value(&arg) && !closed { arg.value_parser(ValueParser::os_string()) } else { arg }
     };
     let command = command.mut_args(loose);
     match sub {
-        None => command,
-        Some(sub) => command.mut_subcommand(sub, |sub| sub.mut_args(loose)),
+        [] => command,
+        [name, below @ ..] => command.mut_subcommand(name, |sub| as_texts(sub, below)),
     }
 }

@@ -300,11 +300,9 @@ fn a_wrong_setting_is_reported_with_its_key_and_its_file() -> Result<()> {
     outcome.expect_failure(2, &["--memory-limit", "memory-limit in ", path, "lots"])?;
     worker("slots = 40\nmemory-limit = \"1GiB\"\ncoordinator = [\"a:1\"]", &[])?
         .expect_failure(2, &["--memory-limit", "--slots 40"])?;
-    let outcome = Tally::wrapped(&worker_bin(), ["--coordinator", "a:1"])
-        .env("TALLY_WORKER_DRAIN_TIMEOUT", "soon")
-        .run()?;
-    outcome
-        .expect_failure(2, &["--drain-timeout", "TALLY_WORKER_DRAIN_TIMEOUT in the environment", "soon"])?;
+    let outcome =
+        Tally::wrapped(&worker_bin(), ["--coordinator", "a:1"]).env("TALLY_DRAIN_TIMEOUT", "soon").run()?;
+    outcome.expect_failure(2, &["--drain-timeout", "TALLY_DRAIN_TIMEOUT in the environment", "soon"])?;
     let missing = Tally::wrapped(&worker_bin(), ["--config", "/no/such/file"]).run()?;
     missing.expect_failure(2, &["--config /no/such/file"])?;
     Ok(())

@@ -104,8 +104,18 @@ fn a_day_larger_than_the_limit_spills() -> Result<()> {
     let after = "test -z \"$(find \"$disk\" -type f)\" || { echo spilled files were left >&2; code=99; }";
     // The default is to wait for half a minute.
     args.extend(["--no-room-timeout", "3000"].map(Into::into));
+    let outcome = job_in(&namespace, (before, after), &place.spill(), args.clone())?;
+    let outcome = outcome.expect_failure(1, &["no worker had room", "for 3 s", "space", "--spill-dir"])?;
+    // All of it is JSON, and the tries do not fill the screen.
+    let lines: Vec<&str> = outcome.stderr.lines().collect();
+    ensure!(lines.len() < 20 && lines.iter().all(|line| line.starts_with('{')), "{outcome}");
+    // Without `--output-format json`, all of it is text.
+    let json = args.iter().position(|arg| arg == "--output-format").context("the format")?;
+    args.drain(json..json + 2);
     let outcome = job_in(&namespace, (before, after), &place.spill(), args)?;
-    outcome.expect_failure(1, &["no worker had room", "for 3 s", "space", "--spill-dir"])?;
+    let outcome = outcome.expect_failure(1, &["error: no worker had room"])?;
+    let lines: Vec<&str> = outcome.stderr.lines().collect();
+    ensure!(lines.len() < 20 && !lines.iter().any(|line| line.starts_with('{')), "{outcome}");
     check_unchanged(&old, &snapshot(&place.published())?)
 }
 

@@ -382,6 +382,21 @@ fn commands_that_lack_something_exit_with_2() -> Result<()> {
     Ok(())
 }
 
+/// The error comes before the process listens, and names the whole path.
+#[test]
+fn a_state_directory_that_cannot_be_used_is_named() -> Result<()> {
+    let place = Place::new()?;
+    let file = place.path().join("file");
+    std::fs::write(&file, "a file")?;
+    let state = file.join("state");
+    let flags = ["--listen", "127.0.0.1:0", "--state-dir"];
+    let outcome = Tally::new("coordinator").args(flags).args([&state]).run()?;
+    let named = format!("error: {}", state.display());
+    let outcome = outcome.expect_failure(1, &[&named, "--state-dir"])?;
+    anyhow::ensure!(!outcome.stderr.contains("listening on"), "{outcome}");
+    Ok(())
+}
+
 fn yesterday() -> Result<String> {
     let output = Command::new("date").args(["-u", "-d", "yesterday", "+%Y%m%d"]).output()?;
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())

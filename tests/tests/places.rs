@@ -17,8 +17,9 @@ use tally_tests::scene::{GROUP_ROWS, Scene};
 fn an_output_over_an_input_is_refused_and_the_input_stays() -> Result<()> {
     let scene = Scene::new()?;
     let before = snapshot(&scene.root)?;
-    let inside = scene.root.join("addons/v2").join(format!("submission_date_s3={DATE}/agg"));
-    for output in [scene.root.join("addons/v2"), scene.root.join("main_summary/v3/../v3"), inside] {
+    let day = scene.root.join("addons/v2").join(format!("submission_date_s3={DATE}/agg"));
+    let beside = scene.root.join("main_summary/v3/agg");
+    for output in [scene.root.join("addons/v2"), scene.root.join("main_summary/v3/../v3"), day, beside] {
         let args = job_args(&scene.root, &output, &scene.place.spill());
         Tally::new("run").args(args).date(DATE).run()?.expect_failure(2, &["overlap"])?;
         check_unchanged(&before, &snapshot(&scene.root)?)?;
@@ -31,7 +32,7 @@ type Corrupt = fn(&Path) -> Result<()>;
 
 #[test]
 fn other_kinds_of_files_are_reported_by_kind() -> Result<()> {
-    let corruptions: [(&str, Corrupt); 4] = [
+    let corruptions: [(&str, Corrupt); 6] = [
         ("more#1 has a name that object stores do not support", |day| {
             Ok(std::fs::copy(day.join("part-00000.snappy.parquet"), day.join("more#1")).map(drop)?)
         }),
@@ -44,6 +45,13 @@ fn other_kinds_of_files_are_reported_by_kind() -> Result<()> {
             Ok(())
         }),
         ("more is a socket", |day| Ok(UnixListener::bind(day.join("more")).map(drop)?)),
+        // As in Spark, every file is data unless its name begins with an underscore or a dot.
+        ("this is not a Parquet file", |day| {
+            Ok(std::fs::write(day.join("more.csv"), "client_id,addon_id\na,b\n")?)
+        }),
+        ("names begin with _ or .", |day| {
+            Ok(std::fs::write(day.join("more.csv"), "client_id,addon_id\na,b\n")?)
+        }),
     ];
     for (words, corrupt) in corruptions {
         let scene = Scene::new()?;

@@ -92,6 +92,32 @@ fn credentials_come_as_clouds_hand_them_out() -> Result<()> {
     Ok(())
 }
 
+/// Runs a job that fails without repeated requests.
+fn fails_at_once(job: Tally, words: &[&str]) -> Result<()> {
+    let outcome = job.env("TALLY_LOG", "info").run()?.expect_failure(1, words)?;
+    // What the client of the store logs before it tries again.
+    ensure!(!outcome.stderr.contains("backing off"), "{outcome}");
+    Ok(())
+}
+
+fn a_wrong_endpoint_is_named_at_once() -> Result<()> {
+    let place = Place::new()?;
+    let closed = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        listener.local_addr()?
+    };
+    let advice = ["no connection to the store", "refused", "check host and port of the endpoint"];
+    fails_at_once(job(closed, ADMIN, CASE, &place.spill()), &advice)?;
+    let nowhere =
+        job(closed, ADMIN, CASE, &place.spill()).env("AWS_ENDPOINT_URL", "http://no-such-host.invalid:9");
+    nowhere.run()?.expect_failure(1, &["AWS_ENDPOINT_URL"])?;
+    // A server without TLS.
+    let server = Server::start(Kind::Moto)?;
+    let endpoint = format!("https://{}", server.address());
+    let job = job(server.address(), ADMIN, CASE, &place.spill()).env("AWS_ENDPOINT_URL", &endpoint);
+    fails_at_once(job, &["does not use TLS", "http://HOST:PORT"])
+}
+
 fn a_store_is_trusted_by_the_authority_that_is_named() -> Result<()> {
     let (place, authority) = (Place::new()?, Authority::new("a test's authority")?);
     let ca = authority.write(place.path(), "ca")?.display().to_string();
@@ -100,11 +126,9 @@ fn a_store_is_trusted_by_the_authority_that_is_named() -> Result<()> {
     let case = put_case(&server.client(DATA)?, CASE)?;
     let endpoint = format!("https://{}", server.tls_address());
     let job = || job(server.address(), ADMIN, CASE, &place.spill()).env("AWS_ENDPOINT_URL", &endpoint);
-    // It retries for a while, so it runs in parallel with the other.
-    let distrusts = job().spawn()?;
+    fails_at_once(job(), &["UnknownIssuer", "AWS_CA_BUNDLE"])?;
     job().env("AWS_CA_BUNDLE", &ca).run()?.summary()?;
     table::compare(&read_output(&server.client(OUT)?)?, &case.expected_rows()?)?;
-    distrusts.wait()?.expect_failure(1, &["UnknownIssuer", "AWS_CA_BUNDLE"])?;
     let nothing = place.path().join("empty.pem");
     std::fs::write(&nothing, "")?;
     job()
@@ -151,5 +175,6 @@ fn a_missing_permission_is_reported_before_any_decision() -> Result<()> {
 tally_tests::tests![
     credentials_come_as_clouds_hand_them_out,
     a_store_is_trusted_by_the_authority_that_is_named,
+    a_wrong_endpoint_is_named_at_once,
     a_missing_permission_is_reported_before_any_decision,
 ];

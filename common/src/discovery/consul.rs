@@ -24,43 +24,25 @@ const FIRST_ANSWER: Duration = Duration::from_secs(5);
 /// The options of Consul.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConsulArgs {
-    /// Consul, for the cluster's members and its leader: the URL of an agent [env: TALLY_CONSUL]
+    /// Consul, for the cluster's members and its leader: the URL of an agent
     #[arg(long, help_heading = "Consul", value_name = "URL")]
     pub consul: Option<String>,
     /// File with the ACL token for Consul, read again when it changes [default: CONSUL_HTTP_TOKEN in the environment,
     /// which cannot be replaced while the process runs]
-    #[arg(long, help_heading = "Consul", value_name = "FILE", env = "TALLY_CONSUL_TOKEN_FILE")]
+    #[arg(long, help_heading = "Consul", value_name = "FILE")]
     pub consul_token_file: Option<PathBuf>,
     /// Certificate authorities for Consul's certificate, as PEM, read again when it changes [default: those of the
     /// system]
-    #[arg(long, help_heading = "Consul", value_name = "FILE", env = "TALLY_CONSUL_CA_FILE")]
+    #[arg(long, help_heading = "Consul", value_name = "FILE")]
     pub consul_ca_file: Option<PathBuf>,
     /// Client certificate for Consul, as PEM; read again when it or its key changes
-    #[arg(
-        long,
-        help_heading = "Consul",
-        value_name = "FILE",
-        env = "TALLY_CONSUL_CERT",
-        requires = "consul_key"
-    )]
+    #[arg(long, help_heading = "Consul", value_name = "FILE", requires = "consul_key")]
     pub consul_cert: Option<PathBuf>,
     /// The certificate's private key, as PEM
-    #[arg(
-        long,
-        help_heading = "Consul",
-        value_name = "FILE",
-        env = "TALLY_CONSUL_KEY",
-        requires = "consul_cert"
-    )]
+    #[arg(long, help_heading = "Consul", value_name = "FILE", requires = "consul_cert")]
     pub consul_key: Option<PathBuf>,
     /// Prefix of the cluster's keys in Consul, a different one for each cluster
-    #[arg(
-        long,
-        help_heading = "Consul",
-        value_name = "PATH",
-        env = "TALLY_CONSUL_PREFIX",
-        default_value = "tally"
-    )]
+    #[arg(long, help_heading = "Consul", value_name = "PATH", default_value = "tally")]
     pub consul_prefix: String,
 }
 

@@ -4,7 +4,9 @@
 //! [`Leader::leads`] or [`Leader::refused`]. Not here: the requests, and how long a search may take.
 
 use std::collections::VecDeque;
+use std::error::Error;
 use std::fmt;
+use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -111,6 +113,24 @@ enum ConnectError {
     Timeout,
 }
 
+impl ConnectError {
+    /// Whether the handshake failed: it fails again until someone changes certificates or options.
+    fn is_handshake(&self) -> bool {
+        matches!(self, ConnectError::Transport(error) if is_handshake(error))
+    }
+}
+
+/// Whether a cause is invalid data, which rustls reports for certificates and for peers without TLS.
+fn is_handshake(error: &(dyn Error + 'static)) -> bool {
+    causes(error).any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
+    })
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
 /// A coordinator that accepts connections, and may lead.
 #[derive(Debug, Clone)]
 pub struct Candidate {
@@ -126,6 +146,8 @@ pub struct Candidate {
 pub struct NoLeader {
     /// Each coordinator that was tried, and the result.
     pub tried: Vec<(String, String)>,
+    /// Each of them was reached, and no handshake succeeded: other options or certificates are needed.
+    pub handshakes_failed: bool,
 }
 
 fn list(tried: &[(String, String)]) -> String {
@@ -145,13 +167,16 @@ pub struct Leader {
     /// The coordinators of this round that are not tried yet, and the results of the others.
     round: Option<VecDeque<Address>>,
     tried: Vec<(String, String)>,
+    /// Those of `tried` whose handshake failed.
+    handshakes: usize,
     pauses: Retries,
 }
 
 impl Leader {
     /// A search that has not started.
     pub fn new(source: Source, dialer: Dialer) -> Self {
-        Leader { source, dialer, last: None, named: None, round: None, tried: vec![], pauses: ROUNDS.start() }
+        let (tried, pauses) = (vec![], ROUNDS.start());
+        Leader { source, dialer, last: None, named: None, round: None, tried, handshakes: 0, pauses }
     }
 
     /// The next coordinator of this round that accepts a connection. The caller reports the result of its request.
@@ -166,11 +191,16 @@ impl Leader {
         while let Some(address) = self.round.as_mut().and_then(VecDeque::pop_front) {
             match connect(&self.dialer, &address).await {
                 Ok(channel) => return Ok(Candidate { address, channel }),
-                Err(why) => self.tried.push((address.to_string(), why.to_string())),
+                Err(why) => {
+                    self.handshakes += usize::from(why.is_handshake());
+                    self.tried.push((address.to_string(), why.to_string()));
+                }
             }
         }
         self.round = None;
-        Err(NoLeader { tried: std::mem::take(&mut self.tried) })
+        let tried = std::mem::take(&mut self.tried);
+        let handshakes_failed = !tried.is_empty() && std::mem::take(&mut self.handshakes) == tried.len();
+        Err(NoLeader { tried, handshakes_failed })
     }
 
     async fn begin(&mut self) {
@@ -194,6 +224,7 @@ impl Leader {
         self.last = Some(candidate.address.clone());
         self.round = None;
         self.tried.clear();
+        self.handshakes = 0;
         self.pauses.reset();
     }
 
@@ -205,6 +236,7 @@ impl Leader {
             return false;
         }
         self.last.take_if(|last| *last == candidate.address);
+        self.handshakes += usize::from(std::error::Error::source(status).is_some_and(is_other_protocol));
         self.tried.push((candidate.address.to_string(), why(status)));
         let tried = |address: &Address| self.tried.iter().any(|(other, _)| *other == address.0);
         if let Some(hint) = leader_named(status).filter(|hint| !tried(hint)) {
@@ -271,9 +303,16 @@ fn another_may_answer(status: &Status) -> bool {
     broken || matches!(status.code(), Code::FailedPrecondition | Code::Unavailable | Code::DeadlineExceeded)
 }
 
+/// Whether the peer of a broken connection does not speak HTTP/2 without TLS: the bytes of a TLS alert are a frame of
+/// invalid size.
+fn is_other_protocol(broken: &(dyn Error + 'static)) -> bool {
+    causes(broken).any(|cause| cause.to_string().contains("frame with invalid size"))
+}
+
 /// Why there was no answer, for display: the message of the coordinator, or why the connection broke.
 pub fn why(status: &Status) -> String {
     match (std::error::Error::source(status), status.message()) {
+        (Some(broken), _) if is_other_protocol(broken) => "it does not answer without TLS".into(),
         (Some(broken), _) => reason(broken),
         (None, "") => status.code().to_string(),
         (None, said) => said.to_string(),

@@ -42,13 +42,12 @@ pub enum Registration {
 
 /// The options of a process that registers in Consul.
 #[derive(Debug, Clone, Default, Args)]
-#[command(mut_arg("consul", |arg| arg.env("TALLY_CONSUL").hide_env(true)))]
 pub struct MemberArgs {
     /// The options of Consul.
     #[command(flatten)]
     pub consul: ConsulArgs,
     /// How it registers in Consul [default: with the agent, if the token may read it]
-    #[arg(long, help_heading = "Consul", value_enum, value_name = "HOW", env = "TALLY_CONSUL_REGISTER")]
+    #[arg(long, help_heading = "Consul", value_enum, value_name = "HOW")]
     pub consul_register: Option<Registration>,
 }
 

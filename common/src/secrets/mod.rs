@@ -59,8 +59,14 @@ const PAIRS: [&str; 2] = ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRAC
 const SECRET_NAMES: [&str; 8] =
     ["authorization", "key", "token", "secret", "password", "cookie", "credential", "signature"];
 /// Variables whose values are URLs that may contain a user and a password.
-const URLS: [&str; 5] =
-    ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "OTEL_EXPORTER_OTLP_ENDPOINT", "TALLY_CONSUL"];
+const URLS: [&str; 6] = [
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "TALLY_OTLP_ENDPOINT",
+    "TALLY_CONSUL",
+];
 
 /// Characters that URLs must encode (RFC 3986, 2.3); some encode more.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

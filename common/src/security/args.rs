@@ -16,17 +16,17 @@ use super::{Bearer, Dialer, SecurityError};
 pub struct TlsArgs {
     /// Certificate authorities for the certificates of other processes, as PEM; read again when it changes, like the
     /// next three files
-    #[arg(long, help_heading = "Security", value_name = "FILE", env = "TALLY_TLS_CA")]
+    #[arg(long, help_heading = "Security", value_name = "FILE")]
     pub tls_ca: Option<PathBuf>,
     /// The certificate of this process with its intermediate certificates, as PEM
-    #[arg(long, help_heading = "Security", value_name = "FILE", env = "TALLY_TLS_CERT")]
+    #[arg(long, help_heading = "Security", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
     /// The certificate's private key, as PEM; only its owner and group may have access
-    #[arg(long, help_heading = "Security", value_name = "FILE", env = "TALLY_TLS_KEY")]
+    #[arg(long, help_heading = "Security", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
     /// The roles of names in certificates, as TOML [default: spiffe://tally/ROLE, where
     /// ROLE is coordinator, worker, operator or reader]
-    #[arg(long, help_heading = "Security", value_name = "FILE", env = "TALLY_TLS_ROLES")]
+    #[arg(long, help_heading = "Security", value_name = "FILE")]
     pub tls_roles: Option<PathBuf>,
 }
 
@@ -37,7 +37,7 @@ pub struct ServerArgs {
     #[command(flatten)]
     pub tls: TlsArgs,
     /// Serve in plain text without authentication, also to other machines
-    #[arg(long, help_heading = "Security", env = "TALLY_INSECURE")]
+    #[arg(long, help_heading = "Security")]
     pub insecure: bool,
 }
 
@@ -48,7 +48,7 @@ pub struct ClientArgs {
     #[command(flatten)]
     pub tls: TlsArgs,
     /// File with the bearer token for the coordinator
-    #[arg(long, help_heading = "Security", value_name = "FILE", env = "TALLY_TOKEN_FILE")]
+    #[arg(long, help_heading = "Security", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 }
 

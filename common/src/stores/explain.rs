@@ -7,6 +7,7 @@ use object_store::Error;
 
 use super::markers::bad_key;
 use super::no_credentials::NoCredentials;
+use super::unreachable;
 use crate::secrets;
 
 /// The maximum length of a text in characters; longer ones are cut.
@@ -54,6 +55,12 @@ pub fn explain(error: &Error) -> String {
         _ if text.contains("UnknownIssuer") => {
             "set AWS_CA_BUNDLE to the file of the CA that signed its certificate"
         }
+        _ if text.contains("received corrupt message") => {
+            "the endpoint does not use TLS: give it as http://HOST:PORT (AWS_ENDPOINT_URL)"
+        }
+        _ if text.contains(unreachable::TEXT) => {
+            "check host and port of the endpoint (AWS_ENDPOINT_URL, AZURE_ENDPOINT), and the network"
+        }
         _ => return refused,
     };
     format!("{refused}: {advice}")
@@ -97,5 +104,8 @@ mod tests {
         assert!(text.starts_with("AccessDenied: permission is missing"), "{text}");
         let missing = Error::NotFound { path: "k".into(), source: "<Code>NoSuchBucket</Code>".into() };
         assert!(explain(&missing).contains("create the bucket"), "{}", explain(&missing));
+        let refused = format!("{}: Connection refused (os error 111)", unreachable::TEXT);
+        let refused = explain(&Error::Generic { store: "S3", source: refused.into() });
+        assert!(refused.contains("check host and port of the endpoint (AWS_ENDPOINT_URL"), "{refused}");
     }
 }

@@ -15,6 +15,7 @@ mod profile;
 mod requests;
 mod settings;
 mod transient;
+mod unreachable;
 pub mod urls;
 
 use std::collections::HashMap;
@@ -32,6 +33,7 @@ pub use markers::{bad_key, is_hadoop_marker, list_below, slash_markers};
 pub use open_uploads::{OpenUpload, UploadLister};
 pub use requests::metrics;
 pub use transient::{concerns_credentials, is_transient};
+pub use unreachable::fail_fast;
 
 /// A storage service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

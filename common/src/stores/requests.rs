@@ -3,9 +3,9 @@
 //! The secrets of each request are registered here, and error answers are reduced here, before they become errors: stores
 //! quote the headers and strings that they refuse (`answers`).
 //!
-//! Not here: retries (`settings`).
+//! Not here: retries (`settings`), which errors are not retried (`unreachable`).
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use http::{Method, StatusCode};
@@ -14,7 +14,7 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
 };
 
-use super::{Service, answers};
+use super::{Service, answers, unreachable};
 use crate::metrics::Page;
 
 const SERVICES: [Service; 3] = [Service::S3, Service::Gcs, Service::Azure];
@@ -34,12 +34,14 @@ pub(super) struct Counted(pub Service);
 struct Client {
     service: Service,
     inner: HttpClient,
+    /// The server has answered a request.
+    answered: AtomicBool,
 }
 
 impl HttpConnector for Counted {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let inner = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(Client { service: self.0, inner }))
+        Ok(HttpClient::new(Client { service: self.0, inner, answered: AtomicBool::new(false) }))
     }
 }
 
@@ -50,7 +52,13 @@ impl HttpService for Client {
         answers::register_secrets(&request);
         let answer = self.inner.execute(request).await;
         count(self.service, &method, answer.as_ref().ok().map(HttpResponse::status));
-        Ok(answers::cut(answer?).await)
+        match answer {
+            Ok(answer) => {
+                self.answered.store(true, Ordering::Relaxed);
+                Ok(answers::cut(answer).await)
+            }
+            Err(error) => Err(unreachable::classified(error, self.answered.load(Ordering::Relaxed))),
+        }
     }
 }
 

@@ -8,13 +8,14 @@ use std::io::ErrorKind;
 use object_store::Error;
 
 use super::no_credentials::{NoCredentials, are_renewed};
+use super::unreachable;
 
 /// Codes of 4xx answers that a retry may not get: data damaged by the network, and slow requests.
 const TRANSIENT_CODES: [&str; 5] =
     ["RequestTimeout", "BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch", "OperationAborted"];
-/// Texts of permanent errors that have no status: of single objects in a bulk delete, and of certificates.
-const PERMANENT_TEXTS: [&str; 4] =
-    ["AccessDenied", "UnknownIssuer", "invalid peer certificate", "without LOCATION"];
+/// Texts of permanent errors that have no status: of single objects in a bulk delete, of certificates, and of connections.
+const PERMANENT_TEXTS: [&str; 5] =
+    ["AccessDenied", "UnknownIssuer", "invalid peer certificate", "without LOCATION", unreachable::TEXT];
 /// Codes of credentials that have expired, or that are not valid yet according to the clock of this machine.
 const EXPIRED_CODES: [&str; 5] = [
     "ExpiredToken",
@@ -131,6 +132,7 @@ mod tests {
             (generic("connection reset by peer"), true),
             (generic("DeleteObjects request failed for key k: no (code: AccessDenied)"), false),
             (generic("invalid peer certificate: UnknownIssuer"), false),
+            (generic(format!("{}: Connection refused (os error 111)", unreachable::TEXT)), false),
             (generic(Path::parse("a//b").unwrap_err()), false),
             (generic(io::Error::from(ErrorKind::PermissionDenied)), false),
             (generic(io::Error::from(ErrorKind::StorageFull)), true),

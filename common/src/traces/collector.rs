@@ -1,6 +1,6 @@
 //! The connection to the collector: its URL, its certificates, and the log of failed exports.
 //!
-//! A flag or a setting of the file is meant for Tally: if it cannot be used, the process fails. The variables of
+//! A flag, its variable or a setting of the file is meant for Tally: if it cannot be used, the process fails. The variables of
 //! OpenTelemetry are often set for a whole platform: if Tally cannot use them, it logs a warning and sends no traces.
 //!
 //! Not here: the spans (`traces`).
@@ -9,7 +9,6 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
@@ -49,20 +48,16 @@ const FLAG: &str = "--otlp-endpoint";
 #[derive(Debug, Args)]
 struct Options {
     /// Collector that traces are sent to, by OTLP over gRPC: http://HOST:4317 or https://HOST:4317 [default: nowhere]
-    #[arg(long, value_name = "URL", env = GENERIC)]
+    #[arg(long, value_name = "URL")]
     otlp_endpoint: Option<String>,
 }
 
 impl FromArgMatches for TraceArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let given = Options::from_arg_matches(matches)?.otlp_endpoint.filter(|url| !url.trim().is_empty());
-        let flag = matches.value_source("otlp_endpoint") != Some(ValueSource::EnvVariable);
-        let endpoint = match (given, environment::text(SPECIFIC)) {
-            (Some(url), _) if flag => Some(Endpoint { url, by: FLAG }),
-            (_, Some(url)) => Some(Endpoint { url, by: SPECIFIC }),
-            (url, None) => url.map(|url| Endpoint { url, by: GENERIC }),
-        };
-        Ok(TraceArgs { endpoint })
+        let given = given.map(|url| Endpoint { url, by: FLAG });
+        let shared = |by| environment::text(by).map(|url| Endpoint { url, by });
+        Ok(TraceArgs { endpoint: given.or_else(|| shared(SPECIFIC)).or_else(|| shared(GENERIC)) })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

@@ -26,12 +26,13 @@ use crate::run::{self, ResourceArgs};
 use crate::{EXIT_CODES, Stop, say, submit};
 
 const EXAMPLES: &str = "Examples:
-  A week, in this process:
-    tally backfill --addons day/addons/v2 --main-summary day/main_summary/v3 --output aggregates --from 20170220 --to 20170226
+  Three days, in this process:
+    export TALLY_ADDONS=day/addons/v2 TALLY_MAIN_SUMMARY=day/main_summary/v3 TALLY_OUTPUT=aggregates
+    tally backfill --from 20170226 --to 20170228
   Only the days that are missing or older than their inputs, for example after Ctrl-C or a failure:
-    tally backfill --output s3://bucket/aggregates --from 20170220 --to 20170226 --only-missing
+    tally backfill --from 20170226 --to 20170228 --only-missing
   On a cluster, three days at a time:
-    tally backfill --coordinator 10.0.0.1:7070 --output s3://bucket/aggregates --from 20170220 --to 20170226 --parallel 3";
+    tally backfill --coordinator localhost:7070 --from 20170226 --to 20170228 --parallel 3";
 
 /// Arguments of `tally backfill`.
 #[derive(Debug, Args)]
@@ -53,12 +54,13 @@ pub struct BackfillArgs {
     only_missing: bool,
     #[command(flatten)]
     resources: ResourceArgs,
-    /// Run the jobs on the cluster that TALLY_COORDINATOR or TALLY_CONSUL names; --coordinator and --consul imply it
+    /// Run the jobs on the cluster that the environment or the file of --config names; --coordinator and --consul on the
+    /// command line imply it
     #[arg(long)]
     cluster: bool,
     #[command(flatten)]
     connect: ConnectArgs,
-    /// Cancel the running jobs of a cluster at Ctrl-C and SIGTERM; otherwise they continue
+    /// Cancel the running jobs of a cluster at Ctrl-C, SIGTERM and SIGHUP; otherwise they continue
     #[arg(long)]
     cancel_on_interrupt: bool,
     /// Output format of the results
@@ -80,7 +82,7 @@ struct Backfill<'a> {
 /// Runs the command.
 pub(crate) fn main(args: &BackfillArgs) -> Result<(), Stop> {
     let range = args.range.required()?;
-    let on_cluster = args.cluster || args.connect.is_named();
+    let on_cluster = args.cluster || ConnectArgs::is_named();
     let resources = match on_cluster {
         true => None,
         false => Some(args.resources.share(args.parallel)?),

@@ -1,12 +1,12 @@
-//! The coordinators that a command connects to: flags, then the environment.
+//! The coordinators that a command connects to.
 //!
 //! Not here: the connection (`tally_coordinator::client`).
 
 use std::time::Duration;
 
 use clap::Args;
+use tally_common::config;
 use tally_common::discovery::consul::ConsulArgs;
-use tally_common::environment;
 use tally_common::security::ClientArgs;
 use tally_coordinator::client::{Address, Client, ClientError, Patience, Source};
 use tokio::runtime::Runtime;
@@ -22,7 +22,7 @@ const FOLLOW: Duration = Duration::from_secs(60);
 /// Where the coordinators are.
 #[derive(Debug, Args)]
 pub struct ConnectArgs {
-    /// Addresses of all coordinators, separated by commas [env: TALLY_COORDINATOR]
+    /// Addresses of all coordinators, separated by commas
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     coordinator: Vec<Address>,
     #[command(flatten)]
@@ -35,32 +35,19 @@ pub struct ConnectArgs {
 }
 
 impl ConnectArgs {
-    /// Whether a flag names coordinators.
-    pub(crate) fn is_named(&self) -> bool {
-        !self.coordinator.is_empty() || self.consul.consul.is_some()
+    /// Whether the command line names coordinators, and not only the environment or a file, which are for all commands.
+    pub(crate) fn is_named() -> bool {
+        config::is_on_command_line(&["coordinator", "consul"])
     }
 
+    /// Of the two options, `config` keeps the one from the first source.
     fn source(&self) -> Result<Source, Stop> {
-        let listed = !self.coordinator.is_empty();
-        if listed && self.consul.consul.is_some() {
-            return Err(Stop::Usage("give --coordinator or --consul, not both".into()));
-        }
-        if listed {
+        if !self.coordinator.is_empty() {
             return Ok(Source::Listed(self.coordinator.clone()));
         }
-        let named = environment::text("TALLY_COORDINATOR");
-        if let Some(named) = named.filter(|_| self.consul.consul.is_none()) {
-            let addresses: Result<Vec<Address>, _> =
-                named.split(',').map(|text| text.trim().parse()).collect();
-            return addresses
-                .map(Source::Listed)
-                .map_err(|why| Stop::Usage(format!("TALLY_COORDINATOR: {why}")));
-        }
-        let address = self.consul.consul.clone().or_else(|| environment::text("TALLY_CONSUL"));
-        let consul = ConsulArgs { consul: address, ..self.consul.clone() };
-        let consul = consul.open().map_err(|e| Stop::Usage(e.to_string()))?;
-        let missing = "which coordinator? give --coordinator HOST:PORT or --consul URL, or set \
-                       TALLY_COORDINATOR or TALLY_CONSUL";
+        let consul = self.consul.open().map_err(|e| Stop::Usage(e.to_string()))?;
+        let missing = "no coordinator is given\nhint: give --coordinator HOST:PORT or --consul URL, set \
+                       TALLY_COORDINATOR or TALLY_CONSUL, or name a file of settings with --config";
         consul.map(Source::Consul).ok_or_else(|| Stop::Usage(missing.into()))
     }
 
@@ -80,7 +67,7 @@ impl From<ClientError> for Stop {
     fn from(error: ClientError) -> Stop {
         let text = error.to_string();
         match error {
-            ClientError::NoLeader { .. } => Stop::NoLeader(text),
+            ClientError::NoLeader { .. } | ClientError::Handshake { .. } => Stop::NoLeader(text),
             ClientError::Invalid { .. } => Stop::Usage(text),
             ClientError::Unknown { .. } | ClientError::Refused { .. } => Stop::Failed(text),
         }

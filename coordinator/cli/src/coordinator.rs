@@ -9,12 +9,13 @@ use clap::Args;
 use tally_common::discovery::membership::{Kind, Member, MemberArgs, Membership};
 use tally_common::runtime::block_on;
 use tally_common::security::{Security, ServerArgs, TokenUse};
+use tally_common::signals::EndSignals;
 use tally_common::traces::{self, TraceArgs};
 use tally_common::{duration, http, port_file};
 use tally_coordinator::election::Election;
 use tally_coordinator::service::lead::LeadOptions;
 use tally_coordinator::service::observed::Seen;
-use tally_coordinator::service::serve::{Exit, ServeOptions, serve};
+use tally_coordinator::service::serve::{Exit, ServeOptions, check_journal, serve};
 use tally_coordinator::service::{CoordinatorRole, Timing};
 use tokio::net::TcpListener;
 
@@ -27,41 +28,36 @@ const LAST_WRITES: Duration = Duration::from_secs(1);
 #[derive(Debug, Args)]
 pub struct CoordinatorArgs {
     /// Address to listen on; with port 0, any free port
-    #[arg(
-        long,
-        value_name = "HOST:PORT",
-        env = "TALLY_COORDINATOR_LISTEN",
-        default_value = "127.0.0.1:7070"
-    )]
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7070")]
     listen: String,
     /// Where the journal is stored: a path, or an s3://, gs://, az:// or file:// URL; all coordinators
     /// of a cluster share it
-    #[arg(long, value_name = "URL", env = "TALLY_COORDINATOR_STATE_DIR")]
+    #[arg(long, value_name = "URL")]
     state_dir: String,
     /// Address for workers and clients [default: the address that it listens on]
-    #[arg(long, value_name = "HOST:PORT", env = "TALLY_COORDINATOR_ADVERTISE")]
+    #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
     /// Number of finished jobs to keep for `tally jobs` and `tally job`
-    #[arg(long, value_name = "N", env = "TALLY_COORDINATOR_HISTORY", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     history: u32,
     /// Maximum number of running jobs; further jobs are refused
-    #[arg(long, value_name = "N", env = "TALLY_COORDINATOR_MAX_JOBS", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1000))]
     max_jobs: u32,
     /// How long a job waits without any worker before it fails
     #[arg(
-        long, value_name = "TIME", env = "TALLY_COORDINATOR_NO_WORKERS_TIMEOUT", default_value = "5m",
+        long, value_name = "TIME", default_value = "5m",
         value_parser = duration::parse
     )]
     no_workers_timeout: Duration,
     /// File to write the address to, once the coordinator listens
-    #[arg(long, value_name = "FILE", env = "TALLY_COORDINATOR_PORT_FILE")]
+    #[arg(long, value_name = "FILE")]
     port_file: Option<PathBuf>,
     /// Address for /healthz, /readyz, /metrics and /log over HTTP [default: none]; operators in --tokens-file
     /// change the log filter with PUT /log
-    #[arg(long, value_name = "HOST:PORT", env = "TALLY_COORDINATOR_HTTP_LISTEN")]
+    #[arg(long, value_name = "HOST:PORT")]
     http_listen: Option<String>,
     /// File to write this address to
-    #[arg(long, value_name = "FILE", env = "TALLY_COORDINATOR_HTTP_PORT_FILE", requires = "http_listen")]
+    #[arg(long, value_name = "FILE", requires = "http_listen")]
     http_port_file: Option<PathBuf>,
     #[command(flatten)]
     member: MemberArgs,
@@ -69,10 +65,10 @@ pub struct CoordinatorArgs {
     security: ServerArgs,
     /// File of bearer tokens that are accepted instead of certificates: one line `ROLE NAME TOKEN` per token,
     /// with the role operator or reader, and the token or sha256:DIGEST; it is read again when it changes
-    #[arg(long, help_heading = "Security", value_name = "FILE", env = "TALLY_COORDINATOR_TOKENS_FILE")]
+    #[arg(long, help_heading = "Security", value_name = "FILE")]
     tokens_file: Option<PathBuf>,
     /// Maximum requests per second and client address, with bursts of twice as many; workers are not limited
-    #[arg(long, help_heading = "Security", value_name = "N", env = "TALLY_COORDINATOR_MAX_REQUEST_RATE", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, help_heading = "Security", value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_request_rate: u32,
     #[command(flatten)]
     traces: TraceArgs,
@@ -169,6 +165,7 @@ impl CoordinatorArgs {
         let consul = self.member.consul.open().map_err(|e| Stop::Usage(e.to_string()))?;
         traces::start(&self.traces, "tally-coordinator").map_err(|e| Stop::Usage(e.to_string()))?;
         let security = self.security()?;
+        check_journal(&self.state_dir).await.map_err(|e| Stop::Failed(e.to_string()))?;
         let listener = self.bind(&security).await?;
         let address = self.address(&listener, consul.is_some())?;
         let role = Arc::new(CoordinatorRole::default());
@@ -199,9 +196,10 @@ pub(crate) fn main(args: &CoordinatorArgs) -> Result<(), Stop> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|e| Stop::Failed(format!("the runtime cannot be started: {e}")))?;
     let exit = block_on(&runtime, async {
-        let stop =
-            terminated().map_err(|e| Stop::Failed(format!("signal handlers cannot be installed: {e}")))?;
-        args.serve(stop).await
+        let signals = EndSignals::new();
+        let mut signals =
+            signals.map_err(|e| Stop::Failed(format!("signal handlers cannot be installed: {e}")))?;
+        args.serve(async move { signals.next().await }).await
     });
     traces::stop();
     // Writes in progress may finish, but the process does not wait for a hung disk.
@@ -210,17 +208,4 @@ pub(crate) fn main(args: &CoordinatorArgs) -> Result<(), Stop> {
         Exit::Asked => Ok(()),
         Exit::Deposed(why) => Err(Stop::Deposed(why)),
     }
-}
-
-/// Resolves at the first Ctrl-C or SIGTERM.
-fn terminated() -> std::io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
 }

@@ -11,8 +11,8 @@ use tally_coordinator::summary::{bytes, grouped};
 use tally_dataset::Dataset;
 
 use crate::connect::runtime;
+use crate::dataset_args::{DatasetArgs, DatasetPlace};
 use crate::dates::{DateRange, RangeArgs};
-use crate::job_args::{DatasetArgs, DatasetPlace};
 use crate::output::{OutputFormat, columns, json, plain, time};
 use crate::{Stop, say};
 
@@ -25,9 +25,10 @@ const HELP: &str = "States:
 
 Examples:
   All days from the first to the last one that exists:
-    tally days --addons day/addons/v2 --main-summary day/main_summary/v3 --output aggregates
-  The days of a month that have to be computed, as JSON:
-    tally days --output s3://bucket/aggregates --from 20170201 --to 20170228 --output-format json";
+    export TALLY_ADDONS=day/addons/v2 TALLY_MAIN_SUMMARY=day/main_summary/v3 TALLY_OUTPUT=aggregates
+    tally days
+  The days of a month, as JSON:
+    tally days --from 20170201 --to 20170228 --output-format json";
 
 /// Arguments of `tally days`.
 #[derive(Debug, Args)]

@@ -6,14 +6,17 @@
 use std::path::Path;
 
 use clap::Args;
+use serde::Serialize;
 use tally_coordinator::job::{Cut, JobSpec, date_folder, new_id};
-use tally_coordinator::summary::grouped;
+use tally_coordinator::summary::{Summary, grouped};
 use tally_dataset::addon_aggregates::{self, PARTITION_COLUMN};
 use tally_generate::Options;
 use tally_proto::v1;
 
 use crate::connect::ConnectArgs;
 use crate::demo_place::Place;
+use crate::generate::generated;
+use crate::output::{OutputFormat, json};
 use crate::run::{ResourceArgs, run};
 use crate::{Stop, objectives, say, submit};
 
@@ -42,12 +45,23 @@ pub struct DemoArgs {
     /// Remove the folder after success
     #[arg(long)]
     remove: bool,
+    /// Output format of the result
+    #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+    output_format: OutputFormat,
+}
+
+/// The result in JSON.
+#[derive(Serialize)]
+struct Report<'a> {
+    day: String,
+    output: String,
+    summary: &'a Summary,
 }
 
 /// Runs the command.
 pub(crate) fn main(args: &DemoArgs) -> Result<(), Stop> {
     let resources = args.resources.check()?;
-    if args.connect.is_named() && !args.cluster {
+    if ConnectArgs::is_named() && !args.cluster {
         return Err(Stop::Usage("--coordinator and --consul need --cluster".into()));
     }
     let mut place = Place::new(args.dir.as_deref(), &resources.spill_dir)?;
@@ -55,24 +69,25 @@ pub(crate) fn main(args: &DemoArgs) -> Result<(), Stop> {
         place = place.absolute()?;
     }
     let shown = place.name("");
-    say(&format!("Generating {} clients' day of telemetry in {shown} ...\n", grouped(args.clients)))?;
+    let table = args.output_format == OutputFormat::Table;
+    let tell = |text: &str| if table { say(text) } else { Ok(()) };
+    tell(&format!("Generating {} clients' day of telemetry in {shown} ...\n", grouped(args.clients)))?;
     let options =
         Options { output: place.files(DAY), clients: args.clients, date: DATE.into(), ..Options::default() };
-    options.validate().map_err(|e| Stop::Usage(e.to_string()))?;
-    let totals = tally_generate::generate(&options, &|_| ()).map_err(|e| Stop::Failed(e.to_string()))?;
+    let totals = generated(&options, args.output_format)?;
     place.put(DAY)?;
-    say(&format!(
+    tell(&format!(
         "{} pings, {} add-on rows\n\n",
         grouped(totals.main_summary_rows),
         grouped(totals.addons_rows)
     ))?;
-    let table = |name: &str| place.name(&format!("{DAY}/{name}"));
+    let input = |name: &str| place.name(&format!("{DAY}/{name}"));
     let job = JobSpec {
         id: new_id(DATE).map_err(|e| Stop::Failed(e.to_string()))?,
         dataset: addon_aggregates::NAME.into(),
         date: DATE.into(),
         day_folder: date_folder(PARTITION_COLUMN, DATE),
-        inputs: vec![table("addons/v2"), table("main_summary/v3")],
+        inputs: vec![input("addons/v2"), input("main_summary/v3")],
         output: place.name(OUTPUT),
         target_file_size: 280_000_000,
         cut: Cut::default(),
@@ -81,19 +96,25 @@ pub(crate) fn main(args: &DemoArgs) -> Result<(), Stop> {
         true => submit::there(&args.connect, &v1::JobSpec::from(&job))?,
         false => run(job, &resources)?,
     };
-    say(&summary.table())?;
+    tell(&summary.table())?;
     let right = [totals.rows, totals.n_clients, totals.n_custom_theme_clients];
     let total = |name| summary.totals.get(name).unwrap_or_default();
     if [summary.rows, total("n_clients"), total("n_custom_theme_clients")] != right {
         return Err(Stop::Failed(format!("the result is wrong: the generator's totals are {right:?}")));
     }
-    let day = format!("{OUTPUT}/{}", date_folder(PARTITION_COLUMN, DATE));
-    place.fetch(&day)?;
-    show_objectives(&place.files(&day))?;
-    if args.remove {
-        return place.remove();
+    if table {
+        let day = format!("{OUTPUT}/{}", date_folder(PARTITION_COLUMN, DATE));
+        place.fetch(&day)?;
+        show_objectives(&place.files(&day))?;
+    } else {
+        let (day, output) = (place.name(DAY), place.name(OUTPUT));
+        say(&json(&Report { day, output, summary: &summary })?)?;
     }
-    how_to_read(&place.name(OUTPUT))
+    match (args.remove, table) {
+        (true, _) => place.remove(),
+        (false, true) => how_to_read(&place.name(OUTPUT)),
+        (false, false) => Ok(()),
+    }
 }
 
 fn show_objectives(day: &Path) -> Result<(), Stop> {

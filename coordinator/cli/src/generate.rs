@@ -1,18 +1,34 @@
-//! `tally generate`: the command line of the generator.
+//! `tally generate`: the command line of the generator, and its progress. Other commands that generate a day use
+//! [`generated`].
 //!
 //! Not here: the generator (`tally-generate`).
 
-use std::path::PathBuf;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use clap::Args;
+use indicatif::ProgressBar;
+use serde::Serialize;
 use tally_common::local_dir;
 use tally_coordinator::summary::grouped;
-use tally_generate::{Options, Overactive};
+use tally_generate::{GenerateError, Options, Overactive, Progress, Totals, generate_until};
 
-use crate::{Stop, say};
+use crate::output::{OutputFormat, json};
+use crate::{Stop, progress, run, say};
+
+const EXAMPLES: &str = "Examples:
+  A day of 1,000 clients with only the columns that the job reads:
+    tally generate --clients 1000 --narrow --output day --date 20170226
+  Another day in the same folder, as JSON:
+    tally generate --clients 1000 --narrow --output day --date 20170227 --output-format json
+  The same day again, with other random numbers:
+    tally generate --clients 1000 --narrow --output day --date 20170227 --seed 2 --replace";
 
 /// Arguments of `tally generate`.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct GenerateArgs {
     /// Number of clients, not counting the null client
     #[arg(long, value_name = "N")]
@@ -23,6 +39,9 @@ pub struct GenerateArgs {
     /// The date of the day
     #[arg(long, value_name = "YYYYMMDD", default_value = "20170227")]
     date: String,
+    /// Remove the files of that day in the folder first; without this option they are an error
+    #[arg(long)]
+    replace: bool,
     /// Seed of the random numbers; the same seed gives the same bytes
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -34,7 +53,7 @@ pub struct GenerateArgs {
     pings: f64,
     /// Number of distinct add-ons
     #[arg(long, value_name = "N", default_value_t = 20_000)]
-    addons: u32,
+    addon_ids: u32,
     /// Number of pings of one additional, extreme client
     #[arg(long, value_name = "N", requires = "overactive_addons")]
     overactive_pings: Option<u32>,
@@ -47,6 +66,17 @@ pub struct GenerateArgs {
     /// Number of threads [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    /// Output format of the totals
+    #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+    output_format: OutputFormat,
+}
+
+/// The totals in JSON.
+#[derive(Serialize)]
+struct Report<'a> {
+    output: &'a Path,
+    #[serde(flatten)]
+    totals: &'a Totals,
 }
 
 /// Runs the command.
@@ -59,19 +89,94 @@ pub(crate) fn main(args: &GenerateArgs) -> Result<(), Stop> {
         seed: args.seed,
         narrow: args.narrow,
         pings: args.pings,
-        addons: args.addons,
+        addons: args.addon_ids,
         overactive: overactive.map(|(pings, addons)| Overactive { pings, addons }),
         shuffle: args.shuffle,
         threads: args.threads,
+        replace: args.replace,
     };
+    let totals = generated(&options, args.output_format)?;
+    match args.output_format {
+        OutputFormat::Json => say(&json(&Report { output: &args.output, totals: &totals })?),
+        OutputFormat::Table => say(&format!(
+            "{} pings and {} add-on rows of {} in {}; a correct result has {} rows\n",
+            grouped(totals.main_summary_rows),
+            grouped(totals.addons_rows),
+            totals.date,
+            args.output.display(),
+            grouped(totals.rows)
+        )),
+    }
+}
+
+/// Generates a day, and shows the progress. A request to end the process ends the generator, which removes its files.
+///
+/// # Errors
+/// [`Stop`]; in each case the files are removed.
+pub(crate) fn generated(options: &Options, format: OutputFormat) -> Result<Totals, Stop> {
     options.validate().map_err(|e| Stop::Usage(e.to_string()))?;
-    let totals = tally_generate::generate(&options, &|_| ()).map_err(|e| Stop::Failed(e.to_string()))?;
-    say(&format!(
-        "{} pings and {} add-on rows of {} in {}; a correct result has {} rows\n",
-        grouped(totals.main_summary_rows),
-        grouped(totals.addons_rows),
-        totals.date,
-        args.output.display(),
-        grouped(totals.rows)
-    ))
+    let stop = Arc::<AtomicBool>::default();
+    let signals = run::engine_runtime()?;
+    let asked = stop.clone();
+    signals.spawn(async move {
+        run::interrupted().await;
+        asked.store(true, Ordering::Relaxed);
+    });
+    let display = Display::new(format);
+    let totals = generate_until(options, &|progress| display.show(progress), &stop);
+    display.clear();
+    signals.shutdown_background();
+    totals.map_err(|error| match error {
+        GenerateError::Stopped => Stop::Detached("the files of the unfinished day are removed".into()),
+        error => Stop::Failed(error.to_string()),
+    })
+}
+
+/// The progress of the generator, on standard error: a bar on a terminal, otherwise a line per quarter.
+struct Display {
+    bar: Option<ProgressBar>,
+    format: OutputFormat,
+    /// Quarters that were shown.
+    quarters: AtomicU32,
+}
+
+/// A line of progress in JSON.
+#[derive(Serialize)]
+struct Line {
+    files: u32,
+    all_files: u32,
+    main_summary_rows: u64,
+    addons_rows: u64,
+}
+
+impl Display {
+    fn new(format: OutputFormat) -> Self {
+        let bar = std::io::stderr().is_terminal().then(progress::bar);
+        Display { bar, format, quarters: AtomicU32::new(0) }
+    }
+
+    fn show(&self, progress: Progress) {
+        let Progress { files, all_files, main_summary_rows, addons_rows } = progress;
+        let (rows, addons) = (grouped(main_summary_rows), grouped(addons_rows));
+        let text = format!("{files}/{all_files} files  {rows} pings  {addons} add-on rows");
+        if let Some(bar) = &self.bar {
+            bar.set_position(u64::from(files) * progress::STEPS / u64::from(all_files.max(1)));
+            bar.set_message(text);
+            return;
+        }
+        let quarter = files * 4 / all_files.max(1);
+        if quarter > self.quarters.fetch_max(quarter, Ordering::Relaxed) {
+            let line = Line { files, all_files, main_summary_rows, addons_rows };
+            match self.format {
+                OutputFormat::Table => eprintln!("generating: {text}"),
+                OutputFormat::Json => eprint!("{}", json(&line).unwrap_or_default()),
+            }
+        }
+    }
+
+    fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
 }

@@ -1,35 +1,18 @@
 //! The options that describe a job, with their defaults: where a dataset is stored, how it is computed, for which date.
 //!
-//! Not here: the roots of tables (`table_args`), ranges of dates (`dates`), where the job runs.
+//! Not here: the locations of inputs and output (`dataset_args`), ranges of dates (`dates`), where the job runs.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use chrono::{Days, NaiveDate, Utc};
 use clap::Args;
 use tally_common::stores::urls;
 use tally_coordinator::job::{Cut, JobSpec, date_folder, date_text, new_id};
-use tally_coordinator::plan::days::Roots;
-use tally_dataset::{Dataset, registry};
+use tally_dataset::Dataset;
 use tally_proto::v1;
 
-use crate::table_args::TableArgs;
+use crate::dataset_args::{DatasetArgs, DatasetPlace, default_text, variable};
 use crate::{Stop, dates, size};
-
-/// The default of `$bucket`.
-const BUCKET: &str = "telemetry-parquet";
-
-/// A dataset, its inputs and its output.
-#[derive(Debug, Args)]
-pub struct DatasetArgs {
-    /// The name of the dataset
-    #[arg(long, value_name = "NAME", default_value_t = default_text(|dataset| dataset.name().into()))]
-    dataset: String,
-    #[command(flatten)]
-    tables: TableArgs,
-    #[arg(long, value_name = "URL", help = default_text(output_help))]
-    output: Option<String>,
-}
 
 /// The day of a job.
 #[derive(Debug, Args)]
@@ -69,34 +52,6 @@ pub struct JobArgs {
     work: WorkArgs,
 }
 
-/// A dataset with the URLs of its inputs, in its order, and of its output.
-pub(crate) struct DatasetPlace {
-    pub(crate) dataset: Arc<dyn Dataset>,
-    pub(crate) inputs: Vec<String>,
-    pub(crate) output: String,
-}
-
-impl DatasetPlace {
-    /// The roots of inputs and output.
-    pub(crate) fn roots(&self) -> Roots<'_> {
-        Roots { dataset: &*self.dataset, inputs: &self.inputs, output: &self.output }
-    }
-}
-
-/// A text about the default dataset.
-fn default_text(text: impl Fn(&dyn Dataset) -> String) -> String {
-    registry::datasets().next().map(|dataset| text(&*dataset)).unwrap_or_default()
-}
-
-fn output_help(dataset: &dyn Dataset) -> String {
-    let default = dataset
-        .default_output()
-        .map(|folder| format!(" [default: s3://$bucket/{folder}, where $bucket defaults to {BUCKET}]"));
-    let column = dataset.partition_column();
-    let help = format!("Root of the output; the day is stored below it, in the folder {column}=YYYYMMDD");
-    help + &default.unwrap_or_default()
-}
-
 fn file_size_help(dataset: &dyn Dataset) -> String {
     let (bytes, name) = (dataset.bytes_per_row(), dataset.name());
     format!("Target size of output files, estimated at {bytes} bytes per row of {name}")
@@ -132,37 +87,6 @@ impl DateArgs {
     /// [`Stop::Usage`].
     pub(crate) fn date(&self) -> Result<NaiveDate, Stop> {
         date(self.date.as_deref(), variable("date").as_deref())
-    }
-}
-
-impl DatasetArgs {
-    /// The dataset and its URLs, which are not checked.
-    ///
-    /// # Errors
-    /// [`Stop::Usage`].
-    pub(crate) fn place(&self) -> Result<DatasetPlace, Stop> {
-        let dataset = self.dataset()?;
-        let (inputs, output) = (self.tables.roots(&*dataset)?, self.output(&*dataset)?);
-        Ok(DatasetPlace { dataset, inputs, output })
-    }
-
-    fn dataset(&self) -> Result<Arc<dyn Dataset>, Stop> {
-        registry::dataset(&self.dataset).ok_or_else(|| {
-            let names: Vec<_> = registry::datasets().map(|dataset| dataset.name()).collect();
-            let (name, names) = (&self.dataset, names.join(", "));
-            Stop::Usage(format!("--dataset: there is no dataset {name:?}; the datasets are: {names}"))
-        })
-    }
-
-    fn output(&self, dataset: &dyn Dataset) -> Result<String, Stop> {
-        if let Some(output) = &self.output {
-            return Ok(output.clone());
-        }
-        let missing =
-            || Stop::Usage(format!("the dataset {} has no default output: give --output", self.dataset));
-        let folder = dataset.default_output().ok_or_else(missing)?;
-        let bucket = variable("bucket").unwrap_or_else(|| BUCKET.into());
-        Ok(format!("s3://{bucket}/{folder}"))
     }
 }
 
@@ -229,10 +153,6 @@ impl JobArgs {
     pub(crate) fn elsewhere(&self) -> Result<v1::JobSpec, Stop> {
         self.work.elsewhere(self.date.date()?)
     }
-}
-
-fn variable(name: &str) -> Option<String> {
-    tally_common::environment::text(name)
 }
 
 #[cfg(test)]

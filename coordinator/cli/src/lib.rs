@@ -5,20 +5,26 @@
 
 mod backfill;
 mod cancel;
+mod command_line;
+mod completions;
 mod connect;
 mod coordinator;
+mod dataset_args;
 mod dates;
 mod day_results;
 mod days;
 mod demo;
 mod demo_place;
 mod embedded;
+mod examples;
+mod failure;
 mod follow;
 mod gc;
 mod generate;
 mod job;
 mod job_args;
 mod jobs;
+mod man;
 mod objectives;
 mod output;
 mod plan;
@@ -32,10 +38,9 @@ mod workers;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use tally_common::config::{self, SettingsError};
+use clap::{Parser, Subcommand};
 use tally_common::logging::{self, LogFormat};
-use tally_common::{duration, memory, open_files, secrets, size};
+use tally_common::{duration, memory, open_files, secrets, size, stores};
 use tally_dataset::registry::{self, Constructor};
 
 /// The job failed.
@@ -66,13 +71,13 @@ pub const EXIT_CODES: &str = "Exit codes:
 
 /// Exact distinct counts over a day of Parquet telemetry.
 #[derive(Debug, Parser)]
-#[command(name = "tally", version, propagate_version = true, after_help = EXIT_CODES)]
+#[command(name = "tally", version = command_line::VERSION, propagate_version = true, after_help = command_line::help())]
 struct Cli {
     /// Log filter, for example `info` or `tally=debug`; logs are written to standard error
-    #[arg(long, global = true, env = "TALLY_LOG", default_value = "warn")]
+    #[arg(long, global = true, help_heading = command_line::GLOBAL, default_value = "warn")]
     log: String,
     /// Format of log lines
-    #[arg(long, global = true, value_enum, env = "TALLY_LOG_FORMAT", default_value_t = LogFormat::Auto)]
+    #[arg(long, global = true, help_heading = command_line::GLOBAL, value_enum, default_value_t = LogFormat::Auto)]
     log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
@@ -81,6 +86,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Compute a day of a dataset in this process
+    #[command(after_help = examples::RUN)]
     Run(run::RunArgs),
     /// Compute the days of a range: one job per day, in this process or on a cluster
     Backfill(backfill::BackfillArgs),
@@ -89,26 +95,37 @@ enum Command {
     /// Show the plan of a day or a range: files, bytes, rows, shards, estimated time; runs nothing
     Plan(plan::PlanArgs),
     /// Run a coordinator: it plans jobs, dispatches tasks to workers and publishes days
+    #[command(after_help = examples::COORDINATOR)]
     Coordinator(coordinator::CoordinatorArgs),
     /// Generate a synthetic day, and the totals of a correct result
     Generate(generate::GenerateArgs),
     /// Generate a small day, run the job over it, and show the result
+    #[command(after_help = examples::DEMO)]
     Demo(demo::DemoArgs),
     /// Submit a job to a cluster and wait for its result
     Submit(submit::SubmitArgs),
     /// List a cluster's jobs
+    #[command(after_help = examples::JOBS)]
     Jobs(jobs::JobsArgs),
     /// Show one job
+    #[command(after_help = examples::JOB)]
     Job(job::JobIdArgs),
     /// Cancel a job
+    #[command(after_help = examples::CANCEL)]
     Cancel(job::JobIdArgs),
     /// Remove what dead jobs left at an output in an object store
+    #[command(after_help = examples::GC)]
     Gc(gc::GcArgs),
     /// List a cluster's workers
+    #[command(after_help = examples::WORKERS)]
     Workers(workers::WorkersArgs),
     /// Act on one worker
     #[command(subcommand)]
     Worker(workers::WorkerCommand),
+    /// Print a shell's completions of commands and options
+    Completions(completions::CompletionsArgs),
+    /// Write a manual page per command
+    Man(man::ManArgs),
 }
 
 /// Why a command ended without a result.
@@ -132,48 +149,22 @@ enum Stop {
     NoLeader(String),
 }
 
-impl Stop {
-    /// The message for standard error, and the exit code.
-    fn report(self) -> (String, u8) {
-        match self {
-            Stop::Usage(why) => (format!("error: {why}\n\nFor more information, try '--help'."), USAGE),
-            Stop::Failed(why) => (format!("error: {why}"), FAILED),
-            Stop::Interrupted => ("interrupted: the output is unchanged".into(), INTERRUPTED),
-            Stop::Detached(why) => (format!("interrupted: {why}"), INTERRUPTED),
-            Stop::Cancelled(why) => (format!("cancelled: {why}"), CANCELLED),
-            Stop::TimedOut(why) => (format!("timed out: {why}"), TIMED_OUT),
-            Stop::NoLeader(why) => (format!("error: {why}"), NO_LEADER),
-            Stop::Deposed(why) => (format!("error: another coordinator leads: {why}"), DEPOSED),
-        }
-    }
-}
-
-/// The command with all of its options.
-fn command() -> clap::Command {
-    let option = || config::option("TALLY_COORDINATOR_CONFIG");
-    Cli::command().mut_subcommand("coordinator", |serve| serve.arg(option()))
-}
-
-/// The arguments; those of a coordinator may also come from a file.
-fn parse() -> Result<Cli, SettingsError> {
-    let argv: Vec<_> = std::env::args_os().collect();
-    Ok(Cli::from_arg_matches(&config::parse(command(), Some("coordinator"), &argv)?)?)
-}
-
 /// Parses the arguments, runs the command with these datasets, and returns its exit code.
 pub fn main(datasets: &'static [Constructor]) -> ExitCode {
     registry::install(datasets);
     memory::keep_freed_memory();
     secrets::register_environment();
-    let cli = match parse() {
-        Ok(cli) => cli,
-        Err(error) => error.exit(),
+    let (cli, format) = match command_line::parse() {
+        Ok(parsed) => parsed,
+        Err(error) => return failure::invalid(error),
     };
-    if let Err(error) = logging::to_stderr(&cli.log, cli.log_format) {
-        eprintln!("error: {error}");
-        return ExitCode::from(USAGE);
+    if let Err(error) = logging::to_stderr(&cli.log, command_line::log_format(&cli, format)) {
+        return failure::report(Stop::Usage(error.to_string()), format);
     }
     open_files::raise_limit();
+    if !matches!(cli.command, Command::Coordinator(_)) {
+        stores::fail_fast();
+    }
     let done = match cli.command {
         Command::Run(args) => run::main(&args),
         Command::Backfill(args) => backfill::main(&args),
@@ -189,11 +180,13 @@ pub fn main(datasets: &'static [Constructor]) -> ExitCode {
         Command::Gc(args) => gc::main(&args),
         Command::Workers(args) => workers::main(&args),
         Command::Worker(command) => workers::worker(&command),
+        Command::Completions(args) => completions::main(&args),
+        Command::Man(args) => man::main(&args),
     };
-    let Err(stop) = done else { return ExitCode::SUCCESS };
-    let (text, code) = stop.report();
-    eprintln!("{}", secrets::cut(&text));
-    ExitCode::from(code)
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(stop) => failure::report(stop, format),
+    }
 }
 
 /// Writes to standard output. It is no error if the reader closed it early.
@@ -204,20 +197,5 @@ fn say(text: &str) -> Result<(), Stop> {
             Err(Stop::Failed(format!("standard output cannot be written: {e}")))
         }
         _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_option_is_taken_from_the_first_source_that_has_it() {
-        tally_tests::settings::check_layers(
-            "tests::every_option_is_taken_from_the_first_source_that_has_it",
-            command,
-            Some("coordinator"),
-            |command, argv| config::parse(command, Some("coordinator"), argv).map_err(|e| e.to_string()),
-        );
     }
 }

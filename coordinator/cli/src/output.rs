@@ -18,12 +18,22 @@ pub enum OutputFormat {
     Json,
 }
 
-/// One line of JSON.
+/// The version of the JSON of all commands. New fields do not change it; see `deploy/docs/json.md`.
+const SCHEMA_VERSION: u32 = 1;
+
+/// One line of JSON: an object with the version of its schema.
 ///
 /// # Errors
 /// Never for the types of this program.
 pub fn json(value: &impl Serialize) -> Result<String, Stop> {
-    serde_json::to_string(value).map(|text| text + "\n").map_err(|e| Stop::Failed(e.to_string()))
+    #[derive(Serialize)]
+    struct Versioned<'a, T> {
+        schema_version: u32,
+        #[serde(flatten)]
+        value: &'a T,
+    }
+    let versioned = Versioned { schema_version: SCHEMA_VERSION, value };
+    serde_json::to_string(&versioned).map(|text| text + "\n").map_err(|e| Stop::Failed(e.to_string()))
 }
 
 /// Prints the summary of a published day.

@@ -33,9 +33,10 @@ your own rate, divide the bytes read of a job's summary by its time and threads.
 
 Examples:
   One day:
-    tally plan --addons day/addons/v2 --main-summary day/main_summary/v3 --output aggregates --date 20170227
-  A week on a cluster with 32 slots:
-    tally plan --output s3://bucket/aggregates --from 20170220 --to 20170226 --threads 32";
+    export TALLY_ADDONS=day/addons/v2 TALLY_MAIN_SUMMARY=day/main_summary/v3 TALLY_OUTPUT=aggregates
+    tally plan --date 20170227
+  Two days on a cluster with 32 slots:
+    tally plan --from 20170226 --to 20170227 --threads 32";
 
 /// Arguments of `tally plan`.
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use tally_common::local_dir;
 use tally_common::runtime::block_on;
+use tally_common::signals::EndSignals;
 use tally_coordinator::driver::Ended;
 use tally_coordinator::job::JobSpec;
 use tally_coordinator::summary::{Summary, bytes};
@@ -184,21 +185,15 @@ pub(crate) fn summary(ended: Ended) -> Result<Summary, Stop> {
     }
 }
 
-/// Resolves at the first Ctrl-C or SIGTERM; the second one ends the process at once.
+/// Resolves at the first request to end; the second one ends the process at once.
 pub(crate) async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
+    let Ok(mut signals) = EndSignals::new() else {
         // Without handlers, signals end the process.
         return std::future::pending().await;
     };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+    signals.next().await;
     tokio::spawn(async move {
-        interrupt.recv().await;
+        signals.next().await;
         std::process::exit(i32::from(INTERRUPTED));
     });
 }

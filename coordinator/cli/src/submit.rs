@@ -9,24 +9,24 @@ use std::time::Duration;
 
 use clap::Args;
 use tally_common::runtime::block_on;
+use tally_common::signals::EndSignals;
 use tally_coordinator::client::Client;
 use tally_coordinator::summary::Summary;
 use tally_proto::v1::{JobSpec, JobState, JobStatus, SubmitReply};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
 use crate::connect::{ConnectArgs, runtime};
 use crate::follow::Display;
 use crate::job_args::JobArgs;
 use crate::output::{OutputFormat, json, plain, say_published};
-use crate::{EXIT_CODES, Stop, duration, say};
+use crate::{EXIT_CODES, Stop, duration, examples, say};
 
 /// How long a cancelled job may take to end.
 const CANCEL: Duration = Duration::from_secs(60);
 
 /// Arguments of `tally submit`.
 #[derive(Debug, Args)]
-#[command(after_help = EXIT_CODES)]
+#[command(after_help = format!("{}\n\n{EXIT_CODES}", examples::SUBMIT))]
 pub struct SubmitArgs {
     #[command(flatten)]
     connect: ConnectArgs,
@@ -38,31 +38,12 @@ pub struct SubmitArgs {
     /// How long to wait for the job's end; the job continues after that, unless --cancel-on-interrupt is given
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     timeout: Option<Duration>,
-    /// Cancel the job at Ctrl-C, SIGTERM and the timeout; otherwise it continues
+    /// Cancel the job at Ctrl-C, SIGTERM, SIGHUP and the timeout; otherwise it continues
     #[arg(long)]
     cancel_on_interrupt: bool,
     /// Output format of the summary
     #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
     output_format: OutputFormat,
-}
-
-/// Ctrl-C and SIGTERM.
-struct Interrupts(Signal, Signal);
-
-impl Interrupts {
-    fn new() -> Result<Self, Stop> {
-        let handler = |kind| {
-            signal(kind).map_err(|e| Stop::Failed(format!("signal handlers cannot be installed: {e}")))
-        };
-        Ok(Interrupts(handler(SignalKind::interrupt())?, handler(SignalKind::terminate())?))
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.0.recv() => {}
-            _ = self.1.recv() => {}
-        }
-    }
 }
 
 /// Why the wait ended.
@@ -82,7 +63,9 @@ async fn submit(args: &SubmitArgs, spec: &JobSpec) -> Result<(), Stop> {
     let display = Rc::new(Display::new(args.output_format));
     let notices = display.clone();
     let mut client = args.connect.client(move |text| notices.note(text))?;
-    let mut interrupts = Interrupts::new()?;
+    let interrupts = EndSignals::new();
+    let mut interrupts =
+        interrupts.map_err(|e| Stop::Failed(format!("signal handlers cannot be installed: {e}")))?;
     let late = async {
         match args.timeout {
             Some(limit) => sleep(limit).await,
@@ -166,8 +149,18 @@ fn finish(status: &JobStatus, format: OutputFormat) -> Result<(), Stop> {
     let summary = summary(status)?;
     say_published(&match format {
         OutputFormat::Table => summary.table(),
-        OutputFormat::Json => format!("{}\n", status.summary.trim_end()),
+        OutputFormat::Json => json(&whole(status)?)?,
     })
+}
+
+/// All fields of the summary, also those of another version of the coordinator.
+fn whole(status: &JobStatus) -> Result<serde_json::Map<String, serde_json::Value>, Stop> {
+    serde_json::from_str(&status.summary).map_err(unread)
+}
+
+/// The summary of a published day cannot be read.
+fn unread(error: serde_json::Error) -> Stop {
+    Stop::Failed(format!("the day is published, but its summary cannot be read: {error}"))
 }
 
 /// The summary of a finished job, if its day is published.
@@ -183,7 +176,6 @@ fn summary(status: &JobStatus) -> Result<Summary, Stop> {
             return Err(Stop::Failed(format!("job {job} failed: {}", plain(reason))));
         }
     }
-    let unread = |e| Stop::Failed(format!("the day is published, but its summary cannot be read: {e}"));
     let summary: Summary = serde_json::from_str(&status.summary).map_err(unread)?;
     summary.warnings.iter().for_each(|warning| eprintln!("warning: {}", plain(warning)));
     Ok(summary)

@@ -27,6 +27,14 @@ fn named_tables() -> Vec<TableSpec> {
     registry::datasets().next().map(|dataset| dataset.tables().to_vec()).unwrap_or_default()
 }
 
+/// The option that gives the root of a table, as `--help` shows it.
+pub(crate) fn shown_option(table: &str) -> String {
+    match named_tables().iter().any(|named| named.name == table) {
+        true => format!("--{} URL", option_of(table)),
+        false => format!("--{TABLE} {table}=URL"),
+    }
+}
+
 /// The name of a table's own option.
 fn option_of(table: &str) -> String {
     table.replace('_', "-")
@@ -46,11 +54,9 @@ fn parse_table(text: &str) -> Result<(String, String), InvalidTable> {
 
 impl Args for TableArgs {
     fn augment_args(command: Command) -> Command {
-        let own = named_tables().into_iter().map(|table| {
-            let default = table.default_root.map(|root| format!(" [default: {root}]")).unwrap_or_default();
-            let help = format!("{}{default}", table.help);
-            Arg::new(table.name).long(option_of(table.name)).value_name("URL").help(help)
-        });
+        let own = named_tables()
+            .into_iter()
+            .map(|table| Arg::new(table.name).long(option_of(table.name)).value_name("URL").help(table.help));
         let any = Arg::new(TABLE)
             .long(TABLE)
             .value_name("NAME=URL")
@@ -87,21 +93,21 @@ impl FromArgMatches for TableArgs {
 }
 
 impl TableArgs {
-    /// The roots of a dataset's tables, in its order: those given, else the defaults.
+    /// The given roots of a dataset's tables, in its order.
     ///
     /// # Errors
-    /// A root of a table that the dataset does not have, two roots of one table, or none.
-    pub(crate) fn roots(&self, dataset: &dyn Dataset) -> Result<Vec<String>, Stop> {
+    /// A root of a table that the dataset does not have, or two roots of one table.
+    pub(crate) fn roots(&self, dataset: &dyn Dataset) -> Result<Vec<Option<String>>, Stop> {
         let (name, tables) = (dataset.name(), dataset.tables());
         if let Some(root) = self.0.iter().find(|root| tables.iter().all(|table| table.name != root.table)) {
             let names: Vec<_> = tables.iter().map(|table| table.name).collect();
             let (option, names) = (&root.option, names.join(", "));
             return Err(Stop::Usage(format!("{option}: {name} has no such table; its tables are: {names}")));
         }
-        tables.iter().map(|table| self.root(name, table)).collect()
+        tables.iter().map(|table| self.root(table)).collect()
     }
 
-    fn root(&self, dataset: &str, table: &TableSpec) -> Result<String, Stop> {
+    fn root(&self, table: &TableSpec) -> Result<Option<String>, Stop> {
         let mut given = self.0.iter().filter(|root| root.table == table.name);
         match (given.next(), given.next()) {
             (Some(first), Some(second)) => {
@@ -111,13 +117,7 @@ impl TableArgs {
                     "{first} and {second} both give the root of the table {name}: give one"
                 )))
             }
-            (Some(root), None) => Ok(root.url.clone()),
-            _ => table.default_root.map(str::to_string).ok_or_else(|| {
-                let name = table.name;
-                Stop::Usage(format!(
-                    "the table {name} of {dataset} has no default root: give --table {name}=URL"
-                ))
-            }),
+            (first, _) => Ok(first.map(|root| root.url.clone())),
         }
     }
 }
@@ -128,7 +128,7 @@ mod tests {
 
     use super::*;
 
-    fn roots(args: &[&str]) -> Result<Vec<String>, String> {
+    fn roots(args: &[&str]) -> Result<Vec<Option<String>>, String> {
         let command = TableArgs::augment_args(Command::new("test").no_binary_name(true));
         let matches = command.try_get_matches_from(args).map_err(|e| e.to_string())?;
         let tables = TableArgs::from_arg_matches(&matches).map_err(|e| e.to_string())?;
@@ -136,13 +136,13 @@ mod tests {
     }
 
     #[test]
-    fn a_root_is_given_by_either_option_or_is_the_default() {
-        let defaults = ["s3://telemetry-parquet/addons/v2", "s3://telemetry-parquet/main_summary/v3"];
-        assert_eq!(roots(&[]).unwrap(), defaults);
-        assert_eq!(roots(&["--addons", "/a"]).unwrap(), ["/a", defaults[1]]);
+    fn a_root_is_given_by_either_option() {
+        let some = |roots: [&str; 2]| roots.map(|root| Some(root.to_string())).to_vec();
+        assert_eq!(roots(&[]).unwrap(), [None, None]);
+        assert_eq!(roots(&["--addons", "/a"]).unwrap(), [Some("/a".to_string()), None]);
         let both = ["--table", "main_summary=s3://b/m?x=1", "--table", "addons=/a"];
-        assert_eq!(roots(&both).unwrap(), ["/a", "s3://b/m?x=1"]);
-        assert_eq!(roots(&["--main-summary", "/m", "--table", "addons=/a"]).unwrap(), ["/a", "/m"]);
+        assert_eq!(roots(&both).unwrap(), some(["/a", "s3://b/m?x=1"]));
+        assert_eq!(roots(&["--main-summary", "/m", "--table", "addons=/a"]).unwrap(), some(["/a", "/m"]));
     }
 
     #[test]

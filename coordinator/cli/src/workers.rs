@@ -5,7 +5,7 @@ use tally_common::runtime::block_on;
 
 use crate::connect::{ConnectArgs, runtime};
 use crate::output::OutputFormat;
-use crate::{Stop, say, show};
+use crate::{Stop, examples, say, show};
 
 /// Arguments of `tally workers`.
 #[derive(Debug, Args)]
@@ -21,6 +21,7 @@ pub struct WorkersArgs {
 #[derive(Debug, Subcommand)]
 pub enum WorkerCommand {
     /// Drain a worker: it gets no new tasks, migrates its outputs to other workers, and exits
+    #[command(after_help = examples::DRAIN)]
     Drain(DrainArgs),
 }
 

@@ -17,8 +17,11 @@ pub enum GenerateError {
         rule: &'static str,
     },
     /// The day exists; with a second one in the same folders, the totals would be unknown.
-    #[error("{} already holds files: remove it, or choose another output or date", .0.display())]
+    #[error("{} already holds files: give --replace to remove them, or choose another output or date", .0.display())]
     Exists(PathBuf),
+    /// The caller stopped it.
+    #[error("stopped on request")]
+    Stopped,
     /// A file or folder can't be made, written or removed.
     #[error("cannot {action} {}: {source}; check the folder's permissions and the disk's free space", path.display())]
     Io {

@@ -31,6 +31,8 @@ pub(crate) struct Layout {
     main_summary: PathBuf,
     addons: PathBuf,
     pub(crate) totals: PathBuf,
+    /// Folders above the partitions that did not exist before, outermost first.
+    new_folders: Vec<PathBuf>,
 }
 
 impl Layout {
@@ -39,6 +41,9 @@ impl Layout {
     /// # Errors
     /// The name of the output folder is unknown, as for a missing `..`.
     pub(crate) fn new(output: &Path, date: &str) -> Result<Self, GenerateError> {
+        let above = ["", "main_summary", "main_summary/v3", "addons", "addons/v2"];
+        let new_folders = above.iter().map(|below| output.join(below)).filter(|folder| !folder.exists());
+        let new_folders = new_folders.collect();
         let named = match output.file_name() {
             Some(_) => output.to_path_buf(),
             // For "." and "..", the name is that of the folder they refer to.
@@ -56,6 +61,7 @@ impl Layout {
             main_summary: partition("main_summary/v3"),
             addons: partition("addons/v2"),
             totals: named.with_file_name(totals),
+            new_folders,
         })
     }
 
@@ -76,7 +82,17 @@ impl Layout {
         Ok(())
     }
 
-    /// Removes both partitions, which had no files before.
+    /// Removes both partitions, which had no files before, and the folders above them that did not exist before.
+    pub(crate) fn clean_up(&self) -> Result<(), GenerateError> {
+        self.remove()?;
+        for folder in self.new_folders.iter().rev() {
+            // Other files may have been put there meanwhile.
+            let _ = fs::remove_dir(folder);
+        }
+        Ok(())
+    }
+
+    /// Removes both partitions.
     pub(crate) fn remove(&self) -> Result<(), GenerateError> {
         for partition in [&self.main_summary, &self.addons] {
             match fs::remove_dir_all(partition) {

@@ -25,5 +25,5 @@ mod totals;
 
 pub use error::GenerateError;
 pub use options::{Options, Overactive};
-pub use run::{Progress, generate};
+pub use run::{Progress, generate, generate_until};
 pub use totals::Totals;

@@ -39,6 +39,8 @@ pub struct Options {
     pub shuffle: bool,
     /// Number of threads; `None` for one per core. Each thread needs memory.
     pub threads: Option<usize>,
+    /// Whether files of the same day in the output folder are removed first; without it they are an error.
+    pub replace: bool,
 }
 
 /// A client that sends `pings` pings with the same `addons` active add-ons in each.
@@ -63,6 +65,7 @@ impl Default for Options {
             overactive: None,
             shuffle: false,
             threads: None,
+            replace: false,
         }
     }
 }
@@ -83,7 +86,7 @@ impl Options {
         let pings = self.pings > 0.0 && self.pings <= MAX_PINGS;
         require(pings, "pings", &self.pings, "must be above 0 and at most 10000")?;
         let addons = (1..=MAX_ADDONS).contains(&self.addons);
-        require(addons, "addons", &self.addons, "must be from 1 to 1000000")?;
+        require(addons, "addon-ids", &self.addons, "must be from 1 to 1000000")?;
         if let Some(Overactive { pings, addons }) = self.overactive {
             require(pings > 0, "overactive-pings", &pings, "must be at least 1")?;
             let fits = (1..=self.addons).contains(&addons);

@@ -39,10 +39,25 @@ pub struct Progress {
 /// An option is invalid, a partition of either table has files (then nothing is changed), or an I/O error. After a failure
 /// both partitions are removed; a killed process leaves them.
 pub fn generate(options: &Options, progress: &(dyn Fn(Progress) + Sync)) -> Result<Totals, GenerateError> {
+    generate_until(options, progress, &AtomicBool::new(false))
+}
+
+/// The same, until another thread sets `stop`.
+///
+/// # Errors
+/// As [`generate`], and [`GenerateError::Stopped`].
+pub fn generate_until(
+    options: &Options,
+    progress: &(dyn Fn(Progress) + Sync),
+    stop: &AtomicBool,
+) -> Result<Totals, GenerateError> {
     let date = options.validate()?;
-    fs::create_dir_all(&options.output).map_err(io("create", &options.output))?;
     let layout = Layout::new(&options.output, &options.date)?;
-    layout.require_no_files()?;
+    match options.replace {
+        true => layout.remove()?,
+        false => layout.require_no_files()?,
+    }
+    fs::create_dir_all(&options.output).map_err(io("create", &options.output))?;
     let run = Run {
         options,
         population: Population::new(options, date),
@@ -50,6 +65,7 @@ pub fn generate(options: &Options, progress: &(dyn Fn(Progress) + Sync)) -> Resu
         spread: if options.shuffle { Spread::Shuffled } else { Spread::BySample },
         layout,
         progress,
+        stop,
         next_task: AtomicUsize::new(0),
         failed: AtomicBool::new(false),
         files: AtomicU64::new(0),
@@ -58,7 +74,7 @@ pub fn generate(options: &Options, progress: &(dyn Fn(Progress) + Sync)) -> Resu
     };
     run.all().inspect_err(|_| {
         // Report the first failure; its cause may also prevent the cleanup.
-        let _ = run.layout.remove();
+        let _ = run.layout.clean_up();
     })
 }
 
@@ -78,6 +94,7 @@ struct Run<'a> {
     spread: Spread,
     layout: Layout,
     progress: &'a (dyn Fn(Progress) + Sync),
+    stop: &'a AtomicBool,
     next_task: AtomicUsize,
     failed: AtomicBool,
     files: AtomicU64,
@@ -100,6 +117,9 @@ impl Run<'_> {
             // Join all threads before the first failure is returned.
             ends.collect::<Vec<_>>().into_iter().collect::<Result<(), _>>()
         })?;
+        if self.is_stopped() {
+            return Err(GenerateError::Stopped);
+        }
         let sum = sum.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
         let totals = Totals {
             date: self.options.date.clone(),
@@ -127,7 +147,7 @@ impl Run<'_> {
     }
 
     fn work(&self, tasks: &[Task], sum: &Mutex<Share>) -> Result<(), GenerateError> {
-        while !self.failed.load(Ordering::Relaxed) {
+        while !self.is_over() {
             let Some(task) = tasks.get(self.next_task.fetch_add(1, Ordering::Relaxed)) else { break };
             match *task {
                 Task::File(file) => {
@@ -142,6 +162,15 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Whether a thread failed, or the caller stopped all of them.
+    fn is_over(&self) -> bool {
+        self.failed.load(Ordering::Relaxed) || self.is_stopped()
     }
 
     /// Writes one file of each table.
@@ -167,8 +196,8 @@ impl Run<'_> {
                 self.write(&mut main, &main_rows)?;
                 self.write(&mut addons, &addons_rows)?;
             }
-            // Another thread failed, so the file is not needed.
-            if self.failed.load(Ordering::Relaxed) {
+            // The file is not needed.
+            if self.is_over() {
                 return Ok(());
             }
         }

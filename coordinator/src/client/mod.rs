@@ -36,6 +36,16 @@ pub enum ClientError {
         /// The time spent.
         waited: Duration,
     },
+    /// The coordinators were reached, and no secure connection to them is possible as it is configured.
+    #[error(
+        "no connection to a coordinator is possible with these certificates:{}\nhint: check --tls-ca, --tls-cert and \
+         --tls-key; give none of them only if the coordinator runs without TLS",
+        listed(tried)
+    )]
+    Handshake {
+        /// Each address with its error.
+        tried: Vec<(String, String)>,
+    },
     /// The job, or the worker, does not exist.
     #[error("{what} is not known to the coordinator at {address}: {message}")]
     Unknown {

@@ -30,6 +30,8 @@ pub struct Client {
     connected: Option<Candidate>,
     /// The user was notified of a problem that is not over.
     notified: bool,
+    /// A coordinator has answered.
+    answered: bool,
 }
 
 impl Client {
@@ -43,6 +45,7 @@ impl Client {
             notice,
             connected: None,
             notified: false,
+            answered: false,
         }
     }
 
@@ -100,6 +103,9 @@ impl Client {
             };
             let found = match found {
                 Ok(found) => found,
+                Err(none) if none.handshakes_failed && !self.answered => {
+                    return Err(ClientError::Handshake { tried: none.tried });
+                }
                 Err(none) if Instant::now() >= until => {
                     return Err(ClientError::no_leader(none.tried, started.elapsed()));
                 }
@@ -119,6 +125,7 @@ impl Client {
             match timeout(ANSWER_TIMEOUT, answer).await.map_err(late).flatten() {
                 Ok(answer) => {
                     self.leader.leads(&found);
+                    self.answered = true;
                     self.connected = Some(found);
                     return Ok(answer.into_inner());
                 }

@@ -90,10 +90,15 @@ impl Driver {
         attempt: AttemptId,
         outcome: Result<v1::TaskResult, Failure>,
     ) {
-        if let Err(failure) = &outcome
-            && *failure != Failure::Cancelled
-        {
-            tracing::warn!(%attempt, %worker, %failure, "a task attempt failed");
+        match &outcome {
+            Ok(_) | Err(Failure::Cancelled | Failure::Fatal { .. }) => {}
+            Err(failure @ Failure::Refused { .. }) => {
+                let run = self.jobs.get_mut(&attempt.task.job);
+                if let Some(refusals) = run.and_then(|run| run.refusals.count(attempt.task.stage.0)) {
+                    tracing::warn!(%attempt, %worker, %failure, refusals, "a worker had no room for a task");
+                }
+            }
+            Err(failure) => tracing::warn!(%attempt, %worker, %failure, "a task attempt failed"),
         }
         self.metrics.count_attempt(&attempt, &outcome);
         let run = self.jobs.get_mut(&attempt.task.job);

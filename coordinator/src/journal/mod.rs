@@ -28,6 +28,8 @@ pub enum JournalError {
         path: String,
         /// The error of the store.
         reason: String,
+        /// Whether a later request may succeed.
+        transient: bool,
     },
     /// A newer version wrote a record that this version cannot read. Nothing was changed, unless the record was written
     /// while this coordinator claimed its epoch.
@@ -50,6 +52,14 @@ pub enum JournalError {
         /// What is wrong with it.
         what: String,
     },
+}
+
+impl JournalError {
+    /// Whether the journal stays unusable until someone changes something. A damaged one may be one that its leader changes
+    /// at this moment.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, JournalError::Io { transient: false, .. } | JournalError::Newer { .. })
+    }
 }
 
 /// The log to which decisions are written before they are carried out.

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use rustix::fs::{Access, access};
 use tally_common::retry::RetryPolicy;
-use tally_common::stores::urls::{self, UrlError};
+use tally_common::stores::urls::{self, Names, UrlError};
 use tally_common::stores::{explain, is_transient, list_below};
 use tally_proto::v1::journal_record::Record;
 
@@ -27,6 +28,8 @@ const MAX_BYTES: u64 = 1 << 30;
 pub struct StateDir {
     store: Arc<dyn ObjectStore>,
     log: Path,
+    /// Where it is, for messages and for local checks; `None` for a store without a URL.
+    url: Option<String>,
 }
 
 /// The result of the creation of a record.
@@ -46,14 +49,50 @@ impl StateDir {
     pub fn open(url: &str) -> Result<Self, UrlError> {
         let (store, path) = urls::open(url)?;
         match urls::is_local(url) {
-            true => Ok(Self::of(Arc::new(LocalFileSystem::new().with_fsync(true)), &path)),
-            false => Ok(Self::of(store, &path)),
+            true => Ok(Self::at(Arc::new(LocalFileSystem::new().with_fsync(true)), &path, Some(url))),
+            false => Ok(Self::at(store, &path, Some(url))),
         }
     }
 
     /// A state directory in a store.
     pub fn of(store: Arc<dyn ObjectStore>, root: &Path) -> Self {
-        StateDir { store, log: root.clone().join("log") }
+        Self::at(store, root, None)
+    }
+
+    fn at(store: Arc<dyn ObjectStore>, root: &Path, url: Option<&str>) -> Self {
+        StateDir { store, log: root.clone().join("log"), url: url.map(String::from) }
+    }
+
+    /// A record's path or URL, for messages.
+    pub(super) fn name_of(&self, epoch: u64, number: u64) -> String {
+        self.name(&self.key(epoch, number))
+    }
+
+    /// A key as a path or a URL, for messages.
+    fn name(&self, key: &Path) -> String {
+        let named = self.url.as_ref().and_then(|url| Names::of(url).ok()?.name(key).ok());
+        named.unwrap_or_else(|| key.to_string())
+    }
+
+    /// Creates a local folder, and checks that this process may write there. Stores are checked by the first record.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`].
+    pub async fn require_writable(&self) -> Result<(), JournalError> {
+        let Some(url) = self.url.as_ref().filter(|url| urls::is_local(url)) else { return Ok(()) };
+        let name = self.name(&self.log);
+        let failed = |reason: String| JournalError::Io { path: name.clone(), reason, transient: false };
+        urls::local_path(url).map_err(|e| failed(e.to_string()))?;
+        let folder = name.clone();
+        let checked = tokio::task::spawn_blocking(move || {
+            std::fs::create_dir_all(&folder)?;
+            access(&folder, Access::WRITE_OK | Access::EXEC_OK)?;
+            Ok::<_, std::io::Error>(())
+        });
+        match checked.await {
+            Ok(Err(error)) => Err(failed(error.to_string())),
+            _ => Ok(()),
+        }
     }
 
     fn key(&self, epoch: u64, number: u64) -> Path {
@@ -72,7 +111,8 @@ impl StateDir {
     }
 
     async fn list_below(&self, prefix: &Path) -> Result<BTreeMap<u64, BTreeSet<u64>>, JournalError> {
-        let listed = with_retries(prefix, || list_below(&*self.store, prefix));
+        let name = self.name(prefix);
+        let listed = with_retries(&name, || list_below(&*self.store, prefix));
         let mut epochs: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
         for object in listed.await? {
             let mut parts = object.location.prefix_match(&self.log).into_iter().flatten();
@@ -85,7 +125,7 @@ impl StateDir {
                 _ if object.size == 0 => {}
                 _ => {
                     let what = "this is not a record of a Tally journal".into();
-                    return Err(JournalError::Damaged { path: object.location.to_string(), what });
+                    return Err(JournalError::Damaged { path: self.name(&object.location), what });
                 }
             }
         }
@@ -97,8 +137,8 @@ impl StateDir {
     /// # Errors
     /// [`JournalError`].
     pub async fn highest_epoch(&self) -> Result<u64, JournalError> {
-        let listed =
-            with_retries(&self.log, || async { self.store.list_with_delimiter(Some(&self.log)).await });
+        let name = self.name(&self.log);
+        let listed = with_retries(&name, || async { self.store.list_with_delimiter(Some(&self.log)).await });
         let epochs = listed.await?.common_prefixes;
         let epochs = epochs.iter().filter_map(|path| path.filename()?.parse::<u64>().ok());
         Ok(epochs.max().unwrap_or(0))
@@ -114,7 +154,8 @@ impl StateDir {
     ) -> Result<Created, JournalError> {
         let key = self.key(epoch, number);
         let payload = PutPayload::from(frame::encode(writer, record));
-        let created = with_retries(&key, || async {
+        let name = self.name(&key);
+        let created = with_retries(&name, || async {
             match self.store.put_opts(&key, payload.clone(), PutMode::Create.into()).await {
                 Ok(_) => Ok(true),
                 Err(Error::AlreadyExists { .. }) => Ok(false),
@@ -137,7 +178,8 @@ impl StateDir {
         number: u64,
     ) -> Result<Option<(WriterId, Record)>, JournalError> {
         let key = self.key(epoch, number);
-        let read = with_retries(&key, || async {
+        let name = self.name(&key);
+        let read = with_retries(&name, || async {
             let found = match self.store.get(&key).await {
                 Ok(found) if found.meta.size > MAX_BYTES => return Ok(Some(bytes::Bytes::new())),
                 Ok(found) => found,
@@ -149,7 +191,7 @@ impl StateDir {
         let Some(bytes) = read.await? else { return Ok(None) };
         let decoded = frame::decode(&bytes);
         let failed = |error: FrameError| {
-            let (path, what) = (key.to_string(), error.to_string());
+            let (path, what) = (name.clone(), error.to_string());
             match error.is_newer() {
                 true => JournalError::Newer { path, what, writer: "a newer version".into() },
                 false => JournalError::Damaged { path, what },
@@ -174,7 +216,7 @@ impl StateDir {
 }
 
 /// Tries an operation again after each pause, as long as it fails with a transient error.
-async fn with_retries<T, F>(key: &Path, mut tried: impl FnMut() -> F) -> Result<T, JournalError>
+async fn with_retries<T, F>(name: &str, mut tried: impl FnMut() -> F) -> Result<T, JournalError>
 where
     F: Future<Output = Result<T, Error>>,
 {
@@ -184,10 +226,11 @@ where
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
-        let Some(delay) = retries.next().filter(|_| is_transient(&error)) else {
-            return Err(JournalError::Io { path: key.to_string(), reason: explain(&error) });
+        let transient = is_transient(&error);
+        let Some(delay) = retries.next().filter(|_| transient) else {
+            return Err(JournalError::Io { path: name.into(), reason: explain(&error), transient });
         };
-        tracing::warn!(%key, error = explain(&error), "the journal's store failed: trying again");
+        tracing::warn!(name, error = explain(&error), "the journal's store failed: trying again");
         tokio::time::sleep(delay).await;
     }
 }
@@ -202,15 +245,34 @@ mod tests {
     async fn only_transient_errors_are_tried_again() {
         let denied = || Error::PermissionDenied { path: "k".into(), source: "no".into() };
         let broken = || Error::Generic { store: "S3", source: "connection reset".into() };
-        let (key, mut tried) = (Path::from("k"), 0);
-        let done = with_retries(&key, || {
+        let mut tried = 0;
+        let done = with_retries("k", || {
             tried += 1;
             let refused = if tried == 1 { broken() } else { denied() };
             std::future::ready(Err::<(), _>(refused))
         });
         let done = done.await;
-        assert!(matches!(done, Err(JournalError::Io { .. })));
+        assert!(matches!(done, Err(JournalError::Io { transient: false, .. })));
         assert_eq!(tried, 2);
+    }
+
+    #[tokio::test]
+    async fn a_local_directory_is_named_by_its_path_and_must_be_a_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let state = root.join("state");
+        StateDir::open(state.to_str().unwrap()).unwrap().require_writable().await.unwrap();
+        assert!(state.is_dir());
+        std::fs::write(state.join("log/old"), "x").unwrap();
+        let error = StateDir::open(state.to_str().unwrap()).unwrap().list().await.unwrap_err();
+        assert!(error.to_string().starts_with(&format!("{}/log/old: ", state.display())), "{error}");
+        std::fs::write(root.join("file"), "x").unwrap();
+        let inside = root.join("file/state");
+        let error = StateDir::open(inside.to_str().unwrap()).unwrap().require_writable().await.unwrap_err();
+        assert!(
+            error.is_permanent() && error.to_string().starts_with(&format!("{}/log: ", inside.display())),
+            "{error}"
+        );
     }
 
     #[tokio::test]

@@ -189,7 +189,7 @@ mod tests {
     fn table() -> TableSpec {
         let column =
             ColumnSpec { path: &["day"], kind: ColumnKind::Int64, filter: false, missing: Missing::Fails };
-        TableSpec { name: "t", default_root: None, help: "", columns: vec![column] }
+        TableSpec { name: "t", help: "", columns: vec![column] }
     }
 
     /// A file with row groups of those numbers of rows.

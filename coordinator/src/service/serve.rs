@@ -84,6 +84,23 @@ pub enum ServeError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
+/// Checks the journal before the process listens. In a roll-back, this coordinator then never becomes ready, and the newer
+/// one goes on. A store that does not answer is an error only for a leader.
+///
+/// # Errors
+/// [`ServeError`]: the state directory cannot be used, whatever happens later.
+pub async fn check_journal(state_dir: &str) -> Result<(), ServeError> {
+    let dir = StateDir::open(state_dir)?;
+    let check = async {
+        dir.require_writable().await?;
+        EpochLog::check(&dir).await
+    };
+    match tokio::time::timeout(JOURNAL_CHECK, check).await {
+        Ok(Err(error)) if error.is_permanent() => Err(LeadError::Journal(error).into()),
+        _ => Ok(()),
+    }
+}
+
 /// Serves until `until` resolves, or until another coordinator leads and there is no election.
 ///
 /// # Errors
@@ -95,13 +112,6 @@ pub async fn serve(
     until: impl Future<Output = ()>,
 ) -> Result<Exit, ServeError> {
     let dir = StateDir::open(&options.state_dir)?;
-    // In a roll-back, this coordinator then never becomes ready, and the newer one goes on. A store that does not answer is an
-    // error only for a leader.
-    if let Ok(Err(error @ JournalError::Newer { .. })) =
-        tokio::time::timeout(JOURNAL_CHECK, EpochLog::check(&dir)).await
-    {
-        return Err(LeadError::Journal(error).into());
-    }
     let lead_options = options.lead;
     let role = options.role;
     let (stop, stopped) = oneshot::channel::<()>();

@@ -11,7 +11,7 @@ use tally_tests::scratch::Scratch;
 fn command() -> Command {
     let option = |name: &'static str| Arg::new(name).long(name);
     Command::new("program")
-        .arg(config::option("TALLY_HOSTILE_CONFIG"))
+        .arg(config::option())
         .arg(option("listen"))
         .arg(option("slots").value_parser(value_parser!(u16).range(1..=1024)))
         .arg(option("memory-limit").value_parser(size::parse))
@@ -31,7 +31,7 @@ pub fn settings(bytes: &[u8]) {
         let file = folder.path().join("settings.toml");
         std::fs::write(&file, bytes).expect("a file");
         let argv: Vec<OsString> = vec!["program".into(), "--config".into(), file.clone().into()];
-        match config::parse(command(), None, &argv) {
+        match config::parse(command(), &[], &argv) {
             Ok(matches) => {
                 let slots = matches.get_one::<u16>("slots");
                 assert!(slots.is_none_or(|slots| (1..=1024).contains(slots)), "{slots:?} slots");

@@ -70,7 +70,6 @@ impl Program {
         clean(&mut command);
         command
             .env("TALLY_LOG", LOG)
-            .env("TALLY_WORKER_LOG", LOG)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .args(&self.flags)
             .args(more)
@@ -266,7 +265,7 @@ impl Worker {
         let bin = setup.bins.as_ref().map_or_else(worker_bin, |bins| bins.worker.clone());
         let mut program = Program::new(format!("worker-{at}"), bin, flags, dir, setup);
         // Not as a flag: early releases do not know it.
-        let tokens = setup.tokens_file().map(|file| ("TALLY_WORKER_TOKENS_FILE", file));
+        let tokens = setup.tokens_file().map(|file| ("TALLY_TOKENS_FILE", file));
         program.environment.extend(tokens);
         let (process, address) = program.start("127.0.0.1:0", &[])?;
         let mut worker = Self { process, spill, killed: false, control, data, address, program };

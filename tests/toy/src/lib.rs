@@ -63,9 +63,8 @@ impl Accounts {
             test,
         ];
         let payments = vec![column(&["account"], Text), column(&["cents"], Int64)];
-        let table = |name, default_root, columns| TableSpec { name, default_root, help: "", columns };
-        let default = Some("s3://accounts/payments");
-        Accounts { tables: vec![table("events", None, events), table("payments", default, payments)] }
+        let table = |name, columns| TableSpec { name, help: "", columns };
+        Accounts { tables: vec![table("events", events), table("payments", payments)] }
     }
 }
 

@@ -292,7 +292,21 @@ fn options_are_checked_against_the_dataset() -> Result<()> {
     check(&["--dataset", "nothing"], &["nothing", "addon_aggregates, accounts"])?;
     check(&with(&["--table", "addons=/a"]), &["--table addons", "events, payments"])?;
     check(&with(&["--addons", "/a"]), &["--addons", "events, payments"])?;
-    check(&with(&["--table", "payments=/p"]), &["--table events=URL"])?;
-    check(&with(&["--table", "events=/e"]), &["--output"])?;
-    check(&[&accounts[..], &["--output", &output]].concat(), &["--table events=URL"])
+    let missing = |args: &[&str], named: &[&str], given: &[&str]| -> Result<()> {
+        let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+        let outcome = run(&args, &scene.path("spill"))?.expect_failure(2, named)?;
+        let listed = |option: &&&str| outcome.stderr.contains(&format!("\n  {option}"));
+        ensure!(!given.iter().any(|option| listed(&option)), "{outcome}");
+        Ok(())
+    };
+    missing(
+        &with(&["--table", "payments=/p"]),
+        &["\n  --table events=URL", "\n  --output URL"],
+        &["--table payments=URL"],
+    )?;
+    let roots = ["--table", "events=/e", "--table", "payments=/p"];
+    missing(&with(&roots), &["\n  --output URL"], &["--table"])?;
+    let tables = ["\n  --table events=URL", "\n  --table payments=URL"];
+    missing(&[&accounts[..], &["--output", &output]].concat(), &tables, &["--output"])?;
+    check(&with(&["--preset", "telemetry"]), &["--preset", "accounts has no presets"])
 }

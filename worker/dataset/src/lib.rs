@@ -31,7 +31,7 @@ pub use batch::{BATCH_ROWS, Batch, Column, NULL_CODE};
 pub use bits::Bits;
 pub use checksum::Fingerprint;
 pub use registry::dataset;
-pub use spec::{ColumnEncoding, ColumnKind, ColumnSpec, Missing, TableSpec, TotalSpec};
+pub use spec::{ColumnEncoding, ColumnKind, ColumnSpec, Missing, Preset, TableSpec, TotalSpec};
 pub use totals::Totals;
 
 /// Maximum bytes of a value of a text column, and of a row of partials, so that each fits into a message between workers.
@@ -238,9 +238,9 @@ pub trait Dataset: Send + Sync {
     /// The partition column of inputs and output: the day `D` is stored in the folder `COLUMN=D` below each root.
     fn partition_column(&self) -> &'static str;
 
-    /// Folder below a bucket where the output is stored by default; `None` if the output must be given.
-    fn default_output(&self) -> Option<&'static str> {
-        None
+    /// Named locations of its inputs and its output.
+    fn presets(&self) -> &[Preset] {
+        &[]
     }
 
     /// The column of inputs and output whose values decide the partition of the shuffle.

@@ -44,12 +44,23 @@ pub struct ColumnSpec {
 pub struct TableSpec {
     /// The table's name, in messages and in options.
     pub name: &'static str,
-    /// URL of the root that is read where no other is given; `None` if it must be given.
-    pub default_root: Option<&'static str>,
     /// The `--help` text of the option for its root.
     pub help: &'static str,
     /// The columns that are read, in the order of [`crate::Batch::columns`].
     pub columns: Vec<ColumnSpec>,
+}
+
+/// Locations of a dataset under one name, so that they need not be given one by one. No location is a default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Preset {
+    /// Its name.
+    pub name: &'static str,
+    /// URLs of the roots of the tables, in the dataset's order.
+    pub inputs: &'static [&'static str],
+    /// The bucket of the output, unless the environment has another one.
+    pub bucket: &'static str,
+    /// The folder of the output in that bucket.
+    pub output: &'static str,
 }
 
 /// A named counter of a job. Its value is the sum of the counters of all partitions.

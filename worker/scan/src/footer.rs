@@ -188,7 +188,10 @@ async fn read(file: &InputFile, first: u64) -> Result<Footer, Fault> {
 }
 
 fn no_parquet(what: &str) -> Fault {
-    Fault::Corrupt(format!("this is not a Parquet file: {what}"))
+    Fault::Corrupt(format!(
+        "this is not a Parquet file: {what}; if it is not data, move it out of the day's folder: all files in it are data, \
+         except those whose names begin with _ or . or end in ._COPYING_"
+    ))
 }
 
 fn check_size(file: &InputFile) -> Result<(), Fault> {

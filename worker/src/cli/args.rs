@@ -20,7 +20,15 @@ use super::error::CommandError;
 use crate::agent::{self, Options, WorkerStatus};
 use crate::shares::WorkerConfig;
 
-const EXIT_CODES: &str = "Exit codes:
+const HELP: &str = "Settings:
+  Each option can also be set by a variable of the environment (--spill-dir: TALLY_SPILL_DIR) and in the file of --config
+  (spill-dir = \"...\"). Options come before variables, variables before the file, and the file before defaults.
+
+Examples:
+  A worker of a coordinator on this machine:
+    tally-worker --coordinator localhost:7070 --slots 2 --memory-limit 1GiB
+
+Exit codes:
   0    drained: it exited on request, and nothing that was needed was lost
   1    it could not start, or a coordinator refused it
   2    invalid arguments
@@ -29,65 +37,65 @@ const EXIT_CODES: &str = "Exit codes:
   4    the coordinator has another version of the protocol
   130  it was requested a second time to exit, and exited at once
 
-The first SIGTERM or SIGINT drains the worker, the second ends it at once.";
+The first SIGTERM, SIGINT or SIGHUP drains the worker, the second ends it at once.";
 
 /// Runs Tally's tasks: attaches to the leading coordinator and runs the tasks that it sends.
 #[derive(Debug, Parser)]
-#[command(name = "tally-worker", version, after_help = EXIT_CODES)]
+#[command(name = "tally-worker", version, after_help = HELP)]
 pub(super) struct Args {
     /// Coordinators, any of which may lead; tried in turn until one does
-    #[arg(long, value_name = "HOST:PORT", env = "TALLY_WORKER_COORDINATOR", value_delimiter = ',')]
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     coordinator: Vec<Address>,
     /// Tasks at a time, each on a thread of its own [default: all cores that
     /// the memory limit has room for]
     #[arg(
-        long, value_name = "N", env = "TALLY_WORKER_SLOTS",
+        long, value_name = "N",
         value_parser = clap::value_parser!(u16).range(1..=1024)
     )]
     slots: Option<u16>,
     /// Memory for tables, shuffle, reduce and writers; what does not fit is written to disk. The default
     /// is three quarters of what this machine or its cgroup allows
     #[arg(
-        long, value_name = "SIZE", env = "TALLY_WORKER_MEMORY_LIMIT",
+        long, value_name = "SIZE",
         default_value = default_memory(), value_parser = size::parse
     )]
     memory_limit: u64,
     /// Directory for data that does not fit into memory
-    #[arg(long, value_name = "DIR", env = "TALLY_WORKER_SPILL_DIR", default_value_os_t = spill::default_dir(), value_parser = local_dir::parser())]
+    #[arg(long, value_name = "DIR", default_value_os_t = spill::default_dir(), value_parser = local_dir::parser())]
     spill_dir: PathBuf,
     /// Maximum bytes in that directory; beyond, tasks are refused [default: 90 % of
     /// the free space at the start]
-    #[arg(long, value_name = "SIZE", env = "TALLY_WORKER_SPILL_LIMIT", value_parser = size::parse)]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     spill_limit: Option<u64>,
     /// Address where outputs are served to other workers; port 0 takes any free port
-    #[arg(long, value_name = "HOST:PORT", env = "TALLY_WORKER_LISTEN", default_value = "127.0.0.1:0")]
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
     listen: String,
     /// Address where other workers reach the worker: HOST:PORT, or HOST for the port that it listens on
     /// [default: the address that it listens on]
-    #[arg(long, value_name = "HOST[:PORT]", env = "TALLY_WORKER_ADVERTISE")]
+    #[arg(long, value_name = "HOST[:PORT]")]
     advertise: Option<String>,
     /// Maximum time to migrate needed outputs to other workers when the worker drains: for
     /// example 60s, 5m
     #[arg(
-        long, value_name = "TIME", env = "TALLY_WORKER_DRAIN_TIMEOUT", default_value = "60s",
+        long, value_name = "TIME", default_value = "60s",
         value_parser = duration::parse
     )]
     drain_timeout: Duration,
     /// File that the address is written to, once the worker listens
-    #[arg(long, value_name = "FILE", env = "TALLY_WORKER_PORT_FILE")]
+    #[arg(long, value_name = "FILE")]
     port_file: Option<PathBuf>,
     /// Address where /healthz, /readyz, /metrics and /log are served over HTTP [default: none]; an operator of
     /// --tokens-file changes the log filter with PUT /log
-    #[arg(long, value_name = "HOST:PORT", env = "TALLY_WORKER_HTTP_LISTEN")]
+    #[arg(long, value_name = "HOST:PORT")]
     http_listen: Option<String>,
     /// File that this address is written to
-    #[arg(long, value_name = "FILE", env = "TALLY_WORKER_HTTP_PORT_FILE", requires = "http_listen")]
+    #[arg(long, value_name = "FILE", requires = "http_listen")]
     http_port_file: Option<PathBuf>,
     /// Log filter for standard error, for example `info` or `tally=debug`
-    #[arg(long, env = "TALLY_WORKER_LOG", default_value = "info")]
+    #[arg(long, default_value = "info")]
     pub(super) log: String,
     /// Format of log lines
-    #[arg(long, value_enum, env = "TALLY_WORKER_LOG_FORMAT", default_value_t = LogFormat::Auto)]
+    #[arg(long, value_enum, default_value_t = LogFormat::Auto)]
     pub(super) log_format: LogFormat,
     #[command(flatten)]
     member: MemberArgs,
@@ -95,7 +103,7 @@ pub(super) struct Args {
     security: ServerArgs,
     /// Bearer tokens, as for a coordinator: an operator's token may change the log filter with PUT /log. Connections
     /// still need a certificate. The file is read again when it changes
-    #[arg(long, help_heading = "Security", value_name = "FILE", env = "TALLY_WORKER_TOKENS_FILE")]
+    #[arg(long, help_heading = "Security", value_name = "FILE")]
     tokens_file: Option<PathBuf>,
     #[command(flatten)]
     pub(super) traces: TraceArgs,

@@ -13,9 +13,9 @@ use clap::{Command, CommandFactory, FromArgMatches};
 use tally_common::config::{self, SettingsError};
 use tally_common::discovery::leader::Leader;
 use tally_common::runtime::block_on;
+use tally_common::signals::EndSignals;
 use tally_common::{logging, memory, open_files, secrets, traces};
 use tally_dataset::registry::{self, Constructor};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::agent::{self, AgentError, ExitReason, Holdings, ShutdownRequest, WorkerStatus};
@@ -65,12 +65,12 @@ pub fn main(datasets: &'static [Constructor]) -> ExitCode {
 
 /// The command with all its options.
 fn command() -> Command {
-    Args::command().arg(config::option("TALLY_WORKER_CONFIG"))
+    config::with_variables(Args::command().arg(config::option()))
 }
 
 fn parse() -> Result<Args, SettingsError> {
     let argv: Vec<_> = std::env::args_os().collect();
-    Ok(Args::from_arg_matches(&config::parse(command(), None, &argv)?)?)
+    Ok(Args::from_arg_matches(&config::parse(command(), &[], &argv)?)?)
 }
 
 fn start(args: Args) -> Result<u8, CommandError> {
@@ -93,9 +93,9 @@ fn start(args: Args) -> Result<u8, CommandError> {
     let spill_dir = options.spill_dir.clone();
     let ended = block_on(&control, async {
         let request = watch::Sender::new(ShutdownRequest::Stay);
-        let signals = Signals::new()
+        let signals = EndSignals::new()
             .map_err(|e| CommandError::Failed(format!("signal handlers cannot be installed: {e}")))?;
-        tokio::spawn(signals.forward(request.clone()));
+        tokio::spawn(forward(signals, request.clone()));
         tokio::spawn(async move { status.beat().await });
         Ok(agent::run(options, leader, request).await)
     })?;
@@ -147,32 +147,11 @@ fn code(left: ExitReason) -> u8 {
     }
 }
 
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Signals {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-
-    /// The first signal drains, the second one exits at once.
-    async fn forward(mut self, request: watch::Sender<ShutdownRequest>) {
-        for next in [ShutdownRequest::Drain, ShutdownRequest::Leave] {
-            self.next().await;
-            request.send_replace(next);
-        }
+/// The first signal drains, the second one exits at once.
+async fn forward(mut signals: EndSignals, request: watch::Sender<ShutdownRequest>) {
+    for next in [ShutdownRequest::Drain, ShutdownRequest::Leave] {
+        signals.next().await;
+        request.send_replace(next);
     }
 }
 
@@ -185,8 +164,8 @@ mod tests {
         tally_tests::settings::check_layers(
             "cli::tests::every_option_is_taken_from_the_first_source_that_has_it",
             command,
-            None,
-            |command, argv| config::parse(command, None, argv).map_err(|e| e.to_string()),
+            &[],
+            |command, argv| config::parse(command, &[], argv).map_err(|e| e.to_string()),
         );
     }
 }

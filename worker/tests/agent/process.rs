@@ -37,7 +37,7 @@ impl Process {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TALLY_")) {
             command.env_remove(name);
         }
-        let command = command.env("TALLY_WORKER_SPILL_DIR", spill_dir.path()).args(arguments);
+        let command = command.env("TALLY_SPILL_DIR", spill_dir.path()).args(arguments);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         Ok(Process { child, spill_dir })
     }

@@ -157,7 +157,7 @@ fn text_of_others_moves_no_cursor() {
         let shown = ask(&fake, args).expect(0);
         assert!(!shown.stdout.contains('\x1b'), "{shown:?}");
     }
-    let failed = ask(&fake, &["submit", "--date", "20170227"]).expect(1);
+    let failed = ask(&fake, &["submit", "--date", "20170227", "--preset", "telemetry"]).expect(1);
     assert!(!failed.stderr.contains('\x1b'), "{failed:?}");
 }
 

@@ -44,7 +44,7 @@ fn check_follow(loses: impl FnOnce(&mut Fake)) -> Result<()> {
     let summary = r#"{"rows":1}"#;
     second.set(JobStatus { summary: summary.into(), ..status(JobState::Done, "publish") });
     let ended = outcome(child).expect(0);
-    assert_eq!(ended.stdout.trim(), summary);
+    assert_eq!(ended.json(), serde_json::from_str::<serde_json::Value>(summary)?);
     assert!(ended.stderr.contains(&format!("following job {JOB} at {}", second.address)), "{}", ended.stderr);
     assert!(second.state().submitted.is_empty());
     Ok(())

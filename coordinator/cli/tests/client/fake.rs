@@ -233,8 +233,13 @@ impl Outcome {
         self
     }
 
+    /// The answer, without the version of its schema.
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {}", self.stdout))
+        let mut answer: serde_json::Value =
+            serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {}", self.stdout));
+        let version = answer.as_object_mut().and_then(|answer| answer.remove("schema_version"));
+        assert_eq!(version, Some(1.into()), "{}", self.stdout);
+        answer
     }
 }
 

@@ -31,7 +31,8 @@ fn a_job_that_is_done_prints_its_summary_and_exits_with_0() {
     let child = waiting(&fake, &fake.address, &["--output-format", "json"]);
     fake.set(done());
     let ended = outcome(child).expect(0);
-    assert_eq!(ended.stdout, format!("{SUMMARY}\n"));
+    let summary: serde_json::Value = serde_json::from_str(SUMMARY).unwrap();
+    assert_eq!((ended.json(), ended.stdout.lines().count()), (summary, 1));
     assert!(ended.stderr.contains("warning: look here"), "{}", ended.stderr);
     // Progress is printed as lines of JSON.
     let lines: Vec<serde_json::Value> = ended

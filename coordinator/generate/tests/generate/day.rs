@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use tally_generate::{GenerateError, Options, Overactive, Progress, Totals, generate};
+use tally_generate::{GenerateError, Options, Overactive, Progress, Totals, generate, generate_until};
 
 use crate::support::{addon_rows, day, files, naive_totals, ping_rows};
 
@@ -210,6 +211,41 @@ fn a_day_that_exists_is_refused_and_left_alone() {
     (options.seed, options.date) = (1, "20170228".into());
     let totals = generate(&options, &|_| ()).unwrap();
     assert_eq!((totals.date.as_str(), bytes(&options.output).len()), ("20170228", 2 * before.len()));
+}
+
+#[test]
+fn a_day_that_exists_is_replaced_if_the_caller_asks_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = Options { narrow: true, clients: 50, ..options(&folder.path().join("day")) };
+    generate(&options, &|_| ()).unwrap();
+    let first = bytes(&options.output);
+    let left = options.output.join("addons/v2/submission_date_s3=20170227/left");
+    fs::write(&left, "of the old day").unwrap();
+    (options.seed, options.replace) = (2, true);
+    generate(&options, &|_| ()).unwrap();
+    assert!(!left.exists());
+    let second = bytes(&options.output);
+    assert!(first != second);
+    // The same bytes as in an empty folder.
+    let fresh = Options { output: folder.path().join("fresh"), replace: false, ..options };
+    generate(&fresh, &|_| ()).unwrap();
+    assert!(bytes(&fresh.output) == second);
+}
+
+#[test]
+fn a_stopped_day_leaves_what_was_there_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { narrow: true, ..options(&folder.path().join("new/day")) };
+    let stop = AtomicBool::new(false);
+    let error = generate_until(&options, &|_| stop.store(true, Ordering::Relaxed), &stop).unwrap_err();
+    assert!(matches!(error, GenerateError::Stopped), "{error}");
+    assert!(files(folder.path()).is_empty() && !options.output.exists());
+    fs::create_dir_all(options.output.join("addons")).unwrap();
+    fs::write(options.output.join("addons/other"), "").unwrap();
+    let stop = AtomicBool::new(false);
+    generate_until(&options, &|_| stop.store(true, Ordering::Relaxed), &stop).unwrap_err();
+    assert_eq!(files(folder.path()), [Path::new("new/day/addons/other")]);
+    assert!(!options.output.join("main_summary").exists());
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod clients;
 mod job_plan;
 mod phases;
 mod publication;
+mod refusals;
 mod run_state;
 pub(super) mod submission;
 mod takeover;
@@ -34,6 +35,7 @@ use crate::results::{Results, Winner};
 use clients::{Clients, PendingAccept};
 use job_plan::JobPlan;
 use phases::Phases;
+use refusals::Refusals;
 use run_state::RunState;
 use submission::Submission;
 use takeover::Takeover;
@@ -54,6 +56,7 @@ pub(super) struct JobRun {
     reduce_inputs: Option<Arc<SharedInputs>>,
     pub(super) takeover: Takeover,
     pub(super) phases: Phases,
+    pub(super) refusals: Refusals,
     /// The usual duration of such jobs in milliseconds, once it was looked up; see `Registry::usual`.
     pub(super) usual_millis: Option<Option<u64>>,
 }
@@ -115,6 +118,7 @@ impl JobRun {
             reduce_inputs: None,
             takeover: Takeover::default(),
             phases: Phases::start(now),
+            refusals: Refusals::default(),
             usual_millis: None,
         }
     }

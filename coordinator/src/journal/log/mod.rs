@@ -199,7 +199,7 @@ impl EpochLog {
         match self.dir.read(self.epoch, 1).await {
             Ok(Some(_)) => JournalError::Fenced { epoch: self.epoch },
             Ok(None) => JournalError::Damaged {
-                path: format!("log/{epoch}/{number}"),
+                path: self.dir.name_of(epoch, number),
                 what: "this record of the journal is missing".into(),
             },
             Err(error) => error,

@@ -31,7 +31,7 @@
 {{- $root := index . 0 -}}
 {{- $component := index . 1 -}}
 {{- $own := get $root.Values $component -}}
-{{- $names := list "POD_IP" "TALLY_LOG" "TALLY_LOG_FORMAT" "TALLY_WORKER_LOG" "TALLY_WORKER_LOG_FORMAT" -}}
+{{- $names := list "POD_IP" "TALLY_LOG" "TALLY_LOG_FORMAT" -}}
 {{- range include "tally.storeEnv" $root | fromYamlArray }}{{ $names = append $names .name }}{{ end -}}
 {{- range include "tally.tlsEnv" $root | fromYamlArray }}{{ $names = append $names .name }}{{ end -}}
 {{- range $own.extraEnv -}}

@@ -17,7 +17,7 @@ use arrow_schema::SchemaRef;
 
 use crate::checksum::Fingerprint;
 use crate::{
-    ColumnKind, ColumnSpec, Dataset, DatasetError, Mapper, Missing, Pass, Reducer, Size, TableSpec,
+    ColumnKind, ColumnSpec, Dataset, DatasetError, Mapper, Missing, Pass, Preset, Reducer, Size, TableSpec,
     TotalSpec, Totals,
 };
 
@@ -36,6 +36,14 @@ pub const CUSTOM_THEME_CLIENTS: usize = 1;
 
 const TOTALS: [TotalSpec; 2] =
     [TotalSpec { name: "n_clients" }, TotalSpec { name: "n_custom_theme_clients" }];
+
+/// The locations of the job that this dataset was first computed by.
+const PRESETS: [Preset; 1] = [Preset {
+    name: "telemetry",
+    inputs: &["s3://telemetry-parquet/addons/v2", "s3://telemetry-parquet/main_summary/v3"],
+    bucket: "telemetry-parquet",
+    output: "addons/agg/v1",
+}];
 
 /// The dataset; see the head of the module.
 pub struct AddonAggregates {
@@ -65,13 +73,11 @@ impl AddonAggregates {
             tables: vec![
                 TableSpec {
                     name: "addons",
-                    default_root: Some("s3://telemetry-parquet/addons/v2"),
                     help: "Root of the table addons: a path, or an s3://, gs://, az:// or file:// URL",
                     columns: addons,
                 },
                 TableSpec {
                     name: "main_summary",
-                    default_root: Some("s3://telemetry-parquet/main_summary/v3"),
                     help: "Root of the table main_summary: a path or URL, as above",
                     columns: main,
                 },
@@ -99,8 +105,8 @@ impl Dataset for AddonAggregates {
         PARTITION_COLUMN
     }
 
-    fn default_output(&self) -> Option<&'static str> {
-        Some("addons/agg/v1")
+    fn presets(&self) -> &[Preset] {
+        &PRESETS
     }
 
     fn key_column(&self) -> &'static str {
