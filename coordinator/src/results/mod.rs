@@ -9,6 +9,7 @@ mod by_attempt;
 use std::collections::HashMap;
 
 use tally_dataset::Totals;
+use tally_dataset::objectives::MAX_COUNTS;
 use tally_proto::{AttemptId, JobId, StageId, TaskId, WorkerId, v1};
 use tally_scheduler::Scheduler;
 
@@ -142,6 +143,9 @@ impl Results {
                 if result.order.is_some() && [result.checksums.len(), result.crc32s.len()] != [groups; 2] {
                     return Err(bad("another number of checksums than row groups"));
                 }
+                if result.objectives.len() > MAX_COUNTS {
+                    return Err(bad("too many counts of objectives"));
+                }
                 self.compare(attempt, &result)?;
                 self.count_row_groups(attempt.task.index, groups)?;
                 self.reduce.insert(attempt, result);
@@ -223,9 +227,20 @@ impl Results {
         let Some(mine) = content(result) else { return Ok(()) };
         let others = self.reduce.of_task(attempt.task.index);
         let others = others.filter(|(number, _)| *number != attempt.attempt);
-        let other = others
-            .filter_map(|(number, other)| Some((number, content(other)?)))
-            .find(|(_, other)| *other != mine);
+        let others: Vec<_> = others.filter(|(_, other)| content(other).is_some()).collect();
+        // Without counts, it is an older worker's.
+        let counted = others.iter().find(|(_, other)| {
+            !other.objectives.is_empty()
+                && !result.objectives.is_empty()
+                && other.objectives != result.objectives
+        });
+        if let Some(&(number, _)) = counted {
+            let first = AttemptId { attempt: number, ..attempt.clone() };
+            let others = format!("{first} and {attempt} counted different objectives");
+            return Err(self.contradicted(others));
+        }
+        let others = others.into_iter().filter_map(|(number, other)| Some((number, content(other)?)));
+        let other = others.into_iter().find(|(_, other)| *other != mine);
         let Some((number, other)) = other else { return Ok(()) };
         let describe = |(totals, checksum): (v1::Totals, u64)| {
             let counters = totals.counters(totals.more_counters.len() + 2);
@@ -331,6 +346,18 @@ impl Results {
             totals += &Totals { rows: part.rows, counters: part.counters(counters) };
         }
         totals
+    }
+
+    /// The counts of the objectives, from all reduce outputs; `None` if an output has another number of counts. Workers of
+    /// earlier releases do not count.
+    pub fn objectives(&self, reduced: &[Winner], counts: usize) -> Option<Vec<u64>> {
+        let mut all = vec![0u64; counts];
+        for winner in reduced {
+            let result =
+                self.reduce.get(&winner.attempt).filter(|result| result.objectives.len() == counts)?;
+            all.iter_mut().zip(&result.objectives).for_each(|(all, count)| *all = all.saturating_add(*count));
+        }
+        Some(all)
     }
 
     /// All encoded row groups, in the order of the reduce tasks.
