@@ -19,16 +19,23 @@ use crate::{Stop, dates, size};
 /// The default of `$bucket`.
 const BUCKET: &str = "telemetry-parquet";
 
-/// A dataset, its inputs and its output.
+/// A dataset and its output.
 #[derive(Debug, Args)]
-pub struct DatasetArgs {
+pub struct OutputArgs {
     /// The name of the dataset
     #[arg(long, value_name = "NAME", default_value_t = default_text(|dataset| dataset.name().into()))]
     dataset: String,
-    #[command(flatten)]
-    tables: TableArgs,
     #[arg(long, value_name = "URL", help = default_text(output_help))]
     output: Option<String>,
+}
+
+/// A dataset, its inputs and its output.
+#[derive(Debug, Args)]
+pub struct DatasetArgs {
+    #[command(flatten)]
+    tables: TableArgs,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// The day of a job.
@@ -141,9 +148,21 @@ impl DatasetArgs {
     /// # Errors
     /// [`Stop::Usage`].
     pub(crate) fn place(&self) -> Result<DatasetPlace, Stop> {
-        let dataset = self.dataset()?;
-        let (inputs, output) = (self.tables.roots(&*dataset)?, self.output(&*dataset)?);
+        let dataset = self.output.dataset()?;
+        let (inputs, output) = (self.tables.roots(&*dataset)?, self.output.output(&*dataset)?);
         Ok(DatasetPlace { dataset, inputs, output })
+    }
+}
+
+impl OutputArgs {
+    /// The dataset and the URL of its output, which is not checked.
+    ///
+    /// # Errors
+    /// [`Stop::Usage`].
+    pub(crate) fn place(&self) -> Result<(Arc<dyn Dataset>, String), Stop> {
+        let dataset = self.dataset()?;
+        let output = self.output(&*dataset)?;
+        Ok((dataset, output))
     }
 
     fn dataset(&self) -> Result<Arc<dyn Dataset>, Stop> {
