@@ -21,6 +21,7 @@ pub mod http;
 pub mod large;
 pub mod many;
 pub mod naive;
+pub mod objectives;
 pub mod output;
 pub mod pki;
 pub mod ports;
