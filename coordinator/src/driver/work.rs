@@ -196,7 +196,8 @@ async fn plan_inputs(
 
 /// Replaces a day, so that the objectives table never has another day than the output.
 async fn with_objectives<T>(spec: &JobSpec, replacement: impl Future<Output = T>) -> T {
-    let Some(table) = DayTable::of(spec) else { return replacement.await };
+    let table = DayTable::new(&spec.dataset, &spec.output, &spec.day_folder);
+    let Some(table) = table else { return replacement.await };
     table.retract().await;
     let done = replacement.await;
     table.update().await;

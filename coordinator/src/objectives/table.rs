@@ -2,8 +2,8 @@
 //!
 //! The file repeats what the part files of the day state. It is never written from anything else, so it cannot disagree with
 //! the day: it is removed before a publish begins, and written from the published day afterwards, whatever the publish
-//! ended with. If the process dies in between, the day is missing from the table until it is published again; a later leader
-//! that carries the publish out writes it, too.
+//! ended with. If the process dies in between, the day is missing from the table until it is published again. A later leader or
+//! `tally gc` that carries the publish out writes it, too.
 //!
 //! A table that cannot be written does not fail a job: the day is published, and `tally report` reads the part files.
 //! Not here: what part files state (`day`).
@@ -25,7 +25,6 @@ use tally_dataset::{Dataset, ObjectivesSpec};
 
 use super::DayObjectives;
 use super::day::{self, FoundDay, ReadError};
-use crate::job::JobSpec;
 
 /// What the root of the table is named after the output.
 pub const SUFFIX: &str = "_objectives";
@@ -66,11 +65,11 @@ pub(crate) struct DayTable {
 }
 
 impl DayTable {
-    /// The file of the job's day; `None` if its dataset has no objectives.
-    pub(crate) fn of(job: &JobSpec) -> Option<Self> {
-        let dataset = tally_dataset::dataset(&job.dataset)?;
+    /// The file of a day of an output, by the name of its dataset; `None` if the dataset has no objectives.
+    pub(crate) fn new(dataset: &str, output: &str, day_folder: &str) -> Option<Self> {
+        let dataset = tally_dataset::dataset(dataset)?;
         let spec = *dataset.objectives()?;
-        Some(DayTable { dataset, spec, output: job.output.clone(), day_folder: job.day_folder.clone() })
+        Some(DayTable { dataset, spec, output: output.into(), day_folder: day_folder.into() })
     }
 
     /// Removes the day from the table, before it is replaced.
@@ -143,8 +142,13 @@ impl DayTable {
     }
 }
 
+/// Removes the file, if it exists. Days that are computed for the first time need no permission to delete.
 async fn remove((store, path): &(Arc<dyn ObjectStore>, Path)) -> Result<(), TableError> {
-    match store.delete(path).await {
+    let removed = match store.head(path).await {
+        Ok(_) => store.delete(path).await,
+        Err(error) => Err(error),
+    };
+    match removed {
         Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
         Err(error) => Err(error.into()),
     }

@@ -66,7 +66,7 @@ pub fn run(
         check(work, read)?;
         let mut sink = |batch: RecordBatch| -> Result<(), Box<dyn Error + Send + Sync>> {
             if let Some(counting) = &mut counting {
-                counting.add(&batch)?;
+                counting.add(&batch).map_err(TaskError::from)?;
             }
             encoder.write(&batch).map_err(TaskError::from)?;
             Ok(check_row_groups(work, encoder.row_groups())?)
