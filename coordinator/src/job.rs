@@ -239,6 +239,11 @@ pub fn date_text(date: NaiveDate) -> String {
     date.format("%Y%m%d").to_string()
 }
 
+/// The days from 1970-01-01 to a date.
+pub fn days_since_1970(date: NaiveDate) -> i64 {
+    i64::from(date.to_epoch_days())
+}
+
 /// The name of a day's folder, in inputs and output.
 pub fn date_folder(partition_column: &str, date: &str) -> String {
     format!("{partition_column}={date}")

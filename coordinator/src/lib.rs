@@ -17,6 +17,7 @@ pub mod history;
 pub mod job;
 pub mod journal;
 pub mod load;
+pub mod objectives;
 pub mod peak_memory;
 pub mod plan;
 pub mod publish;

@@ -23,6 +23,7 @@ pub mod json_docs;
 pub mod large;
 pub mod many;
 pub mod naive;
+pub mod objectives;
 pub mod output;
 pub mod pki;
 pub mod ports;

@@ -11,7 +11,7 @@ use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use crate::rows::Row;
-use crate::{checksum, table};
+use crate::{checksum, objectives, table};
 
 /// Name, physical type and nullability of the columns, in order. `client_id` is a string.
 const COLUMNS: [(&str, Physical, Repetition); 9] = [
@@ -76,7 +76,7 @@ impl Place {
     }
 
     /// Reads the output of `date` after checking its files and what its footers state about its rows: see
-    /// [`check_published`], [`check_schema`] and [`checksum::verify`].
+    /// [`check_published`], [`check_schema`], [`checksum::verify`] and [`objectives::check`].
     pub fn read_output(&self, date: &str) -> Result<Vec<Row>> {
         check_published(&self.published(), &self.partition(date))?;
         check_no_spill(&self.spill())?;
@@ -87,7 +87,12 @@ impl Place {
         if std::env::var_os("TALLY_BEFORE").is_none() {
             checksum::verify(&self.partition(date))?;
         }
-        table::read_aggregates(&self.partition(date))
+        let rows = table::read_aggregates(&self.partition(date))?;
+        // Workers of the previous release do not count.
+        if std::env::var_os("TALLY_BEFORE").is_none() {
+            objectives::check(&self.partition(date), &rows)?;
+        }
+        Ok(rows)
     }
 }
 
@@ -106,15 +111,18 @@ pub fn is_part_name(path: &Path) -> bool {
 }
 
 /// Checks that `published` holds the path down to `partition`, part files in it, and nothing else at any depth: no
-/// staging folder, no marker, no hidden file.
+/// staging folder, no marker, no hidden file. The objectives table of the day may be beside the output.
 pub fn check_published(published: &Path, partition: &Path) -> Result<()> {
     let mut parts = 0;
+    let table = objectives::file_of(partition);
     for (name, entry) in snapshot(published)? {
         let path = published.join(&name);
         match entry {
             Entry::Folder => {
-                ensure!(partition.starts_with(&path), "the folder {} was left behind", path.display())
+                let expected = partition.starts_with(&path) || table.starts_with(&path);
+                ensure!(expected, "the folder {} was left behind", path.display())
             }
+            Entry::File(_) if path == table => {}
             Entry::File(_) => {
                 ensure!(path.parent() == Some(partition), "the file {} was left behind", path.display());
                 ensure!(is_part_name(&path), "{} is no part file", path.display());

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::golden::{Case, DATE};
 use crate::output::{Entry, Place, check_no_spill, is_part_name, snapshot};
 use crate::process::{Outcome, Tally};
-use crate::table;
+use crate::{objectives, table};
 
 const TABLES: [(&str, &str); 2] = [("--addons", "addons/v2"), ("--main-summary", "main_summary/v3")];
 
@@ -171,7 +171,9 @@ impl Range {
         let mut found = BTreeSet::new();
         for (name, entry) in snapshot(&self.place.published())? {
             let path = self.place.published().join(name);
-            if let Entry::File(_) = entry {
+            if let Entry::File(_) = entry
+                && !dates.iter().any(|date| path == objectives::file_of(&self.place.partition(date)))
+            {
                 ensure!(is_part_name(&path), "{} is no part file", path.display());
                 found.extend(path.parent().map(Path::to_path_buf));
             }

@@ -94,7 +94,7 @@ fn linked_outputs_are_followed() -> Result<()> {
         real.join("agg").join(format!("submission_date_s3={DATE}")).is_dir(),
         "the day is where the link leads"
     );
-    assert_eq!(std::fs::read_dir(&real)?.count(), 1, "and nothing beside it");
+    assert_eq!(std::fs::read_dir(&real)?.count(), 2, "and only the objectives table beside it");
     Ok(())
 }
 

@@ -17,11 +17,18 @@ use crate::table_args::{TableArgs, shown_option};
 /// A dataset, its inputs and its output.
 #[derive(Debug, Args)]
 pub struct DatasetArgs {
+    #[command(flatten)]
+    tables: TableArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// A dataset and its output.
+#[derive(Debug, Args)]
+pub struct OutputArgs {
     /// The name of the dataset
     #[arg(long, value_name = "NAME", default_value_t = default_text(|dataset| dataset.name().into()))]
     dataset: String,
-    #[command(flatten)]
-    tables: TableArgs,
     #[arg(long, value_name = "URL", help = default_text(output_help))]
     output: Option<String>,
     #[arg(long, value_name = "NAME", help = default_text(preset_help))]
@@ -73,8 +80,8 @@ impl DatasetArgs {
     /// # Errors
     /// [`Stop::Usage`].
     pub(crate) fn place(&self) -> Result<DatasetPlace, Stop> {
-        let dataset = self.dataset()?;
-        let preset = self.preset(&*dataset)?;
+        let dataset = self.output.dataset()?;
+        let preset = self.output.preset(&*dataset)?;
         let given = self.tables.roots(&*dataset)?;
         let mut missing = vec![];
         let mut inputs = vec![];
@@ -85,16 +92,39 @@ impl DatasetArgs {
                 None => missing.push((shown_option(table.name), format!("root of the table {}", table.name))),
             }
         }
-        let bucket = |preset: &Preset| variable("bucket").unwrap_or_else(|| preset.bucket.into());
-        let of_preset = || preset.map(|preset| format!("s3://{}/{}", bucket(preset), preset.output));
-        match self.output.clone().or_else(of_preset) {
+        match self.output.url(preset) {
             Some(output) if missing.is_empty() => Ok(DatasetPlace { dataset, inputs, output }),
             Some(_) => Err(nowhere(&*dataset, &missing)),
             None => {
-                missing.push(("--output URL".into(), "root of the output".into()));
+                missing.push(missing_output());
                 Err(nowhere(&*dataset, &missing))
             }
         }
+    }
+}
+
+/// The option of the output, and its meaning.
+fn missing_output() -> (String, String) {
+    ("--output URL".into(), "root of the output".into())
+}
+
+impl OutputArgs {
+    /// The dataset and the URL of its output, which is not checked.
+    ///
+    /// # Errors
+    /// [`Stop::Usage`].
+    pub(crate) fn place(&self) -> Result<(Arc<dyn Dataset>, String), Stop> {
+        let dataset = self.dataset()?;
+        let output = self.url(self.preset(&*dataset)?);
+        let output = output.ok_or_else(|| nowhere(&*dataset, &[missing_output()]))?;
+        Ok((dataset, output))
+    }
+
+    /// The URL of the output, from the option or the preset.
+    fn url(&self, preset: Option<&Preset>) -> Option<String> {
+        let bucket = |preset: &Preset| variable("bucket").unwrap_or_else(|| preset.bucket.into());
+        let of_preset = || preset.map(|preset| format!("s3://{}/{}", bucket(preset), preset.output));
+        self.output.clone().or_else(of_preset)
     }
 
     fn dataset(&self) -> Result<Arc<dyn Dataset>, Stop> {

@@ -1,24 +1,25 @@
 //! `tally demo`: generates a synthetic day, runs the job in this process or on a cluster, and shows the
 //! result.
 //!
-//! Not here: where the files are stored (`demo_place`), the figures (`objectives`).
-
-use std::path::Path;
+//! Not here: where the files are stored (`demo_place`), what is counted (`tally_dataset`).
 
 use clap::Args;
 use serde::Serialize;
+use tally_common::runtime::block_on;
 use tally_coordinator::job::{Cut, JobSpec, date_folder, new_id};
+use tally_coordinator::objectives::day::{self, FoundDay};
 use tally_coordinator::summary::{Summary, grouped};
-use tally_dataset::addon_aggregates::{self, PARTITION_COLUMN};
+use tally_dataset::Dataset;
+use tally_dataset::addon_aggregates::{self, AddonAggregates, PARTITION_COLUMN};
 use tally_generate::Options;
 use tally_proto::v1;
 
-use crate::connect::ConnectArgs;
+use crate::connect::{ConnectArgs, runtime};
 use crate::demo_place::Place;
 use crate::generate::generated;
-use crate::output::{OutputFormat, json};
+use crate::output::{OutputFormat, columns, json};
 use crate::run::{ResourceArgs, run};
-use crate::{Stop, objectives, say, submit};
+use crate::{Stop, report, say, submit};
 
 const DATE: &str = "20170227";
 /// Folders of the tables and of the result.
@@ -103,9 +104,7 @@ pub(crate) fn main(args: &DemoArgs) -> Result<(), Stop> {
         return Err(Stop::Failed(format!("the result is wrong: the generator's totals are {right:?}")));
     }
     if table {
-        let day = format!("{OUTPUT}/{}", date_folder(PARTITION_COLUMN, DATE));
-        place.fetch(&day)?;
-        show_objectives(&place.files(&day))?;
+        show_objectives(&place.name(OUTPUT), &date_folder(PARTITION_COLUMN, DATE))?;
     } else {
         let (day, output) = (place.name(DAY), place.name(OUTPUT));
         say(&json(&Report { day, output, summary: &summary })?)?;
@@ -117,22 +116,23 @@ pub(crate) fn main(args: &DemoArgs) -> Result<(), Stop> {
     }
 }
 
-fn show_objectives(day: &Path) -> Result<(), Stop> {
-    let figures = objectives::read(day).map_err(|e| Stop::Failed(e.to_string()))?;
-    let share = |part: u64| 100.0 * part as f64 / figures.clients.max(1) as f64;
-    say("\nThe result matches the generator's totals. The day in three objectives:\n\n")?;
+/// Shows the figures that have goals.
+fn show_objectives(output: &str, folder: &str) -> Result<(), Stop> {
+    let dataset = AddonAggregates::new();
+    let found = block_on(&runtime()?, day::read(&dataset, output, folder));
+    let FoundDay::Objectives(day) = found.map_err(|e| Stop::Failed(e.to_string()))? else {
+        return Err(Stop::Failed(format!("{output}/{folder} does not state its objectives")));
+    };
+    let figures = dataset.objectives().map(|spec| spec.figures).unwrap_or_default();
+    let rows: Vec<_> = figures
+        .iter()
+        .filter(|figure| figure.goal_percent.is_some())
+        .map(|figure| [format!("  {}", figure.title), report::shown(figure, day.counts.figure(figure.value))])
+        .collect();
     say(&format!(
-        "  clients who installed an add-on themselves       {:>9}  ({:.1} % of those with add-ons)\n",
-        grouped(figures.self_installed),
-        share(figures.self_installed)
-    ))?;
-    say(&format!("  add-ons a client with add-ons, on average        {:>9.2}\n", figures.addons_per_client))?;
-    say(&format!(
-        "  clients whose first add-on came within 14 days   {:>9}  ({:.1} %)\n",
-        grouped(figures.early),
-        share(figures.early)
-    ))?;
-    Ok(())
+        "\nThe result matches the generator's totals. The day in three objectives:\n\n{}",
+        columns(&rows)
+    ))
 }
 
 fn how_to_read(output: &str) -> Result<(), Stop> {

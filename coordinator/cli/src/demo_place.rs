@@ -1,10 +1,10 @@
 //! The storage of a demo's day and its result: a folder, or a folder in an object store. For a store, the command keeps a
-//! local copy while it runs: the generator writes files, and the figures are read from files.
+//! local copy while it runs, because the generator writes files.
 //!
 //! Not here: the contents (`demo`).
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use futures::future::ready;
 use futures::{StreamExt, TryStreamExt};
 use object_store::buffered::BufWriter;
 use object_store::path::Path as Key;
-use object_store::{Error, ObjectMeta, ObjectStoreExt};
+use object_store::{Error, ObjectMeta};
 use tally_common::runtime::block_on;
 use tally_common::stores::urls;
 use tally_common::stores::{Bucket, explain};
@@ -127,24 +127,6 @@ impl Place {
         block_on(&runtime()?, futures::stream::iter(sent).buffer_unordered(CONCURRENT).try_collect())
     }
 
-    /// Downloads what a job wrote to [`Self::files`], for a store.
-    ///
-    /// # Errors
-    /// [`Stop`], naming the file or object.
-    pub(crate) fn fetch(&self, below: &str) -> Result<(), Stop> {
-        let Place::Store { bucket, root, copy } = self else { return Ok(()) };
-        let folder = under(root, below);
-        block_on(&runtime()?, async {
-            let mut listed = bucket.objects.list(Some(&folder));
-            while let Some(object) = listed.try_next().await.map_err(failed(bucket, &folder))? {
-                let key = object.location;
-                let file = copy.path().join(below).join(key.filename().unwrap_or_default());
-                receive(bucket, &key, &file).await?;
-            }
-            Ok(())
-        })
-    }
-
     /// Removes it with everything below.
     ///
     /// # Errors
@@ -202,16 +184,4 @@ async fn send(bucket: &Bucket, path: PathBuf, key: Key) -> Result<(), Stop> {
         Ok(error) => failed(bucket, &key)(error),
         Err(error) => Stop::Failed(format!("{}: {error}", bucket.name_of(&key))),
     })
-}
-
-async fn receive(bucket: &Bucket, key: &Key, path: &Path) -> Result<(), Stop> {
-    let parent = path.parent().unwrap_or(path);
-    fs::create_dir_all(parent).map_err(here(parent))?;
-    let mut file = File::create(path).map_err(here(path))?;
-    let found = bucket.objects.get(key).await.map_err(failed(bucket, key))?;
-    let mut chunks = found.into_stream();
-    while let Some(chunk) = chunks.try_next().await.map_err(failed(bucket, key))? {
-        file.write_all(&chunk).map_err(here(path))?;
-    }
-    Ok(())
 }

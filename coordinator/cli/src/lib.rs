@@ -25,10 +25,10 @@ mod job;
 mod job_args;
 mod jobs;
 mod man;
-mod objectives;
 mod output;
 mod plan;
 mod progress;
+mod report;
 mod run;
 mod show;
 mod submit;
@@ -94,6 +94,8 @@ enum Command {
     Days(days::DaysArgs),
     /// Show the plan of a day or a range: files, bytes, rows, shards, estimated time; runs nothing
     Plan(plan::PlanArgs),
+    /// Report the objectives of a range of days: values, changes and goals, as tables, JSON or a page
+    Report(report::ReportArgs),
     /// Run a coordinator: it plans jobs, dispatches tasks to workers and publishes days
     #[command(after_help = examples::COORDINATOR)]
     Coordinator(coordinator::CoordinatorArgs),
@@ -170,6 +172,7 @@ pub fn main(datasets: &'static [Constructor]) -> ExitCode {
         Command::Backfill(args) => backfill::main(&args),
         Command::Days(args) => days::main(&args),
         Command::Plan(args) => plan::main(&args),
+        Command::Report(args) => report::main(&args),
         Command::Coordinator(args) => coordinator::main(&args),
         Command::Generate(args) => generate::main(&args),
         Command::Demo(args) => demo::main(&args),

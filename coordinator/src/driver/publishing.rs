@@ -69,7 +69,8 @@ impl Driver {
     pub(super) fn committed(&mut self, job: &JobId) {
         let Some(run) = self.jobs.get_mut(job) else { return };
         if let Some((staging, ready)) = run.state.take_decided() {
-            self.outputs.work(Work::Publish { job: job.clone(), staging, ready });
+            let spec = Box::new(run.submission.spec.clone());
+            self.outputs.work(Work::Publish { spec, staging, ready });
         }
     }
 

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::DriverInput;
 use crate::fleet::Capacity;
 use crate::job::JobSpec;
+use crate::objectives::table::DayTable;
 use crate::plan::{self, InputPlan, PlanError};
 use crate::publish::commit_log::Manifest;
 use crate::publish::staging::{Published, Ready, Staging, StagingError, StoreStaging};
@@ -65,7 +66,7 @@ pub enum Work {
     /// Make a staged day visible. Answer: [`DriverInput::Published`].
     Publish {
         /// The job.
-        job: JobId,
+        spec: Box<JobSpec>,
         /// Its staging.
         staging: Staging,
         /// The day.
@@ -140,11 +141,12 @@ impl Work {
                 let staged = staging.ready(parts, manifest).await;
                 DriverInput::Staged(job, staged.map(|(staging, ready)| Box::new(Staged { staging, ready })))
             }
-            Work::Publish { job, staging, ready } => {
-                DriverInput::Published(job, publish(staging, ready).await)
+            Work::Publish { spec, staging, ready } => {
+                let published = with_objectives(&spec, publish(staging, ready)).await;
+                DriverInput::Published(spec.id, published)
             }
             Work::FinishCommit { spec, commit, epoch } => {
-                let finished = finish_commit(&spec, epoch, commit).await;
+                let finished = with_objectives(&spec, finish_commit(&spec, epoch, commit)).await;
                 DriverInput::Recovered(spec.id, finished)
             }
             Work::Discard { job, staging } => {
@@ -190,6 +192,16 @@ async fn plan_inputs(
         tracing::warn!("{warning}");
     }
     Ok(plan)
+}
+
+/// Replaces a day, so that the objectives table never has another day than the output.
+async fn with_objectives<T>(spec: &JobSpec, replacement: impl Future<Output = T>) -> T {
+    let table = DayTable::new(&spec.dataset, &spec.output, &spec.day_folder);
+    let Some(table) = table else { return replacement.await };
+    table.retract().await;
+    let done = replacement.await;
+    table.update().await;
+    done
 }
 
 /// Makes a day visible. A store that fails is tried again.

@@ -16,6 +16,7 @@ use super::PublishError;
 use super::abort::abort;
 use super::commit_log::{CommitLog, Pending, key_of};
 use super::store_staging::{abort_recorded, root};
+use crate::objectives::table::DayTable;
 
 /// What a sweep found, or removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -32,6 +33,8 @@ pub struct Swept {
 
 /// A sweep under way.
 struct Sweep<'a> {
+    /// URL of the output's root.
+    output: &'a str,
     bucket: &'a Arc<Bucket>,
     /// Newer objects are kept.
     until: DateTime<Utc>,
@@ -65,7 +68,8 @@ pub async fn sweep(output: &str, age: TimeDelta, dry_run: bool) -> Result<Swept,
     let listed = list_below(&*bucket.objects, &state).await.map_err(failed)?;
     // Empty objects stand for folders: records have bytes.
     let records: Vec<&ObjectMeta> = listed.iter().filter(|object| object.size > 0).collect();
-    let mut sweep = Sweep { bucket: &bucket, until: Utc::now() - age, dry_run, swept: Swept::default() };
+    let mut sweep =
+        Sweep { output, bucket: &bucket, until: Utc::now() - age, dry_run, swept: Swept::default() };
     let open = bucket.open_uploads(&format!("{root}/")).await.unwrap_or_else(|reason| {
         let what = "some uploads may stay open";
         sweep
@@ -111,6 +115,10 @@ impl Sweep<'_> {
         }
         if !self.dry_run {
             log.settle().await?;
+            let day = folder.filename().unwrap_or_default();
+            if let Some(table) = DayTable::new(&manifest.dataset, self.output, day) {
+                table.update().await;
+            }
         }
         self.swept.decisions.push(self.bucket.name_of(folder));
         Ok(())

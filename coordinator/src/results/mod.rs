@@ -5,10 +5,13 @@
 //! losing attempt changes nothing. Of a task that is done, only the results of attempts that count are kept.
 
 mod by_attempt;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 
 use tally_dataset::Totals;
+use tally_dataset::objectives::MAX_COUNTS;
 use tally_proto::{AttemptId, JobId, StageId, TaskId, WorkerId, v1};
 use tally_scheduler::Scheduler;
 
@@ -142,6 +145,9 @@ impl Results {
                 if result.order.is_some() && [result.checksums.len(), result.crc32s.len()] != [groups; 2] {
                     return Err(bad("another number of checksums than row groups"));
                 }
+                if result.objectives.len() > MAX_COUNTS {
+                    return Err(bad("too many counts of objectives"));
+                }
                 self.compare(attempt, &result)?;
                 self.count_row_groups(attempt.task.index, groups)?;
                 self.reduce.insert(attempt, result);
@@ -223,9 +229,20 @@ impl Results {
         let Some(mine) = content(result) else { return Ok(()) };
         let others = self.reduce.of_task(attempt.task.index);
         let others = others.filter(|(number, _)| *number != attempt.attempt);
-        let other = others
-            .filter_map(|(number, other)| Some((number, content(other)?)))
-            .find(|(_, other)| *other != mine);
+        let others: Vec<_> = others.filter(|(_, other)| content(other).is_some()).collect();
+        // Without counts, it is an older worker's.
+        let counted = others.iter().find(|(_, other)| {
+            !other.objectives.is_empty()
+                && !result.objectives.is_empty()
+                && other.objectives != result.objectives
+        });
+        if let Some(&(number, _)) = counted {
+            let first = AttemptId { attempt: number, ..attempt.clone() };
+            let others = format!("{first} and {attempt} counted different objectives");
+            return Err(self.contradicted(others));
+        }
+        let others = others.into_iter().filter_map(|(number, other)| Some((number, content(other)?)));
+        let other = others.into_iter().find(|(_, other)| *other != mine);
         let Some((number, other)) = other else { return Ok(()) };
         let describe = |(totals, checksum): (v1::Totals, u64)| {
             let counters = totals.counters(totals.more_counters.len() + 2);
@@ -333,6 +350,18 @@ impl Results {
         totals
     }
 
+    /// The counts of the objectives, from all reduce outputs; `None` if an output has another number of counts. Workers of
+    /// earlier releases do not count.
+    pub fn objectives(&self, reduced: &[Winner], counts: usize) -> Option<Vec<u64>> {
+        let mut all = vec![0u64; counts];
+        for winner in reduced {
+            let result =
+                self.reduce.get(&winner.attempt).filter(|result| result.objectives.len() == counts)?;
+            all.iter_mut().zip(&result.objectives).for_each(|(all, count)| *all = all.saturating_add(*count));
+        }
+        Some(all)
+    }
+
     /// All encoded row groups, in the order of the reduce tasks.
     pub fn row_groups(&self, reduced: &[Winner]) -> Vec<Encoded> {
         let mut groups = vec![];
@@ -378,80 +407,5 @@ impl Results {
     /// Bytes that the map tasks wrote to the shuffle.
     pub fn shuffle_bytes(&self, mapped: &[Winner]) -> u64 {
         mapped.iter().filter_map(|winner| self.map.get(&winner.attempt)).map(|r| r.shuffle_bytes).sum()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(rows: u64, footers: Option<u64>) -> v1::TaskResult {
-        let footers = footers.map(|rows| v1::Footers { rows, ..Default::default() });
-        let result = v1::MapResult { rows, footers, ..Default::default() };
-        v1::TaskResult { result: Some(v1::task_result::Result::Map(result)) }
-    }
-
-    fn attempt(attempt: u32) -> AttemptId {
-        let task = TaskId { job: JobId::parse("j").unwrap(), stage: StageId(MAP), index: 3 };
-        AttemptId { task, attempt }
-    }
-
-    #[test]
-    fn attempts_of_a_map_task_that_read_different_rows_are_named() {
-        let mut results = Results::default();
-        results.keep(&attempt(0), read(9, Some(9))).unwrap();
-        results.keep(&attempt(1), read(9, Some(9))).unwrap();
-        results.keep(&attempt(0), read(9, Some(9))).unwrap();
-        // An older worker does not report footers.
-        results.keep(&attempt(2), read(9, None)).unwrap();
-        assert_eq!(results.contradiction(), None);
-        assert!(matches!(results.keep(&attempt(3), read(9, Some(8))), Err(AttemptError::OtherRows(_))));
-        let text = results.contradiction().unwrap();
-        assert!(text.contains("j-s0-t3-a0 read 9 rows") && text.contains("j-s0-t3-a3"), "{text}");
-        assert!(results.keep(&attempt(4), read(8, Some(9))).is_err());
-    }
-
-    #[test]
-    fn only_results_that_count_are_kept_and_later_attempts_are_compared_with_them() {
-        let mut results = Results::default();
-        for number in 0..100 {
-            results.keep(&attempt(number), read(9, None)).unwrap();
-            results.settle(&attempt(number).task, |counts| counts == number);
-        }
-        assert!(results.map.len() == 1 && results.has(&attempt(99)) && !results.has(&attempt(98)));
-        assert!(results.keep(&attempt(100), read(8, None)).is_err());
-    }
-
-    #[test]
-    fn dropped_results_are_not_compared() {
-        let mut results = Results::default();
-        results.keep(&attempt(0), read(5, None)).unwrap();
-        results.forget_read(&attempt(0));
-        results.keep(&attempt(1), read(9, Some(9))).unwrap();
-        assert!(results.contradiction().is_none() && results.scanned().count() == 1);
-    }
-
-    #[test]
-    fn the_row_groups_of_all_reduce_tasks_are_limited() {
-        let reduced = |rows: usize| {
-            let result = v1::ReduceResult {
-                totals: Some(v1::Totals::new(rows as u64, &[])),
-                row_group_rows: vec![1; rows],
-                ..Default::default()
-            };
-            v1::TaskResult { result: Some(v1::task_result::Result::Reduce(result)) }
-        };
-        let of = |index, attempt| {
-            let task = TaskId { job: JobId::parse("j").unwrap(), stage: StageId(REDUCE), index };
-            AttemptId { task, attempt }
-        };
-        let mut results = Results::default();
-        results.keep(&of(0, 0), reduced(MAX_JOB_ROW_GROUPS - 1)).unwrap();
-        // Attempts of one task count once.
-        results.keep(&of(0, 1), reduced(MAX_JOB_ROW_GROUPS - 1)).unwrap();
-        results.keep(&of(1, 0), reduced(1)).unwrap();
-        let error = results.keep(&of(2, 0), reduced(1)).unwrap_err();
-        assert_eq!(error, AttemptError::TooManyRowGroups(MAX_JOB_ROW_GROUPS + 1));
-        assert!(error.to_string().contains("larger --target-file-size"), "{error}");
     }
 }

@@ -19,7 +19,7 @@ use crate::golden::{Case, DATE};
 use crate::output::{Place, is_part_name};
 use crate::process::Tally;
 use crate::rows::Row;
-use crate::table;
+use crate::{objectives, table};
 use client::{Client, Keys};
 use server::{DATA, OUT};
 
@@ -86,7 +86,13 @@ pub fn put_old_output(client: &Client) -> Result<Vec<String>> {
     client.list(&day_folder())
 }
 
-/// The current rows of the output, after a check that it contains only part files.
+/// The key of the day in the objectives table.
+pub fn objectives_key() -> String {
+    format!("{OUTPUT}_objectives/submission_date_s3={DATE}/objectives.parquet")
+}
+
+/// The current rows of the output, after a check that it contains only part files, and that the objectives table has no other
+/// day. It lacks the day if a process was killed while it published.
 ///
 /// # Errors
 /// There is another object, or a file cannot be read.
@@ -97,8 +103,16 @@ pub fn read_output(client: &Client) -> Result<Vec<Row>> {
             key.strip_prefix(&format!("{}/", day_folder())).with_context(|| format!("{key} is there"))?;
         ensure!(is_part_name(Path::new(below)), "{key} is no part file");
     }
-    client.get_tree(&day_folder(), &fetched.partition(DATE))?;
-    table::read_aggregates(&fetched.partition(DATE))
+    let partition = fetched.partition(DATE);
+    client.get_tree(&day_folder(), &partition)?;
+    let rows = table::read_aggregates(&partition)?;
+    if client.list(&format!("{OUTPUT}_objectives"))? == [objectives_key()] {
+        let file = objectives::file_of(&partition);
+        std::fs::create_dir_all(file.parent().context("no folder")?)?;
+        std::fs::write(file, client.get(&objectives_key())?)?;
+        objectives::check(&partition, &rows)?;
+    }
+    Ok(rows)
 }
 
 /// Checks that nothing is left of any job except the last decision to publish.
@@ -109,8 +123,8 @@ pub fn check_nothing_left(client: &Client) -> Result<()> {
     let open = client.open_uploads()?;
     ensure!(open == 0, "{open} uploads are open");
     let parent = OUTPUT.rsplit_once('/').map_or("", |(parent, _)| parent);
-    let others: Vec<String> =
-        client.list(parent)?.into_iter().filter(|key| !key.starts_with(&format!("{OUTPUT}/"))).collect();
+    let published = |key: &String| key.starts_with(&format!("{OUTPUT}/")) || *key == objectives_key();
+    let others: Vec<String> = client.list(parent)?.into_iter().filter(|key| !published(key)).collect();
     let decisions = format!("{parent}/.v1.tally-staging/submission_date_s3={DATE}/commits/");
     let decided: Vec<&str> = others.iter().filter_map(|key| key.strip_prefix(&decisions)).collect();
     ensure!(decided.len() == others.len(), "the output also has {others:?}");

@@ -15,6 +15,7 @@ pub mod bits;
 pub mod checksum;
 pub mod interner;
 pub mod keys;
+pub mod objectives;
 pub mod pair_set;
 pub mod partials;
 pub mod partition;
@@ -30,6 +31,7 @@ use arrow_schema::SchemaRef;
 pub use batch::{BATCH_ROWS, Batch, Column, NULL_CODE};
 pub use bits::Bits;
 pub use checksum::Fingerprint;
+pub use objectives::{Counting, Counts, ObjectivesSpec};
 pub use registry::dataset;
 pub use spec::{ColumnEncoding, ColumnKind, ColumnSpec, Missing, Preset, TableSpec, TotalSpec};
 pub use totals::Totals;
@@ -296,6 +298,17 @@ pub trait Dataset: Send + Sync {
     /// How a column of [`Dataset::reduced_schema`] is encoded.
     fn encoding(&self, column: &str) -> ColumnEncoding {
         if column == self.key_column() { ColumnEncoding::PlainRuns } else { ColumnEncoding::Dictionary }
+    }
+
+    /// What is counted in the output rows to follow objectives; `None` if nothing is.
+    fn objectives(&self) -> Option<&ObjectivesSpec> {
+        None
+    }
+
+    /// Counts the rows of a reduce task for [`Dataset::objectives`]; `day` is the day of the job, in days since 1970.
+    fn counting(&self, day: i64) -> Option<Box<dyn Counting>> {
+        let _ = day;
+        None
     }
 
     /// Estimated bytes per output row, for the number of files and the size of their row groups.

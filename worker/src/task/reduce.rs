@@ -58,12 +58,16 @@ pub fn run(
     let encoding = |column: &str| dataset.encoding(column);
     let mut encoder = Encoder::new(file, schema, work.row_group_rows, &encoding, &count)?;
     let mut totals = Totals::zero(dataset.totals().len());
+    let mut counting = work.day.and_then(|day| dataset.counting(day));
     let mut read = None;
     for index in 0..passes {
         let mut reducer = dataset.reducer(Pass { index, of: passes }, &inputs.sizes);
         read = inputs.merge(context, &strings, dataset, &mut *reducer)?;
         check(work, read)?;
         let mut sink = |batch: RecordBatch| -> Result<(), Box<dyn Error + Send + Sync>> {
+            if let Some(counting) = &mut counting {
+                counting.add(&batch).map_err(TaskError::from)?;
+            }
             encoder.write(&batch).map_err(TaskError::from)?;
             Ok(check_row_groups(work, encoder.row_groups())?)
         };
@@ -85,6 +89,7 @@ pub fn run(
         crc32s: encoded.row_groups.iter().map(|group| group.crc32).collect(),
         footer_crc32: encoded.footer_crc32,
         order: Some(encoded.all.order),
+        objectives: counting.map(|counting| counting.counts()).unwrap_or_default(),
     };
     Ok((result, Output::File(output)))
 }

@@ -1,6 +1,6 @@
 //! The plan of a job as it grows with its stages: inputs, part files, totals.
 
-use tally_dataset::Totals;
+use tally_dataset::{Counts, Totals};
 use tally_proto::StageId;
 use tally_scheduler::TaskPlan;
 
@@ -22,6 +22,8 @@ pub(in crate::driver) struct JobPlan {
     pub(super) files: Vec<Vec<Encoded>>,
     /// The totals of the day, once the write stage is planned.
     pub(super) totals: Totals,
+    /// The counts of the objectives of the day, if every reduce task reported its own.
+    pub(super) objectives: Option<Counts>,
     /// The checksum of all rows, if every reduce task reported its own.
     pub(super) checksum: Option<u64>,
     /// Shuffled bytes, once all part files are written.

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tally_dataset::Counts;
 use tally_proto::limits::MAX_TASKS;
 use tally_proto::{AttemptId, JobId, StageId, TaskId, v1};
 use tally_scheduler::{FoundTask, TaskPlan};
@@ -267,6 +268,10 @@ impl JobRun {
         }
         self.plan.totals = self.results.totals(reduced, self.submission.dataset.totals().len());
         self.plan.checksum = self.results.checksum(reduced);
+        self.plan.objectives =
+            self.submission.dataset.objectives().and_then(|spec| {
+                Counts::of(spec.counters, &self.results.objectives(reduced, spec.counts())?)
+            });
         let (target, per_row) =
             (self.submission.spec.target_file_size, self.submission.dataset.bytes_per_row());
         let rows = self.plan.totals.rows;

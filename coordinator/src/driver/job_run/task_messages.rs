@@ -10,7 +10,8 @@ use tally_scheduler::Scheduler;
 
 use super::JobRun;
 use crate::dispatch::{SharedInputs, TaskDispatch};
-use crate::job::{MAP, REDUCE, WRITE};
+use crate::job::{MAP, REDUCE, WRITE, days_since_1970, parse_date};
+use crate::objectives::{OBJECTIVES_KEY, text_of};
 use crate::plan::files;
 use crate::results::{OutputLocations, Winner, checksum_text, winners};
 
@@ -85,6 +86,7 @@ impl JobRun {
             table_bytes: self.plan.inputs.reduce_table_bytes,
             inputs_version,
             map_tasks: self.plan.map_tasks.clone(),
+            day: parse_date(&self.submission.spec.date).map(days_since_1970),
             ..v1::ReduceWork::default()
         }
     }
@@ -187,6 +189,7 @@ impl JobRun {
         let entries = entries.into_iter().chain(checksums).map(|(key, value)| (key.to_string(), value));
         let counters = self.submission.dataset.totals().iter().zip(&totals.counters);
         let counters = counters.map(|(total, value)| (format!("tally.{}", total.name), value.to_string()));
-        entries.chain(counters).collect()
+        let objectives = self.plan.objectives.as_ref().map(|counts| (OBJECTIVES_KEY.into(), text_of(counts)));
+        entries.chain(counters).chain(objectives).collect()
     }
 }

@@ -1,11 +1,12 @@
 //! The dataset `addon_aggregates`: one row per client and install type.
 //!
 //! The rules are stated where they are computed: [`map_addons`] and [`map_main`] (rows to
-//! partials), [`reduce`] (partials to rows). [`schema`] has the columns of partials and output. Not here: Parquet, the
+//! partials), [`reduce`] (partials to rows), `objectives` (rows to counters). [`schema`] has the columns of partials and output. Not here: Parquet, the
 //! shuffle and everything else that is the same for all datasets.
 
 pub mod map_addons;
 pub mod map_main;
+mod objectives;
 pub mod reduce;
 pub mod schema;
 mod sums;
@@ -17,8 +18,8 @@ use arrow_schema::SchemaRef;
 
 use crate::checksum::Fingerprint;
 use crate::{
-    ColumnKind, ColumnSpec, Dataset, DatasetError, Mapper, Missing, Pass, Preset, Reducer, Size, TableSpec,
-    TotalSpec, Totals,
+    ColumnKind, ColumnSpec, Counting, Dataset, DatasetError, Mapper, Missing, ObjectivesSpec, Pass, Preset,
+    Reducer, Size, TableSpec, TotalSpec, Totals,
 };
 
 /// The dataset's name.
@@ -165,6 +166,14 @@ impl Dataset for AddonAggregates {
             Ok(Arc::new(Int32Array::from(vec![value])))
         };
         Ok(vec![int(CUSTOM_THEME_CLIENTS)?, int(CLIENTS)?])
+    }
+
+    fn objectives(&self) -> Option<&ObjectivesSpec> {
+        Some(&objectives::SPEC)
+    }
+
+    fn counting(&self, day: i64) -> Option<Box<dyn Counting>> {
+        Some(Box::new(objectives::ClientCounting::new(day)))
     }
 
     fn bytes_per_row(&self) -> u64 {
