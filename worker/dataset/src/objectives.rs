@@ -9,10 +9,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, Int64Array, ListArray, RecordBatch, StringArray};
-use arrow::buffer::OffsetBuffer;
-use arrow::datatypes::{DataType, Field, Schema};
-use arrow::error::ArrowError;
+use arrow_array::{ArrayRef, Float64Array, Int64Array, ListArray, RecordBatch, StringArray};
+use arrow_buffer::OffsetBuffer;
+use arrow_schema::ArrowError;
+use arrow_schema::{DataType, Field, Schema};
 
 use crate::{Dataset, DatasetError};
 
@@ -175,8 +175,8 @@ pub fn table_row(
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Array, AsArray};
-    use arrow::datatypes::{Float64Type, Int64Type};
+    use arrow_array::types::{Float64Type, Int64Type};
+    use arrow_array::{Array, AsArray};
 
     use super::*;
     use crate::addon_aggregates::AddonAggregates;

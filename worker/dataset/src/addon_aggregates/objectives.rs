@@ -3,8 +3,8 @@
 //! `deploy/docs/objectives.md` defines the counters for readers, as SQL over the output. Not here: how counts become
 //! figures (`crate::objectives`).
 
-use arrow::array::{Array, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::{Int32Type, Int64Type};
+use arrow_array::types::{Int32Type, Int64Type};
+use arrow_array::{Array, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray};
 
 use super::schema::install;
 use crate::DatasetError;
@@ -273,7 +273,7 @@ mod tests {
     type TestRow = (&'static str, Option<bool>, i64, i64, Option<i64>, Option<i32>, Option<i64>);
 
     fn batch(rows: &[TestRow]) -> RecordBatch {
-        let columns: Vec<arrow::array::ArrayRef> = vec![
+        let columns: Vec<arrow_array::ArrayRef> = vec![
             Arc::new(rows.iter().map(|row| Some(row.0)).collect::<StringArray>()),
             Arc::new(rows.iter().map(|row| row.1).collect::<BooleanArray>()),
             Arc::new(rows.iter().map(|row| Some(row.2)).collect::<Int64Array>()),
