@@ -175,8 +175,9 @@ pub fn table_row(
 
 #[cfg(test)]
 mod tests {
+    use arrow_array::Array;
+    use arrow_array::cast::AsArray;
     use arrow_array::types::{Float64Type, Int64Type};
-    use arrow_array::{Array, AsArray};
 
     use super::*;
     use crate::addon_aggregates::AddonAggregates;

@@ -3,8 +3,9 @@
 //! `deploy/docs/objectives.md` defines the counters for readers, as SQL over the output. Not here: how counts become
 //! figures (`crate::objectives`).
 
+use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type};
-use arrow_array::{Array, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow_array::{Array, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray};
 
 use super::schema::install;
 use crate::DatasetError;
