@@ -64,6 +64,7 @@ fn help_is_wrapped_at_the_width_of_the_terminal() -> Result<()> {
                 line.chars().count() > width
                     && text.contains(' ')
                     && !text.starts_with("--")
+                    && !text.starts_with("Usage: ")
                     && !text.contains("://")
             };
             let long: Vec<_> = help.lines().filter(long).collect();

@@ -169,13 +169,14 @@ fn credentials_in_urls_are_refused_and_not_repeated() -> Result<()> {
     ] {
         let words = ["must not contain credentials", belongs];
         for table in ["--addons", "--main-summary", "--output"] {
-            refuses(&["run", table, url, "--spill-dir", &spill, "--date", "20170227"], &words)?;
+            let flags = [table, url, "--preset", "telemetry", "--date", "20170227"];
+            refuses(&[&["run", "--spill-dir", &spill][..], &flags].concat(), &words)?;
             // Before any request: there is no listener.
-            refuses(&["submit", table, url, "--coordinator", "127.0.0.1:1", "--date", "20170227"], &words)?;
+            refuses(&[&["submit", "--coordinator", "127.0.0.1:1"][..], &flags].concat(), &words)?;
         }
         refuses(&["gc", "--output", url], &words)?;
         refuses(&["days", "--output", url, "--addons", &spill, "--main-summary", &spill], &words)?;
-        let range = ["--from", "20170226", "--to", "20170227", "--output", url];
+        let range = ["--from", "20170226", "--to", "20170227", "--output", url, "--preset", "telemetry"];
         refuses(&[&["backfill", "--spill-dir", &spill][..], &range].concat(), &words)?;
         refuses(&[&["plan"][..], &range].concat(), &words)?;
         refuses(&["coordinator", "--state-dir", url, "--listen", "127.0.0.1:0"], &words)?;
@@ -190,10 +191,10 @@ fn credentials_in_urls_are_refused_and_not_repeated() -> Result<()> {
     let serves = ["coordinator", "--state-dir", &state, "--listen", "127.0.0.1:0"];
     let traced = [&serves[..], &["--otlp-endpoint", &coordinator]].concat();
     refuses(&traced, &["--otlp-endpoint", "OTEL_EXPORTER_OTLP_HEADERS"])?;
-    // Help shows the values from the environment.
-    let help = Tally::new("coordinator").env("OTEL_EXPORTER_OTLP_ENDPOINT", &coordinator).args(["--help"]);
+    // Help does not show the values from the environment.
+    let help = Tally::new("coordinator").env("TALLY_OTLP_ENDPOINT", &coordinator).args(["--help"]);
     let help = help.run()?.expect_code(0)?;
-    ensure!(help.stdout.contains("OTEL_EXPORTER_OTLP_ENDPOINT=http://[hidden]@127.0.0.1:1"), "{help}");
+    ensure!(help.stdout.contains("--otlp-endpoint") && !help.stdout.contains("127.0.0.1:1"), "{help}");
     ensure!(!place.path().join("state").exists(), "a journal was begun");
     Ok(())
 }

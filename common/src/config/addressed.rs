@@ -62,7 +62,7 @@ pub(super) fn inner<'a>(root: &'a Command, path: &[String]) -> &'a Command {
 /// Changes an option of the command with that name below the root.
 pub(super) fn mut_arg(root: Command, path: &[String], id: &str, change: impl FnOnce(Arg) -> Arg) -> Command {
     match path {
-        _ if root.get_arguments().any(|arg| arg.get_id() == id) => root.mut_arg(id.to_string(), change),
+        _ if root.get_arguments().any(|arg| arg.get_id() == id) => root.mut_arg(id, change),
         [name, below @ ..] => root.mut_subcommand(name.clone(), |sub| mut_arg(sub, below, id, change)),
         [] => root,
     }
