@@ -241,8 +241,8 @@ impl Results {
             let others = format!("{first} and {attempt} counted different objectives");
             return Err(self.contradicted(others));
         }
-        let others = others.into_iter().filter_map(|(number, other)| Some((number, content(other)?)));
-        let other = others.into_iter().find(|(_, other)| *other != mine);
+        let mut others = others.into_iter().filter_map(|(number, other)| Some((number, content(other)?)));
+        let other = others.find(|(_, other)| *other != mine);
         let Some((number, other)) = other else { return Ok(()) };
         let describe = |(totals, checksum): (v1::Totals, u64)| {
             let counters = totals.counters(totals.more_counters.len() + 2);

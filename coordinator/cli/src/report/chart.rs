@@ -118,9 +118,7 @@ fn below(svg: &mut String, x: f64, anchor: &str, text: &str) {
 /// Draws a line over days. It has gaps where days have no value.
 pub(super) fn line(plot: &Line<'_>) -> String {
     let values = plot.days.iter().filter_map(|(_, value)| *value);
-    let axis = Axis::of(
-        values.chain(plot.levels.iter().map(|(_, _, value)| *value)).collect::<Vec<_>>().into_iter(),
-    );
+    let axis = Axis::of(values.chain(plot.levels.iter().map(|(_, _, value)| *value)));
     let mut svg = open(plot.id, plot.title, plot.description);
     axis.draw(&mut svg, plot.text);
     let step = (WIDTH - LEFT - RIGHT) / plot.days.len() as f64;

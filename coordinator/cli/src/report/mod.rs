@@ -94,11 +94,11 @@ pub(crate) fn main(args: &ReportArgs) -> Result<(), Stop> {
         OutputFormat::Table => say(&text::tables(&report)),
     }?;
     let all = report.days.iter().chain([&report.baseline]);
-    let unreadable = all.filter_map(|day| match &day.state {
+    let mut unreadable = all.filter_map(|day| match &day.state {
         State::Unreadable(why) => Some(format!("{}: {why}", date_text(day.date))),
         _ => None,
     });
-    unreadable.into_iter().next().map_or(Ok(()), |why| Err(Stop::Failed(why)))
+    unreadable.next().map_or(Ok(()), |why| Err(Stop::Failed(why)))
 }
 
 async fn read(dataset: &dyn Dataset, output: &str, date: NaiveDate) -> ReportDay {
