@@ -76,9 +76,13 @@ impl DayResult {
             Err(Stop::Cancelled(why)) => (ResultState::Cancelled, Some(why)),
             Err(Stop::Detached(why)) if job.is_some() => (ResultState::Running, Some(why)),
             Err(Stop::Detached(why) | Stop::NoLeader(why)) => (ResultState::Unknown, Some(why)),
-            Err(Stop::Usage(why) | Stop::Failed(why) | Stop::TimedOut(why) | Stop::Deposed(why)) => {
-                (ResultState::Failed, Some(why))
-            }
+            Err(
+                Stop::Usage(why)
+                | Stop::Failed(why)
+                | Stop::TimedOut(why)
+                | Stop::Deposed(why)
+                | Stop::Unreadable(why),
+            ) => (ResultState::Failed, Some(why)),
         };
         let summary = ended.as_ref().ok();
         DayResult {

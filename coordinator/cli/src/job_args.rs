@@ -19,16 +19,30 @@ use crate::{Stop, dates, size};
 /// The default of `$bucket`.
 const BUCKET: &str = "telemetry-parquet";
 
-/// A dataset, its inputs and its output.
+/// A dataset by its name.
 #[derive(Debug, Args)]
-pub struct DatasetArgs {
+pub struct NamedDataset {
     /// The name of the dataset
     #[arg(long, value_name = "NAME", default_value_t = default_text(|dataset| dataset.name().into()))]
     dataset: String,
+}
+
+/// A dataset and its output.
+#[derive(Debug, Args)]
+pub struct OutputArgs {
     #[command(flatten)]
-    tables: TableArgs,
+    named: NamedDataset,
     #[arg(long, value_name = "URL", help = default_text(output_help))]
     output: Option<String>,
+}
+
+/// A dataset, its inputs and its output.
+#[derive(Debug, Args)]
+pub struct DatasetArgs {
+    #[command(flatten)]
+    tables: TableArgs,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// The day of a job.
@@ -141,25 +155,45 @@ impl DatasetArgs {
     /// # Errors
     /// [`Stop::Usage`].
     pub(crate) fn place(&self) -> Result<DatasetPlace, Stop> {
-        let dataset = self.dataset()?;
-        let (inputs, output) = (self.tables.roots(&*dataset)?, self.output(&*dataset)?);
+        let dataset = self.output.dataset()?;
+        let (inputs, output) = (self.tables.roots(&*dataset)?, self.output.url(&*dataset)?);
         Ok(DatasetPlace { dataset, inputs, output })
     }
+}
 
-    fn dataset(&self) -> Result<Arc<dyn Dataset>, Stop> {
+impl NamedDataset {
+    /// The dataset.
+    ///
+    /// # Errors
+    /// [`Stop::Usage`]: there is no such dataset.
+    pub(crate) fn get(&self) -> Result<Arc<dyn Dataset>, Stop> {
         registry::dataset(&self.dataset).ok_or_else(|| {
             let names: Vec<_> = registry::datasets().map(|dataset| dataset.name()).collect();
             let (name, names) = (&self.dataset, names.join(", "));
             Stop::Usage(format!("--dataset: there is no dataset {name:?}; the datasets are: {names}"))
         })
     }
+}
 
-    fn output(&self, dataset: &dyn Dataset) -> Result<String, Stop> {
+impl OutputArgs {
+    /// The dataset.
+    ///
+    /// # Errors
+    /// [`Stop::Usage`]: there is no such dataset.
+    pub(crate) fn dataset(&self) -> Result<Arc<dyn Dataset>, Stop> {
+        self.named.get()
+    }
+
+    /// The URL of the output of that dataset, which is not checked.
+    ///
+    /// # Errors
+    /// [`Stop::Usage`]: it has no default.
+    pub(crate) fn url(&self, dataset: &dyn Dataset) -> Result<String, Stop> {
         if let Some(output) = &self.output {
             return Ok(output.clone());
         }
         let missing =
-            || Stop::Usage(format!("the dataset {} has no default output: give --output", self.dataset));
+            || Stop::Usage(format!("the dataset {} has no default output: give --output", dataset.name()));
         let folder = dataset.default_output().ok_or_else(missing)?;
         let bucket = variable("bucket").unwrap_or_else(|| BUCKET.into());
         Ok(format!("s3://{bucket}/{folder}"))

@@ -3,6 +3,7 @@
 //! Results are written to standard output, everything else to standard error. [`EXIT_CODES`] are part of the interface.
 //! Not here: the worker's process (`tally-worker`).
 
+mod audit_args;
 mod backfill;
 mod cancel;
 mod connect;
@@ -12,6 +13,7 @@ mod day_results;
 mod days;
 mod demo;
 mod demo_place;
+mod diff;
 mod embedded;
 mod follow;
 mod gc;
@@ -27,6 +29,7 @@ mod run;
 mod show;
 mod submit;
 mod table_args;
+mod verify;
 mod workers;
 
 use std::io::{ErrorKind, Write};
@@ -48,6 +51,8 @@ pub const CANCELLED: u8 = 3;
 pub const TIMED_OUT: u8 = 4;
 /// No leading coordinator was found.
 pub const NO_LEADER: u8 = 5;
+/// A published day cannot be read.
+pub const UNREADABLE: u8 = 7;
 /// The coordinator stopped because another one leads.
 pub const DEPOSED: u8 = 20;
 /// Interrupted by the user.
@@ -56,11 +61,12 @@ pub const INTERRUPTED: u8 = 130;
 /// The exit codes, for `--help`.
 pub const EXIT_CODES: &str = "Exit codes:
     0  done
-    1  the job failed, or the coordinator refused
+    1  the job failed, or the coordinator refused; verify: the day was changed; diff: the days differ
     2  invalid arguments
     3  the job was cancelled
     4  --timeout expired
     5  no leading coordinator was found
+    7  a published day cannot be read (verify, diff)
    20  the coordinator stopped because another one leads
   130  interrupted; a job of a cluster continues";
 
@@ -88,6 +94,10 @@ enum Command {
     Days(days::DaysArgs),
     /// Show the plan of a day or a range: files, bytes, rows, shards, estimated time; runs nothing
     Plan(plan::PlanArgs),
+    /// Verify that a published day is what its job published
+    Verify(verify::VerifyArgs),
+    /// Compare two published days
+    Diff(diff::DiffArgs),
     /// Run a coordinator: it plans jobs, dispatches tasks to workers and publishes days
     Coordinator(coordinator::CoordinatorArgs),
     /// Generate a synthetic day, and the totals of a correct result
@@ -130,6 +140,8 @@ enum Stop {
     TimedOut(String),
     /// No leading coordinator was found.
     NoLeader(String),
+    /// A published day cannot be read.
+    Unreadable(String),
 }
 
 impl Stop {
@@ -138,6 +150,7 @@ impl Stop {
         match self {
             Stop::Usage(why) => (format!("error: {why}\n\nFor more information, try '--help'."), USAGE),
             Stop::Failed(why) => (format!("error: {why}"), FAILED),
+            Stop::Unreadable(why) => (format!("error: {why}"), UNREADABLE),
             Stop::Interrupted => ("interrupted: the output is unchanged".into(), INTERRUPTED),
             Stop::Detached(why) => (format!("interrupted: {why}"), INTERRUPTED),
             Stop::Cancelled(why) => (format!("cancelled: {why}"), CANCELLED),
@@ -179,6 +192,8 @@ pub fn main(datasets: &'static [Constructor]) -> ExitCode {
         Command::Backfill(args) => backfill::main(&args),
         Command::Days(args) => days::main(&args),
         Command::Plan(args) => plan::main(&args),
+        Command::Verify(args) => verify::main(&args),
+        Command::Diff(args) => diff::main(&args),
         Command::Coordinator(args) => coordinator::main(&args),
         Command::Generate(args) => generate::main(&args),
         Command::Demo(args) => demo::main(&args),

@@ -50,6 +50,7 @@ fn result() -> v1::TaskResult {
         crc32s: vec![13, 14],
         footer_crc32: 15,
         order: Some(16),
+        nulls: vec![0, 1, 2],
     };
     v1::TaskResult { result: Some(v1::task_result::Result::Reduce(reduced)) }
 }

@@ -263,6 +263,8 @@ impl JobRun {
         }
         self.plan.totals = self.results.totals(reduced, self.submission.dataset.totals().len());
         self.plan.checksum = self.results.checksum(reduced);
+        let columns = self.submission.dataset.reduced_schema().fields().len();
+        self.plan.nulls = self.results.nulls(reduced, columns);
         let (target, per_row) =
             (self.submission.spec.target_file_size, self.submission.dataset.bytes_per_row());
         let rows = self.plan.totals.rows;

@@ -236,6 +236,7 @@ fn reduce(work: &v1::ReduceWork, read: Vec<Row>) -> Result<(v1::ReduceResult, Ou
         crc32s: groups.iter().map(|group| group.crc32).collect(),
         footer_crc32: crc32fast::hash(FOOTER),
         order: Some(order),
+        nulls: vec![],
     };
     Ok((result, Output::File(groups)))
 }

@@ -4,6 +4,7 @@
 //! partials), [`reduce`] (partials to rows). [`schema`] has the columns of partials and output. Not here: Parquet, the
 //! shuffle and everything else that is the same for all datasets.
 
+mod invariants;
 pub mod map_addons;
 pub mod map_main;
 pub mod reduce;
@@ -12,13 +13,13 @@ mod sums;
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int32Array, RecordBatch};
+use arrow::array::{ArrayRef, BooleanArray, Int32Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 
 use crate::checksum::Fingerprint;
 use crate::{
-    ColumnKind, ColumnSpec, Dataset, DatasetError, Mapper, Missing, Pass, Reducer, Size, TableSpec,
-    TotalSpec, Totals,
+    ColumnKind, ColumnSpec, Dataset, DatasetError, ImpossibleRow, Mapper, Missing, Pass, Reducer, Size,
+    TableSpec, TotalSpec, Totals,
 };
 
 /// The dataset's name.
@@ -159,6 +160,18 @@ impl Dataset for AddonAggregates {
             Ok(Arc::new(Int32Array::from(vec![value])))
         };
         Ok(vec![int(CUSTOM_THEME_CLIENTS)?, int(CLIENTS)?])
+    }
+
+    fn unique_columns(&self) -> &[&'static str] {
+        &["client_id", "foreign_install", "profile_creation_date"]
+    }
+
+    fn impossible_row(&self, rows: &RecordBatch) -> Result<Option<ImpossibleRow>, DatasetError> {
+        invariants::impossible_row(rows)
+    }
+
+    fn counted_rows(&self, rows: &RecordBatch) -> Result<Vec<BooleanArray>, DatasetError> {
+        invariants::counted_rows(rows)
     }
 
     fn bytes_per_row(&self) -> u64 {
