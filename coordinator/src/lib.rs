@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod dispatch;
 pub mod driver;
 pub mod election;
+pub mod expectations;
 pub mod failures;
 pub mod fleet;
 pub mod history;

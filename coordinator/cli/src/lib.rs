@@ -51,6 +51,8 @@ pub const CANCELLED: u8 = 3;
 pub const TIMED_OUT: u8 = 4;
 /// No leading coordinator was found.
 pub const NO_LEADER: u8 = 5;
+/// The day does not meet an expectation.
+pub const UNMET: u8 = 6;
 /// A published day cannot be read.
 pub const UNREADABLE: u8 = 7;
 /// The coordinator stopped because another one leads.
@@ -66,6 +68,7 @@ pub const EXIT_CODES: &str = "Exit codes:
     3  the job was cancelled
     4  --timeout expired
     5  no leading coordinator was found
+    6  the day does not meet an expectation, so it is not published
     7  a published day cannot be read (verify, diff)
    20  the coordinator stopped because another one leads
   130  interrupted; a job of a cluster continues";
@@ -140,6 +143,8 @@ enum Stop {
     TimedOut(String),
     /// No leading coordinator was found.
     NoLeader(String),
+    /// The day does not meet an expectation.
+    Unmet(String),
     /// A published day cannot be read.
     Unreadable(String),
 }
@@ -150,6 +155,7 @@ impl Stop {
         match self {
             Stop::Usage(why) => (format!("error: {why}\n\nFor more information, try '--help'."), USAGE),
             Stop::Failed(why) => (format!("error: {why}"), FAILED),
+            Stop::Unmet(why) => (format!("error: {why}"), UNMET),
             Stop::Unreadable(why) => (format!("error: {why}"), UNREADABLE),
             Stop::Interrupted => ("interrupted: the output is unchanged".into(), INTERRUPTED),
             Stop::Detached(why) => (format!("interrupted: {why}"), INTERRUPTED),

@@ -179,7 +179,8 @@ fn summary(status: &JobStatus) -> Result<Summary, Stop> {
         }
         _ => {
             let reason = if status.reason.is_empty() { "no reason was given" } else { &status.reason };
-            return Err(Stop::Failed(format!("job {job} failed: {}", plain(reason))));
+            let why = format!("job {job} failed: {}", plain(reason));
+            return Err(if status.unmet_expectation { Stop::Unmet(why) } else { Stop::Failed(why) });
         }
     }
     let unread = |e| Stop::Failed(format!("the day is published, but its summary cannot be read: {e}"));

@@ -120,6 +120,7 @@ fn spec() -> v1::JobSpec {
         target_file_size: 280_000_000,
         shard_bytes: Some(1 << 20),
         partitions: Some(24),
+        expectations: vec!["rows >= 0.8 * previous".into()],
     }
 }
 

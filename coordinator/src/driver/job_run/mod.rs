@@ -54,6 +54,10 @@ pub(super) struct JobRun {
     reduce_inputs: Option<Arc<SharedInputs>>,
     pub(super) takeover: Takeover,
     pub(super) phases: Phases,
+    /// The day does not meet an expectation.
+    pub(super) is_unmet: bool,
+    /// Notes about its expectations, for the summary.
+    pub(super) notes: Vec<String>,
     /// The usual duration of such jobs in milliseconds, once it was looked up; see `Registry::usual`.
     pub(super) usual_millis: Option<Option<u64>>,
 }
@@ -115,6 +119,8 @@ impl JobRun {
             reduce_inputs: None,
             takeover: Takeover::default(),
             phases: Phases::start(now),
+            is_unmet: false,
+            notes: vec![],
             usual_millis: None,
         }
     }
@@ -337,6 +343,7 @@ mod tests {
             output: "/out".into(),
             target_file_size: 1,
             cut: Cut::default(),
+            expectations: vec![],
         };
         let dataset = Arc::new(AddonAggregates::new());
         JobRun::new(Submission { spec, dataset, key: vec![], submitted_at: 0 }, Duration::ZERO)
