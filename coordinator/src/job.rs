@@ -8,9 +8,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use tally_common::stores::urls::{self, UrlError};
-use tally_dataset::dataset;
+use tally_dataset::{Dataset, dataset};
 use tally_proto::ids::InvalidId;
 use tally_proto::{JobId, v1};
+
+use crate::expectations::{Expectation, ExpectationError, MAX_EXPECTATIONS};
 
 /// The stages of every job, in order.
 pub const STAGES: [&str; 3] = ["map", "reduce", "write"];
@@ -45,6 +47,8 @@ pub struct JobSpec {
     pub target_file_size: u64,
     /// Explicit options of the plan.
     pub cut: Cut,
+    /// What the day must meet to be published.
+    pub expectations: Vec<Expectation>,
 }
 
 /// Options of the plan, for tests and tuning; `None` if the planner decides.
@@ -84,6 +88,17 @@ pub enum SpecError {
     /// Shards without bytes.
     #[error("shard_bytes is 0: give the bytes of a shard, or leave it out")]
     NoShardBytes,
+    /// An expectation that cannot be checked.
+    #[error("expectation {text:?}: {why}")]
+    Expectation {
+        /// The expectation.
+        text: String,
+        /// The reason.
+        why: ExpectationError,
+    },
+    /// Too many expectations.
+    #[error("{0} expectations: give at most {MAX_EXPECTATIONS}")]
+    Expectations(usize),
     /// A URL that is too long for the journal and for the statuses of jobs.
     #[error("a URL of an input or output has {0} bytes: give at most {MAX_URL_BYTES}")]
     LongUrl(usize),
@@ -115,6 +130,24 @@ pub enum RecordedError {
     /// The dataset is unknown.
     #[error("there is no dataset {0:?}")]
     Dataset(String),
+    /// An expectation that this version cannot check.
+    #[error(transparent)]
+    Expectation(#[from] SpecError),
+}
+
+/// Reads the expectations of a job.
+///
+/// # Errors
+/// [`SpecError`] names the one that cannot be checked.
+pub fn expectations(texts: &[String], dataset: &dyn Dataset) -> Result<Vec<Expectation>, SpecError> {
+    if texts.len() > MAX_EXPECTATIONS {
+        return Err(SpecError::Expectations(texts.len()));
+    }
+    let read = |text: &String| {
+        let read = text.parse().and_then(|read: Expectation| read.check_names(dataset).map(|()| read));
+        read.map_err(|why| SpecError::Expectation { text: text.clone(), why })
+    };
+    texts.iter().map(read).collect()
 }
 
 impl JobSpec {
@@ -125,7 +158,8 @@ impl JobSpec {
 
     /// Whether the other job differs only in its id, target size and plan options.
     pub fn same_work(&self, other: &JobSpec) -> bool {
-        self.same_day(other) && self.dataset == other.dataset && self.inputs == other.inputs
+        let same_result = self.dataset == other.dataset && self.inputs == other.inputs;
+        self.same_day(other) && same_result && self.expectations == other.expectations
     }
 
     /// Validates a requested job and gives it a new id. Inputs and output become absolute paths or URLs, so that each
@@ -162,6 +196,7 @@ impl JobSpec {
             }
             Ok(urls::canonical(url)?)
         };
+        let expectations = expectations(&asked.expectations, &*dataset)?;
         let mut spec = JobSpec {
             id: new_id(&asked.date)?,
             dataset: asked.dataset,
@@ -171,6 +206,7 @@ impl JobSpec {
             output: String::new(),
             target_file_size: asked.target_file_size,
             cut: Cut { shard_bytes: asked.shard_bytes, partitions: asked.partitions },
+            expectations,
         };
         spec.output = absolute(&asked.output)?;
         spec.check_overlap()?;
@@ -193,6 +229,7 @@ impl JobSpec {
             output: spec.output,
             target_file_size: spec.target_file_size,
             cut: Cut { shard_bytes: spec.shard_bytes, partitions: spec.partitions },
+            expectations: expectations(&spec.expectations, &*dataset)?,
         })
     }
 
@@ -224,6 +261,7 @@ impl From<&JobSpec> for v1::JobSpec {
             target_file_size: spec.target_file_size,
             shard_bytes: spec.cut.shard_bytes,
             partitions: spec.cut.partitions,
+            expectations: spec.expectations.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -286,6 +324,7 @@ mod tests {
             output: output.into(),
             target_file_size: 1,
             cut: Cut::default(),
+            expectations: vec![],
         };
         assert_eq!(spec.check_overlap().is_ok(), fits, "{addons} {output}");
     }
@@ -305,6 +344,30 @@ mod tests {
         };
         assert!(asked(MAX_URL_BYTES - 1).is_ok() && asked(MAX_URL_BYTES).is_ok());
         assert!(matches!(asked(MAX_URL_BYTES + 1), Err(SpecError::LongUrl(_))));
+    }
+
+    #[test]
+    fn expectations_are_checked_when_a_job_is_submitted_and_sent_as_they_were_written() {
+        let asked = |texts: &[&str]| {
+            JobSpec::asked(v1::JobSpec {
+                dataset: "addon_aggregates".into(),
+                date: "20170227".into(),
+                inputs: vec!["/data/addons".into(), "/data/main_summary".into()],
+                output: "/data/out".into(),
+                target_file_size: 1,
+                expectations: texts.iter().map(|text| text.to_string()).collect(),
+                ..Default::default()
+            })
+        };
+        let texts = ["rows >= 0.8*previous", "null_share(user_type) == 0"];
+        let spec = asked(&texts).unwrap();
+        let sent = v1::JobSpec::from(&spec);
+        assert_eq!(sent.expectations, texts);
+        let recorded = JobSpec::recorded(spec.id.as_str(), sent).unwrap();
+        assert!(recorded.same_work(&spec) && !recorded.same_work(&asked(&texts[..1]).unwrap()));
+        let error = asked(&["rows > 1", "clients > 1"]).unwrap_err().to_string();
+        assert!(error.starts_with("expectation \"clients > 1\": there is no figure"), "{error}");
+        assert!(matches!(asked(&["rows > 1"; MAX_EXPECTATIONS + 1]), Err(SpecError::Expectations(65))));
     }
 
     #[test]

@@ -2,15 +2,18 @@
 //!
 //! `job` specifies a job; `plan` reads the inputs' metadata and plans the tasks (listing, schemas, shards, part files);
 //! `driver` owns the scheduler and carries its commands out through a `fleet` of workers; `publish` stages part files and
-//! makes a day visible in one step; `history` and `load` show jobs and load to clients; `election` decides which of
+//! makes a day visible in one step;
+//! `audit` verifies and compares published days; `history` and `load` show jobs and load to clients; `election` decides which of
 //! several coordinators may lead; `client` talks to the leader. Not here: which task runs next (`tally-scheduler`), what
 //! tasks do (`tally-worker`), what rows mean (`tally-dataset`), the `tally` command (`coordinator/cli`).
 
+pub mod audit;
 pub mod client;
 pub mod cluster;
 pub mod dispatch;
 pub mod driver;
 pub mod election;
+pub mod expectations;
 pub mod failures;
 pub mod fleet;
 pub mod history;
@@ -18,6 +21,7 @@ pub mod job;
 pub mod journal;
 pub mod load;
 pub mod objectives;
+pub mod part_footer;
 pub mod peak_memory;
 pub mod plan;
 pub mod publish;

@@ -116,6 +116,7 @@ impl Rig {
             target_file_size: 280_000_000,
             shard_bytes: Some(4096),
             partitions: Some(2),
+            expectations: vec![],
         });
         let (handle, inbox) = driver::inbox();
         let deaf = Arc::new(Mutex::new(BTreeSet::new()));

@@ -107,6 +107,7 @@ mod tests {
             footer_crc32: u32::MAX,
             order: Some(u64::MAX),
             objectives: vec![u64::MAX; 256],
+            nulls: vec![u64::MAX; 16],
         };
         let size = result.encoded_len();
         assert!(size + 1024 <= MESSAGE_BYTES && size > MESSAGE_BYTES / 2, "{size}");

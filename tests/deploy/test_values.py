@@ -159,6 +159,7 @@ ALONE = {
     "schedule.date": "2017-02-27",
     "schedule.addons": "bucket/addons",
     "schedule.timeout": "99999999h",
+    "schedule.expectations": ["rows is large"],
     "schedule.mainSummary": "s3://bucket//main",
     "schedule.timeZone": "Local",
     "monitoring.serviceMonitor.interval": "often",

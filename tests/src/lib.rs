@@ -33,6 +33,7 @@ pub mod random;
 pub mod ranges;
 pub mod reference;
 pub mod refile;
+pub mod rewrite;
 pub mod rows;
 pub mod s3;
 pub mod scene;

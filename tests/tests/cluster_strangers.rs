@@ -177,6 +177,8 @@ fn tricks(good: &v1::JobSpec) -> Vec<v1::JobSpec> {
         with(&|spec| spec.target_file_size = 0),
         with(&|spec| spec.partitions = Some(0)),
         with(&|spec| spec.partitions = Some(u32::MAX)),
+        with(&|spec| spec.expectations = vec!["rows".into()]),
+        with(&|spec| spec.expectations = vec!["rows > 0".into(); 65]),
         with(&|spec| spec.shard_bytes = Some(0)),
     ]
 }
@@ -194,6 +196,7 @@ fn jobs_and_ids_that_play_tricks_are_refused() -> Result<()> {
             target_file_size: 1 << 20,
             shard_bytes: None,
             partitions: None,
+            expectations: vec![],
         };
         let address = cluster.coordinators[0].address();
         runtime()?.block_on(async {

@@ -23,12 +23,19 @@ pub struct DatasetArgs {
     output: OutputArgs,
 }
 
-/// A dataset and its output.
+/// A dataset by its name.
 #[derive(Debug, Args)]
-pub struct OutputArgs {
+pub struct NamedDataset {
     /// The name of the dataset
     #[arg(long, value_name = "NAME", default_value_t = default_text(|dataset| dataset.name().into()))]
     dataset: String,
+}
+
+/// A dataset and its output.
+#[derive(Debug, Args)]
+pub struct OutputArgs {
+    #[command(flatten)]
+    named: NamedDataset,
     #[arg(long, value_name = "URL", help = default_text(output_help))]
     output: Option<String>,
     #[arg(long, value_name = "NAME", help = default_text(preset_help))]
@@ -80,7 +87,7 @@ impl DatasetArgs {
     /// # Errors
     /// [`Stop::Usage`].
     pub(crate) fn place(&self) -> Result<DatasetPlace, Stop> {
-        let dataset = self.output.dataset()?;
+        let dataset = self.output.named.get()?;
         let preset = self.output.preset(&*dataset)?;
         let given = self.tables.roots(&*dataset)?;
         let mut missing = vec![];
@@ -108,13 +115,27 @@ fn missing_output() -> (String, String) {
     ("--output URL".into(), "root of the output".into())
 }
 
+impl NamedDataset {
+    /// The dataset.
+    ///
+    /// # Errors
+    /// [`Stop::Usage`]: there is no such dataset.
+    pub(crate) fn get(&self) -> Result<Arc<dyn Dataset>, Stop> {
+        registry::dataset(&self.dataset).ok_or_else(|| {
+            let names: Vec<_> = registry::datasets().map(|dataset| dataset.name()).collect();
+            let (name, names) = (&self.dataset, names.join(", "));
+            Stop::Usage(format!("--dataset: there is no dataset {name:?}; the datasets are: {names}"))
+        })
+    }
+}
+
 impl OutputArgs {
     /// The dataset and the URL of its output, which is not checked.
     ///
     /// # Errors
     /// [`Stop::Usage`].
     pub(crate) fn place(&self) -> Result<(Arc<dyn Dataset>, String), Stop> {
-        let dataset = self.dataset()?;
+        let dataset = self.named.get()?;
         let output = self.url(self.preset(&*dataset)?);
         let output = output.ok_or_else(|| nowhere(&*dataset, &[missing_output()]))?;
         Ok((dataset, output))
@@ -125,14 +146,6 @@ impl OutputArgs {
         let bucket = |preset: &Preset| variable("bucket").unwrap_or_else(|| preset.bucket.into());
         let of_preset = || preset.map(|preset| format!("s3://{}/{}", bucket(preset), preset.output));
         self.output.clone().or_else(of_preset)
-    }
-
-    fn dataset(&self) -> Result<Arc<dyn Dataset>, Stop> {
-        registry::dataset(&self.dataset).ok_or_else(|| {
-            let names: Vec<_> = registry::datasets().map(|dataset| dataset.name()).collect();
-            let (name, names) = (&self.dataset, names.join(", "));
-            Stop::Usage(format!("--dataset: there is no dataset {name:?}; the datasets are: {names}"))
-        })
     }
 
     fn preset<'a>(&self, dataset: &'a dyn Dataset) -> Result<Option<&'a Preset>, Stop> {

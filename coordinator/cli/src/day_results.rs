@@ -21,6 +21,8 @@ pub enum ResultState {
     UpToDate,
     /// Its job failed, or was refused.
     Failed,
+    /// Its job computed it, and it does not meet an expectation.
+    Unmet,
     /// Its job was cancelled.
     Cancelled,
     /// Its job continues on the cluster.
@@ -37,6 +39,7 @@ impl ResultState {
             ResultState::Done => "done",
             ResultState::UpToDate => "up to date",
             ResultState::Failed => "failed",
+            ResultState::Unmet => "unmet expectation",
             ResultState::Cancelled => "cancelled",
             ResultState::Running => "running",
             ResultState::Unknown => "unknown",
@@ -76,9 +79,14 @@ impl DayResult {
             Err(Stop::Cancelled(why)) => (ResultState::Cancelled, Some(why)),
             Err(Stop::Detached(why)) if job.is_some() => (ResultState::Running, Some(why)),
             Err(Stop::Detached(why) | Stop::NoLeader(why)) => (ResultState::Unknown, Some(why)),
-            Err(Stop::Usage(why) | Stop::Failed(why) | Stop::TimedOut(why) | Stop::Deposed(why)) => {
-                (ResultState::Failed, Some(why))
-            }
+            Err(Stop::Unmet(why)) => (ResultState::Unmet, Some(why)),
+            Err(
+                Stop::Usage(why)
+                | Stop::Failed(why)
+                | Stop::TimedOut(why)
+                | Stop::Deposed(why)
+                | Stop::Unreadable(why),
+            ) => (ResultState::Failed, Some(why)),
         };
         let summary = ended.as_ref().ok();
         DayResult {
@@ -161,7 +169,11 @@ pub(crate) fn verdict(
         return Err(Stop::Detached(format!("{count} are not done: {again}")));
     }
     let lines: Vec<String> = open.iter().map(|day| day.line()).collect();
-    Err(Stop::Failed(format!("{count} are not done:\n  {}", lines.join("\n  "))))
+    let why = format!("{count} are not done:\n  {}", lines.join("\n  "));
+    match open.iter().all(|day| day.state == ResultState::Unmet) {
+        true => Err(Stop::Unmet(why)),
+        false => Err(Stop::Failed(why)),
+    }
 }
 
 #[cfg(test)]

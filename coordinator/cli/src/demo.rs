@@ -91,6 +91,7 @@ pub(crate) fn main(args: &DemoArgs) -> Result<(), Stop> {
         inputs: vec![input("addons/v2"), input("main_summary/v3")],
         output: place.name(OUTPUT),
         target_file_size: 280_000_000,
+        expectations: vec![],
         cut: Cut::default(),
     };
     let summary = match args.cluster {

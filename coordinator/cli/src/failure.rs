@@ -10,7 +10,7 @@ use tally_common::config::SettingsError;
 use tally_common::secrets;
 
 use crate::output::{OutputFormat, json};
-use crate::{CANCELLED, DEPOSED, FAILED, INTERRUPTED, NO_LEADER, Stop, TIMED_OUT, USAGE, command_line};
+use crate::{CANCELLED, DEPOSED, FAILED, INTERRUPTED, NO_LEADER, Stop, TIMED_OUT, UNMET, UNREADABLE, USAGE, command_line};
 
 /// Separates a message from what to do about it.
 const HINT: &str = "\nhint: ";
@@ -41,6 +41,8 @@ impl Stop {
             Stop::TimedOut(_) => ("timed_out", TIMED_OUT),
             Stop::NoLeader(_) => ("no_leader", NO_LEADER),
             Stop::Deposed(_) => ("deposed", DEPOSED),
+            Stop::Unmet(_) => ("unmet_expectation", UNMET),
+            Stop::Unreadable(_) => ("unreadable", UNREADABLE),
         }
     }
 
@@ -54,7 +56,9 @@ impl Stop {
             | Stop::Detached(why)
             | Stop::Cancelled(why)
             | Stop::TimedOut(why)
-            | Stop::NoLeader(why) => why,
+            | Stop::NoLeader(why)
+            | Stop::Unmet(why)
+            | Stop::Unreadable(why) => why,
         }
     }
 

@@ -7,7 +7,8 @@ use std::path::Path;
 use chrono::{Days, NaiveDate, Utc};
 use clap::Args;
 use tally_common::stores::urls;
-use tally_coordinator::job::{Cut, JobSpec, date_folder, date_text, new_id};
+use tally_coordinator::expectations::Expectation;
+use tally_coordinator::job::{Cut, JobSpec, date_folder, date_text, expectations, new_id};
 use tally_dataset::Dataset;
 use tally_proto::v1;
 
@@ -35,6 +36,16 @@ pub struct WorkArgs {
         help = default_text(file_size_help)
     )]
     target_file_size: u64,
+    /// Publish the day only if it meets this condition, for example 'rows >= 0.8 * previous' or
+    /// 'null_share(client_id) <= 0.01'; may be repeated
+    #[arg(
+        long,
+        value_name = "CONDITION",
+        env = "TALLY_EXPECT",
+        hide_env_values = true,
+        value_delimiter = ';'
+    )]
+    expect: Vec<String>,
     /// Maximum bytes of needed columns in a shard
     #[arg(long, value_name = "SIZE", value_parser = size::parse, hide = true)]
     shard_bytes: Option<u64>,
@@ -99,12 +110,23 @@ impl WorkArgs {
         self.place.place()
     }
 
+    /// The expectations; a variable that is empty has none.
+    fn given_expectations(&self) -> Vec<String> {
+        self.expect.iter().filter(|text| !text.trim().is_empty()).cloned().collect()
+    }
+
+    /// The expectations, checked.
+    fn expectations(&self, dataset: &dyn Dataset) -> Result<Vec<Expectation>, Stop> {
+        expectations(&self.given_expectations(), dataset).map_err(|e| Stop::Usage(e.to_string()))
+    }
+
     /// The job of a day for this process, with its paths and URLs checked. Its id has the current time.
     ///
     /// # Errors
     /// [`Stop::Usage`].
     pub(crate) fn here(&self, date: NaiveDate) -> Result<JobSpec, Stop> {
         let (DatasetPlace { dataset, inputs, output }, date) = (self.place()?, date_text(date));
+        let expectations = self.expectations(&*dataset)?;
         let job = JobSpec {
             id: new_id(&date).map_err(|e| Stop::Usage(e.to_string()))?,
             dataset: dataset.name().into(),
@@ -114,6 +136,7 @@ impl WorkArgs {
             output,
             target_file_size: self.target_file_size,
             cut: Cut { shard_bytes: self.shard_bytes, partitions: self.partitions },
+            expectations,
         };
         job.check_overlap().map_err(|e| Stop::Usage(e.to_string()))?;
         Ok(job)
@@ -125,6 +148,7 @@ impl WorkArgs {
     /// [`Stop::Usage`].
     pub(crate) fn elsewhere(&self, date: NaiveDate) -> Result<v1::JobSpec, Stop> {
         let DatasetPlace { dataset, inputs, output } = self.place()?;
+        self.expectations(&*dataset)?;
         Ok(v1::JobSpec {
             dataset: dataset.name().into(),
             date: date_text(date),
@@ -133,6 +157,7 @@ impl WorkArgs {
             target_file_size: self.target_file_size,
             shard_bytes: self.shard_bytes,
             partitions: self.partitions,
+            expectations: self.given_expectations(),
         })
     }
 }

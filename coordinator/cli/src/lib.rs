@@ -3,6 +3,7 @@
 //! Results are written to standard output, everything else to standard error. [`EXIT_CODES`] are part of the interface.
 //! Not here: the worker's process (`tally-worker`).
 
+mod audit_args;
 mod backfill;
 mod cancel;
 mod command_line;
@@ -15,6 +16,7 @@ mod day_results;
 mod days;
 mod demo;
 mod demo_place;
+mod diff;
 mod embedded;
 mod examples;
 mod failure;
@@ -33,6 +35,7 @@ mod run;
 mod show;
 mod submit;
 mod table_args;
+mod verify;
 mod workers;
 
 use std::io::{ErrorKind, Write};
@@ -53,6 +56,10 @@ pub const CANCELLED: u8 = 3;
 pub const TIMED_OUT: u8 = 4;
 /// No leading coordinator was found.
 pub const NO_LEADER: u8 = 5;
+/// The day does not meet an expectation.
+pub const UNMET: u8 = 6;
+/// A published day cannot be read.
+pub const UNREADABLE: u8 = 7;
 /// The coordinator stopped because another one leads.
 pub const DEPOSED: u8 = 20;
 /// Interrupted by the user.
@@ -61,11 +68,13 @@ pub const INTERRUPTED: u8 = 130;
 /// The exit codes, for `--help`.
 pub const EXIT_CODES: &str = "Exit codes:
     0  done
-    1  the job failed, or the coordinator refused
+    1  the job failed, or the coordinator refused; verify: the day was changed; diff: the days differ
     2  invalid arguments
     3  the job was cancelled
     4  --timeout expired
     5  no leading coordinator was found
+    6  the day does not meet an expectation, so it is not published
+    7  a published day cannot be read (verify, diff)
    20  the coordinator stopped because another one leads
   130  interrupted; a job of a cluster continues";
 
@@ -96,6 +105,10 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Report the objectives of a range of days: values, changes and goals, as tables, JSON or a page
     Report(report::ReportArgs),
+    /// Verify that a published day is what its job published
+    Verify(verify::VerifyArgs),
+    /// Compare two published days
+    Diff(diff::DiffArgs),
     /// Run a coordinator: it plans jobs, dispatches tasks to workers and publishes days
     #[command(after_help = examples::COORDINATOR)]
     Coordinator(coordinator::CoordinatorArgs),
@@ -149,6 +162,10 @@ enum Stop {
     TimedOut(String),
     /// No leading coordinator was found.
     NoLeader(String),
+    /// The day does not meet an expectation.
+    Unmet(String),
+    /// A published day cannot be read.
+    Unreadable(String),
 }
 
 /// Parses the arguments, runs the command with these datasets, and returns its exit code.
@@ -173,6 +190,8 @@ pub fn main(datasets: &'static [Constructor]) -> ExitCode {
         Command::Days(args) => days::main(&args),
         Command::Plan(args) => plan::main(&args),
         Command::Report(args) => report::main(&args),
+        Command::Verify(args) => verify::main(&args),
+        Command::Diff(args) => diff::main(&args),
         Command::Coordinator(args) => coordinator::main(&args),
         Command::Generate(args) => generate::main(&args),
         Command::Demo(args) => demo::main(&args),

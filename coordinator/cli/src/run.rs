@@ -181,6 +181,7 @@ pub(crate) fn summary(ended: Ended) -> Result<Summary, Stop> {
     match ended {
         Ended::Done(summary) => Ok(*summary),
         Ended::Failed(reason) => Err(Stop::Failed(reason)),
+        Ended::Unmet(reason) => Err(Stop::Unmet(reason)),
         Ended::Cancelled => Err(Stop::Interrupted),
     }
 }

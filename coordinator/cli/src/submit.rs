@@ -173,7 +173,8 @@ fn summary(status: &JobStatus) -> Result<Summary, Stop> {
         }
         _ => {
             let reason = if status.reason.is_empty() { "no reason was given" } else { &status.reason };
-            return Err(Stop::Failed(format!("job {job} failed: {}", plain(reason))));
+            let why = format!("job {job} failed: {}", plain(reason));
+            return Err(if status.unmet_expectation { Stop::Unmet(why) } else { Stop::Failed(why) });
         }
     }
     let summary: Summary = serde_json::from_str(&status.summary).map_err(unread)?;

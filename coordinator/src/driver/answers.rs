@@ -16,6 +16,8 @@ pub enum Ended {
     Done(Box<Summary>),
     /// It failed for the given reason; the old day stays.
     Failed(String),
+    /// Its day does not meet an expectation, as the text says; the old day stays.
+    Unmet(String),
     /// It was cancelled; the old day stays.
     Cancelled,
 }
@@ -49,7 +51,9 @@ pub enum Refusal {
     #[error("there is no dataset {0:?}")]
     Dataset(String),
     /// Another job writes the same day.
-    #[error("job {job} already makes this output's day {date} from other inputs: wait for it, or cancel it")]
+    #[error(
+        "job {job} already makes this output's day {date} from other inputs or with other expectations: wait for it, or cancel it"
+    )]
     OtherInputs {
         /// The running job.
         job: JobId,

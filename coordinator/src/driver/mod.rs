@@ -18,6 +18,7 @@ mod metrics;
 mod numbering;
 mod output;
 mod planning;
+mod publish_check;
 mod publishing;
 mod resume;
 mod shell;
@@ -48,11 +49,12 @@ use metrics::Metrics;
 pub use numbering::first_attempt;
 use output::Outputs;
 pub use output::{AfterRecord, Output};
+pub use publish_check::{CheckError, PublishCheck};
 pub use resume::{Resumed, show_history};
 pub use shell::{Handle, Inbox, Shell, ShellParts, inbox};
 pub use timers::Intervals;
 use timers::{EpochChecks, Timers};
-pub use work::{Planned, PlanningError, Staged, UploadResult, Work};
+pub use work::{Planned, PlanningError, StageError, Staged, UploadResult, Work};
 use workers::Workers;
 
 /// The time of a step.
@@ -80,7 +82,7 @@ pub enum DriverInput {
     /// The inputs of a job were planned, or not.
     Planned(JobId, Result<Box<Planned>, PlanningError>),
     /// The part files of a job are prepared, or not.
-    Staged(JobId, Result<Box<Staged>, StagingError>),
+    Staged(JobId, Result<Box<Staged>, StageError>),
     /// The day of a job was published, or not.
     Published(JobId, Result<(), StagingError>),
     /// The upload of a write attempt began, or not.

@@ -6,7 +6,8 @@ use tally_proto::{JobId, StageId, v1};
 use tally_scheduler::Event;
 
 use super::job_run::NotReady;
-use super::work::{Staged, Work};
+use super::publish_check::CheckError;
+use super::work::{StageError, Staged, Work};
 use super::{AfterRecord, Driver};
 use crate::job::{MAP, REDUCE, WRITE};
 use crate::publish::staging::StagingError;
@@ -19,6 +20,10 @@ impl Driver {
         if run.cancelled {
             return Some(Event::PublishFailed { job, reason: "cancelled".into() });
         }
+        let check = match run.publish_check() {
+            Ok(check) => check,
+            Err(error) => return Some(Event::PublishFailed { job, reason: error.to_string() }),
+        };
         let outputs = [MAP, REDUCE, WRITE].map(|stage| winners(&self.scheduler, &job, stage));
         let staging = match run.ready_to_publish(&outputs) {
             Ok(staging) => staging,
@@ -35,21 +40,24 @@ impl Driver {
         let [.., written] = outputs;
         let parts = written.iter().map(|w| (w.attempt.task.index, w.attempt.attempt)).collect::<Vec<_>>();
         let manifest = run.manifest(&written);
-        self.outputs.work(Work::StageDay { job, staging, parts, manifest });
+        self.outputs.work(Work::StageDay { job, staging, parts, manifest, check });
         None
     }
 
     /// The part files are prepared, or not.
-    pub(super) fn staged(&mut self, job: JobId, staged: Result<Box<Staged>, StagingError>) {
+    pub(super) fn staged(&mut self, job: JobId, staged: Result<Box<Staged>, StageError>) {
         let Some(run) = self.jobs.get_mut(&job) else { return };
         match staged {
             Err(error) => {
                 let reason = error.to_string();
+                run.is_unmet = matches!(error, StageError::Check(CheckError::Unmet(_)));
                 self.metrics.count_publish(self.now, &job, run, Err(&reason));
                 self.apply(Event::PublishFailed { job, reason });
             }
             Ok(staged) => {
-                let Staged { staging, ready } = *staged;
+                let Staged { staging, ready, notes } = *staged;
+                notes.iter().for_each(|note| tracing::warn!(%job, "{note}"));
+                run.notes = notes;
                 let commit = ready.record();
                 run.state.decided(staging, ready);
                 let record = v1::JobCommitted {

@@ -126,7 +126,8 @@ impl Driver {
             Outcome::Cancelled => Ended::Cancelled,
             // The reason is stored and shown, so secrets that a store's message may contain are removed here.
             Outcome::Failed { reason } => {
-                Ended::Failed(shorten(&secrets::cut(&reason.to_string())).into_owned())
+                let reason = shorten(&secrets::cut(&reason.to_string())).into_owned();
+                if run.is_unmet { Ended::Unmet(reason) } else { Ended::Failed(reason) }
             }
         };
         self.end_as(job, ended);
@@ -147,8 +148,9 @@ impl Driver {
                 };
                 v1::JobState::Done
             }
-            Ended::Failed(reason) => {
+            Ended::Failed(reason) | Ended::Unmet(reason) => {
                 status.reason.clone_from(reason);
+                status.unmet_expectation = matches!(ended, Ended::Unmet(_));
                 v1::JobState::Failed
             }
             Ended::Cancelled => v1::JobState::Cancelled,

@@ -13,6 +13,7 @@ use tally_scan::footer::Footers;
 use tokio::time::timeout;
 
 use super::DriverInput;
+use super::publish_check::{CheckError, PublishCheck};
 use crate::fleet::Capacity;
 use crate::job::JobSpec;
 use crate::objectives::table::DayTable;
@@ -62,6 +63,8 @@ pub enum Work {
         parts: Vec<(u32, u32)>,
         /// The day's files and inputs.
         manifest: Manifest,
+        /// What the day must meet first.
+        check: Option<Box<PublishCheck>>,
     },
     /// Make a staged day visible. Answer: [`DriverInput::Published`].
     Publish {
@@ -119,6 +122,19 @@ pub struct Staged {
     pub staging: Staging,
     /// What identifies it.
     pub ready: Ready,
+    /// Notes about its expectations.
+    pub notes: Vec<String>,
+}
+
+/// A day is not prepared for the publish.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// It does not meet its expectations, or they cannot be checked.
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    /// The output cannot be staged.
+    #[error(transparent)]
+    Output(#[from] StagingError),
 }
 
 /// The upload of a write attempt, or the reason for which it did not begin.
@@ -137,9 +153,8 @@ impl Work {
                 let upload = staging.begin(attempt.task.index, attempt.attempt).await;
                 DriverInput::UploadBegun(attempt, upload)
             }
-            Work::StageDay { job, staging, parts, manifest } => {
-                let staged = staging.ready(parts, manifest).await;
-                DriverInput::Staged(job, staged.map(|(staging, ready)| Box::new(Staged { staging, ready })))
+            Work::StageDay { job, staging, parts, manifest, check } => {
+                DriverInput::Staged(job, stage(staging, parts, manifest, check).await)
             }
             Work::Publish { spec, staging, ready } => {
                 let published = with_objectives(&spec, publish(staging, ready)).await;
@@ -202,6 +217,27 @@ async fn with_objectives<T>(spec: &JobSpec, replacement: impl Future<Output = T>
     let done = replacement.await;
     table.update().await;
     done
+}
+
+/// Checks the expectations of a day, and prepares its part files.
+async fn stage(
+    staging: Staging,
+    parts: Vec<(u32, u32)>,
+    manifest: Manifest,
+    check: Option<Box<PublishCheck>>,
+) -> Result<Box<Staged>, StageError> {
+    let notes = match check {
+        None => vec![],
+        Some(check) => match check.run().await {
+            Ok(notes) => notes,
+            Err(error) => {
+                staging.discard().await;
+                return Err(error.into());
+            }
+        },
+    };
+    let (staging, ready) = staging.ready(parts, manifest).await?;
+    Ok(Box::new(Staged { staging, ready, notes }))
 }
 
 /// Makes a day visible. A store that fails is tried again.

@@ -93,6 +93,14 @@ impl StoreStaging {
         Ok(log_of(&locate(output, day_folder)?).pending().await?.is_some())
     }
 
+    /// The record of the published day; `None` if there is none, or the last publish was undone.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub async fn published(output: &str, day_folder: &str) -> Result<Option<Manifest>, PublishError> {
+        log_of(&locate(output, day_folder)?).published().await
+    }
+
     /// Prepares the staging of a job: carries out earlier decisions, aborts uploads that an earlier leader began for the
     /// job, and probes whether a day can be published there (`probe`).
     ///

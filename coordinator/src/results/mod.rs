@@ -340,6 +340,19 @@ impl Results {
         reduced.iter().map(checksum).try_fold(0u64, |all, sum| Some(all.wrapping_add(sum?)))
     }
 
+    /// Nulls by column of all rows, if every reduce task counted its own; there are that many columns.
+    pub fn nulls(&self, reduced: &[Winner], columns: usize) -> Option<Vec<u64>> {
+        let mut all = vec![0u64; columns];
+        for winner in reduced {
+            let nulls = &self.reduce.get(&winner.attempt)?.nulls;
+            if nulls.len() != columns {
+                return None;
+            }
+            all.iter_mut().zip(nulls).for_each(|(sum, nulls)| *sum = sum.wrapping_add(*nulls));
+        }
+        Some(all)
+    }
+
     /// The job's totals, with that many counters, from all reduce outputs.
     pub fn totals(&self, reduced: &[Winner], counters: usize) -> Totals {
         let mut totals = Totals::zero(counters);

@@ -203,6 +203,7 @@ impl Rig {
             target_file_size: 280_000_000,
             shard_bytes: None,
             partitions: None,
+            expectations: vec![],
         });
         let (accepted, answer) = oneshot::channel();
         let submit = Submit { spec: spec.unwrap(), key: new_key(), accepted, ended: None };

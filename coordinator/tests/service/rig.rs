@@ -62,6 +62,7 @@ impl Place {
             target_file_size: 280_000_000,
             shard_bytes: Some(4096),
             partitions: Some(2),
+            expectations: vec![],
         }
     }
 

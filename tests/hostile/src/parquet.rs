@@ -70,6 +70,7 @@ impl Reader {
             target_file_size: 1 << 20,
             shard_bytes: None,
             partitions: Some(4),
+            expectations: vec![],
         };
         let reader = Reader { spec: JobSpec::asked(asked)?, folder, runtime, dataset };
         for table in [ADDONS, MAIN_SUMMARY] {

@@ -51,6 +51,7 @@ fn result() -> v1::TaskResult {
         footer_crc32: 15,
         order: Some(16),
         objectives: vec![5, 20, 0],
+        nulls: vec![0, 1, 2],
     };
     v1::TaskResult { result: Some(v1::task_result::Result::Reduce(reduced)) }
 }
@@ -120,6 +121,7 @@ fn spec() -> v1::JobSpec {
         target_file_size: 280_000_000,
         shard_bytes: Some(1 << 20),
         partitions: Some(24),
+        expectations: vec!["rows >= 0.8 * previous".into()],
     }
 }
 

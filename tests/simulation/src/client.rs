@@ -120,6 +120,7 @@ impl Cluster {
             output: format!("s3://{BUCKET}/{OUTPUT}"),
             target_file_size: BYTES_PER_ROW * plan.group_rows,
             cut: Cut { shard_bytes: Some(1), partitions: Some(plan.partitions) },
+            expectations: vec![],
         };
         say!("client {number} submits {id} to coordinator {leader}");
         world::with(|world| world.days.insert(id, day));

@@ -196,6 +196,10 @@ impl Dataset for Accounts {
         ])
     }
 
+    fn unique_columns(&self) -> &[&'static str] {
+        &["account"]
+    }
+
     fn bytes_per_row(&self) -> u64 {
         50
     }

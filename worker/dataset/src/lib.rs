@@ -25,7 +25,7 @@ pub mod spec;
 pub mod totals;
 pub mod uuid;
 
-use arrow_array::{ArrayRef, BinaryArray, RecordBatch};
+use arrow_array::{ArrayRef, BinaryArray, BooleanArray, RecordBatch};
 use arrow_schema::SchemaRef;
 
 pub use batch::{BATCH_ROWS, Batch, Column, NULL_CODE};
@@ -229,6 +229,15 @@ pub struct Size {
     pub items: u64,
 }
 
+/// A row that no job can produce.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImpossibleRow {
+    /// Its number in the batch, from 0.
+    pub row: usize,
+    /// What is wrong with it, for example `count is 0`.
+    pub fault: String,
+}
+
 /// A dataset: all that the engine knows of what a job computes.
 pub trait Dataset: Send + Sync {
     /// The name, which jobs and part files record: it never changes.
@@ -309,6 +318,29 @@ pub trait Dataset: Send + Sync {
     fn counting(&self, day: i64) -> Option<Box<dyn Counting>> {
         let _ = day;
         None
+    }
+
+    /// The columns of the output whose values together identify a row of a day: no two rows have the same ones. Empty if
+    /// the dataset does not promise that.
+    fn unique_columns(&self) -> &[&'static str] {
+        &[]
+    }
+
+    /// Finds a row of [`Dataset::output_schema`] that no job can produce, whatever its inputs are.
+    ///
+    /// # Errors
+    /// [`DatasetError::Malformed`] if the batch has another schema.
+    fn impossible_row(&self, _rows: &RecordBatch) -> Result<Option<ImpossibleRow>, DatasetError> {
+        Ok(None)
+    }
+
+    /// For each of [`Dataset::totals`], the rows of [`Dataset::output_schema`] whose key is counted by that total, so that
+    /// it cannot be less than the number of distinct keys of these rows. Empty if rows prove nothing about totals.
+    ///
+    /// # Errors
+    /// [`DatasetError::Malformed`] if the batch has another schema.
+    fn counted_rows(&self, _rows: &RecordBatch) -> Result<Vec<BooleanArray>, DatasetError> {
+        Ok(vec![])
     }
 
     /// Estimated bytes per output row, for the number of files and the size of their row groups.

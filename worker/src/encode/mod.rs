@@ -13,8 +13,8 @@ mod text;
 use std::io::Write;
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
+use arrow_array::{Array, RecordBatch};
 use arrow_schema::SchemaRef;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
@@ -51,6 +51,8 @@ pub(crate) struct Encoded {
     pub all: Fingerprint,
     /// CRC-32 of the bytes after the row groups.
     pub footer_crc32: u32,
+    /// Nulls by column.
+    pub nulls: Vec<u64>,
 }
 
 /// The description of a row group.
@@ -149,7 +151,7 @@ impl<'a, W: Write + Send> Encoder<'a, W> {
         writer.inner_mut().take_crc32();
         let factory = ArrowRowGroupWriterFactory::new(&writer, schema.clone());
         let full = usize::try_from(row_group_rows).unwrap_or(usize::MAX).max(1);
-        let encoded = Encoded::default();
+        let encoded = Encoded { nulls: vec![0; schema.fields().len()], ..Encoded::default() };
         Ok(Encoder { writer, encoding, count, schema, factory, full, group: None, encoded })
     }
 
@@ -168,6 +170,9 @@ impl<'a, W: Write + Send> Encoder<'a, W> {
             let slice = batch.slice(from, rows);
             let counted = (self.count)(&slice, &mut self.encoded.all);
             counted.map_err(|e| ParquetError::External(Box::new(e)))?;
+            for (nulls, column) in self.encoded.nulls.iter_mut().zip(slice.columns()) {
+                *nulls += column.null_count() as u64;
+            }
             group.write(&self.schema, &slice)?;
             from += rows;
             if group.rows == self.full {

@@ -90,6 +90,7 @@ pub fn run(
         footer_crc32: encoded.footer_crc32,
         order: Some(encoded.all.order),
         objectives: counting.map(|counting| counting.counts()).unwrap_or_default(),
+        nulls: encoded.nulls,
     };
     Ok((result, Output::File(output)))
 }

@@ -26,6 +26,8 @@ pub(in crate::driver) struct JobPlan {
     pub(super) objectives: Option<Counts>,
     /// The checksum of all rows, if every reduce task reported its own.
     pub(super) checksum: Option<u64>,
+    /// Nulls by column of the reduced rows, if every reduce task counted its own.
+    pub(super) nulls: Option<Vec<u64>>,
     /// Shuffled bytes, once all part files are written.
     pub(super) shuffle_bytes: u64,
 }

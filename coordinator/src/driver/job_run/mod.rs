@@ -58,6 +58,10 @@ pub(super) struct JobRun {
     pub(super) takeover: Takeover,
     pub(super) phases: Phases,
     pub(super) refusals: Refusals,
+    /// The day does not meet an expectation.
+    pub(super) is_unmet: bool,
+    /// Notes about its expectations, for the summary.
+    pub(super) notes: Vec<String>,
     /// The usual duration of such jobs in milliseconds, once it was looked up; see `Registry::usual`.
     pub(super) usual_millis: Option<Option<u64>>,
 }
@@ -120,6 +124,8 @@ impl JobRun {
             takeover: Takeover::default(),
             phases: Phases::start(now),
             refusals: Refusals::default(),
+            is_unmet: false,
+            notes: vec![],
             usual_millis: None,
         }
     }
@@ -272,6 +278,8 @@ impl JobRun {
             self.submission.dataset.objectives().and_then(|spec| {
                 Counts::of(spec.counters, &self.results.objectives(reduced, spec.counts())?)
             });
+        let columns = self.submission.dataset.reduced_schema().fields().len();
+        self.plan.nulls = self.results.nulls(reduced, columns);
         let (target, per_row) =
             (self.submission.spec.target_file_size, self.submission.dataset.bytes_per_row());
         let rows = self.plan.totals.rows;
@@ -344,6 +352,7 @@ mod tests {
             output: "/out".into(),
             target_file_size: 1,
             cut: Cut::default(),
+            expectations: vec![],
         };
         let dataset = Arc::new(AddonAggregates::new());
         JobRun::new(Submission { spec, dataset, key: vec![], submitted_at: 0 }, Duration::ZERO)

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
+use tally_dataset::DatasetError;
+
 use super::JobRun;
+use crate::driver::publish_check::PublishCheck;
+use crate::expectations::DayFigures;
 use crate::job::{STAGES, WRITE};
 use crate::load::Day;
 use crate::publish::commit_log::{Manifest, ManifestInput, ManifestPart};
@@ -47,6 +51,21 @@ impl JobRun {
         }
     }
 
+    /// The expectations of the day with its figures; `None` if there are no expectations.
+    ///
+    /// # Errors
+    /// A total is too large.
+    pub(in crate::driver) fn publish_check(&self) -> Result<Option<Box<PublishCheck>>, DatasetError> {
+        let (spec, plan) = (&self.submission.spec, &self.plan);
+        if spec.expectations.is_empty() {
+            return Ok(None);
+        }
+        let (dataset, files) = (self.submission.dataset.clone(), Some(plan.files.len() as u64));
+        let figures = DayFigures::new(&*dataset, &plan.totals, files, plan.nulls.as_deref())?;
+        let (expectations, output) = (spec.expectations.clone(), spec.output.clone());
+        Ok(Some(Box::new(PublishCheck { dataset, expectations, figures, output, date: spec.date.clone() })))
+    }
+
     /// The size of the written day. A day that an earlier leader committed has its recorded size.
     pub(in crate::driver) fn written(&self, now: Duration) -> Day {
         let recorded = self.state.recorded_summary().and_then(|text| serde_json::from_str(text).ok());
@@ -76,7 +95,7 @@ impl JobRun {
             seconds: self.phases.total_seconds(now),
             peak_memory_bytes: stages.iter().map(|stage| stage.peak_memory_bytes).max().unwrap_or(0),
             stages,
-            warnings: [&plan.inputs.warnings[..], &plan.deferred.warnings].concat(),
+            warnings: [&plan.inputs.warnings[..], &plan.deferred.warnings, &self.notes].concat(),
         }
     }
 }

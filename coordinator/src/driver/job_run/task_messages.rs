@@ -11,9 +11,10 @@ use tally_scheduler::Scheduler;
 use super::JobRun;
 use crate::dispatch::{SharedInputs, TaskDispatch};
 use crate::job::{MAP, REDUCE, WRITE, days_since_1970, parse_date};
-use crate::objectives::{OBJECTIVES_KEY, text_of};
+use crate::objectives::text_of;
+use crate::part_footer::{DayFooter, PartFooter};
 use crate::plan::files;
-use crate::results::{OutputLocations, Winner, checksum_text, winners};
+use crate::results::{OutputLocations, Winner, winners};
 
 /// A task message cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -175,21 +176,18 @@ impl JobRun {
 
     /// The metadata in the footer of a part file.
     fn footer(&self, rows: u64, checksum: Option<u64>) -> HashMap<String, String> {
-        let (spec, totals) = (&self.submission.spec, &self.plan.totals);
-        let checksums = [("tally.checksum", checksum), ("tally.total_checksum", self.plan.checksum)];
-        let checksums = checksums.into_iter().filter_map(|(key, sum)| Some((key, checksum_text(sum?))));
-        let entries = [
-            ("tally.version", env!("CARGO_PKG_VERSION").to_string()),
-            ("tally.job_id", spec.id.to_string()),
-            ("tally.dataset", spec.dataset.clone()),
-            ("tally.date", spec.date.clone()),
-            ("tally.rows", rows.to_string()),
-            ("tally.total_rows", totals.rows.to_string()),
-        ];
-        let entries = entries.into_iter().chain(checksums).map(|(key, value)| (key.to_string(), value));
-        let counters = self.submission.dataset.totals().iter().zip(&totals.counters);
-        let counters = counters.map(|(total, value)| (format!("tally.{}", total.name), value.to_string()));
-        let objectives = self.plan.objectives.as_ref().map(|counts| (OBJECTIVES_KEY.into(), text_of(counts)));
-        entries.chain(counters).chain(objectives).collect()
+        let (spec, plan) = (&self.submission.spec, &self.plan);
+        let day = DayFooter {
+            job: spec.id.to_string(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            dataset: spec.dataset.clone(),
+            date: spec.date.clone(),
+            totals: plan.totals.clone(),
+            files: Some(plan.files.len() as u64),
+            checksum: plan.checksum,
+            nulls: plan.nulls.clone(),
+            objectives: plan.objectives.as_ref().map(text_of),
+        };
+        PartFooter { rows, checksum, day }.entries(&*self.submission.dataset)
     }
 }

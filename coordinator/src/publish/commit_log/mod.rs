@@ -214,6 +214,21 @@ impl CommitLog {
         }
     }
 
+    /// The day of the last decision, if that was carried out.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub async fn published(&self) -> Result<Option<Manifest>, PublishError> {
+        match self.last().await? {
+            Some(LastEntry { number, has_record: true, done: true, .. })
+                if !self.is_undone(number).await? =>
+            {
+                Ok(self.read(number).await?.map(|record| record.manifest))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// Whether the publish of a job was decided, carried out or not.
     ///
     /// # Errors

@@ -237,6 +237,7 @@ fn reduce(work: &v1::ReduceWork, read: Vec<Row>) -> Result<(v1::ReduceResult, Ou
         footer_crc32: crc32fast::hash(FOOTER),
         order: Some(order),
         objectives: vec![],
+        nulls: vec![],
     };
     Ok((result, Output::File(groups)))
 }

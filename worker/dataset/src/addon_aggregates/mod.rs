@@ -4,6 +4,7 @@
 //! partials), [`reduce`] (partials to rows), `objectives` (rows to counters). [`schema`] has the columns of partials and output. Not here: Parquet, the
 //! shuffle and everything else that is the same for all datasets.
 
+mod invariants;
 pub mod map_addons;
 pub mod map_main;
 mod objectives;
@@ -13,13 +14,13 @@ mod sums;
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Int32Array, RecordBatch};
+use arrow_array::{ArrayRef, BooleanArray, Int32Array, RecordBatch};
 use arrow_schema::SchemaRef;
 
 use crate::checksum::Fingerprint;
 use crate::{
-    ColumnKind, ColumnSpec, Counting, Dataset, DatasetError, Mapper, Missing, ObjectivesSpec, Pass, Preset,
-    Reducer, Size, TableSpec, TotalSpec, Totals,
+    ColumnKind, ColumnSpec, Counting, Dataset, DatasetError, ImpossibleRow, Mapper, Missing, ObjectivesSpec, Pass,
+    Preset, Reducer, Size, TableSpec, TotalSpec, Totals,
 };
 
 /// The dataset's name.
@@ -174,6 +175,18 @@ impl Dataset for AddonAggregates {
 
     fn counting(&self, day: i64) -> Option<Box<dyn Counting>> {
         Some(Box::new(objectives::ClientCounting::new(day)))
+    }
+
+    fn unique_columns(&self) -> &[&'static str] {
+        &["client_id", "foreign_install", "profile_creation_date"]
+    }
+
+    fn impossible_row(&self, rows: &RecordBatch) -> Result<Option<ImpossibleRow>, DatasetError> {
+        invariants::impossible_row(rows)
+    }
+
+    fn counted_rows(&self, rows: &RecordBatch) -> Result<Vec<BooleanArray>, DatasetError> {
+        invariants::counted_rows(rows)
     }
 
     fn bytes_per_row(&self) -> u64 {

@@ -187,7 +187,11 @@ pub(super) fn reduced(batch: &RecordBatch, all: &mut Fingerprint) -> Result<(), 
     Ok(())
 }
 
-fn named<'a, T: Array + 'static>(batch: &'a RecordBatch, name: &str) -> Result<&'a T, DatasetError> {
+/// A column of the output by name.
+pub(super) fn named<'a, T: Array + 'static>(
+    batch: &'a RecordBatch,
+    name: &str,
+) -> Result<&'a T, DatasetError> {
     let found = batch.column_by_name(name).and_then(|column| column.as_any().downcast_ref::<T>());
     found.ok_or_else(|| malformed(format!("no column {name} of the right type")))
 }
