@@ -7,6 +7,7 @@
 //! - `discovery` finds the leader and registers processes in Consul.
 //! - `stores` opens the buckets and directories that URLs name.
 //! - `budget` limits memory; `memory`, `procfs`, `disk` and `open_files` ask the operating system.
+//! - `waits` tells what a task waits for.
 //! - `liveness` tells whether the other end of a connection is alive.
 //! - `retry` is the retry policy; `size`, `duration`, `local_dir` and `port_file` support options.
 //!
@@ -36,3 +37,4 @@ pub mod security;
 pub mod size;
 pub mod stores;
 pub mod traces;
+pub mod waits;

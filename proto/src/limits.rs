@@ -106,6 +106,7 @@ mod tests {
             crc32s: vec![u32::MAX; MAX_ROW_GROUPS],
             footer_crc32: u32::MAX,
             order: Some(u64::MAX),
+            spilled_bytes: u64::MAX,
         };
         let size = result.encoded_len();
         assert!(size + 1024 <= MESSAGE_BYTES && size > MESSAGE_BYTES / 2, "{size}");

@@ -1,11 +1,13 @@
 //! From the last written part file to the published day: the part files are prepared, the decision goes to the journal,
 //! then the day is made visible.
 
+use tally_proto::v1::EventKind;
 use tally_proto::v1::journal_record::Record;
 use tally_proto::{JobId, StageId, v1};
 use tally_scheduler::Event;
 
 use super::job_run::NotReady;
+use super::job_run::notes::stage_event;
 use super::work::{Staged, Work};
 use super::{AfterRecord, Driver};
 use crate::job::{MAP, REDUCE, WRITE};
@@ -15,7 +17,7 @@ use crate::results::winners;
 impl Driver {
     pub(super) fn publish(&mut self, job: JobId) -> Option<Event> {
         let run = self.jobs.get_mut(&job)?;
-        run.phases.end(self.now.elapsed, &mut self.metrics.memory);
+        run.end_stage(self.now, &mut self.metrics.memory);
         if run.cancelled {
             return Some(Event::PublishFailed { job, reason: "cancelled".into() });
         }
@@ -27,6 +29,8 @@ impl Driver {
                     "part files were written from attempts of reduce tasks that differ in their order";
                 tracing::warn!(%job, ?files, reason, "part files are written again");
                 run.phases.resume_last();
+                let text = format!("{} part files are written again: {reason}", files.len());
+                run.notes.add(self.now.unix_millis, stage_event(EventKind::StageBegun, "write", text));
                 let reason = reason.into();
                 return Some(Event::Incompatible { job, stage: StageId(WRITE), indices: files, reason });
             }
@@ -35,6 +39,8 @@ impl Driver {
         let [.., written] = outputs;
         let parts = written.iter().map(|w| (w.attempt.task.index, w.attempt.attempt)).collect::<Vec<_>>();
         let manifest = run.manifest(&written);
+        let text = format!("{} part files are prepared for the publish", parts.len());
+        run.notes.add(self.now.unix_millis, stage_event(EventKind::Publish, "publish", text));
         self.outputs.work(Work::StageDay { job, staging, parts, manifest });
         None
     }
@@ -69,6 +75,8 @@ impl Driver {
     pub(super) fn committed(&mut self, job: &JobId) {
         let Some(run) = self.jobs.get_mut(job) else { return };
         if let Some((staging, ready)) = run.state.take_decided() {
+            let text = "the decision to publish is in the journal";
+            run.notes.add(self.now.unix_millis, stage_event(EventKind::Publish, "publish", text));
             self.outputs.work(Work::Publish { job: job.clone(), staging, ready });
         }
     }
@@ -79,6 +87,8 @@ impl Driver {
             self.metrics.count_publish(self.now, &job, run, result.as_ref().copied().map_err(String::as_str));
             if result.is_ok() {
                 run.phases.end(self.now.elapsed, &mut self.metrics.memory);
+                let text = "the day is visible";
+                run.notes.add(self.now.unix_millis, stage_event(EventKind::Publish, "publish", text));
             }
         }
         self.apply(match result {

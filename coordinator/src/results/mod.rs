@@ -27,6 +27,8 @@ pub struct Results {
     expected: ByAttempt<v1::Sums>,
     /// Row groups by reduce task.
     row_groups: HashMap<u32, usize>,
+    /// Rows and bytes by stage, of the tasks that have a result. A task counts once.
+    amounts: [Amount; 3],
     /// Two attempts of a task read or returned different rows.
     contradiction: Option<String>,
 }
@@ -131,6 +133,9 @@ impl Results {
                     return Err(bad("sums of partitions that do not match its partials"));
                 }
                 self.compare_read(attempt, &result)?;
+                let amount = Amount { rows: result.rows, bytes: result.bytes_read };
+                let known = self.map.of_task(attempt.task.index).next().is_some();
+                self.count(attempt, known, amount);
                 self.map.insert(attempt, result);
             }
             (REDUCE, Some(Done::Reduce(result))) => {
@@ -144,9 +149,17 @@ impl Results {
                 }
                 self.compare(attempt, &result)?;
                 self.count_row_groups(attempt.task.index, groups)?;
+                let amount = Amount { rows: rows_of(&result), bytes: result.bytes };
+                let known = self.reduce.of_task(attempt.task.index).next().is_some();
+                self.count(attempt, known, amount);
                 self.reduce.insert(attempt, result);
             }
-            (WRITE, Some(Done::Write(result))) => drop(self.write.insert(attempt, result)),
+            (WRITE, Some(Done::Write(result))) => {
+                let amount = Amount { rows: result.rows, bytes: result.bytes };
+                let known = self.write.of_task(attempt.task.index).next().is_some();
+                self.count(attempt, known, amount);
+                self.write.insert(attempt, result);
+            }
             _ => return Err(bad("a result of another stage")),
         }
         Ok(())
@@ -375,6 +388,27 @@ impl Results {
         sum
     }
 
+    /// Rows and bytes by stage, of all tasks that have a result.
+    pub fn amounts(&self) -> [Amount; 3] {
+        self.amounts
+    }
+
+    /// Bytes of outputs that workers wrote to disk.
+    pub fn spilled_bytes(&self, mapped: &[Winner], reduced: &[Winner]) -> u64 {
+        let mapped = mapped.iter().filter_map(|winner| self.map.get(&winner.attempt));
+        let reduced = reduced.iter().filter_map(|winner| self.reduce.get(&winner.attempt));
+        let spilled = mapped.map(|result| result.spilled_bytes);
+        spilled.chain(reduced.map(|result| result.spilled_bytes)).fold(0, u64::saturating_add)
+    }
+
+    /// Counts a result, unless the task has another one.
+    fn count(&mut self, attempt: &AttemptId, known: bool, amount: Amount) {
+        if let Some(sum) = self.amounts.get_mut(attempt.task.stage.0 as usize).filter(|_| !known) {
+            sum.rows = sum.rows.saturating_add(amount.rows);
+            sum.bytes = sum.bytes.saturating_add(amount.bytes);
+        }
+    }
+
     /// Bytes that the map tasks wrote to the shuffle.
     pub fn shuffle_bytes(&self, mapped: &[Winner]) -> u64 {
         mapped.iter().filter_map(|winner| self.map.get(&winner.attempt)).map(|r| r.shuffle_bytes).sum()
@@ -388,7 +422,7 @@ mod tests {
     fn read(rows: u64, footers: Option<u64>) -> v1::TaskResult {
         let footers = footers.map(|rows| v1::Footers { rows, ..Default::default() });
         let result = v1::MapResult { rows, footers, ..Default::default() };
-        v1::TaskResult { result: Some(v1::task_result::Result::Map(result)) }
+        v1::TaskResult { result: Some(v1::task_result::Result::Map(result)), usage: None }
     }
 
     fn attempt(attempt: u32) -> AttemptId {
@@ -439,7 +473,7 @@ mod tests {
                 row_group_rows: vec![1; rows],
                 ..Default::default()
             };
-            v1::TaskResult { result: Some(v1::task_result::Result::Reduce(result)) }
+            v1::TaskResult { result: Some(v1::task_result::Result::Reduce(result)), usage: None }
         };
         let of = |index, attempt| {
             let task = TaskId { job: JobId::parse("j").unwrap(), stage: StageId(REDUCE), index };

@@ -51,7 +51,7 @@ fn result() -> v1::TaskResult {
         footer_crc32: 15,
         order: Some(16),
     };
-    v1::TaskResult { result: Some(v1::task_result::Result::Reduce(reduced)) }
+    v1::TaskResult { result: Some(v1::task_result::Result::Reduce(reduced)), usage: None }
 }
 
 /// Messages of workers.
@@ -177,7 +177,7 @@ pub fn records() -> Vec<Vec<u8>> {
     let replaces = Some("2-70011-1b2c3d4e".into());
     let committed = v1::JobCommitted { job: job(), device: 1, inode: 2, summary, parts, replaces };
     let status = v1::JobStatus { job: job(), spec: Some(spec()), ..Default::default() };
-    let ended = v1::JobEnded { status: Some(status) };
+    let ended = v1::JobEnded { status: Some(status), notes: None };
     let live = v1::LiveJob {
         submitted: Some(submitted.clone()),
         planned: Some(planned.clone()),
@@ -185,7 +185,12 @@ pub fn records() -> Vec<Vec<u8>> {
         cancelled: true,
     };
     let records = [
-        Record::Claim(v1::Claim { epoch: 3, address: "127.0.0.1:7070".into(), version: "0.1.0".into() }),
+        Record::Claim(v1::Claim {
+            epoch: 3,
+            address: "127.0.0.1:7070".into(),
+            version: "0.1.0".into(),
+            notes: vec![],
+        }),
         Record::Seal(v1::Seal { by_epoch: 4 }),
         Record::Snapshot(v1::Snapshot { live: vec![live; 2], history: vec![ended.clone(); 2] }),
         Record::Submitted(submitted),

@@ -85,6 +85,7 @@ pub fn run(
         crc32s: encoded.row_groups.iter().map(|group| group.crc32).collect(),
         footer_crc32: encoded.footer_crc32,
         order: Some(encoded.all.order),
+        spilled_bytes: output.spilled_bytes(),
     };
     Ok((result, Output::File(output)))
 }

@@ -33,7 +33,7 @@ pub async fn run(owner: Owner, started: Started) -> (AttemptId, Result<v1::TaskR
     let Started { attempt, dispatch, stop } = started;
     let outcome = execute(owner, &attempt, &dispatch, &stop).await;
     let outcome = outcome.map(|(result, output)| {
-        let result = v1::TaskResult { result: Some(result) };
+        let result = v1::TaskResult { result: Some(result), usage: None };
         if let Some(output) = output {
             let held = Held { output: Rc::new(output), result: result.clone(), migrated: false };
             // If the job was released meanwhile, the output is dropped.
