@@ -19,14 +19,18 @@ mod generate;
 mod job;
 mod job_args;
 mod jobs;
+mod logs;
 mod objectives;
 mod output;
 mod plan;
 mod progress;
 mod run;
 mod show;
+mod show_detail;
 mod submit;
 mod table_args;
+mod wait;
+mod watch;
 mod workers;
 
 use std::io::{ErrorKind, Write};
@@ -98,10 +102,14 @@ enum Command {
     Submit(submit::SubmitArgs),
     /// List a cluster's jobs
     Jobs(jobs::JobsArgs),
-    /// Show one job
-    Job(job::JobIdArgs),
+    /// Show one job: stages, running tasks and what they wait for, failures, where the time went
+    Job(job::JobArgs),
+    /// Show what happened in a job
+    Logs(logs::LogsArgs),
+    /// Wait for the end of a job
+    Wait(wait::WaitArgs),
     /// Cancel a job
-    Cancel(job::JobIdArgs),
+    Cancel(cancel::CancelArgs),
     /// Remove what dead jobs left at an output in an object store
     Gc(gc::GcArgs),
     /// List a cluster's workers
@@ -185,6 +193,8 @@ pub fn main(datasets: &'static [Constructor]) -> ExitCode {
         Command::Submit(args) => submit::main(&args),
         Command::Jobs(args) => jobs::main(&args),
         Command::Job(args) => job::main(&args),
+        Command::Logs(args) => logs::main(&args),
+        Command::Wait(args) => wait::main(&args),
         Command::Cancel(args) => cancel::main(&args),
         Command::Gc(args) => gc::main(&args),
         Command::Workers(args) => workers::main(&args),

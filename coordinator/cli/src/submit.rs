@@ -46,17 +46,22 @@ pub struct SubmitArgs {
 }
 
 /// Ctrl-C and SIGTERM.
-struct Interrupts(Signal, Signal);
+pub(crate) struct Interrupts(Signal, Signal);
 
 impl Interrupts {
-    fn new() -> Result<Self, Stop> {
+    /// Installs the handlers.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub(crate) fn new() -> Result<Self, Stop> {
         let handler = |kind| {
             signal(kind).map_err(|e| Stop::Failed(format!("signal handlers cannot be installed: {e}")))
         };
         Ok(Interrupts(handler(SignalKind::interrupt())?, handler(SignalKind::terminate())?))
     }
 
-    async fn next(&mut self) {
+    /// Waits for a signal.
+    pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.0.recv() => {}
             _ = self.1.recv() => {}
@@ -134,7 +139,7 @@ fn accepted(taken: &SubmitReply) -> String {
 }
 
 /// What happens to a job whose end is not waited for.
-fn continues(job: &str) -> String {
+pub(crate) fn continues(job: &str) -> String {
     format!("job {job} continues: `tally job {job}` shows it, `tally cancel {job}` cancels it")
 }
 
@@ -161,7 +166,7 @@ async fn cancel(client: &mut Client, job: &str, display: &Display) -> Result<Job
 }
 
 /// Prints the summary of a finished job.
-fn finish(status: &JobStatus, format: OutputFormat) -> Result<(), Stop> {
+pub(crate) fn finish(status: &JobStatus, format: OutputFormat) -> Result<(), Stop> {
     let summary = summary(status)?;
     say_published(&match format {
         OutputFormat::Table => summary.table(),

@@ -137,8 +137,15 @@ async fn map(work: &v1::MapWork) -> Result<(v1::MapResult, Output), Failure> {
     }
     let sums = Some(sums).filter(|sums| sums.rows.len() <= work.most_sums as usize);
     let bytes = rows * 16;
-    let result =
-        v1::MapResult { rows, bytes_read: bytes, partials: rows, shuffle_bytes: bytes, sums, footers };
+    let result = v1::MapResult {
+        rows,
+        bytes_read: bytes,
+        partials: rows,
+        shuffle_bytes: bytes,
+        sums,
+        footers,
+        spilled_bytes: 0,
+    };
     Ok((result, Output::Map(partitions)))
 }
 
@@ -236,6 +243,7 @@ fn reduce(work: &v1::ReduceWork, read: Vec<Row>) -> Result<(v1::ReduceResult, Ou
         crc32s: groups.iter().map(|group| group.crc32).collect(),
         footer_crc32: crc32fast::hash(FOOTER),
         order: Some(order),
+        spilled_bytes: 0,
     };
     Ok((result, Output::File(groups)))
 }
