@@ -169,3 +169,51 @@ impl Beat {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use tally_proto::ids::MAX_ID_BYTES;
+    use tally_proto::limits::MESSAGE_BYTES;
+
+    use super::*;
+    use crate::events::MAX_BYTES;
+
+    #[test]
+    fn the_largest_detail_fits_into_a_message() {
+        let task = v1::RunningTask {
+            stage: "reduce".into(),
+            index: u32::MAX,
+            attempt: u32::MAX,
+            worker: "w".repeat(MAX_ID_BYTES),
+            host: "h".repeat(256),
+            age_millis: u64::MAX,
+            speculative: true,
+            rows: u64::MAX,
+            bytes: u64::MAX,
+            waits_for: "memory".into(),
+            wait_subject: "s".repeat(256),
+            wait_millis: u64::MAX,
+            silent_millis: Some(u64::MAX),
+        };
+        let detail = v1::JobDetail { running: vec![task; MAX_RUNNING], ..v1::JobDetail::default() };
+        assert!(detail.encoded_len() + 2 * MAX_BYTES < MESSAGE_BYTES / 4, "{}", detail.encoded_len());
+    }
+
+    #[test]
+    fn the_last_incidents_are_told_and_the_others_counted() {
+        let failed = |number| v1::JobEvent {
+            number,
+            kind: v1::EventKind::AttemptFailed.into(),
+            ..v1::JobEvent::default()
+        };
+        let accepted = v1::JobEvent { number: 1, kind: v1::EventKind::Accepted.into(), ..Default::default() };
+        let events = std::iter::once(accepted).chain((2..203).map(failed)).collect();
+        let notes =
+            v1::JobNotes { events, left_out: 5, phase_millis: vec![1, 2, 3, 4, 5], ..Default::default() };
+        let detail = recorded_detail(&notes);
+        assert_eq!((detail.incidents.len(), detail.incidents_left_out), (MAX_INCIDENTS, 106));
+        assert_eq!(detail.incidents.last().unwrap().number, 202);
+        assert_eq!(detail.stages.iter().map(|stage| stage.millis).collect::<Vec<_>>(), [2, 3, 4]);
+    }
+}
