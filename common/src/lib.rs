@@ -7,6 +7,7 @@
 //! - `discovery` finds the leader and registers processes in Consul.
 //! - `stores` opens the buckets and directories that URLs name.
 //! - `budget` limits memory; `memory`, `procfs`, `disk` and `open_files` ask the operating system.
+//! - `waits` tells what a task waits for.
 //! - `liveness` tells whether the other end of a connection is alive.
 //! - `signals` are the requests to end; `retry` is the retry policy; `runtime` runs a future to its end.
 //! - `size`, `duration`, `local_dir` and `port_file` support options.
@@ -39,3 +40,4 @@ pub mod signals;
 pub mod size;
 pub mod stores;
 pub mod traces;
+pub mod waits;

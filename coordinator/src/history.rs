@@ -4,6 +4,7 @@
 //! Not here: what changes a status (the driver).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use parking_lot::RwLock;
 use tally_proto::limits::{MAX_REASON_BYTES, entry_len, shorten};
@@ -36,7 +37,32 @@ struct Jobs {
     submitted_at: HashMap<JobId, u64>,
     /// Ended jobs, in the order of their ends.
     ended: VecDeque<JobId>,
+    /// What was noted of ended jobs.
+    notes: HashMap<JobId, Arc<v1::JobNotes>>,
 }
+
+/// A name that is not the name of one job.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FindError {
+    /// No job has the id, or an id that begins so.
+    #[error("there is no job {0}, or it is too old: `tally jobs` lists the known jobs")]
+    Unknown(String),
+    /// Several jobs have ids that begin so.
+    #[error("{prefix} is the beginning of {count} ids: give more of the id of one of {}", .candidates.join(", "))]
+    Ambiguous {
+        /// What was asked for.
+        prefix: String,
+        /// The number of jobs.
+        count: usize,
+        /// The newest of them, a limited number.
+        candidates: Vec<String>,
+    },
+}
+
+/// The name of the job that was submitted last.
+const LATEST: &str = "latest";
+/// The most candidates in an error.
+const MAX_CANDIDATES: usize = 8;
 
 /// Whether a job has ended.
 pub fn is_over(status: &v1::JobStatus) -> bool {
@@ -97,6 +123,45 @@ impl Registry {
     /// The load, as the driver updates it; `None` before the first update.
     pub fn load(&self) -> watch::Receiver<Option<Load>> {
         self.load.subscribe()
+    }
+
+    /// Keeps what was noted of a job that ended, or is about to end.
+    pub fn keep_notes(&self, job: &JobId, notes: v1::JobNotes) {
+        self.jobs.write().notes.insert(job.clone(), Arc::new(notes));
+    }
+
+    /// What was noted of a job that ended.
+    pub fn notes(&self, job: &JobId) -> Option<Arc<v1::JobNotes>> {
+        self.jobs.read().notes.get(job).cloned()
+    }
+
+    /// The job with that id, or the only one whose id begins so; `latest` is the one that was submitted last.
+    ///
+    /// # Errors
+    /// [`FindError`].
+    pub fn find(&self, name: &str) -> Result<JobId, FindError> {
+        let jobs = self.jobs.read();
+        let newest_first = jobs.by_key.keys().rev().map(|(_, id)| id);
+        if let Ok(id) = JobId::parse(name)
+            && jobs.submitted_at.contains_key(&id)
+        {
+            return Ok(id);
+        }
+        let unknown = || FindError::Unknown(name.chars().take(80).collect());
+        if name == LATEST {
+            return newest_first.into_iter().next().cloned().ok_or_else(unknown);
+        }
+        let found: Vec<&JobId> =
+            newest_first.filter(|id| !name.is_empty() && id.as_str().starts_with(name)).collect();
+        match found[..] {
+            [] => Err(unknown()),
+            [one] => Ok(one.clone()),
+            _ => Err(FindError::Ambiguous {
+                prefix: name.into(),
+                count: found.len(),
+                candidates: found.iter().take(MAX_CANDIDATES).map(ToString::to_string).collect(),
+            }),
+        }
     }
 
     /// A job's status.
@@ -171,6 +236,7 @@ impl Jobs {
         while self.ended.len() > max {
             let Some(oldest) = self.ended.pop_front() else { return };
             if let Some(at) = self.submitted_at.remove(&oldest) {
+                self.notes.remove(&oldest);
                 self.by_key.remove(&(at, oldest));
             }
         }
@@ -209,6 +275,22 @@ mod tests {
         }
         assert_eq!(seen, ["j6", "j5", "j4", "j3", "j2", "j1", "j0"]);
         assert!(registry.page(3, "nonsense").is_none() && registry.page(3, "zz.j1").is_none());
+    }
+
+    #[test]
+    fn a_job_is_found_by_a_unique_beginning_of_its_id_or_as_the_latest() {
+        let registry = Registry::new(100);
+        assert_eq!(registry.find("latest"), Err(FindError::Unknown("latest".into())));
+        [1, 10, 11, 2].iter().for_each(|n| registry.add(&id(*n), status(*n, v1::JobState::Running)));
+        assert_eq!(registry.find("j2"), Ok(id(2)));
+        assert_eq!(registry.find("j1"), Ok(id(1)), "a whole id");
+        assert_eq!(registry.find("latest"), Ok(id(11)));
+        assert_eq!(registry.find("j11"), Ok(id(11)));
+        for missing in ["", "x", "j3", "../j1"] {
+            assert_eq!(registry.find(missing), Err(FindError::Unknown(missing.into())));
+        }
+        let error = registry.find("j").unwrap_err().to_string();
+        assert!(error.contains("4 ids") && error.contains("j11, j10, j2, j1"), "{error}");
     }
 
     #[test]

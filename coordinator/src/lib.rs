@@ -13,6 +13,8 @@ pub mod cluster;
 pub mod dispatch;
 pub mod driver;
 pub mod election;
+pub mod estimate;
+pub mod events;
 pub mod expectations;
 pub mod failures;
 pub mod fleet;

@@ -85,7 +85,7 @@ fn result(dispatch: &TaskDispatch) -> v1::TaskResult {
             Done::Write(v1::WriteResult { rows: 2, bytes: 4, ..Default::default() })
         }
     };
-    v1::TaskResult { result: Some(done) }
+    v1::TaskResult { result: Some(done), usage: None }
 }
 
 /// A dispatched task and its worker.
@@ -130,6 +130,7 @@ impl Rig {
             max_jobs: 1,
             silence: DEADLINE,
             grace: DEADLINE,
+            silent_after: DEADLINE,
             intervals: Intervals { sample: interval, show: interval, epoch_checks: None },
             started: Instant::now(),
             resident: || (0, 0),

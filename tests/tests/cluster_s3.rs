@@ -97,6 +97,37 @@ fn workers_fetch_no_footer_that_the_coordinator_fetched() -> Result<()> {
     })
 }
 
+/// A store that accepts requests and does not answer: the job says so before any request times out.
+fn a_frozen_store_is_what_running_tasks_wait_for() -> Result<()> {
+    let server = Server::start(Kind::Seaweed)?;
+    let case = put_case(&server.client(DATA)?, "case-05")?;
+    let proxy = Proxy::before(server.address())?;
+    with_cluster(setup(proxy.address(), None), |cluster| {
+        let client = cluster.client();
+        // The coordinator lists the files, which are small; workers read them.
+        proxy.break_next("GET", "case-05/", 0, usize::MAX, Fault::Hold);
+        let running = submit(&client, "case-05").spawn()?;
+        let waits = wait_every(PATIENT, "tasks that wait for the store", DEADLINE, || {
+            let Some(job) = client.jobs()?.pop() else { return Ok(None) };
+            let job = client.job(&job.job_id)?;
+            let detail = job.detail.context("no detail")?;
+            for task in detail.running.iter().filter(|task| task.age_seconds > 3.0) {
+                ensure!(task.waits_for.is_some(), "it is not said what this task waits for: {task:?}");
+            }
+            Ok(detail.running.into_iter().find_map(|task| task.waits_for.filter(|wait| wait.seconds >= 1.0)))
+        })?;
+        ensure!(waits.kind == "store", "{waits:?}");
+        ensure!(waits.subject.as_ref().is_some_and(|file| file.contains("s3://data/case-05/")), "{waits:?}");
+        wait_every(PATIENT, "the table", DEADLINE, || {
+            let table = client.tally("job").args(["latest"]).run()?.expect_code(0)?.stdout;
+            Ok((table.contains("waits for store, ") && table.contains("for the store")).then_some(()))
+        })?;
+        proxy.heal();
+        running.wait()?.summary()?;
+        table::compare(&read_output(&server.client(OUT)?)?, &case.expected_rows()?)
+    })
+}
+
 /// Where the leader is killed: after how many such requests, and what of the request reaches the store.
 const STEPS: [(&str, &str, usize, Fault); 8] = [
     ("POST", "?uploads", 2, Fault::HoldAnswer),
@@ -214,6 +245,7 @@ fn wait_for_the_end_of_a_term(cluster: &Cluster, old: usize) -> Result<()> {
 tally_tests::tests![
     golden_cases_go_from_s3_to_s3_with_the_journal_there,
     workers_fetch_no_footer_that_the_coordinator_fetched,
+    a_frozen_store_is_what_running_tasks_wait_for,
     a_leader_that_is_killed_in_a_publish_is_succeeded_by_one_that_ends_it,
     a_leader_that_wakes_up_with_its_decision_on_the_way_publishes_nothing_twice,
 ];

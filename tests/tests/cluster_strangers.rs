@@ -77,8 +77,8 @@ fn nonsense(job: &str) -> Vec<Up> {
     let outcomes = [
         failure(v1::failure::Kind::Fatal("because".into())),
         failure(v1::failure::Kind::FetchLost(lost)),
-        Some(v1::ended::Outcome::Done(v1::TaskResult { result: Some(reduced) })),
-        Some(v1::ended::Outcome::Done(v1::TaskResult { result: None })),
+        Some(v1::ended::Outcome::Done(v1::TaskResult { result: Some(reduced), usage: None })),
+        Some(v1::ended::Outcome::Done(v1::TaskResult::default())),
         None,
     ];
     let mut all = vec![Up::Ended(v1::Ended::default()), Up::Inventory(v1::Inventory::default())];

@@ -15,6 +15,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio_util::sync::CancellationToken;
 
 use crate::size;
+use crate::waits::{self, WaitKind};
 
 /// Why memory cannot be reserved, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -283,6 +284,7 @@ impl Budget {
         if let Some(reclaim) = pool.reclaim.get() {
             reclaim();
         }
+        let _waiting = waits::begin(WaitKind::Memory, "");
         let answer = seat.wait(deadline).unwrap_or_else(|| pool.leave(&seat, bytes));
         answer.map(|()| granted())
     }

@@ -24,7 +24,7 @@ pub(super) fn needed(path: &str) -> Roles {
         return if of_members { WORKER } else { READER.and(WORKER) };
     }
     if let Some(method) = path.strip_prefix(JOBS) {
-        let looks = matches!(method, "Get" | "Watch" | "List" | "ListWorkers");
+        let looks = matches!(method, "Get" | "Events" | "Watch" | "List" | "ListWorkers");
         return if looks { READER } else { OPERATOR };
     }
     if path.starts_with(SCALERS) {
@@ -56,7 +56,7 @@ mod tests {
         for method in ["Submit", "Cancel", "DrainWorker", "WhateverComes"] {
             assert_eq!(may(&format!("/tally.v1.Jobs/{method}")), "operator", "{method}");
         }
-        for method in ["Get", "Watch", "List", "ListWorkers"] {
+        for method in ["Get", "Events", "Watch", "List", "ListWorkers"] {
             assert_eq!(may(&format!("/tally.v1.Jobs/{method}")), "operator, reader", "{method}");
         }
         assert!(needed("/grpc.health.v1.Health/Check").has(Role::Reader));

@@ -13,8 +13,8 @@ use tally_coordinator::summary::{bytes, grouped};
 
 use crate::audit_args::AuditArgs;
 use crate::connect::runtime;
-use crate::dates;
 use crate::dataset_args::NamedDataset;
+use crate::dates;
 use crate::output::{OutputFormat, json, plain};
 use crate::{Stop, say};
 

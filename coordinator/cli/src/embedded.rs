@@ -231,6 +231,7 @@ pub async fn run(
         // The workers of this process are never lost.
         silence: Duration::MAX,
         grace: Duration::MAX,
+        silent_after: Duration::MAX,
         intervals: INTERVALS,
         started: Instant::now(),
         resident,

@@ -37,6 +37,16 @@ pub(crate) const JOB: &str = "Examples:
   A job, by the id that `tally submit` and `tally jobs` print:
     tally job \"$JOB\" --coordinator localhost:7070";
 
+pub(crate) const LOGS: &str = "Examples:
+  The events of a job:
+    tally logs \"$JOB\" --coordinator localhost:7070
+  Those of the newest job, until it ends:
+    tally logs latest --follow --coordinator localhost:7070";
+
+pub(crate) const WAIT: &str = "Examples:
+  Wait for the end of the newest job, at most an hour:
+    tally wait latest --timeout 1h --coordinator localhost:7070";
+
 pub(crate) const CANCEL: &str = "Examples:
   Submit a job, and cancel it:
     export TALLY_COORDINATOR=localhost:7070

@@ -10,7 +10,10 @@ use tally_common::config::SettingsError;
 use tally_common::secrets;
 
 use crate::output::{OutputFormat, json};
-use crate::{CANCELLED, DEPOSED, FAILED, INTERRUPTED, NO_LEADER, Stop, TIMED_OUT, UNMET, UNREADABLE, USAGE, command_line};
+use crate::{
+    CANCELLED, DEPOSED, FAILED, INTERRUPTED, NO_LEADER, Stop, TIMED_OUT, UNMET, UNREADABLE, USAGE,
+    command_line,
+};
 
 /// Separates a message from what to do about it.
 const HINT: &str = "\nhint: ";

@@ -3,18 +3,19 @@
 
 use std::cell::RefCell;
 use std::io::IsTerminal;
-use std::time::Instant;
 
 use indicatif::{HumanCount, ProgressBar};
+use tally_coordinator::client::is_over;
+use tally_coordinator::estimate;
 use tally_proto::v1::{JobState, JobStatus};
 
 use crate::output::OutputFormat;
+use crate::show_detail::age;
 use crate::{progress, show};
 
 /// Shows one job's progress until it is dropped.
 pub struct Display {
     kind: Kind,
-    started: Instant,
     /// The last line, so that no line is repeated.
     last: RefCell<String>,
 }
@@ -43,7 +44,7 @@ impl Display {
     }
 
     fn of(kind: Kind) -> Self {
-        Display { kind, started: Instant::now(), last: RefCell::default() }
+        Display { kind, last: RefCell::default() }
     }
 
     /// Prints a notice.
@@ -58,13 +59,11 @@ impl Display {
     pub fn show(&self, job: &JobStatus) {
         match &self.kind {
             Kind::Bar(bar) => {
-                bar.set_position((share_done(job) * progress::STEPS as f64) as u64);
-                bar.set_message(format!(
-                    "{}  {} rows to read  {} s",
-                    show::doing(job),
-                    HumanCount(job.input_rows),
-                    self.started.elapsed().as_secs()
-                ));
+                // The phase of a job that failed is unknown, so the bar stays where it was.
+                if job.state() == JobState::Done || !is_over(job.state()) {
+                    bar.set_position((estimate::share_done(job) * progress::STEPS as f64).round() as u64);
+                }
+                bar.set_message(message(job));
             }
             Kind::Json => self.line(show::progress(job).unwrap_or_default().trim_end()),
             Kind::Lines => self.line(&format!("job {}: {}", job.job, phase(job))),
@@ -98,9 +97,44 @@ fn phase(job: &JobStatus) -> String {
     }
 }
 
-/// Reading is most of a job; each later stage has a fixed share of the rest.
-fn share_done(job: &JobStatus) -> f64 {
-    let stage = job.stages.iter().find(|stage| stage.name == job.phase);
-    let share = stage.map_or(0.0, |stage| stage.done as f64 / stage.tasks.max(1) as f64);
-    progress::share_done(&job.phase, share)
+/// The message beside the bar: the most important parts first, because the last ones may not fit.
+fn message(job: &JobStatus) -> String {
+    let waiting = show::waiting(job);
+    let left = job.remaining_millis.map(|left| format!("{} left", age(left)));
+    let rows = (job.input_rows > 0)
+        .then(|| format!("{} of {} rows", HumanCount(job.rows_done), HumanCount(job.input_rows)));
+    let elapsed = (job.elapsed_millis > 0).then(|| age(job.elapsed_millis));
+    let parts = [Some(show::doing(job)), Some(waiting).filter(|text| !text.is_empty()), left, rows, elapsed];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("  ")
+}
+
+#[cfg(test)]
+mod tests {
+    use tally_proto::v1::{JobWaits, StageStatus};
+
+    use super::*;
+
+    #[test]
+    fn the_message_has_rows_done_time_left_and_what_tasks_wait_for() {
+        let stage = StageStatus { name: "map".into(), tasks: 4, done: 1, ..StageStatus::default() };
+        let mut job = JobStatus {
+            phase: "map".into(),
+            stages: vec![stage],
+            input_rows: 2000,
+            rows_done: 500,
+            elapsed_millis: 10_000,
+            remaining_millis: Some(43_000),
+            ..JobStatus::default()
+        };
+        job.set_state(JobState::Running);
+        assert_eq!(message(&job), "map 1/4 tasks  43.0 s left  500 of 2,000 rows  10.0 s");
+        job.waits = Some(JobWaits { store: 2, silent_workers: 1, ..JobWaits::default() });
+        assert!(
+            message(&job).contains("1 worker is silent, 2 tasks wait for the store"),
+            "{}",
+            message(&job)
+        );
+        job.set_state(JobState::Done);
+        assert_eq!(estimate::share_done(&job), 1.0, "the bar ends full");
+    }
 }

@@ -26,6 +26,7 @@ mod generate;
 mod job;
 mod job_args;
 mod jobs;
+mod logs;
 mod man;
 mod output;
 mod plan;
@@ -33,9 +34,12 @@ mod progress;
 mod report;
 mod run;
 mod show;
+mod show_detail;
 mod submit;
 mod table_args;
 mod verify;
+mod wait;
+mod watch;
 mod workers;
 
 use std::io::{ErrorKind, Write};
@@ -122,12 +126,18 @@ enum Command {
     /// List a cluster's jobs
     #[command(after_help = examples::JOBS)]
     Jobs(jobs::JobsArgs),
-    /// Show one job
+    /// Show one job: stages, running tasks and what they wait for, failures, where the time went
     #[command(after_help = examples::JOB)]
-    Job(job::JobIdArgs),
+    Job(job::JobArgs),
+    /// Show what happened in a job
+    #[command(after_help = examples::LOGS)]
+    Logs(logs::LogsArgs),
+    /// Wait for the end of a job
+    #[command(after_help = examples::WAIT)]
+    Wait(wait::WaitArgs),
     /// Cancel a job
     #[command(after_help = examples::CANCEL)]
-    Cancel(job::JobIdArgs),
+    Cancel(cancel::CancelArgs),
     /// Remove what dead jobs left at an output in an object store
     #[command(after_help = examples::GC)]
     Gc(gc::GcArgs),
@@ -198,6 +208,8 @@ pub fn main(datasets: &'static [Constructor]) -> ExitCode {
         Command::Submit(args) => submit::main(&args),
         Command::Jobs(args) => jobs::main(&args),
         Command::Job(args) => job::main(&args),
+        Command::Logs(args) => logs::main(&args),
+        Command::Wait(args) => wait::main(&args),
         Command::Cancel(args) => cancel::main(&args),
         Command::Gc(args) => gc::main(&args),
         Command::Workers(args) => workers::main(&args),

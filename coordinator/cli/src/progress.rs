@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tally_coordinator::estimate::job_share;
 
 use crate::embedded::Progress;
 
@@ -13,24 +14,13 @@ const REFRESH: Duration = Duration::from_millis(100);
 /// Steps of the bar; each of the three stages has a share of them.
 pub const STEPS: u64 = 1000;
 
-/// A bar of [`STEPS`] with a message, on standard error.
+/// A bar of [`STEPS`] with a message, on standard error. The message is cut at the end of the terminal's line.
 pub fn bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(STEPS), ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {percent:>3}%  {msg}") {
+    if let Ok(style) = ProgressStyle::with_template("{bar:20} {percent:>3}%  {wide_msg}") {
         bar.set_style(style);
     }
     bar
-}
-
-/// The finished share of a job, from the finished share of a phase. Reading is most of a job.
-pub fn share_done(phase: &str, share: f64) -> f64 {
-    match phase {
-        "map" => 0.75 * share,
-        "reduce" => 0.75 + 0.2 * share,
-        "write" => 0.95 + 0.04 * share,
-        "publish" => 0.99,
-        _ => 0.0,
-    }
 }
 
 /// Shows `progress` until the task is aborted.
@@ -45,7 +35,7 @@ pub async fn show(progress: Progress) {
         let view = progress.view();
         let (rows, bytes) = (progress.rows(), progress.bytes());
         let share = |done: u64, all: u64| if all == 0 { 0.0 } else { (done as f64 / all as f64).min(1.0) };
-        let done = share_done(
+        let done = job_share(
             &view.stage,
             match view.stage.as_str() {
                 "map" => share(rows, view.input_rows),

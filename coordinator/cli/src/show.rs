@@ -7,10 +7,11 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tally_coordinator::client::is_over;
 use tally_coordinator::summary::{Summary, bytes, grouped};
-use tally_proto::v1::{JobState, JobStatus, StageStatus, WorkerStatus};
+use tally_proto::v1::{JobState, JobStatus, JobWaits, StageStatus, WorkerStatus};
 
 use crate::Stop;
 use crate::output::{OutputFormat, columns, json, plain, time};
+use crate::show_detail::{self, Detail, age, seconds};
 
 /// The state of a job in JSON.
 pub fn state(state: JobState) -> &'static str {
@@ -60,7 +61,28 @@ struct Progress<'a> {
     phase: &'a str,
     input_rows: u64,
     input_bytes: u64,
+    rows_done: u64,
+    bytes_done: u64,
     stages: Vec<Stage<'a>>,
+    waiting_tasks: WaitingTasks,
+}
+
+/// Running tasks that have waited for a second or longer, by what they wait for.
+#[derive(Serialize)]
+struct WaitingTasks {
+    slot: u32,
+    memory: u32,
+    store: u32,
+    worker: u32,
+    task: u32,
+    silent_workers: u32,
+}
+
+impl From<JobWaits> for WaitingTasks {
+    fn from(waits: JobWaits) -> Self {
+        let JobWaits { slot, memory, store, worker, task, silent_workers } = waits;
+        WaitingTasks { slot, memory, store, worker, task, silent_workers }
+    }
 }
 
 impl<'a> From<&'a JobStatus> for Progress<'a> {
@@ -71,6 +93,9 @@ impl<'a> From<&'a JobStatus> for Progress<'a> {
             phase: &job.phase,
             input_rows: job.input_rows,
             input_bytes: job.input_bytes,
+            rows_done: job.rows_done,
+            bytes_done: job.bytes_done,
+            waiting_tasks: job.waits.unwrap_or_default().into(),
             stages: job.stages.iter().map(Stage::from).collect(),
         }
     }
@@ -89,8 +114,12 @@ struct Job<'a> {
     unmet_expectation: bool,
     submitted_at: Option<String>,
     ended_at: Option<String>,
+    elapsed_seconds: f64,
+    remaining_seconds: Option<f64>,
+    cancelling: bool,
     reason: Option<&'a str>,
     summary: Option<&'a RawValue>,
+    detail: Option<Detail<'a>>,
 }
 
 impl<'a> From<&'a JobStatus> for Job<'a> {
@@ -108,9 +137,13 @@ impl<'a> From<&'a JobStatus> for Job<'a> {
             unmet_expectation: job.unmet_expectation,
             submitted_at: time(job.submitted_at),
             ended_at: time(job.ended_at),
+            elapsed_seconds: seconds(job.elapsed_millis),
+            remaining_seconds: job.remaining_millis.map(seconds),
+            cancelling: job.cancelling,
             reason: Some(job.reason.as_str()).filter(|reason| !reason.is_empty()),
             // A summary that is not JSON would make the whole line invalid.
             summary: serde_json::from_str(&job.summary).ok(),
+            detail: job.detail.as_ref().map(Detail::from),
         }
     }
 }
@@ -127,6 +160,14 @@ struct Worker<'a> {
     memory_used: u64,
     spilled_bytes: u64,
     outputs: u64,
+    heartbeat_age_seconds: f64,
+    silent: bool,
+    spill_used: u64,
+    spill_limit: u64,
+    resident_bytes: u64,
+    waiting_for_memory: u32,
+    waiting_for_store: u32,
+    waiting_for_workers: u32,
 }
 
 impl<'a> From<&'a WorkerStatus> for Worker<'a> {
@@ -142,6 +183,14 @@ impl<'a> From<&'a WorkerStatus> for Worker<'a> {
             memory_used: worker.memory_used,
             spilled_bytes: worker.spilled_bytes,
             outputs: worker.outputs,
+            heartbeat_age_seconds: seconds(worker.heartbeat_age_millis),
+            silent: worker.silent,
+            spill_used: worker.spill_used,
+            spill_limit: worker.spill_limit,
+            resident_bytes: worker.resident_bytes,
+            waiting_for_memory: worker.waiting_for_memory,
+            waiting_for_store: worker.waiting_for_store,
+            waiting_for_workers: worker.waiting_for_workers,
         }
     }
 }
@@ -168,12 +217,37 @@ fn tasks(job: &JobStatus) -> (u64, u64) {
 pub fn doing(job: &JobStatus) -> String {
     let (done, all) = tasks(job);
     let phase = if job.phase.is_empty() { "plan".to_string() } else { plain(&job.phase) };
+    if job.cancelling && !is_over(job.state()) {
+        return "cancelling".into();
+    }
     match job.state() {
         JobState::WaitingForWorkers => format!("{phase} {done}/{all} tasks, waiting for workers"),
         JobState::Running if all == 0 => phase,
         JobState::Running => format!("{phase} {done}/{all} tasks"),
         other => state(other).replace('_', " "),
     }
+}
+
+/// What the running tasks of a job wait for, in a few words; empty if none waits.
+pub fn waiting(job: &JobStatus) -> String {
+    let waits = job.waits.unwrap_or_default();
+    let kinds = [
+        (waits.store, "wait for the store"),
+        (waits.memory, "wait for memory"),
+        (waits.worker, "wait for other workers"),
+        (waits.task, "wait for other tasks"),
+        (waits.slot, "wait for a slot"),
+    ];
+    let tasks = kinds.iter().filter(|(count, _)| *count > 0).map(|(count, what)| match count {
+        1 => format!("1 task {}", what.replacen("wait", "waits", 1)),
+        count => format!("{count} tasks {what}"),
+    });
+    let silent = match waits.silent_workers {
+        0 => None,
+        1 => Some("1 worker is silent".to_string()),
+        count => Some(format!("{count} workers are silent")),
+    };
+    silent.into_iter().chain(tasks).collect::<Vec<_>>().join(", ")
 }
 
 /// All jobs.
@@ -215,6 +289,23 @@ pub fn job(job: &JobStatus, format: OutputFormat) -> Result<String, Stop> {
     }
     time(job.submitted_at).into_iter().for_each(|at| add("submitted", at));
     time(job.ended_at).into_iter().for_each(|at| add("ended", at));
+    if job.elapsed_millis > 0 {
+        add("elapsed", age(job.elapsed_millis));
+    }
+    if let Some(left) = job.remaining_millis {
+        add("remaining", format!("about {}", age(left)));
+    }
+    if !waiting(job).is_empty() {
+        add("waiting", waiting(job));
+    }
+    if let Some(detail) =
+        job.detail.as_ref().filter(|detail| detail.phase_millis > 0 && !is_over(job.state()))
+    {
+        add("phase", format!("{} for {}", job.phase, age(detail.phase_millis)));
+    }
+    if job.rows_done > 0 && !is_over(job.state()) {
+        add("read", format!("{} rows, {}", grouped(job.rows_done), bytes(job.bytes_done)));
+    }
     if job.input_rows > 0 {
         add("input", format!("{} rows, {}", grouped(job.input_rows), bytes(job.input_bytes)));
     }
@@ -243,6 +334,7 @@ pub fn job(job: &JobStatus, format: OutputFormat) -> Result<String, Stop> {
             std::iter::once(head.map(String::from)).chain(job.stages.iter().map(row)).collect();
         out += &format!("\n{}", columns(&rows));
     }
+    out += &show_detail::tables(job);
     if job.state() == JobState::Done
         && let Ok(summary) = serde_json::from_str::<Summary>(&job.summary)
     {
@@ -263,20 +355,51 @@ pub fn workers(workers: &[WorkerStatus], format: OutputFormat) -> Result<String,
     if format == OutputFormat::Json {
         return json(&Workers { workers: workers.iter().map(Worker::from).collect() });
     }
-    let head = ["WORKER", "STATE", "ADDRESS", "SLOTS", "MEMORY", "SPILLED", "OUTPUTS", "VERSION"];
+    let head =
+        ["WORKER", "STATE", "HOST", "SLOTS", "MEMORY", "SPILL", "OUTPUTS", "HEARTBEAT", "WAITING", "VERSION"];
     let row = |worker: &WorkerStatus| {
+        let spill = match worker.spill_limit {
+            // A worker of an earlier release.
+            0 => bytes(worker.spilled_bytes),
+            limit => format!("{}/{}", bytes(worker.spill_used), bytes(limit)),
+        };
         [
             plain(&worker.worker),
-            plain(&worker.state),
+            plain(&worker_state(worker)),
             plain(&worker.flight_address),
             format!("{}/{}", worker.running, worker.slots),
             format!("{}/{}", bytes(worker.memory_used), bytes(worker.memory_limit)),
-            bytes(worker.spilled_bytes),
+            spill,
             grouped(worker.outputs),
+            format!("{} ago", age(worker.heartbeat_age_millis)),
+            worker_waits(worker),
             plain(&worker.version),
         ]
     };
     Ok(columns(&std::iter::once(head.map(String::from)).chain(workers.iter().map(row)).collect::<Vec<_>>()))
+}
+
+/// The state of a worker for people.
+fn worker_state(worker: &WorkerStatus) -> String {
+    match worker.silent {
+        true => format!("silent for {}", age(worker.heartbeat_age_millis)),
+        false => worker.state.clone(),
+    }
+}
+
+/// What the tasks of a worker wait for.
+fn worker_waits(worker: &WorkerStatus) -> String {
+    let waits = [
+        (worker.waiting_for_store, "store"),
+        (worker.waiting_for_memory, "memory"),
+        (worker.waiting_for_workers, "workers"),
+    ];
+    let waits: Vec<_> = waits
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} for {what}"))
+        .collect();
+    if waits.is_empty() { "-".into() } else { waits.join(", ") }
 }
 
 /// One worker.

@@ -53,6 +53,14 @@ enum Why {
     Late(Duration),
 }
 
+/// Handlers of the requests to end.
+///
+/// # Errors
+/// The system refuses.
+pub(crate) fn end_signals() -> Result<EndSignals, Stop> {
+    EndSignals::new().map_err(|e| Stop::Failed(format!("signal handlers cannot be installed: {e}")))
+}
+
 /// Runs the command.
 pub(crate) fn main(args: &SubmitArgs) -> Result<(), Stop> {
     let spec = args.job.elsewhere()?;
@@ -63,9 +71,7 @@ async fn submit(args: &SubmitArgs, spec: &JobSpec) -> Result<(), Stop> {
     let display = Rc::new(Display::new(args.output_format));
     let notices = display.clone();
     let mut client = args.connect.client(move |text| notices.note(text))?;
-    let interrupts = EndSignals::new();
-    let mut interrupts =
-        interrupts.map_err(|e| Stop::Failed(format!("signal handlers cannot be installed: {e}")))?;
+    let mut interrupts = end_signals()?;
     let late = async {
         match args.timeout {
             Some(limit) => sleep(limit).await,
@@ -118,7 +124,7 @@ fn accepted(taken: &SubmitReply) -> String {
 }
 
 /// What happens to a job whose end is not waited for.
-fn continues(job: &str) -> String {
+pub(crate) fn continues(job: &str) -> String {
     format!("job {job} continues: `tally job {job}` shows it, `tally cancel {job}` cancels it")
 }
 
@@ -145,7 +151,7 @@ async fn cancel(client: &mut Client, job: &str, display: &Display) -> Result<Job
 }
 
 /// Prints the summary of a finished job.
-fn finish(status: &JobStatus, format: OutputFormat) -> Result<(), Stop> {
+pub(crate) fn finish(status: &JobStatus, format: OutputFormat) -> Result<(), Stop> {
     let summary = summary(status)?;
     say_published(&match format {
         OutputFormat::Table => summary.table(),

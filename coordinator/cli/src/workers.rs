@@ -2,9 +2,11 @@
 
 use clap::{Args, Subcommand};
 use tally_common::runtime::block_on;
+use tally_proto::v1::WorkerStatus;
 
 use crate::connect::{ConnectArgs, runtime};
 use crate::output::OutputFormat;
+use crate::watch::{self, Shown};
 use crate::{Stop, examples, say, show};
 
 /// Arguments of `tally workers`.
@@ -12,6 +14,9 @@ use crate::{Stop, examples, say, show};
 pub struct WorkersArgs {
     #[command(flatten)]
     connect: ConnectArgs,
+    /// Show the list until Ctrl-C: redraw each second on a terminal, otherwise print each change
+    #[arg(long)]
+    watch: bool,
     /// Output format of the list
     #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
     output_format: OutputFormat,
@@ -41,8 +46,17 @@ pub struct DrainArgs {
 /// Runs `tally workers`.
 pub(crate) fn main(args: &WorkersArgs) -> Result<(), Stop> {
     let mut client = args.connect.client(|text| eprintln!("{text}"))?;
-    let workers = block_on(&runtime()?, client.workers())?;
-    say(&show::workers(&workers, args.output_format)?)
+    block_on(
+        &runtime()?,
+        watch::show(args.watch, async || {
+            let workers = client.workers().await?;
+            let state = |worker: &WorkerStatus| {
+                (worker.worker.clone(), worker.state.clone(), worker.silent, worker.running)
+            };
+            let key = format!("{:?}", workers.iter().map(state).collect::<Vec<_>>());
+            Ok(Shown { text: show::workers(&workers, args.output_format)?, key, last: false })
+        }),
+    )
 }
 
 /// Runs `tally worker drain`.

@@ -118,6 +118,7 @@ impl Scheduler {
             Failure::Refused { reason } => Verdict::Refused { reason },
             Failure::Cancelled => Verdict::Excused { reason: "stopped without a command".into() },
             Failure::Fatal { reason } => {
+                self.count_failed(task);
                 let (task, worker) = (task.clone(), failed.worker);
                 return self.fail(&attempt.task.job, JobFailure::Fatal { task, worker, reason });
             }
@@ -125,11 +126,21 @@ impl Scheduler {
                 let Some(job) = self.jobs.get_mut(&task.job) else { return };
                 match fetch_lost(job, &self.config, task, &failed, (worker, producer, reason)) {
                     Ok(verdict) => verdict,
-                    Err(reason) => return self.fail(&task.job, reason),
+                    Err(reason) => {
+                        self.count_failed(task);
+                        return self.fail(&task.job, reason);
+                    }
                 }
             }
         };
         self.attempt_over(attempt, verdict);
+    }
+
+    /// Counts an attempt that ended without a result.
+    fn count_failed(&mut self, task: &TaskId) {
+        if let Some(stage) = self.jobs.get_mut(&task.job).and_then(|job| job.stage_mut(task.stage)) {
+            stage.failed_attempts += 1;
+        }
     }
 
     /// Counts a refusal of the job's tasks by all workers.
@@ -159,6 +170,7 @@ impl Scheduler {
         };
         let Some(stage) = self.jobs.get_mut(&id.job).and_then(|job| job.stage_mut(id.stage)) else { return };
         let won = stage.won;
+        stage.failed_attempts += 1;
         let Some(task) = stage.task_mut(id.index) else { return };
         let at_once = matches!(verdict, Verdict::LostWorker);
         let refusal = match verdict {
@@ -207,7 +219,6 @@ impl Scheduler {
                 next = TaskState::Backoff { until: self.now.after(self.config.backoff(tries)) };
             }
         }
-        stage.failed_attempts += 1;
         stage.set(id.index, other.map_or(next, TaskState::alone));
     }
 }

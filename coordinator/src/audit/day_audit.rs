@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, RecordBatch, Scalar};
-use arrow::compute::kernels::cmp::distinct;
+use arrow_ord::cmp::distinct;
 use arrow_schema::ArrowError;
 use futures::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
@@ -282,7 +282,7 @@ fn other_constant(
     for (column, (value, field)) in (at..).zip(constants.iter().zip(&batch.schema_ref().fields()[at..])) {
         let differs = distinct(batch.column(column), &Scalar::new(value.clone()))?;
         let Some(row) = (0..differs.len()).find(|&row| differs.value(row)) else { continue };
-        let shown = |array: &dyn Array, row| arrow::util::display::array_value_to_string(array, row);
+        let shown = |array: &dyn Array, row| arrow_cast::display::array_value_to_string(array, row);
         let (found, expected) = (shown(batch.column(column), row)?, shown(value, 0)?);
         let (row, name) = (grouped(first + row as u64 + 1), field.name());
         return Ok(Some(format!("row {row}: {name} is {found}, and the footer says {expected} for the day")));

@@ -6,9 +6,9 @@
 use std::hash::{BuildHasher, Hasher};
 
 use arrow_array::{ArrayRef, RecordBatch};
-use arrow_schema::SchemaRef;
+use arrow_row::{RowConverter, SortField};
 use arrow_schema::ArrowError;
-use arrow::row::{RowConverter, SortField};
+use arrow_schema::SchemaRef;
 use foldhash::quality::FixedState;
 
 /// Hashes the values of some columns.

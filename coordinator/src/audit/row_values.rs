@@ -3,10 +3,10 @@
 //! Not here: which rows are shown.
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_array::types::{Int32Type, Int64Type};
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_cast::display::array_value_to_string;
 use arrow_schema::DataType;
-use arrow::util::display::array_value_to_string;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 

@@ -142,6 +142,15 @@ impl Client {
         self.ask(&format!("job {job}"), async |mut jobs| jobs.get(request.clone()).await).await
     }
 
+    /// The events of a job with larger numbers than `after`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn events(&mut self, job: &str, after: u64) -> Result<v1::EventPage, ClientError> {
+        let request = v1::EventsRequest { job: job.into(), after };
+        self.ask(&format!("job {job}"), async |mut jobs| jobs.events(request.clone()).await).await
+    }
+
     /// Asks to cancel a job; returns its status at that time.
     ///
     /// # Errors

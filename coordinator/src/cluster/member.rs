@@ -13,7 +13,7 @@ use tally_proto::{ALL_ROW_GROUPS, AttemptId, JobId, WorkerId, v1};
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::hello::Hello;
-use super::message::{Outbound, Outgoing};
+use super::message::{LastBeat, Outbound, Outgoing};
 use crate::dispatch::TaskDispatch;
 use crate::fleet::DispatchError;
 
@@ -64,7 +64,11 @@ pub struct Member {
     /// It takes no further tasks.
     pub draining: bool,
     /// Its last heartbeat.
-    pub beat: Arc<Mutex<v1::Heartbeat>>,
+    pub beat: Arc<Mutex<LastBeat>>,
+    /// When the last one was noted, by the driver's time, and its number on its stream.
+    heard: (Duration, u64),
+    /// Why the worker is about to be lost, for the events of jobs.
+    pub lost_because: Option<&'static str>,
     /// The driver's scheduler knows it.
     pub joined: bool,
     /// When it counts as lost, by the driver's time. `None` while its channel is open: then the watch of its stream
@@ -89,6 +93,8 @@ impl Member {
             stopped: BTreeSet::new(),
             draining,
             beat: Arc::default(),
+            heard: (Duration::ZERO, 0),
+            lost_because: None,
             joined: false,
             deadline: Some(deadline),
             channel: None,
@@ -149,12 +155,17 @@ impl Member {
 
     /// Bytes of its memory that are not in use, by its last heartbeat.
     pub fn room(&self) -> u64 {
-        self.hello.memory_limit.saturating_sub(self.beat.lock().memory_used)
+        self.hello.memory_limit.saturating_sub(self.beat.lock().heartbeat.memory_used)
     }
 
     /// Its status, without the number of its outputs, which is not known here.
-    pub fn status(&self) -> v1::WorkerStatus {
-        let beat = *self.beat.lock();
+    pub fn status(&self, now: Duration, silent_after: Duration) -> v1::WorkerStatus {
+        let last = self.beat.lock();
+        let beat = &last.heartbeat;
+        let waits = |kind: v1::WaitKind| {
+            let waits = beat.attempts.iter().filter_map(|attempt| attempt.wait.as_ref());
+            u32::try_from(waits.filter(|wait| wait.kind() == kind).count()).unwrap_or(u32::MAX)
+        };
         let state = match (self.attached(), self.draining) {
             (false, _) => "detached",
             (true, true) => "draining",
@@ -171,7 +182,38 @@ impl Member {
             spilled_bytes: beat.spilled_bytes,
             state: state.into(),
             outputs: 0,
+            heartbeat_age_millis: u64::try_from(self.heartbeat_age(now).as_millis()).unwrap_or(u64::MAX),
+            silent: self.is_silent(now, silent_after),
+            spill_limit: beat.spill_limit,
+            spill_used: beat.spill_used,
+            resident_bytes: beat.resident_bytes,
+            waiting_for_memory: waits(v1::WaitKind::Memory),
+            waiting_for_store: waits(v1::WaitKind::Store),
+            waiting_for_workers: waits(v1::WaitKind::Worker),
         }
+    }
+
+    /// Notes whether the worker sent a heartbeat since the last call.
+    pub fn hear(&mut self, now: Duration) {
+        let count = self.beat.lock().count;
+        if count != self.heard.1 {
+            self.heard = (now, count);
+        }
+    }
+
+    /// The worker attached at this time: its inventory counts as a heartbeat.
+    pub fn heard_inventory(&mut self, now: Duration) {
+        self.heard = (now, self.beat.lock().count);
+    }
+
+    /// The time since its last heartbeat.
+    pub fn heartbeat_age(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.heard.0)
+    }
+
+    /// Whether heartbeats of an attached worker are missing.
+    pub fn is_silent(&self, now: Duration, silent_after: Duration) -> bool {
+        self.attached() && self.heartbeat_age(now) >= silent_after
     }
 
     /// Whether its stream is open.

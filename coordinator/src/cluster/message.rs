@@ -62,6 +62,15 @@ pub struct Attached {
     pub epoch: u64,
 }
 
+/// The last heartbeat on a worker's stream.
+#[derive(Debug, Default)]
+pub struct LastBeat {
+    /// Its content.
+    pub heartbeat: v1::Heartbeat,
+    /// Heartbeats on the stream so far.
+    pub count: u64,
+}
+
 /// A worker that is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AttachError {
@@ -128,7 +137,7 @@ pub enum WorkerInput {
         /// What it has.
         inventory: Inventory,
         /// Its last heartbeat; the connection updates it.
-        beat: Arc<Mutex<v1::Heartbeat>>,
+        beat: Arc<Mutex<LastBeat>>,
     },
     /// A worker sent a report.
     Update {

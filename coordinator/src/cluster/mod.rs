@@ -17,7 +17,9 @@ use v1::coordinator_message::Message;
 
 pub use hello::{Hello, HelloError};
 pub use member::{Member, SendError};
-pub use message::{AttachError, Attached, Inventory, Outbound, Outgoing, WorkerInput, WorkerUpdate};
+pub use message::{
+    AttachError, Attached, Inventory, LastBeat, Outbound, Outgoing, WorkerInput, WorkerUpdate,
+};
 pub use stream_watch::{STALL, StreamInput, StreamWatch};
 
 /// Messages that may wait for a worker, in addition to one task per slot. A worker for which more messages wait does not
@@ -125,6 +127,11 @@ impl RemoteFleet {
     /// All members, in the order of their ids.
     pub fn members(&self) -> &BTreeMap<WorkerId, Member> {
         &self.members
+    }
+
+    /// All members, to note what they sent.
+    pub fn members_mut(&mut self) -> impl Iterator<Item = &mut Member> {
+        self.members.values_mut()
     }
 
     /// Removes a worker for good: it may attach only under another id.

@@ -12,12 +12,26 @@ use tally_proto::convert::{BadMessage, required};
 use tally_proto::v1::worker_message::Message;
 use tally_proto::{AttemptId, Failure, WorkerId, v1};
 
-use super::message::{Attached, Inventory, Outgoing, WorkerInput, WorkerUpdate};
+use super::message::{Attached, Inventory, LastBeat, Outgoing, WorkerInput, WorkerUpdate};
 
 /// The most outputs and attempts in an inventory.
 const MAX_INVENTORY: usize = 1_000_000;
 /// A timeout that is this late was caused by this process, which did not run meanwhile.
 pub const STALL: Duration = Duration::from_millis(500);
+
+/// The most attempts of a heartbeat that are kept, and the longest text in one, in bytes. Workers send no more.
+const MAX_ATTEMPTS: usize = 256;
+const MAX_SUBJECT: usize = 256;
+
+/// A heartbeat without what a worker should not have sent.
+fn bounded(mut heartbeat: v1::Heartbeat) -> v1::Heartbeat {
+    heartbeat.attempts.truncate(MAX_ATTEMPTS);
+    for wait in heartbeat.attempts.iter_mut().filter_map(|attempt| attempt.wait.as_mut()) {
+        let length = wait.subject.floor_char_boundary(MAX_SUBJECT);
+        wait.subject.truncate(length);
+    }
+    heartbeat
+}
 
 /// What happens on a worker's stream.
 #[derive(Debug)]
@@ -38,7 +52,7 @@ pub struct StreamWatch {
     timeout: Duration,
     /// The begin of the wait for the next message.
     waits_since: Duration,
-    beat: Arc<Mutex<v1::Heartbeat>>,
+    beat: Arc<Mutex<LastBeat>>,
     state: State,
 }
 
@@ -123,7 +137,10 @@ impl StreamWatch {
         let attaching = matches!(self.state, State::Attaching { .. });
         match (message, attaching) {
             (Message::Heartbeat(heartbeat), _) => {
-                *self.beat.lock() = heartbeat;
+                let mut beat = self.beat.lock();
+                beat.heartbeat = bounded(heartbeat);
+                beat.count += 1;
+                drop(beat);
                 self.alive()
             }
             (Message::Inventory(page), true) => self.page(page),

@@ -221,6 +221,14 @@ fn a_page_of_workers_fits_into_a_message_whatever_they_are_named() {
         spilled_bytes: u64::MAX,
         state: "detached".into(),
         outputs: u64::MAX,
+        heartbeat_age_millis: u64::MAX,
+        silent: true,
+        spill_limit: u64::MAX,
+        spill_used: u64::MAX,
+        resident_bytes: u64::MAX,
+        waiting_for_memory: u32::MAX,
+        waiting_for_store: u32::MAX,
+        waiting_for_workers: u32::MAX,
     };
     let page = v1::WorkerPage { workers: vec![worker; 1000], next_page_token: "w".repeat(64) };
     assert!(page.encoded_len() < MESSAGE_BYTES / 4, "{}", page.encoded_len());

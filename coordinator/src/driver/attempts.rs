@@ -101,7 +101,10 @@ impl Driver {
             Err(failure) => tracing::warn!(%attempt, %worker, %failure, "a task attempt failed"),
         }
         self.metrics.count_attempt(&attempt, &outcome);
-        let run = self.jobs.get_mut(&attempt.task.job);
+        let mut run = self.jobs.get_mut(&attempt.task.job);
+        if let (Some(run), Ok(v1::TaskResult { usage: Some(usage), .. })) = (&mut run, &outcome) {
+            run.notes.succeeded(attempt.task.stage.0, usage);
+        }
         let outcome = outcome.and_then(|result| match run {
             Some(run) => run.keep(&attempt, result).map_err(Failure::from),
             None => Ok(()),

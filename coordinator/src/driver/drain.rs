@@ -153,7 +153,7 @@ impl Drain {
 
     /// Tells an idle worker, once, that none of its outputs is needed.
     fn report_complete(&mut self, worker: &WorkerId, fleet: &mut RemoteFleet) {
-        let idle = |member: &Member| member.running.is_empty() && member.beat.lock().serving == 0;
+        let idle = |member: &Member| member.running.is_empty() && member.beat.lock().heartbeat.serving == 0;
         if fleet.members().get(worker).is_some_and(idle) && !self.answered {
             tracing::info!(%worker, "a worker is drained");
             self.answered = fleet.send(worker, Message::Drained(v1::Drained {})).is_ok();

@@ -15,6 +15,7 @@ use crate::job::JobSpec;
 /// A job that ended, until its end is in the journal.
 pub(super) struct Ending {
     pub(super) status: v1::JobStatus,
+    pub(super) notes: v1::JobNotes,
     pub(super) ended: Ended,
     pub(super) waiting: Vec<oneshot::Sender<Ended>>,
     pub(super) spec: JobSpec,
@@ -154,11 +155,11 @@ impl LiveJobs {
         self.ending.insert(job.clone(), ending);
     }
 
-    /// The status with which a job ended, once: it goes to the journal.
-    pub(super) fn end_to_record(&mut self, job: &JobId) -> Option<v1::JobStatus> {
+    /// The status with which a job ended, and its notes, once: they go to the journal.
+    pub(super) fn end_to_record(&mut self, job: &JobId) -> Option<(v1::JobStatus, v1::JobNotes)> {
         let ending = self.ending.get_mut(job)?;
         let first = !std::mem::replace(&mut ending.recorded, true);
-        first.then(|| ending.status.clone())
+        first.then(|| (ending.status.clone(), ending.notes.clone()))
     }
 
     /// The end of a job that is in the journal now; the scheduler may forget the job.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tally_proto::v1::EventKind;
 use tally_proto::{AttemptId, Failure, JobId, StageId, WorkerId, v1};
 use tally_scheduler::{Event, FoundTask, StagePhase};
 
@@ -40,6 +41,7 @@ impl Driver {
                     && let Some(member) = fleet.member(&worker)
                 {
                     member.beat = beat;
+                    member.heard_inventory(now);
                     self.attached(&worker, inventory);
                 }
             }
@@ -58,7 +60,8 @@ impl Driver {
                 self.lose_current(&worker, generation, "it sent no message for too long");
             }
             WorkerInput::List(after, max, reply) => {
-                let _ = reply.send(self.workers.list(&self.scheduler, after.as_ref(), max));
+                let times = (now, self.silent_after);
+                let _ = reply.send(self.workers.list(&self.scheduler, after.as_ref(), max, times));
             }
             WorkerInput::Drain(worker, reply) => {
                 let status = self.ask_to_drain(&worker);
@@ -68,19 +71,22 @@ impl Driver {
     }
 
     /// Gives up a worker, if that stream is its latest.
-    fn lose_current(&mut self, worker: &WorkerId, generation: u64, why: &str) {
+    fn lose_current(&mut self, worker: &WorkerId, generation: u64, why: &'static str) {
         if self.workers.remote().is_some_and(|fleet| fleet.current(worker, generation).is_some()) {
             tracing::warn!(%worker, why, "a worker is lost");
             self.metrics.count_worker(false);
-            self.lose(worker);
+            self.lose(worker, why);
         }
     }
 
     /// A worker's stream ended. It is lost unless it attaches again in time.
     fn broken(&mut self, worker: &WorkerId, generation: u64) {
         let deadline = self.now.elapsed.saturating_add(self.grace);
-        if let Some(fleet) = self.workers.remote() {
-            fleet.cut(worker, generation, deadline);
+        let Some(fleet) = self.workers.remote() else { return };
+        let attached = fleet.current(worker, generation).is_some_and(|member| member.attached());
+        fleet.cut(worker, generation, deadline);
+        if attached {
+            self.note_worker(EventKind::WorkerDetached, worker, "the connection broke; it may attach again");
         }
     }
 
@@ -93,9 +99,10 @@ impl Driver {
             if self.workers.member(&worker).is_none() {
                 continue;
             }
-            tracing::warn!(%worker, why = "it did not attach in time", "a worker is lost");
+            let why = "it did not attach in time";
+            tracing::warn!(%worker, why, "a worker is lost");
             self.metrics.count_worker(false);
-            self.lose(&worker);
+            self.lose(&worker, why);
         }
     }
 
@@ -107,9 +114,15 @@ impl Driver {
         let (dispatched, stopped) = (member.running.clone(), member.stopped.clone());
         // A client asked it to drain while it was away.
         let unasked = draining && !member.hello.draining;
+        let outputs = inventory.outputs.len();
         if first {
             let address = &member.hello.flight_address;
-            tracing::info!(%worker, slots, address, outputs = inventory.outputs.len(), "a worker attached");
+            tracing::info!(%worker, slots, address, outputs, "a worker attached");
+        }
+        let again = if first { "" } else { " again" };
+        let text = format!("attached{again}, with {slots} slots and {outputs} outputs");
+        self.note_worker(EventKind::WorkerAttached, worker, &text);
+        if first {
             self.apply(Event::WorkerJoined { worker: worker.clone(), slots, draining });
         } else if draining {
             self.apply(Event::WorkerDraining { worker: worker.clone() });
@@ -230,7 +243,7 @@ impl Driver {
             WorkerUpdate::Goodbye { clean } => {
                 tracing::info!(%worker, clean, "a worker left");
                 self.metrics.count_worker(clean);
-                self.lose(&worker);
+                self.lose(&worker, if clean { "it left after its drain" } else { "it left" });
             }
         }
     }
@@ -258,7 +271,10 @@ impl Driver {
     }
 
     /// Removes a worker. The scheduler, if it knows the worker, hears of it first.
-    fn lose(&mut self, worker: &WorkerId) {
+    fn lose(&mut self, worker: &WorkerId, why: &'static str) {
+        if let Some(member) = self.workers.member(worker) {
+            member.lost_because = Some(why);
+        }
         if self.workers.has_joined(worker) {
             self.apply(Event::WorkerLost { worker: worker.clone() });
         } else {
@@ -280,6 +296,7 @@ impl Driver {
             tracing::info!(%worker, "a worker drains");
         }
         let joined = member.joined;
+        self.note_worker(EventKind::WorkerDraining, worker, "it drains");
         self.workers.drains.forget_answer(worker);
         if joined {
             self.apply(Event::WorkerDraining { worker: worker.clone() });
@@ -292,7 +309,8 @@ impl Driver {
         self.workers.member(worker)?;
         self.workers.ask_to_drain(worker);
         self.begin_drain(worker);
-        Some(self.workers.member(worker)?.status())
+        let (now, silent_after) = (self.now.elapsed, self.silent_after);
+        Some(self.workers.member(worker)?.status(now, silent_after))
     }
 
     /// Another worker holds an output now.

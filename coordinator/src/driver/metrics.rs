@@ -108,10 +108,15 @@ impl Metrics {
             STAGES.iter().zip(&stages).map(|(name, stage)| stage_status(name, stage)).collect();
         let phase = run.phases.current();
         let (input_rows, input_bytes) = run.plan.input_size();
+        let (read, cancelling) = (run.read(), run.cancelled && !run.state.is_committing());
+        let waits = Some(run.reports.waits);
         self.registry.update(job, |shown| {
             let same = shown.state() == state
                 && shown.phase == phase
                 && shown.stages == stages
+                && (shown.rows_done, shown.bytes_done) == (read.rows, read.bytes)
+                && shown.cancelling == cancelling
+                && shown.waits == waits
                 && shown.input_rows == input_rows;
             if same {
                 return false;
@@ -120,6 +125,8 @@ impl Metrics {
             shown.phase = phase.into();
             shown.stages = stages;
             (shown.input_rows, shown.input_bytes) = (input_rows, input_bytes);
+            (shown.rows_done, shown.bytes_done) = (read.rows, read.bytes);
+            (shown.cancelling, shown.waits) = (cancelling, waits);
             true
         });
     }

@@ -10,11 +10,13 @@
 
 mod answers;
 mod attempts;
+mod describe;
 mod drain;
 mod job_run;
 mod live_jobs;
 mod members;
 mod metrics;
+mod notes;
 mod numbering;
 mod output;
 mod planning;
@@ -32,7 +34,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tally_proto::report::Report;
-use tally_proto::{AttemptId, JobId, TaskId, WorkerId};
+use tally_proto::{AttemptId, JobId, TaskId, WorkerId, v1};
 use tally_scheduler::{Command, Config, ConfigError, Event, FoundTask, Millis, Scheduler};
 use tokio::sync::oneshot;
 
@@ -43,9 +45,11 @@ use crate::journal::JournalError;
 use crate::publish::Finished;
 use crate::publish::staging::StagingError;
 pub use answers::{Accepted, Ended, Refusal, Submit};
+pub use describe::recorded_detail;
 use live_jobs::LiveJobs;
 pub use metrics::JobView;
 use metrics::Metrics;
+use notes::NoteTimes;
 pub use numbering::first_attempt;
 use output::Outputs;
 pub use output::{AfterRecord, Output};
@@ -73,6 +77,10 @@ pub enum DriverInput {
     /// A job to stop. The answer comes when the cancellation, or the job's end, is in the journal; at once if the job is
     /// unknown or is being published.
     Cancel(JobId, oneshot::Sender<()>),
+    /// A client asks what a live job does; `None` if the job is not live.
+    Describe(JobId, oneshot::Sender<Option<v1::JobDetail>>),
+    /// A client asks for the events of a live job with larger numbers than the given one; `None` if the job is not live.
+    Events(JobId, u64, oneshot::Sender<Option<v1::EventPage>>),
     /// A worker in this process, with its number of slots.
     Joined(WorkerId, u32),
     /// The end of an attempt in this process.
@@ -129,6 +137,8 @@ pub struct DriverParts {
     pub silence: Duration,
     /// The time from the end of a worker's stream until the worker is lost.
     pub grace: Duration,
+    /// The time without a heartbeat after which an attached worker is shown as silent.
+    pub silent_after: Duration,
     /// Intervals of what is done again and again.
     pub intervals: Intervals,
     /// The moment that [`Now::elapsed`] counts from.
@@ -146,6 +156,8 @@ pub struct Driver {
     outputs: Outputs,
     metrics: Metrics,
     timers: Timers,
+    note_times: NoteTimes,
+    silent_after: Duration,
     epoch: u64,
     first_attempt: u32,
     silence: Duration,
@@ -167,6 +179,8 @@ impl Driver {
             outputs: Outputs::default(),
             metrics: Metrics::new(parts.registry, parts.started, parts.resident),
             timers: Timers::new(parts.intervals, now.elapsed),
+            note_times: NoteTimes::default(),
+            silent_after: parts.silent_after,
             epoch: parts.epoch,
             first_attempt,
             silence: parts.silence,
@@ -232,6 +246,9 @@ impl Driver {
             fleet.send_releases();
         }
         self.metrics.memory.sample();
+        self.workers.hear(self.now.elapsed);
+        self.workers.show_waits(self.now.elapsed, self.silent_after, &mut self.jobs);
+        self.record_notes();
         self.metrics.show_load(self.now, &mut self.jobs, &self.scheduler, &mut self.workers);
         self.jobs.forget_ended(&mut self.scheduler);
         self.workers.drain(self.now.elapsed, &self.scheduler, &self.jobs);
@@ -274,6 +291,14 @@ impl Driver {
         match input {
             DriverInput::Submit(submit) => self.submit(*submit),
             DriverInput::Cancel(job, reply) => self.cancel(&job, reply),
+            DriverInput::Describe(job, reply) => {
+                // The client may have hung up.
+                let _ = reply.send(self.describe(&job));
+            }
+            DriverInput::Events(job, after, reply) => {
+                let page = self.jobs.get(&job).map(|run| run.events(after));
+                let _ = reply.send(page);
+            }
             DriverInput::Joined(worker, slots) => {
                 self.apply(Event::WorkerJoined { worker, slots, draining: false });
             }
@@ -300,6 +325,7 @@ impl Driver {
     fn apply(&mut self, event: Event) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
+            self.note_end(&event);
             if let Event::WorkerLost { worker } = &event {
                 self.on_worker_lost(worker);
             }
@@ -323,7 +349,10 @@ impl Driver {
     fn carry_out(&mut self, command: Command) -> Option<Event> {
         match command {
             Command::PlanStage { job, stage } => return self.plan_stage(job, stage),
-            Command::Start { worker, attempt } => return self.start(worker, attempt),
+            Command::Start { worker, attempt } => {
+                self.note_start(&worker, &attempt);
+                return self.start(worker, attempt);
+            }
             Command::Stop { worker, attempt } => return self.stop(worker, attempt),
             Command::Publish { job } => return self.publish(job),
             Command::FinishJob { job, outcome } => self.finish(&job, outcome),

@@ -42,6 +42,8 @@ pub enum AfterRecord {
     Cancelled(JobId),
     /// The job's end may be reported.
     Ended(JobId),
+    /// Notes of jobs are recorded: nothing follows.
+    Noted,
 }
 
 /// The outputs of the current step.

@@ -2,10 +2,12 @@
 //! from the results of the stage before.
 
 use tally_common::traces;
+use tally_proto::v1::EventKind;
 use tally_proto::v1::journal_record::Record;
 use tally_proto::{JobId, StageId};
 use tally_scheduler::{Event, TaskPlan};
 
+use super::job_run::notes::stage_event;
 use super::work::{Planned, PlanningError, Work};
 use super::{AfterRecord, Driver};
 use crate::job::{MAP, REDUCE};
@@ -19,10 +21,11 @@ impl Driver {
             let (spec, dataset) = (run.submission.spec.clone(), run.submission.dataset.clone());
             let (recorded, adopted) = (run.takeover.take_plan(), run.state.take_staging());
             let (spec, epoch) = (Box::new(spec), self.epoch);
+            self.note(&job, stage_event(EventKind::StageBegun, "plan", "the inputs are listed and planned"));
             self.outputs.work(Work::Plan { spec, dataset, capacity, recorded, adopted, epoch });
             return None;
         }
-        run.phases.end(self.now.elapsed, &mut self.metrics.memory);
+        run.end_stage(self.now, &mut self.metrics.memory);
         let found = run.take_found(stage);
         let planned = if stage.0 == REDUCE {
             let mapped = winners(&self.scheduler, &job, MAP);
@@ -34,6 +37,7 @@ impl Driver {
         };
         match planned {
             Ok((tasks, found)) => {
+                run.begin_stage(self.now, stage, tasks.len(), &found);
                 self.workers.note_running(&job, stage, &found);
                 Some(Event::StagePlanned { job, stage, tasks, found })
             }
@@ -68,7 +72,7 @@ impl Driver {
                 let Planned { plan, staging, recorded } = *planned;
                 let record = (!recorded).then(|| Record::Planned(plan.record(&job)));
                 run.input_planned(plan, staging);
-                run.phases.end(self.now.elapsed, &mut self.metrics.memory);
+                run.end_stage(self.now, &mut self.metrics.memory);
                 match record {
                     Some(record) => self.outputs.write(record, AfterRecord::Planned(job)),
                     None => self.plan_recorded(&job),
@@ -82,8 +86,10 @@ impl Driver {
         let Some(run) = self.jobs.get_mut(job) else { return };
         let stage = StageId(MAP);
         let tasks = &run.plan.inputs.tasks;
-        let tasks = tasks.iter().map(|task| TaskPlan { weight: task.bytes, preferred: None }).collect();
+        let tasks: Vec<_> =
+            tasks.iter().map(|task| TaskPlan { weight: task.bytes, preferred: None }).collect();
         let found = run.take_found(stage);
+        run.begin_stage(self.now, stage, tasks.len(), &found);
         self.workers.note_running(job, stage, &found);
         self.apply(Event::StagePlanned { job: job.clone(), stage, tasks, found });
         // Attempts of later stages would only take slots while their stages wait for inputs.

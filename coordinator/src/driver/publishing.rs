@@ -1,11 +1,13 @@
 //! From the last written part file to the published day: the part files are prepared, the decision goes to the journal,
 //! then the day is made visible.
 
+use tally_proto::v1::EventKind;
 use tally_proto::v1::journal_record::Record;
 use tally_proto::{JobId, StageId, v1};
 use tally_scheduler::Event;
 
 use super::job_run::NotReady;
+use super::job_run::notes::stage_event;
 use super::publish_check::CheckError;
 use super::work::{StageError, Staged, Work};
 use super::{AfterRecord, Driver};
@@ -16,7 +18,7 @@ use crate::results::winners;
 impl Driver {
     pub(super) fn publish(&mut self, job: JobId) -> Option<Event> {
         let run = self.jobs.get_mut(&job)?;
-        run.phases.end(self.now.elapsed, &mut self.metrics.memory);
+        run.end_stage(self.now, &mut self.metrics.memory);
         if run.cancelled {
             return Some(Event::PublishFailed { job, reason: "cancelled".into() });
         }
@@ -32,6 +34,8 @@ impl Driver {
                     "part files were written from attempts of reduce tasks that differ in their order";
                 tracing::warn!(%job, ?files, reason, "part files are written again");
                 run.phases.resume_last();
+                let text = format!("{} part files are written again: {reason}", files.len());
+                run.notes.add(self.now.unix_millis, stage_event(EventKind::StageBegun, "write", text));
                 let reason = reason.into();
                 return Some(Event::Incompatible { job, stage: StageId(WRITE), indices: files, reason });
             }
@@ -40,6 +44,8 @@ impl Driver {
         let [.., written] = outputs;
         let parts = written.iter().map(|w| (w.attempt.task.index, w.attempt.attempt)).collect::<Vec<_>>();
         let manifest = run.manifest(&written);
+        let text = format!("{} part files are prepared for the publish", parts.len());
+        run.notes.add(self.now.unix_millis, stage_event(EventKind::Publish, "publish", text));
         self.outputs.work(Work::StageDay { job, staging, parts, manifest, check });
         None
     }
@@ -57,7 +63,7 @@ impl Driver {
             Ok(staged) => {
                 let Staged { staging, ready, notes } = *staged;
                 notes.iter().for_each(|note| tracing::warn!(%job, "{note}"));
-                run.notes = notes;
+                run.expectation_notes = notes;
                 let commit = ready.record();
                 run.state.decided(staging, ready);
                 let record = v1::JobCommitted {
@@ -77,6 +83,8 @@ impl Driver {
     pub(super) fn committed(&mut self, job: &JobId) {
         let Some(run) = self.jobs.get_mut(job) else { return };
         if let Some((staging, ready)) = run.state.take_decided() {
+            let text = "the decision to publish is in the journal";
+            run.notes.add(self.now.unix_millis, stage_event(EventKind::Publish, "publish", text));
             let spec = Box::new(run.submission.spec.clone());
             self.outputs.work(Work::Publish { spec, staging, ready });
         }
@@ -88,6 +96,8 @@ impl Driver {
             self.metrics.count_publish(self.now, &job, run, result.as_ref().copied().map_err(String::as_str));
             if result.is_ok() {
                 run.phases.end(self.now.elapsed, &mut self.metrics.memory);
+                let text = "the day is visible";
+                run.notes.add(self.now.unix_millis, stage_event(EventKind::Publish, "publish", text));
             }
         }
         self.apply(match result {

@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use tally_dataset::dataset;
+use tally_proto::v1::EventKind;
 use tally_proto::{JobId, v1};
 
 use super::job_run::JobRun;
+use super::job_run::notes::event;
 use super::job_run::submission::Submission;
 use super::work::Work;
 use super::{Driver, Ended, Now, Output};
@@ -25,6 +27,7 @@ pub struct Resumed {
     plan: Option<InputPlan>,
     committed: Option<v1::JobCommitted>,
     cancelled: bool,
+    notes: Option<v1::JobNotes>,
     staging: Option<Staging>,
 }
 
@@ -55,8 +58,8 @@ impl Resumed {
             Some(_) => None,
             None => Staging::adopt(&spec, epoch),
         };
-        let (committed, cancelled) = (live.committed.clone(), live.cancelled);
-        Some(Resumed { spec, submitted, plan, committed, cancelled, staging })
+        let (committed, cancelled, notes) = (live.committed.clone(), live.cancelled, live.notes.clone());
+        Some(Resumed { spec, submitted, plan, committed, cancelled, notes, staging })
     }
 }
 
@@ -75,7 +78,7 @@ impl Driver {
     }
 
     fn take_over(&mut self, resumed: Resumed) {
-        let Resumed { spec, submitted, plan, committed, cancelled, staging } = resumed;
+        let Resumed { spec, submitted, plan, committed, cancelled, notes, staging } = resumed;
         let id = spec.id.clone();
         let Some(dataset) = dataset(&spec.dataset) else {
             tracing::error!(job = %id, dataset = spec.dataset, "unknown dataset: the job stays in the journal");
@@ -83,8 +86,14 @@ impl Driver {
         };
         tracing::info!(job = %id, planned = plan.is_some(), committed = committed.is_some(), "a job is resumed");
         let v1::JobSubmitted { key, submitted_at, .. } = submitted;
-        let mut run = JobRun::new(Submission { spec, dataset, key, submitted_at }, self.now.elapsed);
+        let submission = Submission { spec, dataset, key, submitted_at };
+        let mut run = JobRun::new(submission, self.now.elapsed, self.epoch, true);
         run.cancelled = cancelled;
+        let since = Duration::from_millis(self.now.unix_millis.saturating_sub(submitted_at));
+        run.phases.resume(notes.as_ref(), since);
+        notes.iter().for_each(|notes| run.notes.resume(notes));
+        let text = format!("another coordinator continues the job, in epoch {}", self.epoch);
+        run.notes.add(self.now.unix_millis, event(EventKind::TakenOver, text));
         run.takeover.recorded(plan);
         self.metrics.registry.add(&id, run.first_status());
         match committed {
@@ -134,9 +143,10 @@ impl Driver {
 
 /// Fills the registry with ended jobs.
 pub fn show_history(registry: &Registry, state: &State) {
-    for status in state.history() {
+    for (status, notes) in state.history_with_notes() {
         if let Ok(job) = JobId::parse(&status.job) {
             registry.add(&job, status.clone());
+            notes.iter().for_each(|notes| registry.keep_notes(&job, (*notes).clone()));
         }
     }
 }

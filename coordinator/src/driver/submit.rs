@@ -5,12 +5,14 @@ use std::time::{Duration, UNIX_EPOCH};
 use tally_common::{secrets, traces};
 use tally_dataset::dataset;
 use tally_proto::limits::shorten;
+use tally_proto::v1::EventKind;
 use tally_proto::v1::journal_record::Record;
 use tally_proto::{JobId, v1};
 use tally_scheduler::{Event, JobShape, Outcome};
 use tokio::sync::oneshot;
 
 use super::job_run::JobRun;
+use super::job_run::notes::event;
 use super::job_run::submission::Submission;
 use super::live_jobs::Ending;
 use super::work::Work;
@@ -47,7 +49,9 @@ impl Driver {
         let Some(dataset) = dataset(&spec.dataset) else { return };
         let job = spec.id.clone();
         let submission = Submission { spec, dataset, key, submitted_at: self.now.unix_millis };
-        let mut run = JobRun::new(submission, self.now.elapsed);
+        let remote = self.workers.remote().is_some();
+        let mut run = JobRun::new(submission, self.now.elapsed, self.epoch, remote);
+        run.notes.add(self.now.unix_millis, event(EventKind::Accepted, "the job was accepted"));
         run.clients.wait(ended);
         run.accept(Some((accepted, false)));
         let record = Record::Submitted(run.submission.record());
@@ -87,12 +91,15 @@ impl Driver {
             AfterRecord::Planned(job) => self.plan_recorded(&job),
             AfterRecord::Committed(job) => self.committed(&job),
             AfterRecord::Cancelled(job) => {
+                self.note(&job, event(EventKind::Cancelled, "a client cancelled the job"));
+                self.show_job(&job);
                 self.jobs.cancel_recorded(&job);
                 if self.scheduler.status(&job).is_some() {
                     self.apply(Event::JobCancelled { job });
                 }
             }
             AfterRecord::Ended(job) => self.report_end(&job),
+            AfterRecord::Noted => self.note_times.open = false,
         }
     }
 
@@ -140,6 +147,7 @@ impl Driver {
         let mut status = self.metrics.registry.get(job).unwrap_or_else(|| run.first_status());
         status.ended_at = self.now.unix_millis;
         status.phase = String::new();
+        (status.cancelling, status.waits) = (false, None);
         let state = match &ended {
             Ended::Done(summary) => {
                 status.summary = match run.state.recorded_summary() {
@@ -156,10 +164,18 @@ impl Driver {
             Ended::Cancelled => v1::JobState::Cancelled,
         };
         status.set_state(state);
+        let text = match &ended {
+            Ended::Done(_) => "done: the day is published".into(),
+            Ended::Failed(reason) => format!("failed: {reason}"),
+            Ended::Cancelled => "cancelled: the output is unchanged".into(),
+        };
+        run.notes.add(self.now.unix_millis, event(EventKind::Ended, text));
+        let (phase, phase_millis) = run.phases.notes(self.now.elapsed);
+        let notes = v1::JobNotes { phase, phase_millis, ..run.notes.all(job.as_str()) };
         let staging = run.state.take_staging();
         let (waiting, spec) = (run.clients.take_waiting(), run.submission.spec.clone());
         let (cancels, afterwards) = (vec![], vec![]);
-        let ending = Ending { status, ended, waiting, spec, afterwards, cancels, recorded: false };
+        let ending = Ending { status, notes, ended, waiting, spec, afterwards, cancels, recorded: false };
         self.jobs.keep_ending(job, ending);
         match staging {
             Some(staging) => self.outputs.work(Work::Discard { job: job.clone(), staging }),
@@ -169,15 +185,15 @@ impl Driver {
 
     /// The staged files of an ended job are removed, or the time limit for that is over: its end goes to the journal.
     pub(super) fn discarded(&mut self, job: &JobId) {
-        let Some(status) = self.jobs.end_to_record(job) else { return };
-        let record = Record::Ended(v1::JobEnded { status: Some(status) });
+        let Some((status, notes)) = self.jobs.end_to_record(job) else { return };
+        let record = Record::Ended(v1::JobEnded { status: Some(status), notes: Some(notes) });
         self.outputs.write(record, AfterRecord::Ended(job.clone()));
     }
 
     /// Reports a job's end, which is in the journal now.
     fn report_end(&mut self, job: &JobId) {
         let Some(ending) = self.jobs.take_ending(job) else { return };
-        let Ending { status, ended, waiting, cancels, afterwards, .. } = ending;
+        let Ending { status, notes, ended, waiting, cancels, afterwards, .. } = ending;
         tracing::info!(%job, state = status.state().as_str_name(), reason = status.reason, "a job ended");
         debug_assert!(is_over(&status));
         self.metrics.count_job(status.state());
@@ -188,6 +204,7 @@ impl Driver {
             _ => Err(status.reason.as_str()),
         };
         traces::job(job, at(status.submitted_at), at(status.ended_at), outcome);
+        self.metrics.registry.keep_notes(job, notes);
         self.metrics.registry.update(job, |shown| {
             *shown = status;
             true

@@ -10,6 +10,7 @@ use tally_proto::{AttemptId, JobId, StageId, TaskId, WorkerId, v1};
 use tally_scheduler::{FoundTask, Scheduler};
 
 use super::drain::Drains;
+use super::job_run::Reports;
 use super::live_jobs::LiveJobs;
 use crate::cluster::{Member, RemoteFleet};
 use crate::dispatch::TaskDispatch;
@@ -76,6 +77,48 @@ impl Workers {
         self.waiting_for_upload.insert(attempt, worker);
     }
 
+    /// Whether an attempt waits for its upload to begin.
+    pub(super) fn waits_for_upload(&self, attempt: &AttemptId) -> bool {
+        self.waiting_for_upload.contains_key(attempt)
+    }
+
+    /// Notes which workers sent a heartbeat since the last call.
+    pub(super) fn hear(&mut self, now: Duration) {
+        let Some(fleet) = self.fleet.remote() else { return };
+        fleet.members_mut().for_each(|member| member.hear(now));
+    }
+
+    /// Sums up by job what running attempts wait for, and what they have read.
+    pub(super) fn show_waits(&mut self, now: Duration, silent_after: Duration, jobs: &mut LiveJobs) {
+        let Some(fleet) = self.fleet.remote() else { return };
+        let mut all: BTreeMap<JobId, Reports> = BTreeMap::new();
+        for member in fleet.members().values() {
+            let silent = member.is_silent(now, silent_after);
+            let age = member.heartbeat_age(now);
+            let mut here: BTreeMap<&JobId, u32> = BTreeMap::new();
+            for attempt in &member.running {
+                *here.entry(&attempt.task.job).or_default() += 1;
+            }
+            let resident = member.beat.lock().heartbeat.resident_bytes;
+            for job in here.into_keys() {
+                let report = all.entry(job.clone()).or_default();
+                report.waits.silent_workers += u32::from(silent);
+                report.resident = report.resident.max(resident);
+            }
+            for attempt in &member.beat.lock().heartbeat.attempts {
+                let Some(id) = attempt.attempt.as_ref().and_then(|id| AttemptId::try_from(id).ok()) else {
+                    continue;
+                };
+                if member.running.contains(&id) {
+                    all.entry(id.task.job).or_default().add(attempt, age);
+                }
+            }
+        }
+        for (job, run) in jobs.iter_mut() {
+            run.reports = all.remove(job).unwrap_or_default();
+        }
+    }
+
     /// The worker of an attempt that no longer waits for its upload; `None` if it did not wait.
     pub(super) fn upload_begun(&mut self, attempt: &AttemptId) -> Option<WorkerId> {
         self.waiting_for_upload.remove(attempt)
@@ -134,12 +177,13 @@ impl Workers {
         scheduler: &Scheduler,
         after: Option<&WorkerId>,
         max: usize,
+        (now, silent_after): (Duration, Duration),
     ) -> (Vec<v1::WorkerStatus>, bool) {
         let Some(fleet) = self.fleet.remote() else { return (vec![], false) };
         let mut later = fleet.members().iter().filter(|(id, _)| after.is_none_or(|after| *id > after));
         let status = |(id, member): (&WorkerId, &Member)| {
             let outputs = scheduler.outputs_held_by(id) as u64;
-            v1::WorkerStatus { outputs, ..member.status() }
+            v1::WorkerStatus { outputs, ..member.status(now, silent_after) }
         };
         let page: Vec<_> = later.by_ref().take(max).map(status).collect();
         (page, later.next().is_some())

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use tally_proto::v1;
 use tally_proto::v1::journal_record::Record;
 
+use crate::events::EventLog;
+
 /// The fold of records.
 #[derive(Debug, Clone, PartialEq)]
 pub struct State {
@@ -22,7 +24,8 @@ impl State {
     /// Applies the next record. Records about a job that is not live change nothing.
     pub fn apply(&mut self, record: &Record) {
         match record {
-            Record::Claim(_) | Record::Seal(_) => {}
+            Record::Claim(claim) => claim.notes.iter().for_each(|notes| self.note(notes)),
+            Record::Seal(_) => {}
             Record::Snapshot(snapshot) => {
                 let id = |job: &v1::LiveJob| job.submitted.as_ref().map(|s| s.job.clone());
                 self.live = snapshot.live.iter().filter_map(|job| Some((id(job)?, job.clone()))).collect();
@@ -59,6 +62,15 @@ impl State {
         }
     }
 
+    /// Adds notes to those of a live job.
+    fn note(&mut self, notes: &v1::JobNotes) {
+        let Some(job) = self.live.get_mut(&notes.job) else { return };
+        let kept = job.notes.take().unwrap_or_default();
+        let mut log = EventLog::of(&kept.events, kept.left_out);
+        notes.events.iter().for_each(|event| log.push(event.clone()));
+        job.notes = Some(v1::JobNotes { events: log.to_vec(), left_out: log.left_out(), ..notes.clone() });
+    }
+
     /// The state as one record.
     pub fn snapshot(&self) -> v1::Snapshot {
         v1::Snapshot {
@@ -72,6 +84,11 @@ impl State {
         let mut live: Vec<_> = self.live.values().collect();
         live.sort_by_key(|job| job.submitted.as_ref().map(|s| (s.submitted_at, s.job.clone())));
         live
+    }
+
+    /// Ended jobs with their notes, in the order of their ends.
+    pub fn history_with_notes(&self) -> impl Iterator<Item = (&v1::JobStatus, Option<&v1::JobNotes>)> {
+        self.history.iter().filter_map(|ended| Some((ended.status.as_ref()?, ended.notes.as_ref())))
     }
 
     /// Ended jobs, in the order of their ends.
@@ -90,7 +107,7 @@ mod tests {
 
     fn ended(job: &str) -> Record {
         let status = v1::JobStatus { job: job.into(), ..Default::default() };
-        Record::Ended(v1::JobEnded { status: Some(status) })
+        Record::Ended(v1::JobEnded { status: Some(status), notes: None })
     }
 
     fn fold(max: usize, records: &[Record]) -> State {

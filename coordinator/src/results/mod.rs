@@ -30,6 +30,8 @@ pub struct Results {
     expected: ByAttempt<v1::Sums>,
     /// Row groups by reduce task.
     row_groups: HashMap<u32, usize>,
+    /// Rows and bytes by stage, of the tasks that have a result. A task counts once.
+    amounts: [Amount; 3],
     /// Two attempts of a task read or returned different rows.
     contradiction: Option<String>,
 }
@@ -134,6 +136,9 @@ impl Results {
                     return Err(bad("sums of partitions that do not match its partials"));
                 }
                 self.compare_read(attempt, &result)?;
+                let amount = Amount { rows: result.rows, bytes: result.bytes_read };
+                let known = self.map.of_task(attempt.task.index).next().is_some();
+                self.count(attempt, known, amount);
                 self.map.insert(attempt, result);
             }
             (REDUCE, Some(Done::Reduce(result))) => {
@@ -150,9 +155,17 @@ impl Results {
                 }
                 self.compare(attempt, &result)?;
                 self.count_row_groups(attempt.task.index, groups)?;
+                let amount = Amount { rows: rows_of(&result), bytes: result.bytes };
+                let known = self.reduce.of_task(attempt.task.index).next().is_some();
+                self.count(attempt, known, amount);
                 self.reduce.insert(attempt, result);
             }
-            (WRITE, Some(Done::Write(result))) => drop(self.write.insert(attempt, result)),
+            (WRITE, Some(Done::Write(result))) => {
+                let amount = Amount { rows: result.rows, bytes: result.bytes };
+                let known = self.write.of_task(attempt.task.index).next().is_some();
+                self.count(attempt, known, amount);
+                self.write.insert(attempt, result);
+            }
             _ => return Err(bad("a result of another stage")),
         }
         Ok(())
@@ -415,6 +428,27 @@ impl Results {
             sum.bytes += bytes;
         }
         sum
+    }
+
+    /// Rows and bytes by stage, of all tasks that have a result.
+    pub fn amounts(&self) -> [Amount; 3] {
+        self.amounts
+    }
+
+    /// Bytes of outputs that workers wrote to disk.
+    pub fn spilled_bytes(&self, mapped: &[Winner], reduced: &[Winner]) -> u64 {
+        let mapped = mapped.iter().filter_map(|winner| self.map.get(&winner.attempt));
+        let reduced = reduced.iter().filter_map(|winner| self.reduce.get(&winner.attempt));
+        let spilled = mapped.map(|result| result.spilled_bytes);
+        spilled.chain(reduced.map(|result| result.spilled_bytes)).fold(0, u64::saturating_add)
+    }
+
+    /// Counts a result, unless the task has another one.
+    fn count(&mut self, attempt: &AttemptId, known: bool, amount: Amount) {
+        if let Some(sum) = self.amounts.get_mut(attempt.task.stage.0 as usize).filter(|_| !known) {
+            sum.rows = sum.rows.saturating_add(amount.rows);
+            sum.bytes = sum.bytes.saturating_add(amount.bytes);
+        }
     }
 
     /// Bytes that the map tasks wrote to the shuffle.

@@ -7,7 +7,7 @@ use super::*;
 fn read(rows: u64, footers: Option<u64>) -> v1::TaskResult {
     let footers = footers.map(|rows| v1::Footers { rows, ..Default::default() });
     let result = v1::MapResult { rows, footers, ..Default::default() };
-    v1::TaskResult { result: Some(v1::task_result::Result::Map(result)) }
+    v1::TaskResult { result: Some(v1::task_result::Result::Map(result)), usage: None }
 }
 
 fn attempt(attempt: u32) -> AttemptId {
@@ -58,7 +58,7 @@ fn the_row_groups_of_all_reduce_tasks_are_limited() {
             row_group_rows: vec![1; rows],
             ..Default::default()
         };
-        v1::TaskResult { result: Some(v1::task_result::Result::Reduce(result)) }
+        v1::TaskResult { result: Some(v1::task_result::Result::Reduce(result)), usage: None }
     };
     let of = |index, attempt| {
         let task = TaskId { job: JobId::parse("j").unwrap(), stage: StageId(REDUCE), index };
@@ -78,7 +78,7 @@ fn the_row_groups_of_all_reduce_tasks_are_limited() {
 fn objectives_add_up_if_every_reduce_task_counted_them() {
     let reduced = |objectives: &[u64]| {
         let result = v1::ReduceResult { order: Some(1), objectives: objectives.into(), ..Default::default() };
-        v1::TaskResult { result: Some(v1::task_result::Result::Reduce(result)) }
+        v1::TaskResult { result: Some(v1::task_result::Result::Reduce(result)), usage: None }
     };
     let of = |index, attempt| {
         let task = TaskId { job: JobId::parse("j").unwrap(), stage: StageId(REDUCE), index };

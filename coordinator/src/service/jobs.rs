@@ -1,8 +1,8 @@
-//! The service for clients: submit, get, watch, list and cancel jobs; list and drain workers.
+//! The service for clients: submit, get, watch, list and cancel jobs, and read their events; list and drain workers.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::Stream;
 use tally_proto::v1::jobs_server::Jobs;
@@ -13,8 +13,9 @@ use tonic::{Request, Response, Status};
 
 use super::{CoordinatorRole, Leading, stepping_down};
 use crate::cluster::WorkerInput;
-use crate::driver::{DriverInput, Refusal, Submit};
-use crate::history::is_over;
+use crate::driver::{DriverInput, Refusal, Submit, recorded_detail};
+use crate::estimate;
+use crate::history::{FindError, is_over};
 use crate::job::{JobSpec, new_key};
 
 /// The default and the largest number of entries in a page.
@@ -23,6 +24,9 @@ const PAGE: (usize, usize) = (100, 1000);
 const WATCHERS: usize = 1024;
 /// The shortest time between two statuses of a watched job.
 const PACE: Duration = Duration::from_millis(250);
+
+/// The longest time between two statuses of a watched job.
+const REPEAT: Duration = Duration::from_secs(1);
 
 /// The service.
 pub struct JobsService {
@@ -37,16 +41,31 @@ impl JobsService {
     }
 }
 
-fn job_id(text: &str) -> Result<JobId, Status> {
-    JobId::parse(text).map_err(|e| Status::invalid_argument(format!("job: {e}")))
-}
-
 fn worker_id(text: &str) -> Result<WorkerId, Status> {
     WorkerId::parse(text).map_err(|e| Status::invalid_argument(format!("worker: {e}")))
 }
 
 fn unknown(job: &JobId) -> Status {
-    Status::not_found(format!("there is no job {job}, or it is too old: `tally jobs` lists the known jobs"))
+    Status::not_found(FindError::Unknown(job.to_string()).to_string())
+}
+
+/// The job that a client names.
+fn find(leading: &Leading, name: &str) -> Result<JobId, Status> {
+    leading.registry.find(name).map_err(|error| match error {
+        FindError::Unknown(_) => Status::not_found(error.to_string()),
+        FindError::Ambiguous { .. } => Status::invalid_argument(error.to_string()),
+    })
+}
+
+/// Sets the times of a status, which pass also while it does not change.
+fn timed(mut status: v1::JobStatus) -> v1::JobStatus {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    let until = if status.ended_at > 0 { status.ended_at } else { now };
+    status.elapsed_millis = until.saturating_sub(status.submitted_at);
+    let left = estimate::remaining(&status, Duration::from_millis(status.elapsed_millis));
+    status.remaining_millis = left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+    status
 }
 
 fn page_size(asked: u32) -> usize {
@@ -62,11 +81,18 @@ async fn send(leading: &Leading, input: DriverInput) -> Result<(), Status> {
 
 async fn ask<T>(
     leading: &Leading,
-    question: impl FnOnce(oneshot::Sender<T>) -> WorkerInput,
+    question: impl FnOnce(oneshot::Sender<T>) -> DriverInput,
 ) -> Result<T, Status> {
     let (reply, answer) = oneshot::channel();
-    send(leading, DriverInput::Worker(Box::new(question(reply)))).await?;
+    send(leading, question(reply)).await?;
     answer.await.map_err(|_| stepping_down())
+}
+
+async fn ask_workers<T>(
+    leading: &Leading,
+    question: impl FnOnce(oneshot::Sender<T>) -> WorkerInput,
+) -> Result<T, Status> {
+    ask(leading, |reply| DriverInput::Worker(Box::new(question(reply)))).await
 }
 
 /// Waits between two statuses of a watched job. The end of the job ends the wait: `submit` exits with it.
@@ -113,13 +139,37 @@ impl Jobs for JobsService {
 
     async fn get(&self, request: Request<v1::JobRequest>) -> Result<Response<v1::JobStatus>, Status> {
         let leading = self.role.leading()?;
-        let job = job_id(&request.into_inner().job)?;
-        leading.registry.get(&job).map(Response::new).ok_or_else(|| unknown(&job))
+        let job = find(&leading, &request.into_inner().job)?;
+        let live = ask(&leading, |reply| DriverInput::Describe(job.clone(), reply)).await?;
+        let status = leading.registry.get(&job).ok_or_else(|| unknown(&job))?;
+        let recorded = || leading.registry.notes(&job).map(|notes| recorded_detail(&notes));
+        let detail = live.filter(|_| !is_over(&status)).or_else(recorded);
+        Ok(Response::new(timed(v1::JobStatus { detail, ..status })))
+    }
+
+    async fn events(&self, request: Request<v1::EventsRequest>) -> Result<Response<v1::EventPage>, Status> {
+        let leading = self.role.leading()?;
+        let v1::EventsRequest { job, after } = request.into_inner();
+        let job = find(&leading, &job)?;
+        let live = ask(&leading, |reply| DriverInput::Events(job.clone(), after, reply)).await?;
+        // The end of a job is shown after it is in the journal.
+        let over = leading.registry.get(&job).is_some_and(|status| is_over(&status));
+        let page = match (live, leading.registry.notes(&job)) {
+            (_, Some(notes)) if over => v1::EventPage {
+                job: job.to_string(),
+                events: notes.events.iter().filter(|event| event.number > after).cloned().collect(),
+                left_out: notes.left_out,
+                over,
+            },
+            (Some(page), _) => page,
+            (None, _) => v1::EventPage { job: job.to_string(), over, ..v1::EventPage::default() },
+        };
+        Ok(Response::new(page))
     }
 
     async fn watch(&self, request: Request<v1::JobRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let leading = self.role.leading()?;
-        let job = job_id(&request.into_inner().job)?;
+        let job = find(&leading, &request.into_inner().job)?;
         let mut watched = leading.registry.watch(&job).ok_or_else(|| unknown(&job))?;
         let busy = |_| {
             Status::resource_exhausted(format!(
@@ -135,6 +185,8 @@ impl Jobs for JobsService {
             loop {
                 let changed = tokio::select! {
                     changed = watched.changed() => changed.is_ok(),
+                    // The times pass, and a client sees that the coordinator is alive.
+                    () = tokio::time::sleep(REPEAT) => true,
                     () = stopped.closed() => {
                         let _ = sender.send(Err(stepping_down())).await;
                         return;
@@ -143,7 +195,7 @@ impl Jobs for JobsService {
                 };
                 let status = watched.borrow_and_update().clone();
                 let over = is_over(&status) || !changed;
-                if sender.send(Ok(status)).await.is_err() || over {
+                if sender.send(Ok(timed(status))).await.is_err() || over {
                     return;
                 }
                 pause(&watched, PACE).await;
@@ -158,18 +210,19 @@ impl Jobs for JobsService {
         let page = leading.registry.page(page_size(asked.page_size), &asked.page_token);
         let (jobs, next_page_token) =
             page.ok_or_else(|| Status::invalid_argument("page_token: give the token of the page before"))?;
+        let jobs = jobs.into_iter().map(timed).collect();
         Ok(Response::new(v1::JobPage { jobs, next_page_token }))
     }
 
     async fn cancel(&self, request: Request<v1::JobRequest>) -> Result<Response<v1::JobStatus>, Status> {
         let leading = self.role.leading()?;
-        let job = job_id(&request.into_inner().job)?;
-        leading.registry.get(&job).ok_or_else(|| unknown(&job))?;
+        let job = find(&leading, &request.into_inner().job)?;
         tracing::info!(%job, "a client cancels a job");
         let (reply, recorded) = oneshot::channel();
         send(&leading, DriverInput::Cancel(job.clone(), reply)).await?;
         recorded.await.map_err(|_| stepping_down())?;
-        leading.registry.get(&job).map(Response::new).ok_or_else(|| unknown(&job))
+        let status = leading.registry.get(&job).ok_or_else(|| unknown(&job))?;
+        Ok(Response::new(timed(status)))
     }
 
     async fn list_workers(
@@ -183,7 +236,7 @@ impl Jobs for JobsService {
             token => Some(worker_id(token)?),
         };
         let size = page_size(asked.page_size);
-        let (workers, more) = ask(&leading, |reply| WorkerInput::List(after, size, reply)).await?;
+        let (workers, more) = ask_workers(&leading, |reply| WorkerInput::List(after, size, reply)).await?;
         let last = workers.last().map(|worker: &v1::WorkerStatus| worker.worker.clone());
         let next_page_token = last.filter(|_| more).unwrap_or_default();
         Ok(Response::new(v1::WorkerPage { workers, next_page_token }))
@@ -196,7 +249,7 @@ impl Jobs for JobsService {
         let leading = self.role.leading()?;
         let worker = worker_id(&request.into_inner().worker)?;
         tracing::info!(%worker, "a client drains a worker");
-        let answer = ask(&leading, |reply| WorkerInput::Drain(worker.clone(), reply)).await?;
+        let answer = ask_workers(&leading, |reply| WorkerInput::Drain(worker.clone(), reply)).await?;
         answer.map(Response::new).ok_or_else(|| Status::not_found(format!("there is no worker {worker}")))
     }
 }

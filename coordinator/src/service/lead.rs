@@ -116,6 +116,7 @@ pub fn driver_parts(
         max_jobs: options.max_jobs,
         silence: options.timing.timeout,
         grace: options.timing.grace,
+        silent_after: options.timing.heartbeat * 2,
         intervals: INTERVALS,
         started,
         resident,

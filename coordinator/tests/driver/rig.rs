@@ -71,7 +71,7 @@ pub fn attempt(job: &JobId, index: u32, attempt: u32) -> AttemptId {
 /// The result of a map task of the rig's plan.
 pub fn mapped() -> v1::TaskResult {
     let result = v1::MapResult { rows: 1, ..v1::MapResult::default() };
-    v1::TaskResult { result: Some(v1::task_result::Result::Map(result)) }
+    v1::TaskResult { result: Some(v1::task_result::Result::Map(result)), usage: None }
 }
 
 impl Rig {
@@ -87,6 +87,7 @@ impl Rig {
             max_jobs: 8,
             silence: SILENCE,
             grace: GRACE,
+            silent_after: 2 * second,
             intervals: Intervals { sample: second / 5, show: second, epoch_checks: None },
             started: Instant::now(),
             resident: || (0, 0),

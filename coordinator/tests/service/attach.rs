@@ -122,7 +122,7 @@ async fn a_worker_that_attaches_again_in_time_continues_with_what_it_has() {
     // Of three attempts, one ended and is only in the inventory, one still runs, one never arrived.
     let Some(v1::task_dispatch::Work::Map(work)) = &done.work else { panic!("{done:?}") };
     let result = v1::task_result::Result::Map(read(work));
-    let result = v1::TaskResult { result: Some(result) };
+    let result = v1::TaskResult { result: Some(result), usage: None };
     let key = |dispatch: &v1::TaskDispatch| {
         let attempt = dispatch.attempt.clone().unwrap();
         (attempt.job, attempt.stage, attempt.index, attempt.attempt)
@@ -155,7 +155,7 @@ async fn invalid_messages_change_nothing() {
     let dispatch = worker.next_task().await;
     let attempt = dispatch.attempt.clone().unwrap();
     let reduced = v1::task_result::Result::Reduce(v1::ReduceResult::default());
-    let other_stage = v1::ended::Outcome::Done(v1::TaskResult { result: Some(reduced) });
+    let other_stage = v1::ended::Outcome::Done(v1::TaskResult { result: Some(reduced), usage: None });
     let fatal = v1::failure::Kind::Fatal("because".into());
     let fatal = || Some(v1::ended::Outcome::Failure(v1::Failure { kind: Some(fatal.clone()) }));
     let attempts = [
@@ -208,7 +208,7 @@ async fn outputs_of_a_finished_job_on_a_worker_are_dropped() {
     let result = v1::task_result::Result::Map(v1::MapResult::default());
     let held = v1::HeldOutput {
         attempt: Some(attempt.clone()),
-        result: Some(v1::TaskResult { result: Some(result) }),
+        result: Some(v1::TaskResult { result: Some(result), usage: None }),
     };
     let held = BTreeMap::from([(("ended".to_string(), 0, 0, 0), held)]);
     let running = vec![v1::Attempt { index: 5, ..attempt.clone() }];

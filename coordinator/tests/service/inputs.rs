@@ -172,7 +172,7 @@ async fn outputs_of_an_unreadable_plan_are_not_used() {
     let mut jobs = coordinator.jobs().await;
     let attempt = |index| v1::Attempt { job: job.clone(), stage: 0, index, attempt: 4096 };
     let result = v1::task_result::Result::Map(v1::MapResult { rows: 1, ..Default::default() });
-    let result = v1::TaskResult { result: Some(result) };
+    let result = v1::TaskResult { result: Some(result), usage: None };
     let held = v1::HeldOutput { attempt: Some(attempt(0)), result: Some(result) };
     let held = BTreeMap::from([((job.clone(), 0, 0, 4096), held)]);
     let mut worker = Player::attach_with(&coordinator, hello("w"), held, vec![attempt(1)]).await.unwrap();

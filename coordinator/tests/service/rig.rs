@@ -369,7 +369,7 @@ impl Player {
         };
         (self.alter)(&mut done);
         let attempt = dispatch.attempt.clone().unwrap();
-        let result = v1::TaskResult { result: Some(done) };
+        let result = v1::TaskResult { result: Some(done), usage: None };
         let held = v1::HeldOutput { attempt: dispatch.attempt.clone(), result: Some(result.clone()) };
         self.held.insert((attempt.job, attempt.stage, attempt.index, attempt.attempt), held);
         let outcome = Some(v1::ended::Outcome::Done(result));

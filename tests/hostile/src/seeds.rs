@@ -52,8 +52,9 @@ fn result() -> v1::TaskResult {
         order: Some(16),
         objectives: vec![5, 20, 0],
         nulls: vec![0, 1, 2],
+        spilled_bytes: 17,
     };
-    v1::TaskResult { result: Some(v1::task_result::Result::Reduce(reduced)) }
+    v1::TaskResult { result: Some(v1::task_result::Result::Reduce(reduced)), usage: None }
 }
 
 /// Messages of workers.
@@ -86,7 +87,15 @@ pub fn worker_messages() -> Vec<Vec<u8>> {
     let mut messages = vec![
         Up::Hello(hello),
         Up::Inventory(v1::Inventory { outputs: vec![held; 3], running: vec![attempt()], last: true }),
-        Up::Heartbeat(v1::Heartbeat { rows_read: 1 << 40, ..v1::Heartbeat::default() }),
+        Up::Heartbeat(v1::Heartbeat {
+            rows_read: 1 << 40,
+            attempts: vec![v1::RunningAttempt {
+                attempt: Some(attempt()),
+                wait: Some(v1::Wait { kind: 3, subject: "s3://data/x".into(), millis: 4000 }),
+                ..v1::RunningAttempt::default()
+            }],
+            ..v1::Heartbeat::default()
+        }),
         Up::OutputMigrated(moved),
         Up::MigrationFailed(kept),
     ];
@@ -180,15 +189,24 @@ pub fn records() -> Vec<Vec<u8>> {
     let replaces = Some("2-70011-1b2c3d4e".into());
     let committed = v1::JobCommitted { job: job(), device: 1, inode: 2, summary, parts, replaces };
     let status = v1::JobStatus { job: job(), spec: Some(spec()), ..Default::default() };
-    let ended = v1::JobEnded { status: Some(status) };
+    let event =
+        v1::JobEvent { number: 7, at: 8, text: "why".into(), worker: "w".into(), ..Default::default() };
+    let notes = v1::JobNotes { job: job(), events: vec![event], phase_millis: vec![9], ..Default::default() };
+    let ended = v1::JobEnded { status: Some(status), notes: Some(notes.clone()) };
     let live = v1::LiveJob {
         submitted: Some(submitted.clone()),
         planned: Some(planned.clone()),
         committed: Some(committed.clone()),
         cancelled: true,
+        notes: Some(notes.clone()),
     };
     let records = [
-        Record::Claim(v1::Claim { epoch: 3, address: "127.0.0.1:7070".into(), version: "0.1.0".into() }),
+        Record::Claim(v1::Claim {
+            epoch: 3,
+            address: "127.0.0.1:7070".into(),
+            version: "0.1.0".into(),
+            notes: vec![notes],
+        }),
         Record::Seal(v1::Seal { by_epoch: 4 }),
         Record::Snapshot(v1::Snapshot { live: vec![live; 2], history: vec![ended.clone(); 2] }),
         Record::Submitted(submitted),

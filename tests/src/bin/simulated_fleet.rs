@@ -131,5 +131,5 @@ fn result(dispatch: &v1::TaskDispatch) -> Result<v1::TaskResult> {
             })
         }
     };
-    Ok(v1::TaskResult { result: Some(done) })
+    Ok(v1::TaskResult { result: Some(done), usage: None })
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde::de::DeserializeOwned;
 
-use super::view::{JobList, JobView, WorkerList, WorkerView};
+use super::view::{EventView, JobList, JobView, WorkerList, WorkerView};
 use crate::golden::DATE;
 use crate::output::Place;
 use crate::process::{Outcome, Running, Summary, Tally};
@@ -140,6 +140,16 @@ impl Client {
     /// No coordinator answers, or the job is unknown.
     pub fn job(&self, id: &str) -> Result<JobView> {
         parsed(self.tally("job").args([id, "--output-format", "json"]).run()?)
+    }
+
+    /// The events of a job, as `tally logs` prints them.
+    ///
+    /// # Errors
+    /// No coordinator answers, or the job is unknown.
+    pub fn events(&self, id: &str) -> Result<Vec<EventView>> {
+        let done = self.tally("logs").args([id, "--output-format", "json"]).run()?.expect_code(0)?;
+        let events = done.stdout.lines().map(|line| Ok(serde_json::from_str(line)?)).collect::<Result<_>>();
+        events.with_context(|| format!("no JSON of the agreed form\n{done}"))
     }
 
     /// One job, if a leader answers at once.

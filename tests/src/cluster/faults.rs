@@ -52,6 +52,9 @@ enum Held {
     /// It went past the moment.
     Passed(JobView),
 }
+/// The bytes of a record before its message, and the first byte of a message that is a decision to publish.
+const RECORD_HEAD: usize = 36;
+const COMMITTED: u8 = 6 << 3 | 2;
 
 fn place(phase: &str) -> usize {
     PHASES.iter().position(|name| *name == phase).unwrap_or(PHASES.len())
@@ -205,12 +208,19 @@ impl Cluster {
         self.each_worker(Server::thaw)
     }
 
-    /// Polls without a pause until the job's decision to publish is in the journal: the next record, because only this
-    /// job runs and it is already in the write stage.
+    /// Polls without a pause until the job's decision to publish is in the journal: the next record of that kind, because
+    /// only this job runs and it is already in the write stage.
     fn wait_committed(&self) -> Result<()> {
-        let before = self.newest_record()?;
+        let mut seen = self.newest_record()?;
         wait_every(Duration::ZERO, "the commit record", DEADLINE, || {
-            Ok((self.newest_record()? > before).then_some(()))
+            let newest = self.newest_record()?;
+            if newest == seen {
+                return Ok(None);
+            }
+            seen = newest;
+            let Some((epoch, number)) = newest else { return Ok(None) };
+            let record = std::fs::read(self.state().join(format!("log/{epoch}/{number}")))?;
+            Ok((record.get(RECORD_HEAD) == Some(&COMMITTED)).then_some(()))
         })
     }
 

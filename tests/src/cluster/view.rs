@@ -21,6 +21,70 @@ pub struct JobView {
     pub reason: Option<String>,
     /// After it is done.
     pub summary: Option<Summary>,
+    /// Times in RFC 3339.
+    pub submitted_at: Option<String>,
+    pub ended_at: Option<String>,
+    pub elapsed_seconds: f64,
+    pub input_rows: u64,
+    pub rows_done: u64,
+    /// Only of `tally job`.
+    pub detail: Option<DetailView>,
+}
+
+/// What explains a [`JobView`].
+#[derive(Clone, Debug, Deserialize)]
+pub struct DetailView {
+    pub running: Vec<RunningView>,
+    pub incidents: Vec<EventView>,
+    pub stage_times: Vec<StageTimesView>,
+    pub partitions: Option<SkewView>,
+}
+
+/// A running attempt of a [`DetailView`].
+#[derive(Clone, Debug, Deserialize)]
+pub struct RunningView {
+    pub stage: String,
+    pub worker_id: String,
+    pub host: String,
+    pub age_seconds: f64,
+    pub waits_for: Option<WaitView>,
+    pub worker_silent_seconds: Option<f64>,
+}
+
+/// What an attempt waits for: `slot`, `memory`, `store`, `worker` or `task`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct WaitView {
+    pub kind: String,
+    pub subject: Option<String>,
+    pub seconds: f64,
+}
+
+/// The costs of a stage.
+#[derive(Clone, Debug, Deserialize)]
+pub struct StageTimesView {
+    pub name: String,
+    pub seconds: f64,
+    pub rows: u64,
+    pub task_seconds: f64,
+    pub peak_memory_bytes: u64,
+}
+
+/// The sizes of a job's partitions.
+#[derive(Clone, Debug, Deserialize)]
+pub struct SkewView {
+    pub partitions: u64,
+    pub largest_rows: u64,
+    pub median_rows: u64,
+}
+
+/// An event, as `tally logs` prints it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct EventView {
+    pub number: u64,
+    pub kind: String,
+    pub stage: Option<String>,
+    pub worker_id: Option<String>,
+    pub text: String,
 }
 
 /// One stage of a [`JobView`]: tasks by state, and failures.
@@ -83,6 +147,10 @@ pub struct WorkerView {
     pub spilled_bytes: u64,
     /// Task outputs of live jobs that it keeps.
     pub outputs: u64,
+    pub heartbeat_age_seconds: f64,
+    /// Heartbeats are missing.
+    pub silent: bool,
+    pub spill_limit: u64,
 }
 
 /// What `tally workers` prints.

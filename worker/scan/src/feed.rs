@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tally_common::waits::{self, WaitKind};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -38,9 +39,15 @@ impl Feed {
         }
     }
 
-    /// A chunk of `bytes` bytes that are being fetched.
-    pub(crate) fn fetched(context: &ScanContext, bytes: u64, arrivals: Arrivals, fetch: Fetch) -> Feed {
-        Feed::Store(StoreFeed::new(context, bytes, arrivals, Source::Fetch(fetch)))
+    /// A chunk of `bytes` bytes of the file `name` that are being fetched.
+    pub(crate) fn fetched(
+        context: &ScanContext,
+        name: &str,
+        bytes: u64,
+        arrivals: Arrivals,
+        fetch: Fetch,
+    ) -> Feed {
+        Feed::Store(StoreFeed::new(context, name, bytes, arrivals, Source::Fetch(fetch)))
     }
 
     /// Bytes not yet taken.
@@ -164,6 +171,8 @@ impl DiskFeed {
 pub(crate) struct StoreFeed {
     io: Handle,
     cancelled: CancellationToken,
+    /// The name of the file.
+    name: String,
     arrivals: Arrivals,
     current: Bytes,
     taken: Bytes,
@@ -182,10 +191,11 @@ enum Source {
 }
 
 impl StoreFeed {
-    fn new(context: &ScanContext, bytes: u64, arrivals: Arrivals, source: Source) -> Self {
+    fn new(context: &ScanContext, name: &str, bytes: u64, arrivals: Arrivals, source: Source) -> Self {
         StoreFeed {
             io: context.io.clone(),
             cancelled: context.cancelled.clone(),
+            name: name.into(),
             arrivals,
             current: Bytes::new(),
             taken: Bytes::new(),
@@ -197,12 +207,13 @@ impl StoreFeed {
 
     fn held(context: &ScanContext, bytes: Bytes) -> Self {
         let (_, arrivals) = mpsc::channel(1);
-        StoreFeed { current: bytes, ..StoreFeed::new(context, 0, arrivals, Source::Held) }
+        StoreFeed { current: bytes, ..StoreFeed::new(context, "", 0, arrivals, Source::Held) }
     }
 
     fn windows(context: &ScanContext, file: InputFile, range: Range<u64>, window: u64) -> Self {
         let (sender, arrivals) = mpsc::channel(1);
         let bytes = range.end - range.start;
+        let name = file.name.clone();
         let task = AbortOnDrop::spawn(&context.io, async move {
             let mut at = range.start;
             while at < range.end {
@@ -216,7 +227,7 @@ impl StoreFeed {
                 at = end;
             }
         });
-        StoreFeed::new(context, bytes, arrivals, Source::Windows(task))
+        StoreFeed::new(context, &name, bytes, arrivals, Source::Windows(task))
     }
 
     fn receive(&mut self) -> Result<Bytes, Fault> {
@@ -226,13 +237,16 @@ impl StoreFeed {
         }
         let arrived = match self.arrivals.try_recv() {
             Ok(arrived) => Some(arrived),
-            Err(_) => self.io.block_on(async {
-                tokio::select! {
-                    biased;
-                    arrived = self.arrivals.recv() => Ok(arrived),
-                    () = self.cancelled.cancelled() => Err(Fault::Cancelled),
-                }
-            })?,
+            Err(_) => {
+                let _waiting = waits::begin(WaitKind::Store, &self.name);
+                self.io.block_on(async {
+                    tokio::select! {
+                        biased;
+                        arrived = self.arrivals.recv() => Ok(arrived),
+                        () = self.cancelled.cancelled() => Err(Fault::Cancelled),
+                    }
+                })?
+            }
         };
         let window =
             arrived.unwrap_or_else(|| Err(Fault::Io("the fetching task ended before its chunk".into())))?;

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use parquet::file::FOOTER_SIZE;
 use parquet::file::metadata::{FooterTail, ParquetMetaData};
 use tally_common::stores::urls;
+use tally_common::waits::{self, WaitKind};
 use tally_dataset::ColumnSpec;
 
 use crate::error::{Fault, FilePosition, ScanError};
@@ -131,6 +132,7 @@ impl Footers {
         if let Some(found) = self.kept(&key) {
             return Ok(found);
         }
+        let _waiting = waits::begin(WaitKind::Store, &file.name);
         let end = check_size(file).ok().and_then(|()| file.local_end(FIRST_READ));
         // The store reports why a file cannot be read.
         let Some(end) = end else { return block_on(self.get(file)) };

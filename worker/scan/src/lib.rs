@@ -333,11 +333,11 @@ impl<'a> Located<'a> {
         fetch: &Fetch,
         arrivals: &mut impl Iterator<Item = Arrivals>,
     ) -> Result<RowGroup<'a>, ScanError> {
-        let context = self.group.context;
+        let (context, file) = (self.group.context, self.group.file.clone());
         self.group.ahead = self.bytes();
         self.with_feeds(|range| {
             let arrivals = arrivals.next().ok_or_else(|| Fault::Io("its bytes were not requested".into()))?;
-            Ok(Feed::fetched(context, range.end - range.start, arrivals, fetch.clone()))
+            Ok(Feed::fetched(context, &file.input.name, range.end - range.start, arrivals, fetch.clone()))
         })
     }
 

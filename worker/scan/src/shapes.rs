@@ -175,7 +175,7 @@ fn read(chunk: &Chunk, bytes: &[u8], feed_kind: FeedKind) -> Result<Vec<Value>, 
             let ranges = [range.clone()];
             let started = fetch::start(&context.io, &file.input, &ranges, 0, &context.budget);
             let (fetch, mut arrivals) = started.unwrap();
-            Feed::fetched(&context, range.end - range.start, arrivals.remove(0), fetch)
+            Feed::fetched(&context, "", range.end - range.start, arrivals.remove(0), fetch)
         }
     };
     let pages = Pages::new(feed, &metadata, (file, range.end), context.budget.clone())?;

@@ -14,6 +14,7 @@ use object_store::path::Path;
 use object_store::{GetOptions, GetResultPayload, ObjectStore, ObjectStoreExt};
 use tally_common::budget::Reservation;
 use tally_common::stores::urls;
+use tally_common::waits::{self, WaitKind};
 use tokio::runtime::Handle;
 
 use crate::error::{Fault, FilePosition, ScanError};
@@ -150,7 +151,10 @@ impl OpenFile {
     pub(crate) fn get(&self, io: &Handle, range: Range<u64>) -> Result<Bytes, Fault> {
         match &self.carrier {
             Carrier::Whole(file) => Ok(file.bytes.slice(range.start as usize..range.end as usize)),
-            Carrier::Disk(_) | Carrier::Store => io.block_on(self.input.get(range)),
+            Carrier::Disk(_) | Carrier::Store => {
+                let _waiting = waits::begin(WaitKind::Store, &self.input.name);
+                io.block_on(self.input.get(range))
+            }
         }
     }
 
@@ -171,11 +175,12 @@ impl OpenFile {
         }
         // Says why.
         let options = GetOptions { if_match: input.etag.clone(), head: true, ..GetOptions::default() };
+        let _waiting = waits::begin(WaitKind::Store, &input.name);
         let found = futures::executor::block_on(input.store.get_opts(&input.path, options));
         let found = found.map_err(|e| Fault::from(e).at(place()))?;
         let carrier = match found.payload {
             GetResultPayload::File(file, _) => {
-                let disk = DiskFile::new(file, input.size).map_err(|fault| fault.at(place()))?;
+                let disk = DiskFile::new(file, &input.name, input.size).map_err(|fault| fault.at(place()))?;
                 Carrier::Disk(Arc::new(disk))
             }
             _ => Carrier::Store,
@@ -188,6 +193,7 @@ impl OpenFile {
 #[derive(Debug)]
 pub(crate) struct DiskFile {
     file: File,
+    name: String,
     /// Size and modification time when it was opened.
     version: (u64, i64, i64),
 }
@@ -205,13 +211,14 @@ fn changed<T>() -> Result<T, Fault> {
 }
 
 impl DiskFile {
-    fn new(file: File, size: u64) -> Result<Self, Fault> {
+    fn new(file: File, name: &str, size: u64) -> Result<Self, Fault> {
         let version = version(&file.metadata().map_err(|e| cannot_read(&e))?);
-        if version.0 == size { Ok(DiskFile { file, version }) } else { changed() }
+        if version.0 == size { Ok(DiskFile { file, name: name.into(), version }) } else { changed() }
     }
 
     /// Fills `out` from offset `at`, and checks that the file was not modified since it was opened.
     pub(crate) fn read(&self, at: u64, out: &mut [u8]) -> Result<(), Fault> {
+        let _waiting = waits::begin(WaitKind::Store, &self.name);
         match self.file.read_exact_at(out, at) {
             Ok(()) => {}
             Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return changed(),

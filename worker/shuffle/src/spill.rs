@@ -18,6 +18,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tally_common::disk::is_full;
 use tally_common::environment;
 use tally_common::size;
+use tally_common::waits::{self, WaitKind};
 
 use crate::reclaim::Reclaimer;
 
@@ -346,6 +347,7 @@ impl SpillFile {
     /// # Errors
     /// [`SpillError`]: the disk is full, the limit is reached, or the write failed.
     pub fn append(&mut self, bytes: &[u8]) -> Result<Extent, SpillError> {
+        let _waiting = waits::begin(WaitKind::Store, &self.path.to_string_lossy());
         let extent = Extent { at: self.end, length: bytes.len() as u64 };
         self.dir.take(extent.length)?;
         self.taken += extent.length;
@@ -361,6 +363,7 @@ impl SpillFile {
     /// # Errors
     /// [`SpillError`]: the read failed.
     pub fn read(&self, extent: Extent) -> Result<Vec<u8>, SpillError> {
+        let _waiting = waits::begin(WaitKind::Store, &self.path.to_string_lossy());
         let mut bytes = vec![0; usize::try_from(extent.length).unwrap_or(usize::MAX)];
         let read = self.file().and_then(|file| file.read_exact_at(&mut bytes, extent.at));
         read.map_err(self.error("a spill file cannot be read"))?;

@@ -3,6 +3,7 @@
 //! Computation runs on these threads, and never on the runtime that serves requests and fetches bytes. `slot` is what a
 //! thread does. Not here: the source of task messages and the destination of reports (in process or gRPC).
 
+mod running;
 mod shared;
 mod slot;
 
@@ -14,15 +15,16 @@ use tally_common::budget::Budget;
 use tally_common::{memory, size};
 use tally_proto::convert::{BadMessage, required};
 use tally_proto::dispatch::Dispatch;
-use tally_proto::{AttemptId, JobId, WorkerId};
+use tally_proto::{AttemptId, JobId, WorkerId, v1};
 use tally_scan::ScanCounters;
 use tally_scan::footer::Footers;
 use tally_shuffle::peers::Peers;
 use tally_shuffle::spill::{SpillDir, SpillError};
 use tally_shuffle::store::Store;
 use tokio::runtime::Handle;
-use tokio_util::sync::CancellationToken;
 
+pub(crate) use running::Progress;
+use running::RunningAttempts;
 pub use shared::ReportSink;
 use shared::Shared;
 
@@ -54,7 +56,7 @@ impl Gauges {
 
     /// Attempts that were started and are not reported yet.
     pub fn running(&self) -> usize {
-        self.0.running.lock().len()
+        self.0.running.len()
     }
 
     /// See [`Worker::memory_used`].
@@ -131,7 +133,7 @@ impl Worker {
             counters: Arc::default(),
             peers,
             io,
-            running: Mutex::default(),
+            running: RunningAttempts::default(),
             dictionaries,
             report,
             config,
@@ -171,22 +173,27 @@ impl Worker {
     pub fn run(&self, dispatch: Dispatch) -> Result<bool, BadMessage> {
         let attempt = AttemptId::try_from(required(dispatch.head.attempt.as_ref(), "attempt")?)?;
         self.shared.store.admit(&attempt.task.job, &dispatch.head.key);
-        self.shared.running.lock().insert(attempt.clone(), CancellationToken::new());
+        self.shared.running.begin(attempt.clone());
         let sent = self.queue.as_ref().is_some_and(|queue| queue.try_send(dispatch).is_ok());
         if !sent {
-            self.shared.running.lock().remove(&attempt);
+            self.shared.running.end(&attempt);
         }
         Ok(sent)
     }
 
     /// Attempts that were started and are not reported yet.
     pub fn running(&self) -> Vec<AttemptId> {
-        self.shared.running.lock().keys().cloned().collect()
+        self.shared.running.ids()
+    }
+
+    /// The same attempts with their progress and what they wait for, for a heartbeat.
+    pub fn running_report(&self) -> Vec<v1::RunningAttempt> {
+        self.shared.running.report()
     }
 
     /// Whether an attempt was started and is not reported yet.
     pub fn is_running(&self, attempt: &AttemptId) -> bool {
-        self.shared.running.lock().contains_key(attempt)
+        self.shared.running.contains(attempt)
     }
 
     /// Bytes of the memory limit that are in use by outputs, pages and dictionaries. Tables are not included.
@@ -206,9 +213,7 @@ impl Worker {
 
     /// Cancels an attempt. It still reports, unless it has ended already.
     pub fn stop(&self, attempt: &AttemptId) {
-        if let Some(cancelled) = self.shared.running.lock().get(attempt) {
-            cancelled.cancel();
-        }
+        self.shared.running.cancel(attempt);
         self.shared.budget.wake_cancelled();
     }
 
@@ -230,9 +235,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.queue = None;
-        for cancelled in self.shared.running.lock().values() {
-            cancelled.cancel();
-        }
+        self.shared.running.cancel_all();
         self.shared.budget.wake_cancelled();
         for thread in self.threads.drain(..) {
             // A slot's thread catches the panics of its tasks.

@@ -1,19 +1,16 @@
 //! The state that a worker shares with the threads of its slots.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use tally_common::budget::Budget;
-use tally_proto::AttemptId;
 use tally_proto::report::Report;
 use tally_scan::ScanCounters;
 use tally_scan::footer::Footers;
 use tally_shuffle::peers::Peers;
 use tally_shuffle::store::Store;
 use tokio::runtime::Handle;
-use tokio_util::sync::CancellationToken;
 
+use super::running::RunningAttempts;
 use crate::shares::{Shares, WorkerConfig};
 use crate::task::context::StringDictionaries;
 
@@ -30,7 +27,7 @@ pub(super) struct Shared {
     pub(super) counters: Arc<ScanCounters>,
     pub(super) peers: Arc<dyn Peers>,
     pub(super) io: Handle,
-    pub(super) running: Mutex<HashMap<AttemptId, CancellationToken>>,
+    pub(super) running: RunningAttempts,
     pub(super) dictionaries: Arc<StringDictionaries>,
     pub(super) report: Box<ReportSink>,
 }

@@ -15,7 +15,9 @@ use tally_proto::report::{Report, outcome_name};
 use tally_proto::{AttemptId, Failure, v1};
 use tally_shuffle::error::TaskError;
 use tally_shuffle::peers::ReadContext;
+use tally_shuffle::store::Output;
 
+use super::running::{Meter, Running};
 use super::shared::Shared;
 use crate::task::context::{TaskContext, reclaim};
 use crate::task::{map, reduce, write};
@@ -31,7 +33,9 @@ pub(super) fn run(shared: &Arc<Shared>, inbox: &Mutex<mpsc::Receiver<Dispatch>>)
         let task = &attempt.task;
         let _span = tracing::error_span!("attempt", job = %task.job, stage = task.stage.0, task = task.index, attempt = attempt.attempt)
             .entered();
-        let cancelled = shared.running.lock().get(&attempt).cloned().unwrap_or_default();
+        let Running { cancelled, progress, waits, .. } = shared.running.take(&attempt);
+        let watched = waits.watch();
+        let meter = Meter::start();
         let budget = shared.budget.for_task(cancelled.clone());
         let reading = ReadContext {
             job: attempt.task.job.clone(),
@@ -50,6 +54,7 @@ pub(super) fn run(shared: &Arc<Shared>, inbox: &Mutex<mpsc::Receiver<Dispatch>>)
             store: shared.store.clone(),
             footers: shared.footers.clone(),
             counters: shared.counters.clone(),
+            progress,
             io: shared.io.clone(),
         };
         if !matches!(dispatch.head.work, Some(v1::task_dispatch::Work::Map(_))) {
@@ -57,7 +62,16 @@ pub(super) fn run(shared: &Arc<Shared>, inbox: &Mutex<mpsc::Receiver<Dispatch>>)
         }
         tracing::debug!("an attempt begins");
         let began = SystemTime::now();
-        let outcome = catch_unwind(AssertUnwindSafe(|| execute(&context, &attempt, &dispatch, &mut scratch)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let (result, output) = execute(&context, &attempt, &dispatch, &mut scratch)?;
+            let result = v1::TaskResult { result: Some(result), usage: Some(meter.usage(&waits)) };
+            if let Some(output) = output {
+                // If the job was released meanwhile, the output is dropped, and no task reads it.
+                shared.store.put(attempt.clone(), output, result.clone());
+            }
+            Ok(result)
+        }));
+        drop(watched);
         let outcome = outcome
             .unwrap_or_else(|panic| Err(TaskError::Panic(panic_message(&*panic))))
             .map_err(Failure::from);
@@ -69,11 +83,7 @@ pub(super) fn run(shared: &Arc<Shared>, inbox: &Mutex<mpsc::Receiver<Dispatch>>)
         traces::attempt(&shared.config.id, &attempt, stage_name(&dispatch), began, &outcome);
         // In this order, an attempt is always running or reported.
         (shared.report)(Report { worker: shared.config.id.clone(), attempt: attempt.clone(), outcome });
-        let others = {
-            let mut running = shared.running.lock();
-            running.remove(&attempt);
-            running.len()
-        };
+        let others = shared.running.end(&attempt);
         // The reduce stage ends soon, and this slot has no further tasks of it. Its tables are not needed soon, so their
         // memory is returned while other slots still work. The last slot keeps it for the next stage.
         let reduced = matches!(dispatch.head.work, Some(v1::task_dispatch::Work::Reduce(_)));
@@ -104,14 +114,14 @@ fn execute(
     attempt: &AttemptId,
     dispatch: &Dispatch,
     scratch: &mut map::Scratch,
-) -> Result<v1::TaskResult, TaskError> {
+) -> Result<(v1::task_result::Result, Option<Output>), TaskError> {
     use v1::task_dispatch::Work;
     use v1::task_result::Result as Done;
     let dataset = tally_dataset::dataset(&dispatch.head.dataset);
     let dataset = dataset
         .ok_or_else(|| TaskError::InvalidTask(format!("there is no dataset {:?}", dispatch.head.dataset)))?;
     context.check_cancelled()?;
-    let (result, output) = match required(dispatch.head.work.as_ref(), "work")? {
+    Ok(match required(dispatch.head.work.as_ref(), "work")? {
         Work::Map(work) => {
             let (result, output) = map::run(context, &*dataset, work, scratch)?;
             (Done::Map(result), Some(output))
@@ -122,11 +132,5 @@ fn execute(
             (Done::Reduce(result), Some(output))
         }
         Work::Write(work) => (Done::Write(write::run(context, attempt, &*dataset, work)?), None),
-    };
-    let result = v1::TaskResult { result: Some(result) };
-    if let Some(output) = output {
-        // If the job was released meanwhile, the output is dropped, and no task reads it.
-        context.store.put(attempt.clone(), output, result.clone());
-    }
-    Ok(result)
+    })
 }

@@ -17,6 +17,7 @@ use tally_shuffle::store::Store;
 use tally_shuffle::string_dictionary::{JobDictionary, TaskDictionary};
 use tokio::runtime::Handle;
 
+use crate::runner::Progress;
 use crate::shares::Shares;
 
 /// The string dictionaries of the jobs on a worker.
@@ -51,6 +52,8 @@ pub struct TaskContext {
     pub footers: Arc<Footers>,
     /// The worker's progress.
     pub counters: Arc<ScanCounters>,
+    /// The progress of the attempt.
+    pub(crate) progress: Arc<Progress>,
     /// The runtime for I/O.
     pub io: Handle,
 }
@@ -65,8 +68,8 @@ impl TaskContext {
             budget: self.budget.clone(),
             cancelled: self.reading.cancelled.clone(),
             counters: self.counters.clone(),
-            fetched: Arc::default(),
-            rows: Arc::default(),
+            fetched: self.progress.bytes.clone(),
+            rows: self.progress.rows.clone(),
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tally_common::stores::urls;
+use tally_common::waits::{self, WaitKind};
 use tally_dataset::{Dataset, Mapper, TableSpec};
 use tally_proto::packed::extend;
 use tally_proto::{ALL_ROW_GROUPS, v1};
@@ -94,6 +95,7 @@ pub fn run(
     }
     let (output, bytes) = writer.finish();
     result.shuffle_bytes = bytes;
+    result.spilled_bytes = output.spilled_bytes();
     result.sums = sums(&output, work);
     result.bytes_read = scan.fetched.load(Ordering::Relaxed);
     scratch.mapper = Some((kind, mapper));
@@ -232,6 +234,7 @@ impl<'a> Groups<'a> {
                     let place = FilePosition { file: file.name.clone(), ..FilePosition::default() };
                     ScanError::Io { place, what: "the fetch of its footer was aborted".into() }
                 };
+                let _waiting = waits::begin(WaitKind::Store, &file.name);
                 let (footer, whole) = self.context.wait(arrived)?.map_err(|_| ended())??;
                 (Some(footer), whole)
             }

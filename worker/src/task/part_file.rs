@@ -11,6 +11,7 @@ use object_store::path::Path as Key;
 use tally_common::budget::Reservation;
 use tally_common::stores::urls;
 use tally_common::stores::{Bucket, concerns_credentials, explain, is_transient};
+use tally_common::waits::{self, WaitKind};
 use tally_proto::v1;
 use tally_proto::v1::write_work::Target;
 use tally_scan::AbortOnDrop;
@@ -90,6 +91,7 @@ fn failed(path: &str, what: &'static str) -> impl FnOnce(io::Error) -> TaskError
 
 impl LocalFile {
     fn create(path: &str) -> Result<Self, TaskError> {
+        let _waiting = waits::begin(WaitKind::Store, path);
         let file = File::create(Path::new(path)).map_err(failed(path, "the part file cannot be created"))?;
         let file = BufWriter::with_capacity(COPY, file);
         Ok(LocalFile { path: path.into(), file, crc: crc32fast::Hasher::new(), written: 0, started: 0 })
@@ -98,6 +100,7 @@ impl LocalFile {
 
 impl Write for LocalFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _waiting = waits::begin(WaitKind::Store, &self.path);
         let written = self.file.write(bytes)?;
         self.crc.update(&bytes[..written]);
         self.written += written as u64;
@@ -117,6 +120,7 @@ impl Write for LocalFile {
 impl PartFile for LocalFile {
     fn finish(self: Box<Self>) -> Result<Written, TaskError> {
         let LocalFile { path, file, crc, .. } = *self;
+        let _waiting = waits::begin(WaitKind::Store, &path);
         let file = file.into_inner().map_err(|e| failed(&path, "writing failed")(e.into_error()))?;
         file.sync_all().map_err(failed(&path, "the part file cannot be synced"))?;
         let bytes =
@@ -176,6 +180,7 @@ impl<'a> Upload<'a> {
     /// Waits for the current part.
     fn settle(&mut self) -> Result<(), TaskError> {
         let Some((answer, _task)) = self.sent.take() else { return Ok(()) };
+        let _waiting = waits::begin(WaitKind::Store, &self.url);
         let part = self.context.wait(answer)?.map_err(|_| TaskError::Upload {
             url: self.url.clone(),
             what: "its request was aborted".into(),

@@ -91,6 +91,7 @@ pub fn run(
         order: Some(encoded.all.order),
         objectives: counting.map(|counting| counting.counts()).unwrap_or_default(),
         nulls: encoded.nulls,
+        spilled_bytes: output.spilled_bytes(),
     };
     Ok((result, Output::File(output)))
 }

@@ -1,9 +1,14 @@
-//! `tally jobs`, `job`, `cancel`, `workers` and `worker drain` against a fake
+//! `tally jobs`, `job`, `logs`, `wait`, `cancel`, `workers` and `worker drain` against a fake
 //! coordinator: the JSON for programs, pages, and the output for empty lists.
 
-use crate::fake::{Fake, JOB, Outcome, command, outcome, status, tally};
+use std::io::{BufRead, BufReader};
+
+use crate::fake::{Fake, JOB, Outcome, command, interrupt, outcome, status, tally};
 use serde_json::json;
-use tally_proto::v1::{JobSpec, JobState, JobStatus, WorkerStatus};
+use tally_proto::v1::{
+    EventKind, JobDetail, JobEvent, JobSpec, JobState, JobStatus, JobWaits, PartitionSkew, RunningTask,
+    StageDetail, StageUse, WorkerStatus,
+};
 
 fn job() -> JobStatus {
     let spec = JobSpec {
@@ -14,7 +19,79 @@ fn job() -> JobStatus {
         target_file_size: 1000,
         ..Default::default()
     };
-    JobStatus { spec: Some(spec), input_rows: 50, input_bytes: 60, ..status(JobState::Running, "map") }
+    JobStatus {
+        spec: Some(spec),
+        input_rows: 50,
+        input_bytes: 60,
+        rows_done: 20,
+        bytes_done: 30,
+        elapsed_millis: 12_500,
+        remaining_millis: Some(40_000),
+        waits: Some(JobWaits { store: 2, silent_workers: 1, ..Default::default() }),
+        detail: Some(detail()),
+        ..status(JobState::Running, "map")
+    }
+}
+
+fn incident() -> JobEvent {
+    JobEvent {
+        number: 7,
+        at: 1_488_153_600_000,
+        kind: EventKind::AttemptFailed.into(),
+        stage: "map".into(),
+        index: Some(3),
+        attempt: Some(4095),
+        worker: "w-2".into(),
+        text: "the disk is full".into(),
+    }
+}
+
+fn incident_json() -> serde_json::Value {
+    json!({
+        "number": 7, "at": "2017-02-27T00:00:00.000Z", "kind": "attempt_failed", "stage": "map", "index": 3,
+        "attempt": 4095, "worker_id": "w-2", "text": "the disk is full"
+    })
+}
+
+fn detail() -> JobDetail {
+    let stage = StageDetail {
+        name: "map".into(),
+        millis: 9000,
+        rows: 18,
+        bytes: 900,
+        r#use: Some(StageUse {
+            task_millis: 8000,
+            failed_millis: 1000,
+            store_wait_millis: 4000,
+            peak_memory_bytes: 7,
+            ..Default::default()
+        }),
+        pending_reason: "all slots are taken".into(),
+    };
+    let task = RunningTask {
+        stage: "map".into(),
+        index: 3,
+        attempt: 4096,
+        worker: "w-1".into(),
+        host: "host-1".into(),
+        age_millis: 5000,
+        rows: 2,
+        bytes: 1,
+        waits_for: "store".into(),
+        wait_subject: "s3://data/x".into(),
+        wait_millis: 4000,
+        ..Default::default()
+    };
+    JobDetail {
+        stages: vec![stage],
+        running: vec![task],
+        running_left_out: 11,
+        incidents: vec![incident()],
+        incidents_left_out: 12,
+        skew: Some(PartitionSkew { partitions: 9, largest: 2, largest_rows: 90, median_rows: 30 }),
+        phase_millis: 9000,
+        phases_millis: vec![],
+    }
 }
 
 fn job_json() -> serde_json::Value {
@@ -24,6 +101,9 @@ fn job_json() -> serde_json::Value {
         "phase": "map",
         "input_rows": 50,
         "input_bytes": 60,
+        "rows_done": 20,
+        "bytes_done": 30,
+        "waiting_tasks": { "slot": 0, "memory": 0, "store": 2, "worker": 0, "task": 0, "silent_workers": 1 },
         "stages": [{
             "name": "map", "tasks": 4, "pending": 1, "running": 2, "done": 1,
             "failed_attempts": 0, "reruns": 0, "second_attempts": 0
@@ -35,8 +115,31 @@ fn job_json() -> serde_json::Value {
         "target_file_size": 1000,
         "submitted_at": "2017-02-27T00:00:00.000Z",
         "ended_at": null,
+        "elapsed_seconds": 12.5,
+        "remaining_seconds": 40.0,
+        "cancelling": false,
         "reason": null,
-        "summary": null
+        "summary": null,
+        "detail": {
+            "phase_seconds": 9.0,
+            "stage_times": [{
+                "name": "map", "seconds": 9.0, "rows": 18, "bytes": 900,
+                "rows_per_second": 2.0, "bytes_per_second": 100.0,
+                "task_seconds": 8.0, "failed_task_seconds": 1.0, "memory_wait_seconds": 0.0,
+                "store_wait_seconds": 4.0, "worker_wait_seconds": 0.0, "peak_memory_bytes": 7,
+                "pending_reason": "all slots are taken"
+            }],
+            "running": [{
+                "stage": "map", "index": 3, "attempt": 4096, "worker_id": "w-1", "host": "host-1",
+                "age_seconds": 5.0, "speculative": false, "rows": 2, "bytes": 1,
+                "waits_for": { "kind": "store", "subject": "s3://data/x", "seconds": 4.0 },
+                "worker_silent_seconds": null
+            }],
+            "running_left_out": 11,
+            "incidents": [incident_json()],
+            "incidents_left_out": 12,
+            "partitions": { "partitions": 9, "largest": 2, "largest_rows": 90, "median_rows": 30 }
+        }
     })
 }
 
@@ -52,6 +155,13 @@ fn worker(id: &str) -> WorkerStatus {
         spilled_bytes: 5,
         state: "attached".into(),
         outputs: 7,
+        heartbeat_age_millis: 1500,
+        silent: false,
+        spill_used: 6,
+        spill_limit: 1 << 31,
+        resident_bytes: 8,
+        waiting_for_store: 1,
+        ..Default::default()
     }
 }
 
@@ -59,7 +169,9 @@ fn worker_json(id: &str, state: &str) -> serde_json::Value {
     json!({
         "worker_id": id, "state": state, "flight_address": "127.0.0.1:7171", "version": "0.1.0",
         "slots": 2, "running": 1, "memory_limit": 1_073_741_824, "memory_used": 1_048_576,
-        "spilled_bytes": 5, "outputs": 7
+        "spilled_bytes": 5, "outputs": 7, "heartbeat_age_seconds": 1.5, "silent": false, "spill_used": 6,
+        "spill_limit": 2_147_483_648u64, "resident_bytes": 8, "waiting_for_memory": 0, "waiting_for_store": 1,
+        "waiting_for_workers": 0
     })
 }
 
@@ -74,6 +186,18 @@ fn a_job_as_json_and_as_a_table() {
     assert_eq!(shown.json(), job_json());
     let table = ask(&fake, &["job", JOB]).expect(0).stdout;
     assert!(table.contains("map 1/4 tasks") && table.contains("/day/main"), "{table}");
+    for part in [
+        "about 40.0 s",
+        "1 worker is silent, 2 tasks wait for the store",
+        "waits for store, 4.0 s: s3://data/x",
+        "and 11 more",
+        "pending map tasks: all slots are taken",
+        "3.0 times the median",
+        "12 before them",
+        "map task 3: worker w-2: an attempt failed: the disk is full",
+    ] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
 
     let summary = r#"{"rows":3,"exact":12345678901234567890}"#;
     fake.set(JobStatus {
@@ -84,6 +208,78 @@ fn a_job_as_json_and_as_a_table() {
     let shown = ask(&fake, &["job", JOB, "--output-format", "json"]).expect(0);
     assert_eq!(shown.json()["ended_at"], "2017-02-27T00:00:01.000Z");
     assert!(shown.stdout.contains(&format!("\"summary\":{summary}")), "{}", shown.stdout);
+}
+
+fn a_watched_job_is_printed_at_each_change_until_its_end() {
+    let fake = Fake::new();
+    fake.set(job());
+    let mut watch = command(&["job", JOB, "--watch", "--coordinator", &fake.address]).spawn().unwrap();
+    let mut out = BufReader::new(watch.stdout.take().unwrap());
+    let mut until = |part: &str| {
+        let mut line = String::new();
+        while !line.contains(part) {
+            line.clear();
+            assert!(out.read_line(&mut line).unwrap() > 0, "{part}: the output ended");
+        }
+    };
+    until("map 1/4 tasks");
+    // Times pass, but nothing changes.
+    fake.set(JobStatus { elapsed_millis: 99_999, ..job() });
+    fake.set(JobStatus { phase: "reduce".into(), ..job() });
+    until("reduce");
+    fake.set(status(JobState::Done, ""));
+    until("done");
+    assert!(watch.wait().unwrap().success());
+
+    fake.state().workers = vec![worker("w-1")];
+    let mut watch = command(&["workers", "--watch", "--coordinator", &fake.address]).spawn().unwrap();
+    let mut out = BufReader::new(watch.stdout.take().unwrap());
+    let mut text = String::new();
+    while !text.contains("attached") {
+        assert!(out.read_line(&mut text).unwrap() > 0);
+    }
+    fake.state().workers[0].silent = true;
+    while !text.contains("silent for 1.5 s") {
+        assert!(out.read_line(&mut text).unwrap() > 0);
+    }
+    interrupt(&watch);
+    watch.wait().unwrap();
+}
+
+fn the_events_of_a_job_are_lines_and_are_followed_to_its_end() {
+    let fake = Fake::new();
+    fake.state().events = vec![incident()];
+    let shown = ask(&fake, &["logs", JOB]).expect(0);
+    let line = "2017-02-27T00:00:00.000Z  map task 3: worker w-2: an attempt failed: the disk is full\n";
+    assert_eq!(shown.stdout, line);
+    assert!(shown.stderr.contains("3 events of attempts and workers are left out"), "{shown:?}");
+    let mut expect = incident_json();
+    expect["job_id"] = JOB.into();
+    assert_eq!(ask(&fake, &["logs", JOB, "--output-format", "json"]).expect(0).json(), expect);
+
+    let followed = command(&["logs", JOB, "--follow", "--coordinator", &fake.address]).spawn().unwrap();
+    let last =
+        JobEvent { number: 8, text: "done".into(), kind: EventKind::Ended.into(), ..JobEvent::default() };
+    fake.state().events.push(last);
+    fake.set(status(JobState::Done, ""));
+    let followed = outcome(followed).expect(0);
+    assert_eq!(followed.stdout, format!("{line}-  done\n"));
+}
+
+fn waiting_for_a_job_ends_like_its_submission() {
+    let fake = Fake::new();
+    let summary = r#"{"job_id":"20170227-1-1-0","rows":1234}"#;
+    let late = ask(&fake, &["wait", JOB, "--timeout", "300ms"]).expect(4);
+    assert!(late.stderr.contains("continues"), "{late:?}");
+    fake.set(JobStatus { summary: summary.into(), ..status(JobState::Done, "") });
+    let done = ask(&fake, &["wait", JOB, "--output-format", "json"]).expect(0);
+    assert_eq!(done.stdout, format!("{summary}\n"));
+    fake.set(JobStatus { reason: "no magic".into(), ..status(JobState::Failed, "") });
+    assert!(ask(&fake, &["wait", JOB]).expect(1).stderr.contains("no magic"));
+    fake.set(status(JobState::Cancelled, ""));
+    ask(&fake, &["wait", JOB]).expect(3);
+    ask(&fake, &["wait", "no-such"]).expect(1);
+    tally(&["wait", JOB, "--coordinator", "127.0.0.1:1", "--connect-timeout", "100ms"]).expect(5);
 }
 
 fn an_unknown_job_or_worker_is_named() {
@@ -138,7 +334,8 @@ fn workers_as_json_and_as_a_table() {
 
 fn only_a_job_that_runs_can_be_cancelled() {
     let fake = Fake::new();
-    ask(&fake, &["cancel", JOB]).expect(0);
+    let cancelled = ask(&fake, &["cancel", JOB]).expect(0).stdout;
+    assert!(cancelled.contains("cancelling") && !cancelled.contains("map 1/4"), "{cancelled}");
     assert_eq!(fake.state().cancelled, [JOB]);
     // Repeated: it is already cancelled, as requested.
     ask(&fake, &["cancel", JOB]).expect(0);
@@ -190,6 +387,9 @@ tally_tests::tests![
     mod:
     a_job_as_json_and_as_a_table,
     an_unknown_job_or_worker_is_named,
+    a_watched_job_is_printed_at_each_change_until_its_end,
+    the_events_of_a_job_are_lines_and_are_followed_to_its_end,
+    waiting_for_a_job_ends_like_its_submission,
     all_pages_of_jobs_are_listed,
     pages_without_an_end_are_an_error,
     workers_as_json_and_as_a_table,

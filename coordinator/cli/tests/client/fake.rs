@@ -26,6 +26,7 @@ pub struct State {
     pub refuse: Option<(Code, String, Option<String>)>,
     pub jobs: Vec<JobStatus>,
     pub workers: Vec<v1::WorkerStatus>,
+    pub events: Vec<v1::JobEvent>,
     /// Know no job. Counts the requests for one.
     pub knows_none: Option<usize>,
     /// Answer submissions with "is already running".
@@ -150,6 +151,14 @@ impl Jobs for Service {
         self.find(&request.job).map(Response::new)
     }
 
+    async fn events(&self, request: Request<v1::EventsRequest>) -> Result<Response<v1::EventPage>, Status> {
+        let (request, state) = self.hear(request)?;
+        let status = self.find(&request.job)?;
+        let events = state.events.iter().filter(|event| event.number > request.after).cloned().collect();
+        let over = tally_coordinator::client::is_over(status.state());
+        Ok(Response::new(v1::EventPage { job: status.job, events, left_out: 3, over }))
+    }
+
     type WatchStream = Pin<Box<dyn Stream<Item = Result<JobStatus, Status>> + Send>>;
 
     async fn watch(&self, request: Request<v1::JobRequest>) -> Result<Response<Self::WatchStream>, Status> {
@@ -182,6 +191,7 @@ impl Jobs for Service {
         state.cancelled.push(request.job);
         if status.state() == JobState::Running {
             self.job.send_modify(|job| job.state = JobState::Cancelled.into());
+            return Ok(Response::new(JobStatus { cancelling: true, ..status }));
         }
         Ok(Response::new(status))
     }

@@ -231,6 +231,16 @@ fn failed_attempts_are_counted() {
 }
 
 #[test]
+fn the_attempt_that_fails_the_job_is_counted() {
+    let (mut rig, _) = Rig::started(config(), &[1], 1, &[1]);
+    rig.err("w0", "s0-t0-a0", fatal("bad"));
+    assert_eq!(rig.stage(0).failed_attempts, 1);
+    let (mut rig, _) = Rig::started(Config { max_attempts: 1, ..config() }, &[1], 1, &[1]);
+    rig.err("w0", "s0-t0-a0", retryable("i/o"));
+    assert_eq!(rig.stage(0).failed_attempts, 1);
+}
+
+#[test]
 fn a_failed_job_says_why_in_its_status() {
     let (mut rig, _) = Rig::started(config(), &[1], 1, &[1]);
     rig.err("w0", "s0-t0-a0", fatal("bad"));

@@ -30,6 +30,8 @@ pub(in crate::driver) struct JobPlan {
     pub(super) nulls: Option<Vec<u64>>,
     /// Shuffled bytes, once all part files are written.
     pub(super) shuffle_bytes: u64,
+    /// Bytes of outputs that workers wrote to disk, once all part files are written.
+    pub(super) spilled_bytes: u64,
 }
 
 impl JobPlan {

@@ -6,9 +6,11 @@
 
 mod clients;
 mod job_plan;
+pub(super) mod notes;
 mod phases;
 mod publication;
 mod refusals;
+mod reports;
 mod run_state;
 pub(super) mod submission;
 mod takeover;
@@ -35,8 +37,10 @@ use crate::publish::staging::{Staging, StoreStaging};
 use crate::results::{Results, Winner};
 use clients::{Clients, PendingAccept};
 use job_plan::JobPlan;
+use notes::Notes;
 use phases::Phases;
 use refusals::Refusals;
+pub(super) use reports::Reports;
 use run_state::RunState;
 use submission::Submission;
 use takeover::Takeover;
@@ -61,7 +65,13 @@ pub(super) struct JobRun {
     /// The day does not meet an expectation.
     pub(super) is_unmet: bool,
     /// Notes about its expectations, for the summary.
-    pub(super) notes: Vec<String>,
+    pub(super) expectation_notes: Vec<String>,
+    /// What people are told of the job.
+    pub(super) notes: Notes,
+    /// What workers reported of its running attempts.
+    pub(super) reports: Reports,
+    /// Whether workers in other processes run it.
+    pub(super) remote: bool,
     /// The usual duration of such jobs in milliseconds, once it was looked up; see `Registry::usual`.
     pub(super) usual_millis: Option<Option<u64>>,
 }
@@ -110,7 +120,8 @@ pub(super) enum NotReady {
 }
 
 impl JobRun {
-    pub(super) fn new(submission: Submission, now: Duration) -> Self {
+    /// A job of the term `epoch`; `remote`: workers in other processes run it.
+    pub(super) fn new(submission: Submission, now: Duration, epoch: u64, remote: bool) -> Self {
         let plan = JobPlan::new(submission.dataset.totals().len());
         JobRun {
             submission,
@@ -125,7 +136,10 @@ impl JobRun {
             phases: Phases::start(now),
             refusals: Refusals::default(),
             is_unmet: false,
-            notes: vec![],
+            expectation_notes: vec![],
+            notes: Notes::new(epoch),
+            reports: Reports::default(),
+            remote,
             usual_millis: None,
         }
     }
@@ -299,6 +313,7 @@ impl JobRun {
     pub(super) fn ready_to_publish(&mut self, outputs: &[Vec<Winner>; 3]) -> Result<Staging, NotReady> {
         let [mapped, reduced, written] = outputs;
         self.plan.shuffle_bytes = self.results.shuffle_bytes(mapped);
+        self.plan.spilled_bytes = self.results.spilled_bytes(mapped, reduced);
         for (stage, winners) in (0..).zip(outputs) {
             let amount = self.results.amount(stage, winners);
             self.phases.set_amount(stage, winners.len(), amount);
@@ -355,7 +370,7 @@ mod tests {
             expectations: vec![],
         };
         let dataset = Arc::new(AddonAggregates::new());
-        JobRun::new(Submission { spec, dataset, key: vec![], submitted_at: 0 }, Duration::ZERO)
+        JobRun::new(Submission { spec, dataset, key: vec![], submitted_at: 0 }, Duration::ZERO, 0, true)
     }
 
     /// Two workers hold the attempt of the only map task.
@@ -366,7 +381,8 @@ mod tests {
         }
         let task = TaskId { job: run.submission.spec.id.clone(), stage: StageId(MAP), index: 0 };
         let result = v1::task_result::Result::Map(v1::MapResult::default());
-        run.keep(&AttemptId { task, attempt: 3 }, v1::TaskResult { result: Some(result) }).unwrap();
+        run.keep(&AttemptId { task, attempt: 3 }, v1::TaskResult { result: Some(result), usage: None })
+            .unwrap();
     }
 
     /// Plans the write stage of a day with that many rows, in files of one row each.
@@ -381,7 +397,7 @@ mod tests {
             ..Default::default()
         };
         let result = v1::task_result::Result::Reduce(result);
-        run.keep(&attempt, v1::TaskResult { result: Some(result) }).unwrap();
+        run.keep(&attempt, v1::TaskResult { result: Some(result), usage: None }).unwrap();
         run.plan_write(&[Winner { attempt, worker: WorkerId::parse("w").unwrap() }])
     }
 

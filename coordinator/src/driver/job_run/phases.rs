@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tally_proto::v1;
+
 use crate::job::STAGES;
 use crate::peak_memory::PeakMeter;
 use crate::results::Amount;
@@ -15,12 +17,44 @@ pub(in crate::driver) struct Phases {
     started: Duration,
     current_since: Duration,
     ended: Vec<StageSummary>,
+    /// What earlier terms spent in each phase, and in all: with it, durations do not restart at a takeover.
+    earlier: [Duration; PHASES.len()],
+    earlier_total: Duration,
 }
 
 impl Phases {
     /// The first phase begins.
     pub(super) fn start(now: Duration) -> Self {
-        Phases { started: now, current_since: now, ended: vec![] }
+        let (earlier, earlier_total) = ([Duration::ZERO; PHASES.len()], Duration::ZERO);
+        Phases { started: now, current_since: now, ended: vec![], earlier, earlier_total }
+    }
+
+    /// Adds the time of earlier terms: since the submission `total`, and by phase as far as it was recorded. The rest was
+    /// spent in the phase that was recorded last.
+    pub(in crate::driver) fn resume(&mut self, notes: Option<&v1::JobNotes>, total: Duration) {
+        self.earlier_total = total;
+        let recorded = notes.map_or(&[][..], |notes| &notes.phase_millis);
+        for (earlier, &millis) in self.earlier.iter_mut().zip(recorded) {
+            *earlier = Duration::from_millis(millis);
+        }
+        let spent: Duration = self.earlier.iter().fold(Duration::ZERO, |sum, more| sum.saturating_add(*more));
+        let last = notes.and_then(|notes| PHASES.iter().position(|phase| *phase == notes.phase));
+        let last = &mut self.earlier[last.unwrap_or(0)];
+        *last = last.saturating_add(total.saturating_sub(spent));
+    }
+
+    /// The current phase, and by phase the milliseconds so far: for the journal and for clients.
+    pub(in crate::driver) fn notes(&self, now: Duration) -> (String, Vec<u64>) {
+        let at = self.ended.len();
+        let millis = |(phase, earlier): (usize, &Duration)| {
+            let spent = match self.ended.get(phase) {
+                Some(ended) => Duration::from_secs_f64(ended.seconds.max(0.0)),
+                None if phase == at => earlier.saturating_add(self.elapsed(now)),
+                None => *earlier,
+            };
+            u64::try_from(spent.as_millis()).unwrap_or(u64::MAX)
+        };
+        (self.current().into(), self.earlier.iter().enumerate().map(millis).collect())
     }
 
     /// The name of the current phase.
@@ -28,19 +62,20 @@ impl Phases {
         PHASES.get(self.ended.len()).copied().unwrap_or("done")
     }
 
-    /// The duration of the current phase so far.
+    /// The duration of the current phase in this term.
     pub(in crate::driver) fn elapsed(&self, now: Duration) -> Duration {
         now.saturating_sub(self.current_since)
     }
 
     /// Ends the current phase.
     pub(in crate::driver) fn end(&mut self, now: Duration, memory: &mut PeakMeter) {
+        let earlier = self.earlier.get(self.ended.len()).copied().unwrap_or_default();
         self.ended.push(StageSummary {
             name: self.current().into(),
             tasks: 0,
             rows: 0,
             bytes: 0,
-            seconds: self.elapsed(now).as_secs_f64(),
+            seconds: earlier.saturating_add(self.elapsed(now)).as_secs_f64(),
             peak_memory_bytes: memory.take(),
         });
         self.current_since = now;
@@ -48,9 +83,10 @@ impl Phases {
 
     /// Makes the phase that ended last the current one again.
     pub(in crate::driver) fn resume_last(&mut self) {
-        if let Some(ended) = self.ended.pop() {
-            let spent = Duration::from_secs_f64(ended.seconds.max(0.0));
-            self.current_since = self.current_since.saturating_sub(spent);
+        if let Some(ended) = self.ended.pop()
+            && let Some(earlier) = self.earlier.get_mut(self.ended.len())
+        {
+            *earlier = Duration::from_secs_f64(ended.seconds.max(0.0));
         }
     }
 
@@ -67,8 +103,8 @@ impl Phases {
         &self.ended
     }
 
-    /// Seconds since the job began in this term.
+    /// Seconds since the job was submitted.
     pub(super) fn total_seconds(&self, now: Duration) -> f64 {
-        now.saturating_sub(self.started).as_secs_f64()
+        self.earlier_total.saturating_add(now.saturating_sub(self.started)).as_secs_f64()
     }
 }

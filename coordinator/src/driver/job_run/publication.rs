@@ -12,7 +12,7 @@ use crate::load::Day;
 use crate::publish::commit_log::{Manifest, ManifestInput, ManifestPart};
 use crate::publish::staging::key_of;
 use crate::results::{Winner, checksum_text};
-use crate::summary::{NamedTotals, Summary};
+use crate::summary::{NamedTotals, StageSummary, Summary};
 
 impl JobRun {
     /// The inputs and part files of the day. Only the publish to a store needs the part files.
@@ -74,6 +74,19 @@ impl JobRun {
         Day { files: summary.files as u64, rows: summary.rows, bytes: write.map(|stage| stage.bytes).sum() }
     }
 
+    /// The largest resident memory of a process that ran tasks. Also sets that of the stages; workers in other processes
+    /// report theirs, and the phases without tasks run in this process.
+    fn peak_memory(&self, stages: &mut [StageSummary]) -> u64 {
+        if !self.remote {
+            return stages.iter().map(|stage| stage.peak_memory_bytes).max().unwrap_or(0);
+        }
+        let uses = self.notes.uses();
+        for (stage, used) in stages.iter_mut().skip(1).zip(uses) {
+            stage.peak_memory_bytes = used.peak_memory_bytes;
+        }
+        uses.iter().map(|used| used.peak_memory_bytes).max().unwrap_or(0)
+    }
+
     /// The summary of the job so far.
     pub(in crate::driver) fn summary(&self, now: Duration) -> Summary {
         let (spec, plan) = (&self.submission.spec, &self.plan);
@@ -82,6 +95,7 @@ impl JobRun {
             let (rows, _) = plan.input_size();
             (planning.tasks, planning.rows, planning.bytes) = (plan.inputs.files, rows, plan.inputs.fetched);
         }
+        let peak = self.peak_memory(&mut stages);
         let reads = stages.iter().filter(|stage| stage.name == "plan" || stage.name == STAGES[0]);
         Summary {
             job_id: spec.id.to_string(),
@@ -91,11 +105,11 @@ impl JobRun {
             totals: NamedTotals::new(self.submission.dataset.totals(), &plan.totals),
             bytes_read: reads.map(|stage| stage.bytes).sum(),
             shuffle_bytes: plan.shuffle_bytes,
-            spilled_bytes: 0,
+            spilled_bytes: plan.spilled_bytes,
             seconds: self.phases.total_seconds(now),
-            peak_memory_bytes: stages.iter().map(|stage| stage.peak_memory_bytes).max().unwrap_or(0),
+            peak_memory_bytes: peak,
             stages,
-            warnings: [&plan.inputs.warnings[..], &plan.deferred.warnings, &self.notes].concat(),
+            warnings: [&plan.inputs.warnings[..], &plan.deferred.warnings, &self.expectation_notes].concat(),
         }
     }
 }

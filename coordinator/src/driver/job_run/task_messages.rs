@@ -9,6 +9,7 @@ use tally_proto::{AttemptId, JobId, WorkerId, v1};
 use tally_scheduler::Scheduler;
 
 use super::JobRun;
+use super::notes::skew;
 use crate::dispatch::{SharedInputs, TaskDispatch};
 use crate::job::{MAP, REDUCE, WRITE, days_since_1970, parse_date};
 use crate::objectives::text_of;
@@ -120,6 +121,7 @@ impl JobRun {
         }
         let list = ReduceInputs { tables, locations: locations.into_list() };
         let sums = self.results.partition_sums(&mapped, self.plan.inputs.partitions);
+        self.notes.skew = sums.as_deref().and_then(skew);
         let inputs = Arc::new(SharedInputs::new(version, list, sums));
         Ok(self.reduce_inputs.insert(inputs).clone())
     }

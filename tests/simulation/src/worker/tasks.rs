@@ -33,7 +33,7 @@ pub async fn run(owner: Owner, started: Started) -> (AttemptId, Result<v1::TaskR
     let Started { attempt, dispatch, stop } = started;
     let outcome = execute(owner, &attempt, &dispatch, &stop).await;
     let outcome = outcome.map(|(result, output)| {
-        let result = v1::TaskResult { result: Some(result) };
+        let result = v1::TaskResult { result: Some(result), usage: None };
         if let Some(output) = output {
             let held = Held { output: Rc::new(output), result: result.clone(), migrated: false };
             // If the job was released meanwhile, the output is dropped.
@@ -137,8 +137,15 @@ async fn map(work: &v1::MapWork) -> Result<(v1::MapResult, Output), Failure> {
     }
     let sums = Some(sums).filter(|sums| sums.rows.len() <= work.most_sums as usize);
     let bytes = rows * 16;
-    let result =
-        v1::MapResult { rows, bytes_read: bytes, partials: rows, shuffle_bytes: bytes, sums, footers };
+    let result = v1::MapResult {
+        rows,
+        bytes_read: bytes,
+        partials: rows,
+        shuffle_bytes: bytes,
+        sums,
+        footers,
+        spilled_bytes: 0,
+    };
     Ok((result, Output::Map(partitions)))
 }
 
@@ -238,6 +245,7 @@ fn reduce(work: &v1::ReduceWork, read: Vec<Row>) -> Result<(v1::ReduceResult, Ou
         order: Some(order),
         objectives: vec![],
         nulls: vec![],
+        spilled_bytes: 0,
     };
     Ok((result, Output::File(groups)))
 }

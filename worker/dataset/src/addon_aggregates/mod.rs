@@ -19,8 +19,8 @@ use arrow_schema::SchemaRef;
 
 use crate::checksum::Fingerprint;
 use crate::{
-    ColumnKind, ColumnSpec, Counting, Dataset, DatasetError, ImpossibleRow, Mapper, Missing, ObjectivesSpec, Pass,
-    Preset, Reducer, Size, TableSpec, TotalSpec, Totals,
+    ColumnKind, ColumnSpec, Counting, Dataset, DatasetError, ImpossibleRow, Mapper, Missing, ObjectivesSpec,
+    Pass, Preset, Reducer, Size, TableSpec, TotalSpec, Totals,
 };
 
 /// The dataset's name.

@@ -12,6 +12,7 @@ use arrow_array::RecordBatch;
 use arrow_flight::{FlightData, Ticket};
 use bytes::Bytes;
 use prost::Message;
+use tally_common::waits::{self, WaitKind};
 use tally_proto::v1::ticket::What;
 use tally_proto::{AttemptId, v1};
 use tokio::sync::mpsc;
@@ -125,7 +126,7 @@ impl Fetch {
     /// [`TaskError::Lost`], [`TaskError::Busy`], or [`TaskError::Cancelled`].
     pub fn next(&mut self, reading: &ReadContext) -> Result<Option<(RecordBatch, v1::BatchMeta)>, TaskError> {
         loop {
-            let message = match wait(&mut self.messages, reading)? {
+            let message = match wait(&mut self.messages, &self.query.at, reading)? {
                 None => return Ok(None),
                 Some(message) => message.map_err(|error| error.into_task_error(&self.query))?,
             };
@@ -141,14 +142,19 @@ impl Fetch {
     }
 }
 
-/// Waits on a slot's thread for a message from the runtime.
+/// Waits on a slot's thread for a message of `from`, which the runtime receives.
 ///
 /// # Errors
 /// [`TaskError::Cancelled`].
-pub fn wait<T>(receiver: &mut mpsc::Receiver<T>, reading: &ReadContext) -> Result<Option<T>, TaskError> {
+pub fn wait<T>(
+    receiver: &mut mpsc::Receiver<T>,
+    from: &OutputLocation,
+    reading: &ReadContext,
+) -> Result<Option<T>, TaskError> {
     if let Ok(value) = receiver.try_recv() {
         return Ok(Some(value));
     }
+    let _waiting = waits::begin(WaitKind::Worker, from.worker.as_str());
     reading.io.block_on(async {
         tokio::select! {
             biased;

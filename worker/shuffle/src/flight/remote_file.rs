@@ -59,7 +59,7 @@ impl RemoteFile {
         let query = query(&at, &reading, vec![output.clone()], None);
         let mut answer = client.sizes(query.clone(), &reading.io);
         let no_answer = || Err(FetchError::lost(0, "it did not answer"));
-        let sizes: v1::Sizes = wait(&mut answer, &reading)?
+        let sizes: v1::Sizes = wait(&mut answer, &at, &reading)?
             .unwrap_or_else(no_answer)
             .map_err(|error| error.into_task_error(&query))?;
         let length = sizes.outputs.first().map_or(0, |output| output.file_bytes);

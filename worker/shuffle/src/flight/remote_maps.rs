@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use arrow_array::{BinaryArray, RecordBatch};
 use tally_common::budget::Reservation;
+use tally_common::waits::{self, WaitKind};
 use tally_proto::v1;
 use tally_proto::v1::ticket::What;
 use tokio::sync::mpsc;
@@ -223,7 +224,7 @@ impl MapReader for RemoteMaps {
     fn sizes(&mut self) -> Result<&[Vec<ListedRun>], TaskError> {
         if let Sizes::Asked { query, answer } = &mut self.sizes {
             let no_answer = || Err(FetchError::lost(0, "it did not answer"));
-            let sizes = wait(answer, &self.reading)?
+            let sizes = wait(answer, &self.at, &self.reading)?
                 .unwrap_or_else(no_answer)
                 .map_err(|error| error.into_task_error(query))?;
             self.cut(&sizes);
@@ -268,6 +269,7 @@ impl MapReader for RemoteMaps {
                 }
                 Claim::Others => {
                     self.reading.check_cancelled()?;
+                    let _waiting = waits::begin(WaitKind::Task, "");
                     strings.wait(CLAIM_CHECK_INTERVAL);
                 }
             }

@@ -29,6 +29,11 @@ impl FileOutput {
         self.len() == 0
     }
 
+    /// Bytes of it that are on disk.
+    pub fn spilled_bytes(&self) -> u64 {
+        self.file.as_ref().map_or(0, SpillFile::len)
+    }
+
     /// A range of it.
     ///
     /// # Errors

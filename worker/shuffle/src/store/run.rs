@@ -23,6 +23,17 @@ pub struct MapOutput {
     pub runs: Vec<Run>,
 }
 
+impl MapOutput {
+    /// Bytes of it that are on disk. All runs of an output share one file.
+    pub fn spilled_bytes(&self) -> u64 {
+        let file = self.runs.iter().find_map(|run| match &run.place {
+            RunStorage::Cut { file, .. } => file.as_ref(),
+            RunStorage::Whole { .. } => None,
+        });
+        file.map_or(0, |file| file.len())
+    }
+}
+
 /// One run, in memory or on disk.
 pub struct Run {
     /// Partition `p` has rows `offsets[p] .. offsets[p + 1]`.

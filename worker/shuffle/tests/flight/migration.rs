@@ -130,7 +130,7 @@ fn a_broken_or_malformed_migration_leaves_nothing() {
         (vec![header(|h| h.attempt.as_mut().unwrap().job = "../job-1".into())], Code::InvalidArgument),
         (vec![header(|h| h.attempt.as_mut().unwrap().job = "job-2".into())], Code::NotFound),
         (vec![header(|h| h.result = None)], Code::InvalidArgument),
-        (vec![header(|h| h.result = Some(v1::TaskResult { result: None }))], Code::InvalidArgument),
+        (vec![header(|h| h.result = Some(v1::TaskResult::default()))], Code::InvalidArgument),
         (vec![header(|h| h.runs[0].offsets = vec![0, 10, 5])], Code::InvalidArgument),
         (vec![header(|h| h.runs[0].items = vec![0])], Code::InvalidArgument),
         // Rows, strings or bytes of the header that do not arrive.

@@ -60,7 +60,7 @@ pub fn thin_run(rows: [u32; PARTITIONS as usize], seed: u32) -> MapRun {
 
 pub fn map_result(rows: u64) -> v1::TaskResult {
     let result = v1::MapResult { rows, ..v1::MapResult::default() };
-    v1::TaskResult { result: Some(v1::task_result::Result::Map(result)) }
+    v1::TaskResult { result: Some(v1::task_result::Result::Map(result)), usage: None }
 }
 
 pub fn put_map(store: &Store, attempt: &AttemptId, runs: Vec<MapRun>) {
@@ -78,7 +78,7 @@ pub fn put_file(store: &Store, attempt: &AttemptId, bytes: &[u8]) {
     let mut writer = store.file_writer();
     writer.write_all(bytes).unwrap();
     let result = v1::ReduceResult { bytes: bytes.len() as u64, ..v1::ReduceResult::default() };
-    let result = v1::TaskResult { result: Some(v1::task_result::Result::Reduce(result)) };
+    let result = v1::TaskResult { result: Some(v1::task_result::Result::Reduce(result)), usage: None };
     assert!(store.put(attempt.clone(), Output::File(writer.finish().0), result));
 }
 

@@ -111,7 +111,7 @@ mod tests {
             shuffle_bytes: 7,
             ..Default::default()
         };
-        let result = v1::TaskResult { result: Some(v1::task_result::Result::Map(result)) };
+        let result = v1::TaskResult { result: Some(v1::task_result::Result::Map(result)), usage: None };
         let outputs: Vec<_> = (0..outputs).map(|index| (attempt(index), result.clone())).collect();
         let running: BTreeSet<_> = (0..running).map(|index| attempt(1_000_000 + index)).collect();
         let made: Vec<_> = Pages::new(outputs.clone(), running.clone(), page_bytes).collect();
@@ -143,7 +143,7 @@ mod tests {
     fn outputs_whose_results_do_not_fit_into_a_message_are_not_listed() {
         let output = |index: u32, bytes: usize| {
             let result = v1::WriteResult { parts: vec!["x".repeat(bytes)], ..Default::default() };
-            let result = v1::TaskResult { result: Some(v1::task_result::Result::Write(result)) };
+            let result = v1::TaskResult { result: Some(v1::task_result::Result::Write(result)), usage: None };
             (attempt(index), result)
         };
         let most = tally_proto::MESSAGE_BYTES - 1024;

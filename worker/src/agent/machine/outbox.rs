@@ -176,7 +176,7 @@ mod tests {
         use v1::ended::Outcome;
         let ended = |bytes: usize| {
             let result = v1::WriteResult { parts: vec!["x".repeat(bytes)], ..Default::default() };
-            let result = v1::TaskResult { result: Some(v1::task_result::Result::Write(result)) };
+            let result = v1::TaskResult { result: Some(v1::task_result::Result::Write(result)), usage: None };
             let Message::Ended(ended) = Fact::Ended(attempt(&"j".repeat(64), u32::MAX), Ok(result)).message()
             else {
                 panic!("another message")

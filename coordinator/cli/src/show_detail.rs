@@ -1,0 +1,367 @@
+//! What `tally job` shows besides the status: stages with rates, running tasks and what they wait for, incidents, skew.
+//! The JSON is stable: fields are added, never changed.
+//!
+//! Not here: the status itself (`show`).
+
+use serde::Serialize;
+use tally_coordinator::summary::{bytes, grouped};
+use tally_proto::v1::{EventKind, JobDetail, JobEvent, JobStatus, PartitionSkew, RunningTask, StageDetail};
+
+use crate::output::{columns, plain, time};
+
+/// Running tasks and incidents in the table; JSON has all that the coordinator sends.
+const MAX_ROWS: usize = 20;
+
+/// Seconds with a resolution of milliseconds.
+pub fn seconds(millis: u64) -> f64 {
+    millis as f64 / 1000.0
+}
+
+/// A duration for people.
+pub fn age(millis: u64) -> String {
+    let seconds = millis / 1000;
+    match seconds {
+        0..60 => format!("{:.1} s", self::seconds(millis)),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// What a phase of a job cost.
+#[derive(Serialize)]
+pub struct StageTimes<'a> {
+    name: &'a str,
+    seconds: f64,
+    rows: u64,
+    bytes: u64,
+    rows_per_second: Option<f64>,
+    bytes_per_second: Option<f64>,
+    task_seconds: f64,
+    failed_task_seconds: f64,
+    memory_wait_seconds: f64,
+    store_wait_seconds: f64,
+    worker_wait_seconds: f64,
+    peak_memory_bytes: u64,
+    pending_reason: Option<&'a str>,
+}
+
+impl<'a> From<&'a StageDetail> for StageTimes<'a> {
+    fn from(stage: &'a StageDetail) -> Self {
+        let used = stage.r#use.unwrap_or_default();
+        let wall = seconds(stage.millis);
+        let rate = |sum: u64| (sum > 0 && wall > 0.0).then(|| (sum as f64 / wall).round());
+        StageTimes {
+            name: &stage.name,
+            seconds: wall,
+            rows: stage.rows,
+            bytes: stage.bytes,
+            rows_per_second: rate(stage.rows),
+            bytes_per_second: rate(stage.bytes),
+            task_seconds: seconds(used.task_millis),
+            failed_task_seconds: seconds(used.failed_millis),
+            memory_wait_seconds: seconds(used.memory_wait_millis),
+            store_wait_seconds: seconds(used.store_wait_millis),
+            worker_wait_seconds: seconds(used.worker_wait_millis),
+            peak_memory_bytes: used.peak_memory_bytes,
+            pending_reason: Some(stage.pending_reason.as_str()).filter(|reason| !reason.is_empty()),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Wait<'a> {
+    kind: &'a str,
+    subject: Option<&'a str>,
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+struct Running<'a> {
+    stage: &'a str,
+    index: u32,
+    attempt: u32,
+    worker_id: &'a str,
+    host: &'a str,
+    age_seconds: f64,
+    speculative: bool,
+    rows: u64,
+    bytes: u64,
+    waits_for: Option<Wait<'a>>,
+    worker_silent_seconds: Option<f64>,
+}
+
+fn wait(task: &RunningTask) -> Option<Wait<'_>> {
+    let subject = Some(task.wait_subject.as_str()).filter(|subject| !subject.is_empty());
+    let wait = Wait { kind: &task.waits_for, subject, seconds: seconds(task.wait_millis) };
+    (!task.waits_for.is_empty()).then_some(wait)
+}
+
+impl<'a> From<&'a RunningTask> for Running<'a> {
+    fn from(task: &'a RunningTask) -> Self {
+        Running {
+            stage: &task.stage,
+            index: task.index,
+            attempt: task.attempt,
+            worker_id: &task.worker,
+            host: &task.host,
+            age_seconds: seconds(task.age_millis),
+            speculative: task.speculative,
+            rows: task.rows,
+            bytes: task.bytes,
+            waits_for: wait(task),
+            worker_silent_seconds: task.silent_millis.map(seconds),
+        }
+    }
+}
+
+/// An event in JSON.
+#[derive(Serialize)]
+pub struct Event<'a> {
+    number: u64,
+    at: Option<String>,
+    kind: &'static str,
+    stage: Option<&'a str>,
+    index: Option<u32>,
+    attempt: Option<u32>,
+    worker_id: Option<&'a str>,
+    text: &'a str,
+}
+
+/// The name of a kind of events in JSON.
+pub fn kind(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::Unspecified => "unknown",
+        EventKind::Accepted => "accepted",
+        EventKind::StageBegun => "stage_begun",
+        EventKind::StageEnded => "stage_ended",
+        EventKind::AttemptFailed => "attempt_failed",
+        EventKind::SpeculativeAttempt => "speculative_attempt",
+        EventKind::WorkerAttached => "worker_attached",
+        EventKind::WorkerDetached => "worker_detached",
+        EventKind::WorkerLost => "worker_lost",
+        EventKind::WorkerDraining => "worker_draining",
+        EventKind::Publish => "publish",
+        EventKind::TakenOver => "taken_over",
+        EventKind::Cancelled => "cancelled",
+        EventKind::Ended => "ended",
+    }
+}
+
+impl<'a> From<&'a JobEvent> for Event<'a> {
+    fn from(event: &'a JobEvent) -> Self {
+        let text = |text: &'a String| Some(text.as_str()).filter(|text| !text.is_empty());
+        Event {
+            number: event.number,
+            at: time(event.at),
+            kind: kind(event.kind()),
+            stage: text(&event.stage),
+            index: event.index,
+            attempt: event.attempt,
+            worker_id: text(&event.worker),
+            text: &event.text,
+        }
+    }
+}
+
+/// An event as a line: the time, the subject, the sentence.
+pub fn line(event: &JobEvent) -> String {
+    let at = time(event.at).unwrap_or_else(|| "-".into());
+    let task = match (event.stage.as_str(), event.index) {
+        ("", _) => String::new(),
+        (stage, None) => format!("{stage}: "),
+        (stage, Some(index)) => format!("{stage} task {index}: "),
+    };
+    let worker = if event.worker.is_empty() { String::new() } else { format!("worker {}: ", event.worker) };
+    let what = match event.kind() {
+        EventKind::AttemptFailed => "an attempt failed: ",
+        EventKind::SpeculativeAttempt => "a second attempt starts: ",
+        EventKind::WorkerLost => "lost: ",
+        _ => "",
+    };
+    plain(&format!("{at}  {task}{worker}{what}{}", event.text))
+}
+
+#[derive(Serialize)]
+struct Skew {
+    partitions: u64,
+    largest: u32,
+    largest_rows: u64,
+    median_rows: u64,
+}
+
+/// The fields that the detail adds to a job's JSON.
+#[derive(Serialize)]
+pub struct Detail<'a> {
+    phase_seconds: f64,
+    stage_times: Vec<StageTimes<'a>>,
+    running: Vec<Running<'a>>,
+    running_left_out: u64,
+    incidents: Vec<Event<'a>>,
+    incidents_left_out: u64,
+    partitions: Option<Skew>,
+}
+
+impl<'a> From<&'a JobDetail> for Detail<'a> {
+    fn from(detail: &'a JobDetail) -> Self {
+        let PartitionSkew { partitions, largest, largest_rows, median_rows } =
+            detail.skew.unwrap_or_default();
+        Detail {
+            phase_seconds: seconds(detail.phase_millis),
+            stage_times: detail.stages.iter().map(StageTimes::from).collect(),
+            running: detail.running.iter().map(Running::from).collect(),
+            running_left_out: detail.running_left_out,
+            incidents: detail.incidents.iter().map(Event::from).collect(),
+            incidents_left_out: detail.incidents_left_out,
+            partitions: detail.skew.map(|_| Skew { partitions, largest, largest_rows, median_rows }),
+        }
+    }
+}
+
+/// A cell for a sum that may be missing.
+fn sum(millis: u64) -> String {
+    if millis == 0 { "-".into() } else { format!("{:.1} s", seconds(millis)) }
+}
+
+fn stages(detail: &JobDetail) -> String {
+    let head = [
+        "stage",
+        "time",
+        "rows/s",
+        "bytes/s",
+        "task time",
+        "failed",
+        "store",
+        "memory",
+        "workers",
+        "peak memory",
+    ];
+    let row = |stage: &StageDetail| {
+        let used = stage.r#use.unwrap_or_default();
+        let times = StageTimes::from(stage);
+        let rate =
+            |rate: Option<f64>, text: fn(u64) -> String| rate.map_or("-".into(), |rate| text(rate as u64));
+        [
+            plain(&stage.name),
+            sum(stage.millis),
+            rate(times.rows_per_second, grouped),
+            rate(times.bytes_per_second, bytes),
+            sum(used.task_millis),
+            sum(used.failed_millis),
+            sum(used.store_wait_millis),
+            sum(used.memory_wait_millis),
+            sum(used.worker_wait_millis),
+            if used.peak_memory_bytes > 0 { bytes(used.peak_memory_bytes) } else { "-".into() },
+        ]
+    };
+    let rows: Vec<_> = std::iter::once(head.map(String::from)).chain(detail.stages.iter().map(row)).collect();
+    let mut out =
+        format!("\nwhere the time went (task time, and of it failed attempts and waits)\n{}", columns(&rows));
+    for stage in detail.stages.iter().filter(|stage| !stage.pending_reason.is_empty()) {
+        out += &format!("pending {} tasks: {}\n", plain(&stage.name), plain(&stage.pending_reason));
+    }
+    out
+}
+
+/// What a task waits for, and whether its worker is silent.
+pub fn waits(task: &RunningTask) -> String {
+    if let Some(silent) = task.silent_millis {
+        return format!("worker silent for {}", age(silent));
+    }
+    let subject =
+        if task.wait_subject.is_empty() { String::new() } else { format!(": {}", task.wait_subject) };
+    match task.waits_for.as_str() {
+        "" => "-".into(),
+        kind => format!("waits for {kind}, {}{subject}", age(task.wait_millis)),
+    }
+}
+
+fn running(detail: &JobDetail) -> String {
+    if detail.running.is_empty() {
+        return String::new();
+    }
+    let head = ["running", "worker", "host", "age", "rows", "waits"];
+    let row = |task: &RunningTask| {
+        let second = if task.speculative { " (second attempt)" } else { "" };
+        [
+            plain(&format!("{} {}{second}", task.stage, task.index)),
+            plain(&task.worker),
+            plain(&task.host),
+            age(task.age_millis),
+            if task.rows > 0 { grouped(task.rows) } else { "-".into() },
+            plain(&waits(task)),
+        ]
+    };
+    // Those that wait or whose worker is silent first.
+    let mut tasks: Vec<&RunningTask> = detail.running.iter().collect();
+    tasks.sort_by_key(|task| std::cmp::Reverse((task.silent_millis, task.wait_millis, task.age_millis)));
+    let rows: Vec<_> = std::iter::once(head.map(String::from))
+        .chain(tasks.iter().take(MAX_ROWS).map(|task| row(task)))
+        .collect();
+    let left_out = detail.running_left_out + tasks.len().saturating_sub(MAX_ROWS) as u64;
+    let more = if left_out > 0 { format!("and {left_out} more\n") } else { String::new() };
+    format!("\n{}{more}", columns(&rows))
+}
+
+fn incidents(detail: &JobDetail) -> String {
+    if detail.incidents.is_empty() {
+        return String::new();
+    }
+    let skipped = detail.incidents.len().saturating_sub(MAX_ROWS);
+    let left_out = detail.incidents_left_out + skipped as u64;
+    let more = if left_out > 0 { format!(" (the last ones; {left_out} before them)") } else { String::new() };
+    let lines: String = detail.incidents.iter().skip(skipped).map(|event| line(event) + "\n").collect();
+    format!("\nfailed attempts, second attempts and workers{more}\n{lines}")
+}
+
+/// The detail as tables.
+pub fn tables(job: &JobStatus) -> String {
+    let Some(detail) = &job.detail else { return String::new() };
+    let mut out = running(detail);
+    if detail.stages.iter().any(|stage| stage.millis > 0) {
+        out += &stages(detail);
+    }
+    if let Some(skew) = &detail.skew {
+        let factor = skew.largest_rows as f64 / skew.median_rows.max(1) as f64;
+        out += &format!(
+            "partitions: {}; the largest, {}, has {} rows, {factor:.1} times the median of {}\n",
+            grouped(skew.partitions),
+            skew.largest,
+            grouped(skew.largest_rows),
+            grouped(skew.median_rows)
+        );
+    }
+    out + &incidents(detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_and_a_silent_worker_are_shown_with_their_time() {
+        let mut task = RunningTask { waits_for: "store".into(), wait_millis: 4000, ..RunningTask::default() };
+        assert_eq!(waits(&task), "waits for store, 4.0 s");
+        task.wait_subject = "s3://a/b".into();
+        assert_eq!(waits(&task), "waits for store, 4.0 s: s3://a/b");
+        task.silent_millis = Some(65_000);
+        assert_eq!(waits(&task), "worker silent for 1 min 5 s");
+        assert_eq!((waits(&RunningTask::default()), age(7_260_000)), ("-".into(), "2 h 1 min".into()));
+    }
+
+    #[test]
+    fn long_lists_say_how_much_is_left_out() {
+        let task =
+            |index| RunningTask { stage: "map".into(), index, worker: "w".into(), ..RunningTask::default() };
+        let event = |number| JobEvent { number, text: "x".into(), ..JobEvent::default() };
+        let detail = JobDetail {
+            running: (0..30).map(task).collect(),
+            running_left_out: 5,
+            incidents: (0..30).map(event).collect(),
+            incidents_left_out: 7,
+            ..JobDetail::default()
+        };
+        let shown = tables(&JobStatus { detail: Some(detail), ..JobStatus::default() });
+        assert!(shown.contains("and 15 more") && shown.contains("17 before them"), "{shown}");
+        assert_eq!(shown.lines().filter(|line| line.starts_with("map ")).count(), MAX_ROWS);
+    }
+}

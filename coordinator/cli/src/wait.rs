@@ -1,0 +1,64 @@
+//! `tally wait JOB`: waits for the end of a job, and exits as `tally submit` does. Not here: the exit codes (`submit`).
+
+use std::future::pending;
+use std::rc::Rc;
+use std::time::Duration;
+
+use clap::Args;
+use tally_common::runtime::block_on;
+use tokio::time::sleep;
+
+use crate::connect::{ConnectArgs, runtime};
+use crate::follow::Display;
+use crate::output::OutputFormat;
+use crate::submit::{continues, end_signals, finish};
+use crate::{Stop, duration};
+
+/// Arguments of `tally wait`.
+#[derive(Debug, Args)]
+pub struct WaitArgs {
+    /// The job's id, an unambiguous prefix of it, or `latest`
+    #[arg(value_name = "JOB")]
+    job: String,
+    #[command(flatten)]
+    connect: ConnectArgs,
+    /// How long to wait for the job's end; the job continues after that
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    timeout: Option<Duration>,
+    /// Output format of the summary
+    #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+    output_format: OutputFormat,
+}
+
+/// Runs the command.
+pub(crate) fn main(args: &WaitArgs) -> Result<(), Stop> {
+    block_on(&runtime()?, wait(args))
+}
+
+async fn wait(args: &WaitArgs) -> Result<(), Stop> {
+    let display = Rc::new(Display::new(args.output_format));
+    let notices = display.clone();
+    let mut client = args.connect.client(move |text| notices.note(text))?;
+    let mut interrupts = end_signals()?;
+    let late = async {
+        match args.timeout {
+            Some(limit) => sleep(limit).await,
+            None => pending().await,
+        }
+    };
+    let mut job = args.job.clone();
+    let ended = async {
+        job = client.job(&args.job).await?.job;
+        client.follow(&job, |status| display.show(status)).await
+    };
+    let stop = tokio::select! {
+        status = ended => return finish(&status?, args.output_format),
+        () = interrupts.next() => Stop::Detached,
+        () = late => Stop::TimedOut,
+    };
+    let text = continues(&job);
+    Err(match args.timeout {
+        Some(limit) => stop(format!("the job did not end within {limit:?}; {text}")),
+        None => stop(text),
+    })
+}
