@@ -139,9 +139,9 @@ impl Work {
                         Some(staging) => staging,
                         None => Staging::prepare(&spec, epoch, files).await?,
                     };
-                    Ok(Box::new(Planned { plan, staging, recorded }))
+                    Ok::<_, PlanningError>(Box::new(Planned { plan, staging, recorded }))
                 };
-                let planned: Result<_, PlanningError> = plan.await;
+                let planned = plan.await;
                 DriverInput::Planned(spec.id, planned)
             }
             Work::BeginUpload { staging, attempt } => {

@@ -11,7 +11,7 @@ use tally_proto::JobId;
 use super::PublishError;
 use super::file_system::{FileSystem, LockFile, is_gone, is_occupied};
 use super::folder::{DAY, Hold, LOCK, aside, clear, failed, folders_before, named_before, try_hold};
-use super::replace::{TURN, complete, set_aside};
+use super::replace::{TURN, complete, remove_turn, set_aside};
 
 /// An unfinished staging folder of this age belongs to a dead job.
 const MAKING_TIME: Duration = Duration::from_secs(3600);
@@ -93,6 +93,7 @@ pub(super) fn remove(
 
 /// Finishes the publishes of dead jobs, and removes their staging folders.
 pub(super) fn clean_dead(files: &dyn FileSystem, siblings: &Path) -> Result<(), PublishError> {
+    remove_turn(files, siblings);
     let folders = files.list(siblings).map_err(failed(siblings, "the staging folder cannot be read"))?;
     for folder in folders.into_iter().filter(|folder| !folder.ends_with(TURN)) {
         let name = folder.file_name().unwrap_or_default();

@@ -210,7 +210,7 @@ impl FolderStaging {
         self.folder.join(PARTS).join(format!("part-{index:05}-a{attempt}-{}.snappy.parquet", self.job))
     }
 
-    /// FileSystem the winners' part files, each given by number and attempt, to the staged day, which then only has to be
+    /// Moves the winners' part files, each given by number and attempt, to the staged day, which then only has to be
     /// published.
     ///
     /// # Errors
@@ -227,8 +227,13 @@ impl FolderStaging {
             moved.map_err(failed(&part, "the part file is missing"))?;
             parts.push(name);
         }
-        sync(files, &day)?;
-        sync(files, &self.folder)?;
+        // The decision must not outlive the day: also the names of the folders above it are made durable.
+        let siblings = &self.location.siblings;
+        for folder in
+            [&day, &self.folder, siblings].into_iter().map(PathBuf::as_path).chain(siblings.parent())
+        {
+            sync(files, folder)?;
+        }
         let found = files.stat(&day).map_err(failed(&day, "the staged day cannot be read"))?;
         // A day that cannot be read is replaced without a condition.
         let replaces = day_id(files, &self.location.target).ok();
@@ -276,7 +281,7 @@ impl FolderStaging {
     /// Makes the staged day the output's day, and removes the old day.
     ///
     /// # Errors
-    /// [`PublishError`]: the old day is unchanged.
+    /// [`PublishError`]: the old day is unchanged, unless the error says something else.
     pub fn publish(self, commit: &Commit) -> Result<(), PublishError> {
         self.replace(commit)
     }
@@ -298,6 +303,9 @@ impl FolderStaging {
             }
             Err(error) => {
                 let what = match error.kind() {
+                    _ if self.replacement().is_half_done() => {
+                        "the day is half replaced, which is completed later"
+                    }
                     io::ErrorKind::CrossesDevices => {
                         "the day and its staging folder are in different quota projects or overlay layers"
                     }
@@ -307,9 +315,10 @@ impl FolderStaging {
             }
             Ok(()) => {}
         }
-        sync(&**files, output)?;
-        if let Some(parent) = output.parent() {
-            sync(&**files, parent)?;
+        for folder in [Some(output.as_path()), output.parent()].into_iter().flatten() {
+            let what =
+                "the new day is visible, but may be lost if the machine fails, because it cannot be synced";
+            files.sync(folder).map_err(failed(folder, what))?;
         }
         Ok(())
     }

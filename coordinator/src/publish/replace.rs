@@ -106,6 +106,11 @@ impl Replacement<'_> {
         }
     }
 
+    /// Whether the output has no day, because only the first of two renames is done.
+    pub(super) fn is_half_done(&self) -> bool {
+        !self.has(self.target) && self.has(&self.folder.join(OLD))
+    }
+
     /// The folder for the next old day. There is more than one if a process without this protocol published in between.
     fn next_old(&self) -> PathBuf {
         let (mut old, mut number) = (self.folder.join(OLD), 0);
@@ -246,6 +251,17 @@ impl<'a> Turn<'a> {
             }
             files.pause(retries.next()?);
         }
+    }
+}
+
+/// Removes the lock of turns, unless a publisher has it. One that died leaves it.
+pub(super) fn remove_turn(files: &dyn FileSystem, siblings: &Path) {
+    let path = siblings.join(TURN);
+    if let Ok(lock) = files.open_lock(&path, false)
+        && lock.try_lock().is_ok_and(|held| held)
+        && lock.is_at(&path)
+    {
+        drop(Turn { files, path, _lock: lock });
     }
 }
 

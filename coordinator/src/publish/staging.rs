@@ -126,8 +126,10 @@ impl Staging {
     ) -> Result<Self, StagingError> {
         let JobSpec { output, day_folder, id, target_file_size, .. } = spec.clone();
         if urls::is_local(&output) {
-            let location = Location::with(&output, &day_folder, files.clone())?;
-            let prepared = blocking(&**files, move || FolderStaging::prepare(location, &id, epoch));
+            let of = files.clone();
+            let prepare =
+                move || FolderStaging::prepare(Location::with(&output, &day_folder, of)?, &id, epoch);
+            let prepared = blocking(&**files, prepare);
             return prepared.await.map(Staging::Folder);
         }
         Ok(Staging::Store(StoreStaging::prepare(&output, &day_folder, &id, epoch, target_file_size).await?))
@@ -155,8 +157,11 @@ impl Staging {
     ) -> Result<Finished, StagingError> {
         let JobSpec { output, day_folder, id, .. } = spec.clone();
         if urls::is_local(&output) {
-            let location = Location::with(&output, &day_folder, files.clone())?;
-            let finish = move || FolderStaging::finish_commit(&location, &id, epoch, &commit);
+            let of = files.clone();
+            let finish = move || {
+                let location = Location::with(&output, &day_folder, of)?;
+                FolderStaging::finish_commit(&location, &id, epoch, &commit)
+            };
             return blocking(&**files, finish).await;
         }
         match StoreStaging::finish(&output, &day_folder, &id, epoch).await? {

@@ -309,8 +309,9 @@ impl Cluster {
             let of_day = |status: &&&JobStatus| status.job.starts_with(date);
             let ended: Vec<&JobStatus> = history.iter().filter(of_day).copied().collect();
             let last = ended.iter().rposition(|status| status.state() == JobState::Done);
-            // A publish that was decided and then failed is carried out by the collection of garbage.
-            let decided = |status: &&&JobStatus| status.reason.contains("decided");
+            // A publish that was decided and then failed is carried out by the collection of garbage. Reasons say so.
+            let says = ["decided", "completed later", "the new day is visible"];
+            let decided = |status: &&&JobStatus| says.iter().any(|it| status.reason.contains(it));
             let later = ended[last.map_or(0, |last| last + 1)..].iter().filter(decided);
             let mut allowed = BTreeSet::from([last.map(|last| ended[last].job.as_str())]);
             allowed.extend(later.map(|status| Some(status.job.as_str())));

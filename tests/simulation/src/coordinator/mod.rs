@@ -106,7 +106,7 @@ fn files(owner: Owner) -> Arc<dyn FileSystem> {
 async fn claim(owner: Owner, claimant: Claimant) -> Result<(Box<EpochLog>, Vec<Resumed>), JournalError> {
     let log = EpochLog::claim(state_dir(owner), &claimant).await?;
     let (state, epoch) = (log.state().clone(), log.epoch());
-    let resume = move |_| Resumed::all(&state, epoch, &files(owner));
+    let resume = move |_: Mount| Resumed::all(&state, epoch, &files(owner));
     let resumed = match world::with(|world| world.folders.output) {
         true => Mount::of(owner).run(resume).await.unwrap_or_default(),
         false => resume(Mount::of(owner)),

@@ -68,6 +68,9 @@ impl Mount {
             self.alive()?;
         }
         let inside = fiber::is_inside();
+        if !inside {
+            world::violated(|| format!("process {} waits for files while it should run", self.owner.process));
+        }
         let (result, late) = world::with(|world| {
             if let Some(error) = refusal(world, need, inside) {
                 return (Err(error), 0);
