@@ -168,8 +168,10 @@ impl Shell {
         let sender = self.sender.clone();
         tokio::spawn(async move {
             let input = work.await;
-            // A closed inbox means that the driver has ended.
-            let _ = sender.send(input).await;
+            // A closed inbox means that the driver has ended. The input may hold a staging folder, which is removed on drop.
+            if let Err(closed) = sender.send(input).await {
+                tokio::task::spawn_blocking(move || drop(closed));
+            }
         });
     }
 }

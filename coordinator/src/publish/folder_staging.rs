@@ -227,11 +227,10 @@ impl FolderStaging {
             moved.map_err(failed(&part, "the part file is missing"))?;
             parts.push(name);
         }
-        // The decision must not outlive the day: also the names of the folders above it are made durable.
-        let siblings = &self.location.siblings;
-        for folder in
-            [&day, &self.folder, siblings].into_iter().map(PathBuf::as_path).chain(siblings.parent())
-        {
+        sync(files, &day)?;
+        sync(files, &self.folder)?;
+        // The names of the folders above it, so that the decision does not outlive the day.
+        for folder in self.location.siblings.ancestors().take(2) {
             sync(files, folder)?;
         }
         let found = files.stat(&day).map_err(failed(&day, "the staged day cannot be read"))?;

@@ -5,13 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::io::Errno;
 use tally_proto::JobId;
 
 use super::file_system::{FileSystem, System};
 use super::folder::{DAY, LOCK, PARTS, aside};
 use super::folder_staging::Location;
-use super::replace::{INTENT, OLD};
+use super::replace::{INTENT, OLD, TURN};
 use super::*;
 
 const DAY_FOLDER: &str = "submission_date_s3=20170227";
@@ -504,4 +505,58 @@ fn a_new_leader_leaves_a_later_day_alone_whose_publish_is_half_done() {
     drop(stage(root.path(), "c", "three"));
     assert_eq!(files(root.path()), ["two"]);
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+}
+
+/// A file system that notes what is synced, and cannot sync one folder.
+#[derive(Debug, Default)]
+struct Syncs {
+    noted: Mutex<Vec<PathBuf>>,
+    fails: PathBuf,
+}
+
+impl FileSystem for Syncs {
+    fn sync(&self, path: &Path) -> io::Result<()> {
+        self.noted.lock().push(path.into());
+        if path == self.fails { Err(Errno::IO.into()) } else { System.sync(path) }
+    }
+}
+
+#[test]
+fn a_decided_day_is_durable_with_the_folders_above_it() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().canonicalize().unwrap();
+    let files = Arc::new(Syncs::default());
+    let output = root.join("out");
+    let location = Location::with(output.to_str().unwrap(), DAY_FOLDER, files.clone()).unwrap();
+    let staging = FolderStaging::prepare(location, &job("a"), 1).unwrap();
+    fs::write(staging.part(0, 7), "one").unwrap();
+    staging.commit(&[(0, 7)]).unwrap();
+    let siblings = root.join(".out.tally-staging");
+    let expected = [siblings.join("a.1").join(DAY), siblings.join("a.1"), siblings, root];
+    assert_eq!(*files.noted.lock(), expected);
+}
+
+#[test]
+fn an_output_that_cannot_be_synced_is_an_error_that_says_which_day_is_visible() {
+    let root = tempfile::tempdir().unwrap();
+    publish(stage(root.path(), "a", "one")).unwrap();
+    let output = root.path().canonicalize().unwrap().join("out");
+    let syncs = Syncs { fails: output.clone(), ..Syncs::default() };
+    let error = publish(stage_on(syncs, root.path(), "b", "two")).unwrap_err().to_string();
+    assert!(error.contains("the new day is visible"), "{error}");
+    assert_eq!(files(&output), ["two"]);
+}
+
+#[test]
+fn the_lock_of_turns_of_a_dead_publisher_is_removed() {
+    let root = tempfile::tempdir().unwrap();
+    let turn = root.path().join(".out.tally-staging").join(TURN);
+    fs::create_dir(turn.parent().unwrap()).unwrap();
+    let held = fs::File::create(&turn).unwrap();
+    held.lock().unwrap();
+    drop(stage(root.path(), "a", "one"));
+    assert!(turn.exists());
+    drop(held);
+    drop(stage(root.path(), "b", "two"));
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
 }

@@ -127,7 +127,7 @@ fn day_in_folder(world: &mut World, date: &str) -> Result<(), String> {
 /// After a piece of the driver's work: a decided day is never lost, unless files fail.
 pub fn worked(input: &DriverInput) {
     let DriverInput::Recovered(job, Ok(Finished::Gone)) = input else { return };
-    if world::with(|world| world.folders.output && world.rates.file_error == 0 && !world.was_full) {
+    if world::with(|world| world.folders.output && !world.files_failed) {
         world::violated(|| format!("the decided day of {job} is lost"));
     }
 }

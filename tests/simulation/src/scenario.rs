@@ -27,6 +27,8 @@ pub struct Limits {
     pub partitions: u32,
     /// Of the faults at certain times, the first ones that happen.
     pub faults: usize,
+    /// Journals and outputs may be in folders.
+    pub folders: bool,
 }
 
 impl Default for Limits {
@@ -39,6 +41,7 @@ impl Default for Limits {
             files: u32::MAX,
             partitions: u32::MAX,
             faults: usize::MAX,
+            folders: true,
         }
     }
 }
@@ -58,9 +61,10 @@ pub struct Folders {
 
 impl Folders {
     /// The choice of a seed.
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, allowed: bool) -> Self {
         let mut rng = Rng::new(seed, 4);
         let [journal, output] = match rng.below(100) {
+            _ if !allowed => [false, false],
             0..30 => [true, true],
             30..40 => [false, true],
             40..50 => [true, false],
@@ -142,7 +146,7 @@ impl Scenario {
         if limits.kinds.has(Kind::Unsolicited) && Rng::new(seed, 2).chance(100) {
             kinds = kinds.with(Kind::Unsolicited);
         }
-        let folders = Folders::new(seed);
+        let folders = Folders::new(seed, limits.folders);
         if folders.any() {
             kinds = file_kinds(seed, kinds, limits.kinds);
         }
@@ -295,6 +299,7 @@ fn rates(rng: &mut Rng, kinds: Kinds) -> Rates {
         slow_task: rate(Kind::SlowTask, &[50, 300]),
         peer_failure: rate(Kind::PeerFailure, &[20, 200]),
         other_order: rate(Kind::OtherOrder, &[200, 500]),
+        ..Rates::default()
     }
 }
 

@@ -224,7 +224,7 @@ impl Schedule {
                 .cluster
                 .shared
                 .tasks
-                .spawn(owner, async { Done::Swept(next_job(owner, after).await) });
+                .spawn(owner, async move { Done::Swept(next_job(owner, after).await) });
         }
         self.cluster.shared.tasks.spawn(owner, async {
             let swept = sweep(&format!("s3://{BUCKET}/{OUTPUT}"), TimeDelta::zero(), false).await;

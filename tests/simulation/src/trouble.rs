@@ -71,7 +71,6 @@ impl Cluster {
             Fault::FilesFull { time } => {
                 world::with(|world| {
                     world.files_full_until = world.now + time;
-                    world.was_full = true;
                 });
             }
             Fault::PowerFailure { back } => {
@@ -82,6 +81,10 @@ impl Cluster {
                 world::with(|world| {
                     let World { files, rng, .. } = world;
                     files.lose_power(rng);
+                    // A day that was not synced may be lost. No job has ended with it.
+                    if !world.folders.has_old_days {
+                        world.seen_days.clear();
+                    }
                 });
                 crate::check::after_call();
             }

@@ -78,8 +78,8 @@ pub struct World {
     pub files: Files,
     /// Its disk is full until then.
     pub files_full_until: Micros,
-    /// Its disk was full.
-    pub was_full: bool,
+    /// A call on it failed, because the disk failed or was full.
+    pub files_failed: bool,
     /// The days that the output had, or has.
     pub seen_days: BTreeSet<String>,
     /// Work on files under way.
@@ -121,7 +121,7 @@ impl World {
             folders,
             files: Files::new(folders.kind),
             files_full_until: 0,
-            was_full: false,
+            files_failed: false,
             seen_days: BTreeSet::new(),
             fibers: Fibers::default(),
             over: false,

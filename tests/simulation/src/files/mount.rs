@@ -154,10 +154,10 @@ fn latency(world: &mut World) -> Micros {
 
 /// The error of a disk that fails or is full.
 fn refusal(world: &mut World, need: Need, inside: bool) -> Option<io::Error> {
-    if need == Need::Room && world.now < world.files_full_until {
-        return Some(error(errno::NOSPC));
-    }
-    (inside && world.rng.chance(world.rates.file_error)).then(|| error(errno::IO))
+    let is_full = need == Need::Room && world.now < world.files_full_until;
+    let fails = !is_full && inside && world.rng.chance(world.rates.file_error);
+    world.files_failed |= is_full || fails;
+    (is_full || fails).then(|| error(if is_full { errno::NOSPC } else { errno::IO }))
 }
 
 impl FileSystem for Mount {
