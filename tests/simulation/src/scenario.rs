@@ -254,7 +254,8 @@ fn file_kinds(seed: u64, mut kinds: Kinds, allowed: Kinds) -> Kinds {
             kinds = kinds.with(kind);
         }
     }
-    kinds
+    // After a sync that failed, nothing is known of what is on the disk.
+    if kinds.has(Kind::PowerFailure) { kinds.without(Kind::FileError) } else { kinds }
 }
 
 fn file_rates(seed: u64, rates: Rates, kinds: Kinds) -> Rates {

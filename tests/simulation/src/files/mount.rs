@@ -121,7 +121,7 @@ impl Mount {
 
     /// Appends to an open file.
     pub fn append(self, inode: Inode, content: &[u8]) -> io::Result<()> {
-        let what = || format!("append {} bytes to {inode}", content.len());
+        let what = || format!("append to {inode}");
         self.call(Need::Room, what, |files, _| files.append(inode, content))
     }
 
