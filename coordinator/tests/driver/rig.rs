@@ -129,7 +129,8 @@ impl Rig {
                 let task = MapTask { work, bytes: 1, rows: Some(1) };
                 let tasks = vec![task; self.map_tasks];
                 let plan = InputPlan { tasks, partitions: 1, ..InputPlan::default() };
-                let staging = self.runtime.block_on(Staging::prepare(&spec, epoch)).unwrap();
+                let files = file_system::system();
+                let staging = self.runtime.block_on(Staging::prepare(&spec, epoch, &files)).unwrap();
                 DriverInput::Planned(spec.id, Ok(Box::new(Planned { plan, staging, recorded: false })))
             }
             work => self.runtime.block_on(work.run(&self.footers, &file_system::system())),
