@@ -1,22 +1,19 @@
 //! A file system in memory: folders, files, links, locks, and what of them is on the disk. Its answers are those of the file
 //! systems that outputs and journals are on: errors, exchange of folders, device numbers.
 //!
-//! After a power failure, a change of the names in a folder is lost unless the folder was synced since, and all changes that
-//! depend on a lost one are lost, too. A rename is one change. Content that was not synced may be lost or cut short.
-//!
-//! Not here: delays and faults (`mount`), coroutines (`fiber`), the journal's store (`journal`).
+//! Not here: what is on the disk (`disk`), delays and faults (`mount`), coroutines (`fiber`), the journal's store (`journal`).
 
+mod disk;
 pub mod fiber;
 pub mod journal;
 pub mod mount;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path};
 
 use bytes::Bytes;
 
-use crate::rng::Rng;
 use crate::tasks::Owner;
 use crate::world::Micros;
 
@@ -134,16 +131,6 @@ impl Files {
         it
     }
 
-    /// Everything is on the disk.
-    pub fn settle(&mut self) {
-        self.write_back(0);
-        for (node, _) in self.nodes.values_mut() {
-            if let Node::File(file) = node {
-                file.synced = Some(file.content.clone());
-            }
-        }
-    }
-
     /// Its kind.
     pub fn kind(&self) -> Kind {
         self.kind
@@ -196,16 +183,6 @@ impl Files {
         }
     }
 
-    /// Writes the oldest changes to the disk, except the last ones.
-    fn write_back(&mut self, except: usize) {
-        let count = self.pending.len().saturating_sub(except);
-        for change in self.pending.drain(..count) {
-            for (folder, name, inode) in change {
-                set(self.disk.entry(folder).or_default(), &name, inode);
-            }
-        }
-    }
-
     fn add(&mut self, node: Node, path: &Path, now: Micros) -> io::Result<Inode> {
         let (folder, name) = self.place(path)?;
         if self.names(folder)?.contains_key(&name) {
@@ -251,39 +228,6 @@ impl Files {
     pub fn read(&mut self, path: &Path) -> io::Result<Vec<u8>> {
         let inode = self.inode(path)?;
         Ok(self.file(inode)?.content.clone())
-    }
-
-    /// Makes the content of a file, or the names in a folder, durable.
-    pub fn sync(&mut self, inode: Inode) -> io::Result<()> {
-        match self.nodes.get_mut(&inode) {
-            None => return Err(error(errno::NOENT)),
-            Some((Node::File(file), _)) => {
-                file.synced = Some(file.content.clone());
-                return Ok(());
-            }
-            Some(_) => {}
-        }
-        // All changes on which the last one of this folder depends.
-        let mut folders = BTreeSet::from([inode]);
-        let mut kept = vec![];
-        for change in std::mem::take(&mut self.pending).into_iter().rev() {
-            if change.iter().any(|(folder, ..)| folders.contains(folder)) {
-                folders.extend(change.iter().map(|(folder, ..)| *folder));
-                kept.push((true, change));
-            } else {
-                kept.push((false, change));
-            }
-        }
-        for (is_durable, change) in kept.into_iter().rev() {
-            if !is_durable {
-                self.pending.push(change);
-                continue;
-            }
-            for (folder, name, inode) in change {
-                set(self.disk.entry(folder).or_default(), &name, inode);
-            }
-        }
-        Ok(())
     }
 
     /// The inode of a path.
@@ -381,40 +325,6 @@ impl Files {
         self.holders.retain(|_, holder| *holder != owner);
     }
 
-    /// The machine loses its power. Some of what was not synced is lost.
-    pub fn lose_power(&mut self, rng: &mut Rng) {
-        self.output_changed = true;
-        let lost = *rng.pick(&[1000, 500, 100]).unwrap_or(&1000);
-        let mut without = BTreeSet::new();
-        for change in std::mem::take(&mut self.pending) {
-            let depends = change.iter().any(|(folder, ..)| without.contains(folder));
-            if depends || rng.chance(lost) {
-                without.extend(change.iter().map(|(folder, ..)| *folder));
-                continue;
-            }
-            for (folder, name, inode) in change {
-                set(self.disk.entry(folder).or_default(), &name, inode);
-            }
-        }
-        self.holders.clear();
-        for (inode, (node, _)) in &mut self.nodes {
-            match node {
-                Node::Folder(names) => *names = self.disk.get(inode).cloned().unwrap_or_default(),
-                Node::File(file) => {
-                    let synced = file.synced.clone().unwrap_or_default();
-                    if file.content != synced && rng.chance(700) {
-                        file.content = match rng.chance(500) {
-                            true => synced,
-                            false => file.content[..file.content.len() / 2].to_vec(),
-                        };
-                    }
-                    file.synced = Some(file.content.clone());
-                    file.lock = None;
-                }
-            }
-        }
-    }
-
     /// The files below a folder with their content; an empty list if it does not exist.
     pub fn below(&self, folder: &Path) -> Vec<(String, Bytes)> {
         let (mut found, mut folders) = (vec![], vec![]);
@@ -478,31 +388,5 @@ mod tests {
         files.create_folder(&path("a"), 0).unwrap();
         files.create_folder(&path("b"), 0).unwrap();
         assert_eq!(number(files.exchange(&path("a"), &path("b"), 0)), Some(errno::INVAL));
-    }
-
-    #[test]
-    fn what_was_synced_survives_a_power_failure() {
-        for seed in 0..50 {
-            let mut files = Files::new(LOCAL);
-            files.create_folder(&path("a"), 0).unwrap();
-            let file = files.create_file(&path("a/f"), true, 0).unwrap();
-            files.append(file, b"text").unwrap();
-            files.sync(file).unwrap();
-            files.rename(&path("a/f"), &path("g"), 0).unwrap();
-            files.sync(files.open(Path::new(ROOT)).unwrap()).unwrap();
-            files.remove(&path("a"), true, 0).unwrap();
-            files.lose_power(&mut Rng::new(seed, 0));
-            assert_eq!(files.read(&path("g")).unwrap(), b"text");
-            assert!(!files.exists(&path("a/f")));
-        }
-        let mut files = Files::new(LOCAL);
-        files.create_folder(&path("lost"), 0).unwrap();
-        while files.exists(&path("lost")) {
-            files.lose_power(&mut Rng::new(3, 0));
-            files.settle();
-            if files.exists(&path("lost")) {
-                panic!("it was not synced");
-            }
-        }
     }
 }
