@@ -16,6 +16,7 @@ use tally_coordinator::fleet::{Capacity, DispatchError, Fleet};
 use tally_coordinator::history::Registry;
 use tally_coordinator::job::{JobSpec, new_key};
 use tally_coordinator::journal::NoopJournal;
+use tally_coordinator::publish::file_system;
 use tally_proto::report::Report;
 use tally_proto::v1::task_dispatch::Work;
 use tally_proto::v1::task_result::Result as Done;
@@ -136,7 +137,12 @@ impl Rig {
             resident: || (0, 0),
         };
         let footers = Arc::new(Footers::new(1 << 20));
-        let io = ShellParts { journal: Box::new(NoopJournal), epochs: None, footers };
+        let io = ShellParts {
+            journal: Box::new(NoopJournal),
+            epochs: None,
+            footers,
+            files: file_system::system(),
+        };
         tokio::spawn(Shell::start(parts, io, &handle, inbox).unwrap().run(std::future::pending()));
         let (accepted, _) = oneshot::channel();
         let (sender, ended) = oneshot::channel();

@@ -18,6 +18,7 @@ use tally_coordinator::history::Registry;
 use tally_coordinator::job::{JobSpec, new_key};
 use tally_coordinator::journal::NoopJournal;
 use tally_coordinator::peak_memory::resident;
+use tally_coordinator::publish::file_system;
 use tally_proto::{AttemptId, JobId, WorkerId, v1};
 use tally_scan::footer::Footers;
 use tally_scheduler::{Config, ConfigError};
@@ -236,7 +237,8 @@ pub async fn run(
         started: Instant::now(),
         resident,
     };
-    let io = ShellParts { journal: Box::new(NoopJournal), epochs: None, footers };
+    let io =
+        ShellParts { journal: Box::new(NoopJournal), epochs: None, footers, files: file_system::system() };
     let shell = Shell::start(parts, io, &handle, inbox)?;
     watch(Progress { workers: workers.clone(), registry, job: job.id.clone() });
     let (mut ended, driver) = drive(shell, &handle, job, slots, interrupted).await;

@@ -1,6 +1,7 @@
 //! Jobs of earlier leaders: live jobs continue from the journal and the workers' inventories; decisions to publish are
 //! carried out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tally_dataset::dataset;
@@ -16,6 +17,7 @@ use crate::history::Registry;
 use crate::job::JobSpec;
 use crate::journal::state::State;
 use crate::plan::InputPlan;
+use crate::publish::file_system::FileSystem;
 use crate::publish::staging::{Staging, StagingError};
 use crate::publish::{Commit, Finished};
 
@@ -34,11 +36,11 @@ pub struct Resumed {
 impl Resumed {
     /// The live jobs of a journal, for the leader of that epoch. Takes over their staging folders, so that no other
     /// job treats them as abandoned. Blocks on I/O.
-    pub fn all(state: &State, epoch: u64) -> Vec<Resumed> {
-        state.live().into_iter().filter_map(|live| Self::one(live, epoch)).collect()
+    pub fn all(state: &State, epoch: u64, files: &Arc<dyn FileSystem>) -> Vec<Resumed> {
+        state.live().into_iter().filter_map(|live| Self::one(live, epoch, files)).collect()
     }
 
-    fn one(live: &v1::LiveJob, epoch: u64) -> Option<Resumed> {
+    fn one(live: &v1::LiveJob, epoch: u64, files: &Arc<dyn FileSystem>) -> Option<Resumed> {
         let submitted = live.submitted.clone()?;
         let recorded = submitted.spec.clone().unwrap_or_default();
         let spec = match JobSpec::recorded(&submitted.job, recorded) {
@@ -56,7 +58,7 @@ impl Resumed {
         // The staging of a committed job is found when the commit is carried out.
         let staging = match &live.committed {
             Some(_) => None,
-            None => Staging::adopt(&spec, epoch),
+            None => Staging::adopt(&spec, epoch, files),
         };
         let (committed, cancelled, notes) = (live.committed.clone(), live.cancelled, live.notes.clone());
         Some(Resumed { spec, submitted, plan, committed, cancelled, notes, staging })

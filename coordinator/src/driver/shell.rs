@@ -16,6 +16,7 @@ use super::output::MAX_RECORDS;
 use super::{AfterRecord, Driver, DriverInput, DriverParts, Now, Output, Resumed, TermEnd};
 use crate::journal::state_dir::StateDir;
 use crate::journal::{Journal, JournalError};
+use crate::publish::file_system::FileSystem;
 
 /// Inputs that may wait for the loop.
 const QUEUE: usize = 1024;
@@ -52,6 +53,8 @@ pub struct ShellParts {
     pub epochs: Option<StateDir>,
     /// Footers of inputs.
     pub footers: Arc<Footers>,
+    /// The file system of folders of outputs.
+    pub files: Arc<dyn FileSystem>,
 }
 
 /// A driver and what it runs with.
@@ -63,6 +66,7 @@ pub struct Shell {
     journal: mpsc::Sender<(Record, AfterRecord)>,
     epochs: Option<StateDir>,
     footers: Arc<Footers>,
+    files: Arc<dyn FileSystem>,
     end: Option<TermEnd>,
 }
 
@@ -96,6 +100,7 @@ impl Shell {
             journal,
             epochs: parts.epochs,
             footers: parts.footers,
+            files: parts.files,
             end: None,
         })
     }
@@ -134,8 +139,8 @@ impl Shell {
             match output {
                 Output::Append { record, then } => self.append(*record, then),
                 Output::Work(work) => {
-                    let footers = self.footers.clone();
-                    self.spawn(async move { work.run(&footers).await });
+                    let (footers, files) = (self.footers.clone(), self.files.clone());
+                    self.spawn(async move { work.run(&footers, &files).await });
                 }
                 Output::CheckEpoch => {
                     if let Some(dir) = self.epochs.clone() {
@@ -163,8 +168,10 @@ impl Shell {
         let sender = self.sender.clone();
         tokio::spawn(async move {
             let input = work.await;
-            // A closed inbox means that the driver has ended.
-            let _ = sender.send(input).await;
+            // A closed inbox means that the driver has ended. The input may hold a staging folder, which is removed on drop.
+            if let Err(closed) = sender.send(input).await {
+                tokio::task::spawn_blocking(move || drop(closed));
+            }
         });
     }
 }

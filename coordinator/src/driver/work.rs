@@ -19,6 +19,7 @@ use crate::job::JobSpec;
 use crate::objectives::table::DayTable;
 use crate::plan::{self, InputPlan, PlanError};
 use crate::publish::commit_log::Manifest;
+use crate::publish::file_system::FileSystem;
 use crate::publish::staging::{Published, Ready, Staging, StagingError, StoreStaging};
 use crate::publish::{Commit, Finished, PublishError};
 
@@ -142,11 +143,22 @@ pub type UploadResult = Result<v1::Upload, PublishError>;
 
 impl Work {
     /// Does the work; returns the answer for the driver. Waits for I/O, and for tokio's clock between retries. Work on
-    /// folders runs on threads that may block. `footers` caches the footers of inputs.
-    pub async fn run(self, footers: &Arc<Footers>) -> DriverInput {
+    /// folders runs on threads that may block. `footers` caches the footers of inputs; folders of outputs are in `files`.
+    pub async fn run(self, footers: &Arc<Footers>, files: &Arc<dyn FileSystem>) -> DriverInput {
         match self {
             Work::Plan { spec, dataset, capacity, recorded, adopted, epoch } => {
-                let planned = plan_job(&spec, &*dataset, footers, capacity, recorded, adopted, epoch).await;
+                let plan = async {
+                    let (plan, recorded) = match recorded {
+                        Some(plan) => (plan, true),
+                        None => (plan_inputs(&spec, &*dataset, footers, capacity).await?, false),
+                    };
+                    let staging = match adopted {
+                        Some(staging) => staging,
+                        None => Staging::prepare(&spec, epoch, files).await?,
+                    };
+                    Ok::<_, PlanningError>(Box::new(Planned { plan, staging, recorded }))
+                };
+                let planned = plan.await;
                 DriverInput::Planned(spec.id, planned)
             }
             Work::BeginUpload { staging, attempt } => {
@@ -161,7 +173,7 @@ impl Work {
                 DriverInput::Published(spec.id, published)
             }
             Work::FinishCommit { spec, commit, epoch } => {
-                let finished = with_objectives(&spec, finish_commit(&spec, epoch, commit)).await;
+                let finished = with_objectives(&spec, finish_commit(&spec, epoch, commit, files)).await;
                 DriverInput::Recovered(spec.id, finished)
             }
             Work::Discard { job, staging } => {
@@ -172,26 +184,6 @@ impl Work {
             }
         }
     }
-}
-
-async fn plan_job(
-    spec: &JobSpec,
-    dataset: &dyn Dataset,
-    footers: &Arc<Footers>,
-    capacity: Capacity,
-    recorded: Option<InputPlan>,
-    adopted: Option<Staging>,
-    epoch: u64,
-) -> Result<Box<Planned>, PlanningError> {
-    let (plan, recorded) = match recorded {
-        Some(plan) => (plan, true),
-        None => (plan_inputs(spec, dataset, footers, capacity).await?, false),
-    };
-    let staging = match adopted {
-        Some(staging) => staging,
-        None => Staging::prepare(spec, epoch).await?,
-    };
-    Ok(Box::new(Planned { plan, staging, recorded }))
 }
 
 async fn plan_inputs(
@@ -258,10 +250,15 @@ async fn publish(mut staging: Staging, mut ready: Ready) -> Result<(), StagingEr
     }
 }
 
-async fn finish_commit(spec: &JobSpec, epoch: u64, commit: Commit) -> Result<Finished, StagingError> {
+async fn finish_commit(
+    spec: &JobSpec,
+    epoch: u64,
+    commit: Commit,
+    files: &Arc<dyn FileSystem>,
+) -> Result<Finished, StagingError> {
     let mut retries = COMMIT_RETRY.start();
     loop {
-        let error = match Staging::finish_commit(spec, epoch, commit.clone()).await {
+        let error = match Staging::finish_commit(spec, epoch, commit.clone(), files).await {
             // The decision stands, so an unavailable store is tried again.
             Err(error) if error.is_transient() => error,
             finished => return finished,

@@ -4,59 +4,56 @@
 //! the id of the job, or a random id of Spark.
 
 use std::ffi::OsString;
-use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::moves::{is_gone, refresh};
+use super::file_system::{FileSystem, is_gone};
 
 /// The identity of the day in `folder`, by the names and sizes of its files at any depth. Hidden files and markers such as
 /// `_SUCCESS` do not count. Empty if there is no file or no folder.
 ///
 /// # Errors
 /// A folder cannot be read.
-pub(super) fn day_id(folder: &Path) -> io::Result<String> {
-    refresh(folder);
-    let mut files: Vec<(OsString, u64)> = vec![];
+pub(super) fn day_id(files: &dyn FileSystem, folder: &Path) -> io::Result<String> {
+    let mut found: Vec<(OsString, u64)> = vec![];
     let mut folders = vec![folder.to_path_buf()];
     while let Some(next) = folders.pop() {
-        let entries = match fs::read_dir(&next) {
+        let paths = match files.list(&next) {
             Err(error) if is_gone(&error) => continue,
-            entries => entries?,
+            paths => paths?,
         };
-        for entry in entries {
-            let entry = entry?;
-            let name = entry.file_name();
+        for path in paths {
+            let name = path.file_name().unwrap_or_default();
             if matches!(name.as_encoded_bytes().first(), Some(b'.' | b'_')) {
                 continue;
             }
-            match entry.metadata() {
-                Ok(found) if found.is_dir() => folders.push(entry.path()),
-                Ok(found) => {
-                    let path = entry.path();
-                    files.push((path.strip_prefix(folder).unwrap_or(&path).into(), found.len()));
-                }
+            match files.stat(&path) {
+                Ok(stat) if stat.is_folder => folders.push(path),
+                Ok(stat) => found.push((path.strip_prefix(folder).unwrap_or(&path).into(), stat.bytes)),
                 Err(error) if is_gone(&error) => {}
                 Err(error) => return Err(error),
             }
         }
     }
-    files.sort();
-    if files.is_empty() {
+    found.sort();
+    if found.is_empty() {
         return Ok(String::new());
     }
     let mut names = crc32fast::Hasher::new();
-    for (path, bytes) in &files {
+    for (path, bytes) in &found {
         names.update(path.as_encoded_bytes());
         names.update(&[0]);
         names.update(&bytes.to_le_bytes());
     }
-    let bytes: u64 = files.iter().map(|(_, bytes)| bytes).sum();
-    Ok(format!("{}-{bytes}-{:08x}", files.len(), names.finalize()))
+    let bytes: u64 = found.iter().map(|(_, bytes)| bytes).sum();
+    Ok(format!("{}-{bytes}-{:08x}", found.len(), names.finalize()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use super::super::file_system::System;
     use super::*;
 
     #[test]
@@ -69,7 +66,7 @@ mod tests {
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
                 fs::write(path, text).unwrap();
             }
-            day_id(&folder).unwrap()
+            day_id(&System, &folder).unwrap()
         };
         let id = day("a", &[("part-0-x", "one"), ("sample_id=1/part-1-x", "two")]);
         assert!(id.starts_with("2-6-"), "{id}");
@@ -78,6 +75,6 @@ mod tests {
         assert_ne!(day("d", &[("part-0-x", "longer"), ("sample_id=1/part-1-x", "")]), id);
         assert_ne!(day("e", &[("part-0-x", "one")]), id);
         assert_eq!(day("f", &[(".part-0.crc", "x")]), "");
-        assert_eq!(day_id(&root.path().join("none")).unwrap(), "");
+        assert_eq!(day_id(&System, &root.path().join("none")).unwrap(), "");
     }
 }

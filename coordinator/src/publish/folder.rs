@@ -3,9 +3,7 @@
 //! Not here: whose folders are taken over or removed (`dead_folders`), the order of the operations (`folder_staging`), and how a
 //! day is replaced (`replace`).
 
-use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,7 +12,7 @@ use tally_common::retry::RetryPolicy;
 use tally_proto::JobId;
 
 use super::PublishError;
-use super::moves::{Moves, is_gone, is_mount, is_occupied, refresh};
+use super::file_system::{FileSystem, LockFile, Stat, is_gone, is_occupied};
 
 pub(super) const LOCK: &str = "lock";
 /// The folder that tasks write to.
@@ -42,12 +40,15 @@ pub(super) fn failed<'a>(path: &'a Path, what: &'static str) -> impl FnOnce(io::
 const FULL_DISK_RETRY: RetryPolicy = RetryPolicy::fixed(Duration::from_secs(5)).with_max_retries(6);
 
 /// Tries an operation again while the disk is full. A failed operation must leave nothing behind. Blocks.
-pub(super) fn retry_while_full<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub(super) fn retry_while_full<T>(
+    files: &dyn FileSystem,
+    mut work: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
     for delay in FULL_DISK_RETRY.start() {
         match work() {
             Err(error) if is_full(&error) => {
                 tracing::warn!(%error, "the disk of the output is full: trying again");
-                std::thread::sleep(delay);
+                files.pause(delay);
             }
             done => return done,
         }
@@ -57,13 +58,14 @@ pub(super) fn retry_while_full<T>(mut work: impl FnMut() -> io::Result<T>) -> io
 
 /// Checks that a path of the output, if it exists, is a folder on the file system of its parent. Only such a folder can be
 /// exchanged.
-pub(super) fn check_folder(folder: &Path, parent: &Path) -> Result<(), PublishError> {
-    let Ok(found) = fs::symlink_metadata(folder) else { return Ok(()) };
-    if !found.is_dir() {
+pub(super) fn check_folder(files: &dyn FileSystem, folder: &Path, parent: &Path) -> Result<(), PublishError> {
+    let Ok(found) = files.stat(folder) else { return Ok(()) };
+    if !found.is_folder {
         let source = io::Error::from(io::ErrorKind::NotADirectory);
         return Err(failed(folder, "something other than a folder has the output's name")(source));
     }
-    if is_mount(folder) || fs::metadata(parent).is_ok_and(|parent| parent.dev() != found.dev()) {
+    let is_elsewhere = |parent: Stat| parent.device != found.device;
+    if files.is_mount(folder) || files.stat_target(parent).is_ok_and(is_elsewhere) {
         let source = io::Error::from(io::ErrorKind::CrossesDevices);
         return Err(failed(folder, "another file system begins here: give a folder below it as the output")(
             source,
@@ -79,20 +81,24 @@ pub(super) fn siblings_of(output: &Path) -> Option<PathBuf> {
 }
 
 /// A job's staging folders of earlier epochs, latest first.
-pub(super) fn folders_before(siblings: &Path, job: &JobId, epoch: u64) -> Vec<PathBuf> {
-    named_before(siblings, job.as_str(), epoch)
+pub(super) fn folders_before(
+    files: &dyn FileSystem,
+    siblings: &Path,
+    job: &JobId,
+    epoch: u64,
+) -> Vec<PathBuf> {
+    named_before(files, siblings, job.as_str(), epoch)
 }
 
 /// The staging folders of earlier epochs whose name begins so, latest first.
-pub(super) fn named_before(siblings: &Path, name: &str, epoch: u64) -> Vec<PathBuf> {
-    let earlier = |entry: fs::DirEntry| {
-        let found = entry.file_name();
-        let of: u64 = found.to_str()?.strip_prefix(name)?.strip_prefix('.')?.parse().ok()?;
-        (of < epoch).then(|| (std::cmp::Reverse(of), entry.path()))
+pub(super) fn named_before(files: &dyn FileSystem, siblings: &Path, name: &str, epoch: u64) -> Vec<PathBuf> {
+    let earlier = |path: PathBuf| {
+        let found = path.file_name()?.to_str()?;
+        let of: u64 = found.strip_prefix(name)?.strip_prefix('.')?.parse().ok()?;
+        (of < epoch).then_some((std::cmp::Reverse(of), path))
     };
-    refresh(siblings);
-    let entries = fs::read_dir(siblings).into_iter().flatten().flatten();
-    let mut found: Vec<_> = entries.filter_map(earlier).collect();
+    let paths = files.list(siblings).unwrap_or_default();
+    let mut found: Vec<_> = paths.into_iter().filter_map(earlier).collect();
     found.sort();
     found.into_iter().map(|(_, folder)| folder).collect()
 }
@@ -100,17 +106,17 @@ pub(super) fn named_before(siblings: &Path, name: &str, epoch: u64) -> Vec<PathB
 /// The owner of a staging folder.
 pub(super) enum Hold {
     /// This process, from now on.
-    Mine(File),
+    Mine(Box<dyn LockFile>),
     /// Another process.
     Others,
     /// None: a process died while it removed the folder. The lock is removed last, and is missing.
     Remains,
 }
 
-pub(super) fn try_hold(folder: &Path) -> Hold {
-    // NFS gives exclusive locks only on files that are open for writing.
-    match OpenOptions::new().read(true).write(true).open(folder.join(LOCK)) {
-        Ok(lock) => lock.try_lock().map_or(Hold::Others, |()| Hold::Mine(lock)),
+pub(super) fn try_hold(files: &dyn FileSystem, folder: &Path) -> Hold {
+    match files.open_lock(&folder.join(LOCK), false) {
+        Ok(lock) if lock.try_lock().is_ok_and(|held| held) => Hold::Mine(lock),
+        Ok(_) => Hold::Others,
         Err(e) if is_gone(&e) => Hold::Remains,
         Err(_) => Hold::Others,
     }
@@ -118,21 +124,24 @@ pub(super) fn try_hold(folder: &Path) -> Hold {
 
 /// Removes a staging folder, its lock file last. After an incomplete removal, the next job can take the folder over. The lock
 /// is released first: on NFS, a removed file that is open stays in its folder.
-pub(super) fn clear(moves: &dyn Moves, folder: &Path, lock: Option<File>) -> io::Result<()> {
+pub(super) fn clear(
+    files: &dyn FileSystem,
+    folder: &Path,
+    lock: Option<Box<dyn LockFile>>,
+) -> io::Result<()> {
     // No process publishes a day of which a part is removed.
-    match moves.rename(&folder.join(DAY), &folder.join(REMOVED)) {
+    match files.rename(&folder.join(DAY), &folder.join(REMOVED)) {
         Err(e) if !is_gone(&e) && !is_occupied(&e) => return Err(e),
         _ => {}
     }
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_name() == LOCK {
+    for path in files.list(folder)? {
+        if path.ends_with(LOCK) {
             continue;
         }
-        let path = entry.path();
-        let removed = match entry.file_type()?.is_dir() {
-            true => fs::remove_dir_all(path),
-            false => fs::remove_file(path),
+        let removed = match files.stat(&path) {
+            Ok(stat) if stat.is_folder => files.remove_all(&path),
+            Ok(_) => files.remove_file(&path),
+            Err(error) => Err(error),
         };
         match removed {
             // Another process removes it, too.
@@ -141,16 +150,16 @@ pub(super) fn clear(moves: &dyn Moves, folder: &Path, lock: Option<File>) -> io:
         }
     }
     drop(lock);
-    fs::remove_dir_all(folder)
+    files.remove_all(folder)
 }
 
 /// Creates an empty folder.
-pub(super) fn remake(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
+pub(super) fn remake(files: &dyn FileSystem, folder: &Path) -> io::Result<()> {
+    match files.remove_all(folder) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
-    fs::create_dir(folder)
+    files.create_folder(folder)
 }
 
 /// The name of a staging folder that is being created or removed. No leader takes it over.
@@ -159,14 +168,19 @@ pub(super) fn aside(name: &str) -> String {
 }
 
 /// Creates a job's staging folder. It is locked before it gets its name.
-pub(super) fn make(siblings: &Path, name: &str, created: &[PathBuf]) -> io::Result<File> {
+pub(super) fn make(
+    files: &dyn FileSystem,
+    siblings: &Path,
+    name: &str,
+    created: &[PathBuf],
+) -> io::Result<Box<dyn LockFile>> {
     let folder = siblings.join(aside(name));
-    fs::create_dir_all(folder.join(PARTS))?;
+    files.create_folders(&folder.join(PARTS))?;
     let created: Vec<&[u8]> = created.iter().map(|folder| folder.as_os_str().as_encoded_bytes()).collect();
-    fs::write(folder.join(MADE), created.join(&0))?;
-    let lock = File::create(folder.join(LOCK))?;
+    files.write(&folder.join(MADE), &created.join(&0))?;
+    let lock = files.open_lock(&folder.join(LOCK), true)?;
     lock.lock()?;
-    fs::rename(&folder, siblings.join(name))?;
+    files.rename(&folder, &siblings.join(name))?;
     Ok(lock)
 }
 
@@ -178,13 +192,13 @@ pub(super) fn folders_from(made: &[u8]) -> Vec<PathBuf> {
 }
 
 /// The missing folders from `path` upwards, outermost first.
-pub(super) fn missing_above(path: &Path) -> Vec<PathBuf> {
+pub(super) fn missing_above(files: &dyn FileSystem, path: &Path) -> Vec<PathBuf> {
     let mut missing: Vec<PathBuf> =
-        path.ancestors().take_while(|folder| !folder.exists()).map(Path::to_path_buf).collect();
+        path.ancestors().take_while(|folder| !files.exists(folder)).map(Path::to_path_buf).collect();
     missing.reverse();
     missing
 }
 
-pub(super) fn sync(folder: &Path) -> Result<(), PublishError> {
-    File::open(folder).and_then(|f| f.sync_all()).map_err(failed(folder, "the folder cannot be synced"))
+pub(super) fn sync(files: &dyn FileSystem, folder: &Path) -> Result<(), PublishError> {
+    files.sync(folder).map_err(failed(folder, "the folder cannot be synced"))
 }

@@ -10,9 +10,7 @@
 //!
 //! Not here: the steps that replace a day (`replace`), operations on staging folders (`folder`).
 
-use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,11 +20,11 @@ use tally_proto::JobId;
 use super::PublishError;
 use super::day_id::day_id;
 use super::dead_folders::{clean_dead, remove, sweep, take};
+use super::file_system::{FileSystem, LockFile, is_gone};
 use super::folder::{
     DAY, MADE, PARTS, aside, check_folder, failed, folders_before, folders_from, make, missing_above, remake,
     retry_while_full, siblings_of, sync,
 };
-use super::moves::{Moves, System, is_gone, refresh};
 use super::replace::Replacement;
 
 /// Tries to create a staging folder while other jobs remove its parent.
@@ -63,7 +61,7 @@ pub(super) struct Location {
     pub(super) output: PathBuf,
     /// The day's folder in the output.
     pub(super) target: PathBuf,
-    pub(super) moves: Arc<dyn Moves>,
+    pub(super) files: Arc<dyn FileSystem>,
 }
 
 /// A job's staging folder. It is removed on drop, published or not.
@@ -78,38 +76,41 @@ pub struct FolderStaging {
     created: Vec<PathBuf>,
     /// The folder stays on drop: another leader continues the job.
     left: bool,
-    lock: Option<File>,
+    lock: Option<Box<dyn LockFile>>,
 }
 
 impl Commit {
     /// Whether a folder is the decided day.
-    fn is(&self, folder: &Path) -> bool {
-        refresh(folder);
-        !self.parts.is_empty() && self.parts.iter().all(|part| folder.join(part).exists())
+    fn is(&self, files: &dyn FileSystem, folder: &Path) -> bool {
+        files.refresh(folder);
+        !self.parts.is_empty() && self.parts.iter().all(|part| files.exists(&folder.join(part)))
     }
 
     /// Whether the output has another day than the decision was made for: a later publish replaced it.
-    fn is_replaced(&self, target: &Path) -> Result<bool, PublishError> {
+    fn is_replaced(&self, files: &dyn FileSystem, target: &Path) -> Result<bool, PublishError> {
         let Some(replaces) = &self.replaces else { return Ok(false) };
-        let found = day_id(target).map_err(failed(target, "the output's day cannot be read"))?;
-        Ok(!found.is_empty() && found != *replaces && !self.is(target))
+        let found = day_id(files, target).map_err(failed(target, "the output's day cannot be read"))?;
+        Ok(!found.is_empty() && found != *replaces && !self.is(files, target))
     }
 }
 
 impl Location {
-    /// Where the day `day_folder` of an output is staged and published, with the system calls of this machine.
-    fn of(output: &str, day_folder: &str) -> Result<Self, PublishError> {
-        Self::with(output, day_folder, Arc::new(System))
-    }
-
-    pub(super) fn with(output: &str, day_folder: &str, moves: Arc<dyn Moves>) -> Result<Self, PublishError> {
+    /// Where the day `day_folder` of an output is staged and published.
+    ///
+    /// # Errors
+    /// [`PublishError`]: the output is not the path of a folder.
+    pub(super) fn with(
+        output: &str,
+        day_folder: &str,
+        files: Arc<dyn FileSystem>,
+    ) -> Result<Self, PublishError> {
         let output = urls::local_path(output)?;
         let Some(siblings) = siblings_of(&output) else {
             let source = io::Error::from(io::ErrorKind::InvalidInput);
             return Err(failed(&output, "the output cannot be the root of a file system")(source));
         };
         let target = output.join(day_folder);
-        Ok(Location { siblings, output, target, moves })
+        Ok(Location { siblings, output, target, files })
     }
 }
 
@@ -123,46 +124,42 @@ impl FolderStaging {
     ///
     /// # Errors
     /// [`PublishError`]: the output is not writable. No folder is left.
-    pub fn prepare(output: &str, day_folder: &str, job: &JobId, epoch: u64) -> Result<Self, PublishError> {
-        Self::prepare_at(Location::of(output, day_folder)?, job, epoch)
-    }
-
-    pub(super) fn prepare_at(location: Location, job: &JobId, epoch: u64) -> Result<Self, PublishError> {
-        let Location { siblings, output, target, moves } = &location;
+    pub(super) fn prepare(location: Location, job: &JobId, epoch: u64) -> Result<Self, PublishError> {
+        let Location { siblings, output, target, files } = &location;
         let parent = output.parent().unwrap_or(output);
-        check_folder(output, parent)?;
-        check_folder(target, output)?;
-        let created = missing_above(parent);
+        check_folder(&**files, output, parent)?;
+        check_folder(&**files, target, output)?;
+        let created = missing_above(&**files, parent);
         let name = name_of(job, epoch);
         let folder = siblings.join(&name);
-        let mut made = retry_while_full(|| make(siblings, &name, &created));
+        let mut made = retry_while_full(&**files, || make(&**files, siblings, &name, &created));
         // A job that ends at the same time may remove the parent folder.
         for _ in 0..RACES {
             if !matches!(&made, Err(e) if is_gone(e)) {
                 break;
             }
-            made = make(siblings, &name, &created);
+            made = make(&**files, siblings, &name, &created);
         }
         let lock = match made {
             Ok(lock) => lock,
             Err(source) => {
-                remove(&**moves, &siblings.join(aside(&name)), siblings, &created, None);
+                remove(&**files, &siblings.join(aside(&name)), siblings, &created, None);
                 return Err(failed(&folder, "the staging folder cannot be created")(source));
             }
         };
         let staging = Self::held(location, job, epoch, created, lock);
-        clean_dead(&*staging.location.moves, &staging.location.siblings)?;
+        clean_dead(&*staging.location.files, &staging.location.siblings)?;
         Ok(staging)
     }
 
     /// Takes over the staging folder of an earlier leader, if there is one, and empties it: write tasks are cheap, and run
     /// again.
-    pub fn adopt(output: &str, day_folder: &str, job: &JobId, epoch: u64) -> Option<Self> {
-        let location = Location::of(output, day_folder).ok()?;
-        for folder in folders_before(&location.siblings, job, epoch) {
-            let Some(adopted) = Self::take(&folder, &location, job, epoch) else { continue };
-            let parts = remake(&adopted.folder.join(PARTS));
-            let emptied = parts.and_then(|()| match fs::remove_dir_all(adopted.folder.join(DAY)) {
+    pub(super) fn adopt(location: &Location, job: &JobId, epoch: u64) -> Option<Self> {
+        let files = &*location.files;
+        for folder in folders_before(files, &location.siblings, job, epoch) {
+            let Some(adopted) = Self::take(&folder, location, job, epoch) else { continue };
+            let parts = remake(files, &adopted.folder.join(PARTS));
+            let emptied = parts.and_then(|()| match files.remove_all(&adopted.folder.join(DAY)) {
                 Err(e) if !is_gone(&e) => Err(e),
                 _ => Ok(()),
             });
@@ -179,20 +176,26 @@ impl FolderStaging {
     /// Takes over a folder of an earlier epoch, locked or not; `None` if that fails.
     fn take(folder: &Path, location: &Location, job: &JobId, epoch: u64) -> Option<Self> {
         let name = name_of(job, epoch);
-        let lock = match take(&*location.moves, folder, &location.siblings, &name, epoch) {
+        let lock = match take(&*location.files, folder, &location.siblings, &name, epoch) {
             Ok(lock) => lock,
             Err(error) => {
                 tracing::info!(folder = %folder.display(), %error, "a staging folder is not taken over");
                 return None;
             }
         };
-        let made = fs::read(location.siblings.join(&name).join(MADE)).unwrap_or_default();
+        let made = location.files.read(&location.siblings.join(&name).join(MADE)).unwrap_or_default();
         Some(Self::held(location.clone(), job, epoch, folders_from(&made), lock))
     }
 
     /// The staging folder of a job in an epoch, which exists, with its lock. `created` are the folders above the output that
     /// were created for it.
-    fn held(location: Location, job: &JobId, epoch: u64, created: Vec<PathBuf>, lock: File) -> Self {
+    fn held(
+        location: Location,
+        job: &JobId,
+        epoch: u64,
+        created: Vec<PathBuf>,
+        lock: Box<dyn LockFile>,
+    ) -> Self {
         let folder = location.siblings.join(name_of(job, epoch));
         FolderStaging { job: job.clone(), epoch, location, folder, created, left: false, lock: Some(lock) }
     }
@@ -213,22 +216,27 @@ impl FolderStaging {
     /// # Errors
     /// [`PublishError`]: a part file is missing, or the disk fails.
     pub fn commit(&self, winners: &[(u32, u32)]) -> Result<Commit, PublishError> {
-        let day = self.folder.join(DAY);
-        retry_while_full(|| remake(&day)).map_err(failed(&day, "the staged day cannot be created"))?;
+        let (files, day) = (&*self.location.files, self.folder.join(DAY));
+        retry_while_full(files, || remake(files, &day))
+            .map_err(failed(&day, "the staged day cannot be created"))?;
         let mut parts = Vec::with_capacity(winners.len());
         for &(index, attempt) in winners {
             let name = format!("part-{index:05}-{}.snappy.parquet", self.job);
             let part = self.part(index, attempt);
-            let moved = retry_while_full(|| fs::rename(&part, day.join(&name)));
+            let moved = retry_while_full(files, || files.rename(&part, &day.join(&name)));
             moved.map_err(failed(&part, "the part file is missing"))?;
             parts.push(name);
         }
-        sync(&day)?;
-        sync(&self.folder)?;
-        let found = fs::metadata(&day).map_err(failed(&day, "the staged day cannot be read"))?;
+        sync(files, &day)?;
+        sync(files, &self.folder)?;
+        // The names of the folders above it, so that the decision does not outlive the day.
+        for folder in self.location.siblings.ancestors().take(2) {
+            sync(files, folder)?;
+        }
+        let found = files.stat(&day).map_err(failed(&day, "the staged day cannot be read"))?;
         // A day that cannot be read is replaced without a condition.
-        let replaces = day_id(&self.location.target).ok();
-        Ok(Commit { device: found.dev(), inode: found.ino(), parts, replaces })
+        let replaces = day_id(files, &self.location.target).ok();
+        Ok(Commit { device: found.device, inode: found.inode, parts, replaces })
     }
 
     /// Carries out, in a later epoch, the decision of an earlier leader. Repeated calls carry it out once, and the earlier
@@ -237,42 +245,32 @@ impl FolderStaging {
     /// # Errors
     /// [`PublishError::Replaced`]: another process published the day since the decision. Its day stays. Others: the old day is
     /// unchanged.
-    pub fn finish_commit(
-        output: &str,
-        day_folder: &str,
-        job: &JobId,
-        epoch: u64,
-        commit: &Commit,
-    ) -> Result<Finished, PublishError> {
-        Self::finish_commit_at(&Location::of(output, day_folder)?, job, epoch, commit)
-    }
-
-    pub(super) fn finish_commit_at(
+    pub(super) fn finish_commit(
         location: &Location,
         job: &JobId,
         epoch: u64,
         commit: &Commit,
     ) -> Result<Finished, PublishError> {
-        let Location { siblings, output, target, moves } = location;
-        for folder in folders_before(siblings, job, epoch) {
+        let Location { siblings, output, target, files } = location;
+        for folder in folders_before(&**files, siblings, job, epoch) {
             let Some(staging) = Self::take(&folder, location, job, epoch) else { continue };
             // From here on the earlier leader cannot publish it, and what it did before is visible.
-            refresh(output);
+            files.refresh(output);
             let completed = staging.replacement().complete_others();
             completed.map_err(failed(target, "another publish of the day cannot be completed"))?;
             for _ in 0..RACES {
-                let is_staged = commit.is(&staging.folder.join(DAY));
-                if commit.is(target) || !is_staged || commit.is_replaced(target)? {
+                let is_staged = commit.is(&**files, &staging.folder.join(DAY));
+                if commit.is(&**files, target) || !is_staged || commit.is_replaced(&**files, target)? {
                     break;
                 }
                 staging.replace(commit)?;
             }
             // Removed on drop: it is published, or is not the decided day.
         }
-        sweep(&**moves, siblings, job, epoch);
-        match commit.is(target) {
+        sweep(&**files, siblings, job, epoch);
+        match commit.is(&**files, target) {
             true => Ok(Finished::Done),
-            false if commit.is_replaced(target)? => {
+            false if commit.is_replaced(&**files, target)? => {
                 Err(PublishError::Replaced { path: target.display().to_string() })
             }
             false => Ok(Finished::Gone),
@@ -282,28 +280,31 @@ impl FolderStaging {
     /// Makes the staged day the output's day, and removes the old day.
     ///
     /// # Errors
-    /// [`PublishError`]: the old day is unchanged.
+    /// [`PublishError`]: the old day is unchanged, unless the error says something else.
     pub fn publish(self, commit: &Commit) -> Result<(), PublishError> {
         self.replace(commit)
     }
 
     fn replacement(&self) -> Replacement<'_> {
-        let Location { siblings, target, moves, .. } = &self.location;
-        Replacement { moves: &**moves, siblings, folder: &self.folder, target }
+        let Location { siblings, target, files, .. } = &self.location;
+        Replacement { files: &**files, siblings, folder: &self.folder, target }
     }
 
     pub(super) fn replace(&self, commit: &Commit) -> Result<(), PublishError> {
-        let Location { output, target, .. } = &self.location;
-        let made = retry_while_full(|| fs::create_dir_all(output));
+        let Location { output, target, files, .. } = &self.location;
+        let made = retry_while_full(&**files, || files.create_folders(output));
         made.map_err(failed(output, "the output folder cannot be created"))?;
         match self.replacement().run() {
             // Another process did it, or the answer to this one's request was lost.
-            Err(_) if commit.is(target) => {}
-            Err(_) if commit.is_replaced(target)? => {
+            Err(_) if commit.is(&**files, target) => {}
+            Err(_) if commit.is_replaced(&**files, target)? => {
                 return Err(PublishError::Replaced { path: target.display().to_string() });
             }
             Err(error) => {
                 let what = match error.kind() {
+                    _ if self.replacement().is_half_done() => {
+                        "the day is half replaced, which is completed later"
+                    }
                     io::ErrorKind::CrossesDevices => {
                         "the day and its staging folder are in different quota projects or overlay layers"
                     }
@@ -313,9 +314,10 @@ impl FolderStaging {
             }
             Ok(()) => {}
         }
-        sync(output)?;
-        if let Some(parent) = output.parent() {
-            sync(parent)?;
+        for folder in [Some(output.as_path()), output.parent()].into_iter().flatten() {
+            let what =
+                "the new day is visible, but may be lost if the machine fails, because it cannot be synced";
+            files.sync(folder).map_err(failed(folder, what))?;
         }
         Ok(())
     }
@@ -326,9 +328,9 @@ impl Drop for FolderStaging {
         if self.left {
             return;
         }
-        let Location { siblings, moves, .. } = &self.location;
-        sweep(&**moves, siblings, &self.job, self.epoch);
+        let Location { siblings, files, .. } = &self.location;
+        sweep(&**files, siblings, &self.job, self.epoch);
         // Created folders above the output stay if they are not empty.
-        remove(&**moves, &self.folder, siblings, &self.created, self.lock.take());
+        remove(&**files, &self.folder, siblings, &self.created, self.lock.take());
     }
 }

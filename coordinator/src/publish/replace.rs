@@ -19,15 +19,11 @@
 //!
 //! Not here: staging folders (`folder`), and whether a day may still be published (`folder_staging`).
 
-use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use tally_common::retry::RetryPolicy;
-
+use super::file_system::{FileSystem, LockFile, can_exchange, is_gone, is_occupied};
 use super::folder::{DAY, aside, clear, retry_while_full};
-use super::moves::{Moves, can_exchange, is_gone, is_occupied};
 
 /// The old day, after the first of two renames.
 pub(super) const OLD: &str = "old";
@@ -39,7 +35,7 @@ pub(super) const TURN: &str = ".turn";
 const TRIES: usize = 20;
 /// A staged day, and the day of the output that it replaces.
 pub(super) struct Replacement<'a> {
-    pub(super) moves: &'a dyn Moves,
+    pub(super) files: &'a dyn FileSystem,
     /// The folder of all staging folders.
     pub(super) siblings: &'a Path,
     /// The staging folder.
@@ -54,10 +50,10 @@ impl Replacement<'_> {
     /// # Errors
     /// The output has its old day, or the publish is half done and stays so until the staging folder is removed.
     pub(super) fn run(&self) -> io::Result<()> {
-        if retry_while_full(|| can_exchange(self.moves, self.folder))? {
+        if retry_while_full(self.files, || can_exchange(self.files, self.folder))? {
             return self.by_exchange();
         }
-        let _turn = Turn::wait(self.siblings, self.moves.turn_retry());
+        let _turn = Turn::wait(self.files, self.siblings);
         self.by_renames()
     }
 
@@ -65,17 +61,21 @@ impl Replacement<'_> {
         self.folder.join(DAY)
     }
 
+    fn has(&self, path: &Path) -> bool {
+        self.files.exists(path)
+    }
+
     fn by_exchange(&self) -> io::Result<()> {
         let day = self.day();
         let mut tries = 0;
         loop {
-            match self.moves.rename(&day, self.target) {
+            match self.files.rename(&day, self.target) {
                 Err(error) if is_occupied(&error) => {}
                 done => return done,
             }
-            match self.moves.exchange(&day, self.target) {
+            match self.files.exchange(&day, self.target) {
                 // The day of the output was moved or removed a moment ago.
-                Err(error) if is_gone(&error) && day.exists() && tries < TRIES => tries += 1,
+                Err(error) if is_gone(&error) && self.files.exists(&day) && tries < TRIES => tries += 1,
                 done => return done,
             }
         }
@@ -83,33 +83,38 @@ impl Replacement<'_> {
 
     fn by_renames(&self) -> io::Result<()> {
         let intent = self.folder.join(INTENT);
-        fs::write(&intent, self.target.as_os_str().as_encoded_bytes())?;
-        File::open(&intent)?.sync_all()?;
-        File::open(self.folder)?.sync_all()?;
+        self.files.write(&intent, self.target.as_os_str().as_encoded_bytes())?;
+        self.files.sync(&intent)?;
+        self.files.sync(self.folder)?;
         self.settle_others()?;
         let mut tries = 0;
         loop {
-            match self.moves.rename(&self.day(), self.target) {
+            match self.files.rename(&self.day(), self.target) {
                 Err(error) if is_occupied(&error) && tries < TRIES => tries += 1,
                 // Another process did the second rename.
-                Err(error) if is_gone(&error) && intent.exists() && !self.day().exists() => return Ok(()),
+                Err(error) if is_gone(&error) && self.has(&intent) && !self.has(&self.day()) => return Ok(()),
                 Err(error) => {
                     self.restore();
                     return Err(error);
                 }
                 Ok(()) => return Ok(()),
             }
-            match self.moves.rename(self.target, &self.next_old()) {
-                Err(error) if !is_gone(&error) || !self.folder.exists() => return Err(error),
+            match self.files.rename(self.target, &self.next_old()) {
+                Err(error) if !is_gone(&error) || !self.has(self.folder) => return Err(error),
                 _ => {}
             }
         }
     }
 
+    /// Whether the output has no day, because only the first of two renames is done.
+    pub(super) fn is_half_done(&self) -> bool {
+        !self.has(self.target) && self.has(&self.folder.join(OLD))
+    }
+
     /// The folder for the next old day. There is more than one if a process without this protocol published in between.
     fn next_old(&self) -> PathBuf {
         let (mut old, mut number) = (self.folder.join(OLD), 0);
-        while old.exists() {
+        while self.has(&old) {
             number += 1;
             old = self.folder.join(format!("{OLD}.{number}"));
         }
@@ -119,8 +124,8 @@ impl Replacement<'_> {
     /// Gives the output its old day again, after the second rename failed. If that fails, too, the publish stays half done.
     fn restore(&self) {
         let old = self.folder.join(OLD);
-        if !self.target.exists() && self.day().exists() && old.exists() {
-            match self.moves.rename(&old, self.target) {
+        if !self.has(self.target) && self.has(&self.day()) && self.has(&old) {
+            match self.files.rename(&old, self.target) {
                 Err(error) if !is_occupied(&error) => {
                     tracing::error!(day = %self.target.display(), old = %old.display(), %error, "the old day cannot be put back");
                 }
@@ -134,13 +139,13 @@ impl Replacement<'_> {
     /// # Errors
     /// The output may have no day.
     pub(super) fn complete_others(&self) -> io::Result<()> {
-        let others = self.moves.list(self.siblings)?;
-        others.iter().filter(|other| self.concerns(other)).try_for_each(|other| complete(self.moves, other))
+        let others = self.files.list(self.siblings)?;
+        others.iter().filter(|other| self.concerns(other)).try_for_each(|other| complete(self.files, other))
     }
 
     /// Whether another staging folder has an intent for this day.
     fn concerns(&self, other: &Path) -> bool {
-        other != self.folder && intended(other).is_some_and(|target| target == self.target)
+        other != self.folder && intended(self.files, other).is_some_and(|target| target == self.target)
     }
 
     /// Stops all other publishes of this day that are not over, and carries out those that are half done. Looks again after
@@ -148,10 +153,10 @@ impl Replacement<'_> {
     fn settle_others(&self) -> io::Result<()> {
         for _ in 0..TRIES {
             let mut changed = false;
-            for other in self.moves.list(self.siblings)? {
+            for other in self.files.list(self.siblings)? {
                 changed |= match self.concerns(&other) {
                     true => self.settle(&other),
-                    false => !other.exists(),
+                    false => !self.has(&other),
                 };
             }
             if !changed {
@@ -164,11 +169,12 @@ impl Replacement<'_> {
     /// Settles another publish; false if it is over, or was stopped before.
     fn settle(&self, other: &Path) -> bool {
         let is_hidden = other.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if other.exists() && (!other.join(DAY).exists() || (is_hidden && !other.join(OLD).exists())) {
+        let is_half_done = || self.has(&other.join(OLD));
+        if self.has(other) && (!self.has(&other.join(DAY)) || (is_hidden && !is_half_done())) {
             return false;
         }
-        let settled = set_aside(self.moves, other, self.siblings)
-            .and_then(|hidden| complete(self.moves, &hidden).and_then(|()| clear(self.moves, &hidden, None)));
+        let settled = set_aside(self.files, other, self.siblings)
+            .and_then(|hidden| complete(self.files, &hidden).and_then(|()| clear(self.files, &hidden, None)));
         match settled {
             Err(error) if !is_gone(&error) && !is_occupied(&error) => {
                 tracing::warn!(folder = %other.display(), %error, "another publish of this day cannot be settled");
@@ -180,7 +186,7 @@ impl Replacement<'_> {
 }
 
 /// Renames a staging folder, so that its owner's next step fails, and returns its new path.
-pub(super) fn set_aside(moves: &dyn Moves, folder: &Path, siblings: &Path) -> io::Result<PathBuf> {
+pub(super) fn set_aside(files: &dyn FileSystem, folder: &Path, siblings: &Path) -> io::Result<PathBuf> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     if name.starts_with('.') {
         return Ok(folder.to_path_buf());
@@ -188,7 +194,7 @@ pub(super) fn set_aside(moves: &dyn Moves, folder: &Path, siblings: &Path) -> io
     let mut hidden = siblings.join(aside(&name));
     let mut number = 0;
     loop {
-        match moves.rename(folder, &hidden) {
+        match files.rename(folder, &hidden) {
             // What is left of an earlier removal.
             Err(error) if is_occupied(&error) && number < TRIES => {
                 number += 1;
@@ -203,56 +209,65 @@ pub(super) fn set_aside(moves: &dyn Moves, folder: &Path, siblings: &Path) -> io
 ///
 /// # Errors
 /// The staging folder has the only copies of the old day and of the new one. It must not be removed.
-pub(super) fn complete(moves: &dyn Moves, folder: &Path) -> io::Result<()> {
-    let Some(target) = intended(folder) else { return Ok(()) };
+pub(super) fn complete(files: &dyn FileSystem, folder: &Path) -> io::Result<()> {
+    let Some(target) = intended(files, folder) else { return Ok(()) };
     let day = folder.join(DAY);
-    if !day.exists() || !folder.join(OLD).exists() {
+    if !files.exists(&day) || !files.exists(&folder.join(OLD)) {
         return Ok(());
     }
-    match moves.rename(&day, &target) {
+    match files.rename(&day, &target) {
         // A later publish.
         Err(error) if is_occupied(&error) => Ok(()),
         // Another process did it.
-        Err(error) if is_gone(&error) && !day.exists() => Ok(()),
+        Err(error) if is_gone(&error) && !files.exists(&day) => Ok(()),
         done => done,
     }
 }
 
 /// The day that is being replaced by two renames from a staging folder.
-fn intended(folder: &Path) -> Option<PathBuf> {
+fn intended(files: &dyn FileSystem, folder: &Path) -> Option<PathBuf> {
     use std::os::unix::ffi::OsStringExt;
-    let target = fs::read(folder.join(INTENT)).ok()?;
+    let target = files.read(&folder.join(INTENT)).ok()?;
     Some(PathBuf::from(std::ffi::OsString::from_vec(target)))
 }
 
-/// The turn of a publisher, until it is dropped.
-struct Turn {
+/// The turn of a publisher, until it is dropped. Dropping it releases the lock.
+struct Turn<'a> {
+    files: &'a dyn FileSystem,
     path: PathBuf,
-    lock: File,
+    _lock: Box<dyn LockFile>,
 }
 
-impl Turn {
+impl<'a> Turn<'a> {
     /// Waits for the turn; `None` if another publisher hangs, or if the file system has no locks. Blocks.
-    fn wait(siblings: &Path, retry: RetryPolicy) -> Option<Self> {
+    fn wait(files: &'a dyn FileSystem, siblings: &Path) -> Option<Self> {
         let path = siblings.join(TURN);
-        let mut retries = retry.start();
+        let mut retries = files.turn_retry().start();
         loop {
-            let lock = File::create(&path).ok()?;
+            let lock = files.open_lock(&path, true).ok()?;
             // The publisher before may have removed the file.
-            let is_current = || Some(fs::metadata(&path).ok()?.ino() == lock.metadata().ok()?.ino());
-            match lock.try_lock() {
-                Ok(()) if is_current() == Some(true) => return Some(Turn { path, lock }),
-                Ok(()) | Err(TryLockError::WouldBlock) => std::thread::sleep(retries.next()?),
-                Err(TryLockError::Error(_)) => return None,
+            if lock.try_lock().ok()? && lock.is_at(&path) {
+                return Some(Turn { files, path, _lock: lock });
             }
+            files.pause(retries.next()?);
         }
     }
 }
 
-impl Drop for Turn {
+/// Removes the lock of turns, unless a publisher has it. One that died leaves it.
+pub(super) fn remove_turn(files: &dyn FileSystem, siblings: &Path) {
+    let path = siblings.join(TURN);
+    if let Ok(lock) = files.open_lock(&path, false)
+        && lock.try_lock().is_ok_and(|held| held)
+        && lock.is_at(&path)
+    {
+        drop(Turn { files, path, _lock: lock });
+    }
+}
+
+impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        // Both fail only if another process removed the file.
-        let _ = fs::remove_file(&self.path);
-        let _ = self.lock.unlock();
+        // Fails only if another process removed the file.
+        let _ = self.files.remove_file(&self.path);
     }
 }

@@ -17,9 +17,9 @@ use rustix::io::Errno;
 use tally_common::retry::RetryPolicy;
 use tally_proto::JobId;
 
+use super::file_system::{FileSystem, System};
 use super::folder::DAY;
 use super::folder_staging::Location;
-use super::moves::{Moves, System};
 use super::{Commit, Finished, FolderStaging, PublishError};
 
 const DAY_FOLDER: &str = "submission_date_s3=20170227";
@@ -129,7 +129,7 @@ impl Schedule {
     }
 }
 
-impl Moves for Gated {
+impl FileSystem for Gated {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let publishes = from.ends_with(DAY) && to.ends_with(DAY_FOLDER);
         let call = || format!("rename {} {}", from.display(), to.display());
@@ -184,9 +184,9 @@ fn job(number: usize) -> JobId {
 }
 
 impl World {
-    fn location(&self, moves: Arc<dyn Moves>) -> Location {
+    fn location(&self, files: Arc<dyn FileSystem>) -> Location {
         let output = self.root.path().join("out");
-        Location::with(output.to_str().unwrap(), DAY_FOLDER, moves).unwrap()
+        Location::with(output.to_str().unwrap(), DAY_FOLDER, files).unwrap()
     }
 
     fn gated(&self, actor: usize) -> Location {
@@ -203,7 +203,7 @@ impl World {
         let gone = |_| PublishError::Replaced { path: String::new() };
         self.schedule.gate(actor, false, || "begins".into()).map_err(gone)?;
         let epoch = u64::from(actor == LEADER);
-        let staging = FolderStaging::prepare_at(self.gated(actor), &job(actor), epoch)?;
+        let staging = FolderStaging::prepare(self.gated(actor), &job(actor), epoch)?;
         fs::write(staging.part(0, 1), job(actor).as_str()).unwrap();
         let commit = staging.commit(&[(0, 1)]);
         let decided = self.schedule.gate(actor, false, || "decides".into()).is_ok();
@@ -236,7 +236,7 @@ impl World {
 
     fn finish(&self, location: &Location, epoch: u64, (decided, commit): &(usize, Commit)) {
         let begin = self.schedule.now();
-        let finished = FolderStaging::finish_commit_at(location, &job(LEADER), epoch, commit);
+        let finished = FolderStaging::finish_commit(location, &job(LEADER), epoch, commit);
         self.note(LEADER, begin, matches!(finished, Ok(Finished::Done)), Some(*decided));
     }
 
@@ -310,9 +310,9 @@ fn simulate(seed: u64) {
     let last = world.location(Arc::new(NoExchange));
     match decision {
         Some(decision) => world.finish(&last, 9, &decision),
-        None => drop(FolderStaging::adopt(&last.output.display().to_string(), DAY_FOLDER, &job(LEADER), 9)),
+        None => drop(FolderStaging::adopt(&last, &job(LEADER), 9)),
     }
-    drop(FolderStaging::prepare_at(last, &job(ACTORS + 1), 0).unwrap());
+    drop(FolderStaging::prepare(last, &job(ACTORS + 1), 0).unwrap());
     world.check(seed);
 }
 
@@ -320,7 +320,7 @@ fn simulate(seed: u64) {
 #[derive(Debug)]
 struct NoExchange;
 
-impl Moves for NoExchange {
+impl FileSystem for NoExchange {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         System.rename(from, to)
     }

@@ -1,12 +1,17 @@
 //! The staging of a job's output, in a folder or in an object store, as the driver uses it. All calls may wait for
 //! I/O; those on folders run on threads that may block.
 
+use std::sync::Arc;
+
 use tally_common::stores::urls;
 use tally_proto::v1;
 use tally_proto::v1::write_work::Target;
-use tokio::task::{JoinError, spawn_blocking};
+use tokio::sync::oneshot;
+use tokio::task::JoinError;
 
 use super::commit_log::{Decided, Manifest};
+use super::file_system::FileSystem;
+use super::folder_staging::Location;
 pub use super::store_staging::StoreStaging;
 use super::{Commit, Finished, FolderStaging, PublishError};
 use crate::job::JobSpec;
@@ -99,10 +104,14 @@ pub enum Published {
     Retry(StoreStaging, Box<Manifest>, PublishError),
 }
 
+/// Runs work that waits for a file system.
 async fn blocking<T: Send + 'static>(
+    files: &dyn FileSystem,
     work: impl FnOnce() -> Result<T, PublishError> + Send + 'static,
 ) -> Result<T, StagingError> {
-    Ok(spawn_blocking(work).await??)
+    let (sender, done) = oneshot::channel();
+    files.spawn(Box::new(move || drop(sender.send(work())))).await?;
+    Ok(done.await.map_err(|_| StagingError::Mismatch)??)
 }
 
 impl Staging {
@@ -110,10 +119,17 @@ impl Staging {
     ///
     /// # Errors
     /// [`StagingError`]: the output is not writable.
-    pub async fn prepare(spec: &JobSpec, epoch: u64) -> Result<Self, StagingError> {
+    pub async fn prepare(
+        spec: &JobSpec,
+        epoch: u64,
+        files: &Arc<dyn FileSystem>,
+    ) -> Result<Self, StagingError> {
         let JobSpec { output, day_folder, id, target_file_size, .. } = spec.clone();
         if urls::is_local(&output) {
-            let prepared = blocking(move || FolderStaging::prepare(&output, &day_folder, &id, epoch));
+            let of = files.clone();
+            let prepare =
+                move || FolderStaging::prepare(Location::with(&output, &day_folder, of)?, &id, epoch);
+            let prepared = blocking(&**files, prepare);
             return prepared.await.map(Staging::Folder);
         }
         Ok(Staging::Store(StoreStaging::prepare(&output, &day_folder, &id, epoch, target_file_size).await?))
@@ -121,22 +137,32 @@ impl Staging {
 
     /// Takes over the staging folder of an earlier leader. Nothing is kept in stores, because write tasks are cheap.
     /// Blocks.
-    pub fn adopt(spec: &JobSpec, epoch: u64) -> Option<Self> {
+    pub fn adopt(spec: &JobSpec, epoch: u64, files: &Arc<dyn FileSystem>) -> Option<Self> {
         if !urls::is_local(&spec.output) {
             return None;
         }
-        FolderStaging::adopt(&spec.output, &spec.day_folder, &spec.id, epoch).map(Staging::Folder)
+        let location = Location::with(&spec.output, &spec.day_folder, files.clone()).ok()?;
+        FolderStaging::adopt(&location, &spec.id, epoch).map(Staging::Folder)
     }
 
     /// Carries out the decision of an earlier leader. Repeated calls carry it out once.
     ///
     /// # Errors
     /// [`StagingError`]: the old day is unchanged, or, in a store, is being replaced.
-    pub async fn finish_commit(spec: &JobSpec, epoch: u64, commit: Commit) -> Result<Finished, StagingError> {
+    pub async fn finish_commit(
+        spec: &JobSpec,
+        epoch: u64,
+        commit: Commit,
+        files: &Arc<dyn FileSystem>,
+    ) -> Result<Finished, StagingError> {
         let JobSpec { output, day_folder, id, .. } = spec.clone();
         if urls::is_local(&output) {
-            return blocking(move || FolderStaging::finish_commit(&output, &day_folder, &id, epoch, &commit))
-                .await;
+            let of = files.clone();
+            let finish = move || {
+                let location = Location::with(&output, &day_folder, of)?;
+                FolderStaging::finish_commit(&location, &id, epoch, &commit)
+            };
+            return blocking(&**files, finish).await;
         }
         match StoreStaging::finish(&output, &day_folder, &id, epoch).await? {
             true => Ok(Finished::Done),
@@ -172,7 +198,8 @@ impl Staging {
     ) -> Result<(Self, Ready), StagingError> {
         match self {
             Staging::Folder(staging) => {
-                blocking(move || {
+                let files = staging.location.files.clone();
+                blocking(&*files, move || {
                     let commit = staging.commit(&winners)?;
                     Ok((Staging::Folder(staging), Ready::Folder(commit)))
                 })
@@ -195,7 +222,8 @@ impl Staging {
     pub async fn publish(self, ready: Ready) -> Published {
         let done = match (self, ready) {
             (Staging::Folder(staging), Ready::Folder(commit)) => {
-                blocking(move || staging.publish(&commit)).await
+                let files = staging.location.files.clone();
+                blocking(&*files, move || staging.publish(&commit)).await
             }
             (Staging::Store(objects), Ready::Store(manifest)) => match objects.publish(&manifest).await {
                 Ok(Decided::Published) => Ok(()),
@@ -215,7 +243,10 @@ impl Staging {
     pub async fn discard(self) {
         match self {
             // The folder is removed on drop.
-            Staging::Folder(staging) => drop(spawn_blocking(move || drop(staging)).await),
+            Staging::Folder(staging) => {
+                let files = staging.location.files.clone();
+                drop(files.spawn(Box::new(move || drop(staging))).await);
+            }
             Staging::Store(objects) => objects.discard().await,
         }
     }

@@ -5,13 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::io::Errno;
 use tally_proto::JobId;
 
+use super::file_system::{FileSystem, System};
 use super::folder::{DAY, LOCK, PARTS, aside};
 use super::folder_staging::Location;
-use super::moves::{Moves, System};
-use super::replace::{INTENT, OLD};
+use super::replace::{INTENT, OLD, TURN};
 use super::*;
 
 const DAY_FOLDER: &str = "submission_date_s3=20170227";
@@ -20,9 +21,17 @@ fn job(id: &str) -> JobId {
     JobId::parse(id).unwrap()
 }
 
+fn day_at(output: &Path, day_folder: &str) -> Location {
+    Location::with(output.to_str().unwrap(), day_folder, Arc::new(System)).unwrap()
+}
+
+fn at(output: &Path) -> Location {
+    day_at(output, DAY_FOLDER)
+}
+
 fn stage(root: &Path, id: &str, text: &str) -> FolderStaging {
     let output = root.join("out");
-    let staging = FolderStaging::prepare(output.to_str().unwrap(), DAY_FOLDER, &job(id), 0).unwrap();
+    let staging = FolderStaging::prepare(at(&output), &job(id), 0).unwrap();
     fs::write(staging.part(0, 7), text).unwrap();
     staging
 }
@@ -34,7 +43,7 @@ fn publish(staging: FolderStaging) -> Result<(), PublishError> {
 
 /// A file system with other errors.
 #[derive(Debug, Clone, Copy)]
-struct FileSystem {
+struct Emulated {
     name: &'static str,
     /// A rename to a folder with content.
     occupied: Errno,
@@ -42,18 +51,18 @@ struct FileSystem {
     exchange: Option<Errno>,
 }
 
-const FILE_SYSTEMS: [FileSystem; 8] = [
-    FileSystem { name: "ext4, btrfs, tmpfs", occupied: Errno::NOTEMPTY, exchange: None },
-    FileSystem { name: "XFS", occupied: Errno::EXIST, exchange: None },
-    FileSystem { name: "NFS", occupied: Errno::EXIST, exchange: Some(Errno::INVAL) },
-    FileSystem { name: "CIFS", occupied: Errno::NOTEMPTY, exchange: Some(Errno::INVAL) },
-    FileSystem { name: "FUSE", occupied: Errno::NOTEMPTY, exchange: Some(Errno::NOSYS) },
-    FileSystem { name: "a remote file system", occupied: Errno::EXIST, exchange: Some(Errno::OPNOTSUPP) },
-    FileSystem { name: "a filter of system calls", occupied: Errno::NOTEMPTY, exchange: Some(Errno::PERM) },
-    FileSystem { name: "XFS on an old kernel", occupied: Errno::EXIST, exchange: Some(Errno::NOSYS) },
+const FILE_SYSTEMS: [Emulated; 8] = [
+    Emulated { name: "ext4, btrfs, tmpfs", occupied: Errno::NOTEMPTY, exchange: None },
+    Emulated { name: "XFS", occupied: Errno::EXIST, exchange: None },
+    Emulated { name: "NFS", occupied: Errno::EXIST, exchange: Some(Errno::INVAL) },
+    Emulated { name: "CIFS", occupied: Errno::NOTEMPTY, exchange: Some(Errno::INVAL) },
+    Emulated { name: "FUSE", occupied: Errno::NOTEMPTY, exchange: Some(Errno::NOSYS) },
+    Emulated { name: "a remote file system", occupied: Errno::EXIST, exchange: Some(Errno::OPNOTSUPP) },
+    Emulated { name: "a filter of system calls", occupied: Errno::NOTEMPTY, exchange: Some(Errno::PERM) },
+    Emulated { name: "XFS on an old kernel", occupied: Errno::EXIST, exchange: Some(Errno::NOSYS) },
 ];
 
-impl Moves for FileSystem {
+impl FileSystem for Emulated {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         System.rename(from, to).map_err(|error| match error.kind() {
             io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => self.occupied.into(),
@@ -74,10 +83,10 @@ impl Moves for FileSystem {
 }
 
 /// A staged day on another file system.
-fn stage_on(moves: impl Moves + 'static, root: &Path, id: &str, text: &str) -> FolderStaging {
+fn stage_on(files: impl FileSystem + 'static, root: &Path, id: &str, text: &str) -> FolderStaging {
     let output = root.join("out");
-    let location = Location::with(output.to_str().unwrap(), DAY_FOLDER, Arc::new(moves)).unwrap();
-    let staging = FolderStaging::prepare_at(location, &job(id), 0).unwrap();
+    let location = Location::with(output.to_str().unwrap(), DAY_FOLDER, Arc::new(files)).unwrap();
+    let staging = FolderStaging::prepare(location, &job(id), 0).unwrap();
     fs::write(staging.part(0, 7), text).unwrap();
     staging
 }
@@ -161,13 +170,13 @@ fn days_are_published_on_every_file_system() {
     }
 }
 
-const NO_EXCHANGE: FileSystem = FILE_SYSTEMS[2];
+const NO_EXCHANGE: Emulated = FILE_SYSTEMS[2];
 
 /// A file system without an exchange, where a staged day cannot be renamed to this path.
 #[derive(Debug)]
 struct NoWayBack(PathBuf);
 
-impl Moves for NoWayBack {
+impl FileSystem for NoWayBack {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         match to == self.0 && from.ends_with(DAY) && !to.exists() {
             true => Err(Errno::XDEV.into()),
@@ -240,7 +249,7 @@ fn a_linked_day_and_another_file_system_are_refused_before_any_work() {
     let output = root.path().join("out");
     fs::create_dir(&output).unwrap();
     std::os::unix::fs::symlink(root.path(), output.join(DAY_FOLDER)).unwrap();
-    let prepare = |output: &Path| FolderStaging::prepare(output.to_str().unwrap(), DAY_FOLDER, &job("a"), 0);
+    let prepare = |output: &Path| FolderStaging::prepare(at(output), &job("a"), 0);
     assert!(prepare(&output).unwrap_err().to_string().contains("something other than a folder"));
     let error = prepare(Path::new("/proc")).unwrap_err().to_string();
     assert!(error.contains("another file system"), "{error}");
@@ -253,7 +262,7 @@ fn many_jobs_may_begin_at_once() {
     let begin = |number: usize| {
         for round in 0..30 {
             let id = job(&format!("{number}-{round}"));
-            drop(FolderStaging::prepare(output.to_str().unwrap(), DAY_FOLDER, &id, 0).unwrap());
+            drop(FolderStaging::prepare(at(&output), &id, 0).unwrap());
         }
     };
     std::thread::scope(|scope| (0..8).for_each(|number| drop(scope.spawn(move || begin(number)))));
@@ -265,10 +274,10 @@ fn a_file_where_the_output_goes_is_an_error_that_names_it() {
     let root = tempfile::tempdir().unwrap();
     fs::write(root.path().join("out"), "x").unwrap();
     let output = root.path().join("out");
-    let error = FolderStaging::prepare(output.to_str().unwrap(), DAY_FOLDER, &job("a"), 0).unwrap_err();
+    let error = FolderStaging::prepare(at(&output), &job("a"), 0).unwrap_err();
     assert!(error.to_string().contains("out"), "{error}");
     let under = root.path().join("out/deeper");
-    let error = FolderStaging::prepare(under.to_str().unwrap(), DAY_FOLDER, &job("a"), 0).unwrap_err();
+    let error = FolderStaging::prepare(at(&under), &job("a"), 0).unwrap_err();
     assert!(error.to_string().contains("out"), "{error}");
     assert_eq!(files(root.path()), ["x"]);
 }
@@ -291,8 +300,7 @@ fn a_later_leader_takes_over_what_an_earlier_one_staged() {
     for held in [false, true] {
         let root = tempfile::tempdir().unwrap();
         let output = root.path().join("deep/er/out");
-        let text = output.to_str().unwrap();
-        let first = FolderStaging::prepare(text, DAY_FOLDER, &job("a"), 3).unwrap();
+        let first = FolderStaging::prepare(at(&output), &job("a"), 3).unwrap();
         fs::write(first.part(0, 1), "one").unwrap();
         let late = first.part(0, 2);
         // A leader that hangs holds its lock, and may wake up.
@@ -302,11 +310,11 @@ fn a_later_leader_takes_over_what_an_earlier_one_staged() {
             first.leave();
             None
         };
-        assert!(FolderStaging::adopt(text, DAY_FOLDER, &job("b"), 4).is_none(), "another job's");
-        assert!(FolderStaging::adopt(text, DAY_FOLDER, &job("a"), 3).is_none(), "no earlier epoch's");
-        let adopted = FolderStaging::adopt(text, DAY_FOLDER, &job("a"), 4).unwrap();
+        assert!(FolderStaging::adopt(&at(&output), &job("b"), 4).is_none(), "another job's");
+        assert!(FolderStaging::adopt(&at(&output), &job("a"), 3).is_none(), "no earlier epoch's");
+        let adopted = FolderStaging::adopt(&at(&output), &job("a"), 4).unwrap();
         assert!(adopted.part(0, 1).parent().unwrap().read_dir().unwrap().next().is_none());
-        drop(FolderStaging::prepare(text, DAY_FOLDER, &job("other"), 4).unwrap());
+        drop(FolderStaging::prepare(at(&output), &job("other"), 4).unwrap());
         assert!(adopted.folder.exists());
         if let Some(awake) = hangs {
             assert!(fs::write(late, "late").is_err() && awake.commit(&[(0, 1)]).is_err());
@@ -323,7 +331,7 @@ fn a_later_leader_takes_over_what_an_earlier_one_staged() {
 
 /// Carries out a commit of job `a` in a later epoch.
 fn finish(output: &Path, epoch: u64, commit: &Commit) -> Finished {
-    FolderStaging::finish_commit(output.to_str().unwrap(), DAY_FOLDER, &job("a"), epoch, commit).unwrap()
+    FolderStaging::finish_commit(&at(output), &job("a"), epoch, commit).unwrap()
 }
 
 #[test]
@@ -384,7 +392,7 @@ fn a_leader_that_hangs_between_decision_and_exchange_neither_delays_the_next_nor
         publish(stage(root.path(), "next", "two")).unwrap();
         assert!(hangs.replace(&commit).is_err(), "{at}");
         let mut hangs = hangs;
-        hangs.location.moves = Arc::new(NO_EXCHANGE);
+        hangs.location.files = Arc::new(NO_EXCHANGE);
         assert!(hangs.publish(&commit).is_err(), "{at}");
         assert_eq!(files(root.path()), ["two"], "{at}");
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "{at}");
@@ -395,8 +403,7 @@ fn a_leader_that_hangs_between_decision_and_exchange_neither_delays_the_next_nor
 fn an_earlier_leader_removes_nothing_of_a_later_leader() {
     let root = tempfile::tempdir().unwrap();
     let output = root.path().join("out");
-    let prepare =
-        |epoch| FolderStaging::prepare(output.to_str().unwrap(), DAY_FOLDER, &job("a"), epoch).unwrap();
+    let prepare = |epoch| FolderStaging::prepare(at(&output), &job("a"), epoch).unwrap();
     let (early, late) = (prepare(1), prepare(2));
     drop(early);
     assert!(late.folder.join(PARTS).exists());
@@ -427,9 +434,8 @@ fn a_decided_day_is_recognised_on_another_machine() {
 
 #[test]
 fn a_new_leader_leaves_a_later_day_alone() {
-    let finish = |output: &Path, commit: &Commit| {
-        FolderStaging::finish_commit(output.to_str().unwrap(), DAY_FOLDER, &job("a"), 1, commit)
-    };
+    let finish =
+        |output: &Path, commit: &Commit| FolderStaging::finish_commit(&at(output), &job("a"), 1, commit);
     for (was_published, has_old_day) in [(false, false), (false, true), (true, false), (true, true)] {
         let what = format!("{was_published} {has_old_day}");
         let root = tempfile::tempdir().unwrap();
@@ -467,20 +473,19 @@ fn a_decision_of_version_0_1_0_is_carried_out() {
 fn another_job_leaves_the_staged_day_of_a_dead_coordinator_to_its_next_leader() {
     let root = tempfile::tempdir().unwrap();
     let output = root.path().join("out");
-    let text = output.to_str().unwrap();
-    let staging = FolderStaging::prepare(text, DAY_FOLDER, &job("a"), 1).unwrap();
+    let staging = FolderStaging::prepare(at(&output), &job("a"), 1).unwrap();
     fs::write(staging.part(0, 7), "one").unwrap();
     let commit = staging.commit(&[(0, 7)]).unwrap();
     let folder = staging.folder.clone();
     staging.leave();
-    drop(FolderStaging::prepare(text, "submission_date_s3=20170228", &job("b"), 0).unwrap());
+    drop(FolderStaging::prepare(day_at(&output, "submission_date_s3=20170228"), &job("b"), 0).unwrap());
     assert!(folder.exists());
     assert_eq!((finish(&output, 2, &commit), files(root.path())), (Finished::Done, vec!["one".to_string()]));
     // Without a staged day, nothing was decided.
-    let staging = FolderStaging::prepare(text, DAY_FOLDER, &job("c"), 1).unwrap();
+    let staging = FolderStaging::prepare(at(&output), &job("c"), 1).unwrap();
     let folder = staging.folder.clone();
     staging.leave();
-    drop(FolderStaging::prepare(text, DAY_FOLDER, &job("d"), 0).unwrap());
+    drop(FolderStaging::prepare(at(&output), &job("d"), 0).unwrap());
     assert!(!folder.exists());
 }
 
@@ -495,9 +500,63 @@ fn a_new_leader_leaves_a_later_day_alone_whose_publish_is_half_done() {
     let (crashed, target) = dead_with_intent(root.path(), "b", "two");
     fs::rename(&target, crashed.join(OLD)).unwrap();
     let location = Location::with(output.to_str().unwrap(), DAY_FOLDER, Arc::new(NO_EXCHANGE)).unwrap();
-    let error = FolderStaging::finish_commit_at(&location, &job("a"), 1, &commit).unwrap_err();
+    let error = FolderStaging::finish_commit(&location, &job("a"), 1, &commit).unwrap_err();
     assert!(matches!(error, PublishError::Replaced { .. }), "{error}");
     drop(stage(root.path(), "c", "three"));
     assert_eq!(files(root.path()), ["two"]);
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+}
+
+/// A file system that notes what is synced, and cannot sync one folder.
+#[derive(Debug, Default)]
+struct Syncs {
+    noted: Mutex<Vec<PathBuf>>,
+    fails: PathBuf,
+}
+
+impl FileSystem for Syncs {
+    fn sync(&self, path: &Path) -> io::Result<()> {
+        self.noted.lock().push(path.into());
+        if path == self.fails { Err(Errno::IO.into()) } else { System.sync(path) }
+    }
+}
+
+#[test]
+fn a_decided_day_is_durable_with_the_folders_above_it() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().canonicalize().unwrap();
+    let files = Arc::new(Syncs::default());
+    let output = root.join("out");
+    let location = Location::with(output.to_str().unwrap(), DAY_FOLDER, files.clone()).unwrap();
+    let staging = FolderStaging::prepare(location, &job("a"), 1).unwrap();
+    fs::write(staging.part(0, 7), "one").unwrap();
+    staging.commit(&[(0, 7)]).unwrap();
+    let siblings = root.join(".out.tally-staging");
+    let expected = [siblings.join("a.1").join(DAY), siblings.join("a.1"), siblings, root];
+    assert_eq!(*files.noted.lock(), expected);
+}
+
+#[test]
+fn an_output_that_cannot_be_synced_is_an_error_that_says_which_day_is_visible() {
+    let root = tempfile::tempdir().unwrap();
+    publish(stage(root.path(), "a", "one")).unwrap();
+    let output = root.path().canonicalize().unwrap().join("out");
+    let syncs = Syncs { fails: output.clone(), ..Syncs::default() };
+    let error = publish(stage_on(syncs, root.path(), "b", "two")).unwrap_err().to_string();
+    assert!(error.contains("the new day is visible"), "{error}");
+    assert_eq!(files(&output), ["two"]);
+}
+
+#[test]
+fn the_lock_of_turns_of_a_dead_publisher_is_removed() {
+    let root = tempfile::tempdir().unwrap();
+    let turn = root.path().join(".out.tally-staging").join(TURN);
+    fs::create_dir(turn.parent().unwrap()).unwrap();
+    let held = fs::File::create(&turn).unwrap();
+    held.lock().unwrap();
+    drop(stage(root.path(), "a", "one"));
+    assert!(turn.exists());
+    drop(held);
+    drop(stage(root.path(), "b", "two"));
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
 }

@@ -17,6 +17,7 @@ use crate::journal::JournalError;
 use crate::journal::log::{Claimant, EpochLog};
 use crate::journal::state_dir::StateDir;
 use crate::peak_memory::resident;
+use crate::publish::file_system;
 
 /// The bytes of footers in the cache while inputs are planned.
 const FOOTER_BYTES: usize = 32 << 20;
@@ -76,12 +77,15 @@ pub async fn lead<A: Future<Output = ()>>(
     let state = log.state().clone();
     let registry = Arc::new(Registry::new(options.history));
     show_history(&registry, &state);
-    let resumed = tokio::task::spawn_blocking(move || Resumed::all(&state, epoch)).await?;
+    let files = file_system::system();
+    let local = files.clone();
+    let resumed = tokio::task::spawn_blocking(move || Resumed::all(&state, epoch, &local)).await?;
     tracing::info!(epoch, jobs = resumed.len(), "this coordinator leads");
     let parts = ShellParts {
         journal: Box::new(log),
         epochs: Some(dir.clone()),
         footers: Arc::new(Footers::new(FOOTER_BYTES)),
+        files,
     };
     let driver = driver_parts(epoch, registry.clone(), options, Instant::now());
     let (handle, inbox) = driver::inbox();

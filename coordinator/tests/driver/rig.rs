@@ -14,6 +14,7 @@ use tally_coordinator::driver::{
 use tally_coordinator::history::Registry;
 use tally_coordinator::job::{JobSpec, new_key};
 use tally_coordinator::plan::{InputPlan, MapTask};
+use tally_coordinator::publish::file_system;
 use tally_coordinator::publish::staging::Staging;
 use tally_proto::v1::coordinator_message::Message;
 use tally_proto::{AttemptId, JobId, StageId, TaskId, WorkerId, v1};
@@ -129,10 +130,11 @@ impl Rig {
                 let task = MapTask { work, bytes: 1, rows: Some(1) };
                 let tasks = vec![task; self.map_tasks];
                 let plan = InputPlan { tasks, partitions: 1, ..InputPlan::default() };
-                let staging = self.runtime.block_on(Staging::prepare(&spec, epoch)).unwrap();
+                let files = file_system::system();
+                let staging = self.runtime.block_on(Staging::prepare(&spec, epoch, &files)).unwrap();
                 DriverInput::Planned(spec.id, Ok(Box::new(Planned { plan, staging, recorded: false })))
             }
-            work => self.runtime.block_on(work.run(&self.footers)),
+            work => self.runtime.block_on(work.run(&self.footers, &file_system::system())),
         }
     }
 

@@ -3,8 +3,12 @@
 //! Not here: what single processes check where they act (`world::violated`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path as FilePath, PathBuf};
 
+use bytes::Bytes;
 use object_store::path::Path;
+use tally_coordinator::driver::DriverInput;
+use tally_coordinator::publish::Finished;
 use tally_proto::JobId;
 use tally_proto::v1::{JobState, JobStatus};
 
@@ -13,13 +17,17 @@ use crate::cluster::{Cluster, OUTPUT};
 use crate::coordinator::Role;
 use crate::dataset::{self, Row};
 use crate::faults::Kind;
+use crate::files::ROOT;
 use crate::store::Object;
 use crate::world::{self, Micros, World};
 
 /// Events and futures that may wait: more than a small cluster ever has.
 const MAX_WAITING: usize = 20_000;
 /// Kinds of faults that may make a job fail. Whatever else happens, jobs are done or cancelled.
-const MAY_FAIL: [Kind; 12] = [
+const MAY_FAIL: [Kind; 15] = [
+    Kind::FileError,
+    Kind::FileFull,
+    Kind::PowerFailure,
     Kind::StoreUnavailable,
     Kind::StoreLost,
     Kind::StoreLate,
@@ -58,6 +66,71 @@ fn job_of(key: &Path) -> Option<JobId> {
 /// Whether a file is the day before all jobs.
 fn is_old(object: &Object) -> bool {
     object.key.as_ref().ends_with("-old.snappy.parquet")
+}
+
+/// The files of a day in the output.
+fn objects(world: &World, date: &str) -> Vec<Object> {
+    let folder = dataset::folder(date);
+    if !world.folders.output {
+        return world.store.below(&Path::from(format!("{OUTPUT}/{folder}"))).cloned().collect();
+    }
+    let files = world.files.below(&FilePath::new(ROOT).join(OUTPUT).join(folder));
+    let object = |(path, bytes): (String, Bytes)| Object { key: Path::from(path), bytes, tag: 0, written: 0 };
+    files.into_iter().map(object).collect()
+}
+
+/// The staging folders of the output.
+fn staging_folders(world: &World) -> Vec<PathBuf> {
+    let siblings = FilePath::new(ROOT).join(format!(".{OUTPUT}.tally-staging"));
+    let names = world.files.list(&siblings).unwrap_or_default();
+    names.into_iter().map(|name| siblings.join(name)).collect()
+}
+
+/// After a call that may change the output: each day in a folder is one whole day, and never disappears, except between two
+/// renames on a file system without an exchange.
+pub fn after_call() {
+    let wrong = world::with(|world| {
+        if !world.folders.output || !std::mem::take(&mut world.files.output_changed) {
+            return None;
+        }
+        let dates: BTreeSet<String> = world.days.values().map(|day| day.date.clone()).collect();
+        dates.into_iter().find_map(|date| day_in_folder(world, &date).err())
+    });
+    if let Some(wrong) = wrong {
+        world::violated(|| wrong);
+    }
+}
+
+fn day_in_folder(world: &mut World, date: &str) -> Result<(), String> {
+    let files = objects(world, date);
+    if files.is_empty() {
+        let is_half_done = |folder: &PathBuf| world.files.exists(&folder.join("old"));
+        let may_be_away = !world.files.kind().exchanges && staging_folders(world).iter().any(is_half_done);
+        return match may_be_away || !world.seen_days.contains(date) {
+            true => Ok(()),
+            false => Err(format!("{date} has disappeared from the output")),
+        };
+    }
+    world.seen_days.insert(date.into());
+    if let [file] = &files[..]
+        && is_old(file)
+    {
+        return Ok(());
+    }
+    let jobs = jobs_in(files.iter())?;
+    let one = jobs.len() == 1 && !files.iter().any(is_old);
+    match one && jobs.iter().all(|(job, files)| is_whole(world, job, files)) {
+        true => Ok(()),
+        false => Err(format!("{date} has parts of {:?} and no whole day", jobs.keys())),
+    }
+}
+
+/// After a piece of the driver's work: a decided day is never lost, unless files fail.
+pub fn worked(input: &DriverInput) {
+    let DriverInput::Recovered(job, Ok(Finished::Gone)) = input else { return };
+    if world::with(|world| world.folders.output && !world.files_failed) {
+        world::violated(|| format!("the decided day of {job} is lost"));
+    }
 }
 
 /// The jobs that have files in a day's folder; an error for a file that no job writes.
@@ -129,6 +202,7 @@ impl Cluster {
         };
         let Some(coordinator) = &self.coordinators[leader] else { return false };
         world::with(|world| world.ops.under_way()) == 0
+            && world::with(|world| world.fibers.len()) == 0
             && coordinator.waiting_records() == 0
             && coordinator.log().is_some_and(|log| log.state().live().is_empty())
     }
@@ -236,17 +310,19 @@ impl Cluster {
             let of_day = |status: &&&JobStatus| status.job.starts_with(date);
             let ended: Vec<&JobStatus> = history.iter().filter(of_day).copied().collect();
             let last = ended.iter().rposition(|status| status.state() == JobState::Done);
-            // A publish that was decided and then failed is carried out by the collection of garbage.
-            let decided = |status: &&&JobStatus| status.reason.contains("decided");
+            // A publish that was decided and then failed is carried out by the collection of garbage. Reasons say so.
+            let says = ["decided", "completed later", "the new day is visible"];
+            let decided = |status: &&&JobStatus| says.iter().any(|it| status.reason.contains(it));
             let later = ended[last.map_or(0, |last| last + 1)..].iter().filter(decided);
             let mut allowed = BTreeSet::from([last.map(|last| ended[last].job.as_str())]);
             allowed.extend(later.map(|status| Some(status.job.as_str())));
             world::with(|world| {
-                let folder = Path::from(format!("{OUTPUT}/{}", dataset::folder(date)));
-                let old = world.store.below(&folder).filter(|object| is_old(object)).count();
-                let jobs = jobs_in(world.store.below(&folder))?;
+                let files = objects(world, date);
+                let old = files.iter().filter(|object| is_old(object)).count();
+                let jobs = jobs_in(files.iter())?;
                 let found = match (old, jobs.len()) {
                     (1, 0) => None,
+                    (0, 0) if world.folders.output && !world.folders.has_old_days => None,
                     (0, 1) => jobs.keys().next().map(JobId::as_str),
                     _ => return Err(format!("{date} has files of {:?} and {old} old ones", jobs.keys())),
                 };
@@ -271,6 +347,9 @@ impl Cluster {
             if let Some((id, upload)) = world.store.uploads().iter().next() {
                 return Err(format!("the upload {id} of {} is left open", upload.key));
             }
+            if let Some(folder) = staging_folders(world).first() {
+                return Err(format!("{} is left", folder.display()));
+            }
             match staged(world).first() {
                 Some(object) => Err(format!("{} is left", object.key)),
                 None => Ok(()),
@@ -282,6 +361,10 @@ impl Cluster {
     pub fn staged_since(&self, since: Micros) -> bool {
         let fine = self.swept.as_ref().is_some_and(Vec::is_empty);
         fine && world::with(|world| {
+            let changed = |folder: &PathBuf| world.files.find(folder).is_ok_and(|it| it.changed >= since);
+            if staging_folders(world).iter().any(changed) {
+                return true;
+            }
             let uploads = world.store.uploads().values();
             staged(world)
                 .iter()

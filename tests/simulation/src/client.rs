@@ -17,6 +17,7 @@ use crate::consul::Standing;
 use crate::coordinator::Role;
 use crate::dataset;
 use crate::event::Event;
+use crate::files::ROOT;
 use crate::scenario::JobPlan;
 use crate::store::client::BUCKET;
 use crate::world::{self, MILLISECOND, Micros, SECOND, say};
@@ -86,6 +87,14 @@ impl Client {
     }
 }
 
+/// The output of all jobs, as a user writes it.
+pub fn output_url() -> String {
+    match world::with(|world| world.folders.output) {
+        true => format!("{ROOT}/{OUTPUT}"),
+        false => format!("s3://{BUCKET}/{OUTPUT}"),
+    }
+}
+
 impl Cluster {
     /// A client does its next step.
     pub fn client(&mut self, number: usize) {
@@ -117,7 +126,7 @@ impl Cluster {
             day_folder: dataset::folder(&day.date),
             date: day.date.clone(),
             inputs: day.inputs(),
-            output: format!("s3://{BUCKET}/{OUTPUT}"),
+            output: output_url(),
             target_file_size: BYTES_PER_ROW * plan.group_rows,
             cut: Cut { shard_bytes: Some(1), partitions: Some(plan.partitions) },
             expectations: vec![],

@@ -3,6 +3,7 @@
 //! Not here: the loop (`schedule`), what must hold (`check`), the faults (`trouble`).
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::task::Waker;
 
 use tally_proto::v1::coordinator_message::Message as Down;
@@ -14,13 +15,14 @@ use crate::consul::Consul;
 use crate::coordinator::{self, Coordinator, Role};
 use crate::dataset;
 use crate::event::{Done, End, Event, Wire};
+use crate::files::{ROOT, fiber};
 use crate::network::Network;
 use crate::process::Process;
 use crate::scenario::Scenario;
 use crate::store::ops;
 use crate::tasks::{Owner, Progress, Tasks, Turn};
 use crate::worker::Worker;
-use crate::world::{self, MILLISECOND, Micros, SECOND, say};
+use crate::world::{self, MILLISECOND, Micros, SECOND, World, say};
 
 /// The output of all jobs: a folder in the bucket.
 pub const OUTPUT: &str = "out";
@@ -94,9 +96,7 @@ impl Cluster {
                 for (key, content) in job.day.objects() {
                     world.store.insert(0, key.into(), content);
                 }
-                let old =
-                    format!("{OUTPUT}/{}/part-00000-old.snappy.parquet", dataset::folder(&job.day.date));
-                world.store.insert(0, old.into(), "the old day".into());
+                add_old_day(world, &job.day.date);
             }
         });
         let shared = Shared {
@@ -161,6 +161,8 @@ impl Cluster {
             | Event::NoWelcome(owner, _)
             | Event::Campaign(owner)
             | Event::Exit(owner) => *owner,
+            // Others than the simulated processes are never paused.
+            Event::File(owner, _) if owner.process != usize::MAX => *owner,
             _ => return None,
         })
     }
@@ -185,6 +187,7 @@ impl Cluster {
                 crate::check::after_request();
             }
             Event::Answer(op) => ops::answer(op),
+            Event::File(_, fiber) => fiber::resume(fiber),
             Event::Wake(signal) => signal.set(),
             Event::Arrive(arrival) => self.arrive(arrival.stream, arrival.wire),
             Event::Ended(stream, end) => self.receive(stream, end, None),
@@ -343,6 +346,8 @@ impl Cluster {
         }
         say!("process {process} dies");
         self.shared.tasks.kill(owner);
+        fiber::end(Some(owner));
+        world::with(|world| world.files.died(owner));
         self.deferred.retain(|(of, _)| *of != process);
         match process.checked_sub(self.scenario.coordinators) {
             None => self.coordinators[process] = None,
@@ -375,6 +380,25 @@ impl Cluster {
         };
         self.shared.known_coordinators().into_iter().find(leads)
     }
+}
+
+/// Adds the day before all jobs to the output.
+fn add_old_day(world: &mut World, date: &str) {
+    let (folder, name) = (dataset::folder(date), "part-00000-old.snappy.parquet");
+    if !world.folders.output {
+        world.store.insert(0, format!("{OUTPUT}/{folder}/{name}").into(), "the old day".into());
+    } else if world.folders.has_old_days {
+        let output = Path::new(ROOT).join(OUTPUT);
+        let day = output.join(folder);
+        // Several jobs have the same day and output.
+        let _ = world.files.create_folder(&output, 0);
+        let _ = world.files.create_folder(&day, 0);
+        if let Ok(old) = world.files.create_file(&day.join(name), true, 0) {
+            let _ = world.files.append(old, b"the old day");
+        }
+        world.seen_days.insert(date.into());
+    }
+    world.files.settle();
 }
 
 /// Whether a message only says that its sender is alive.

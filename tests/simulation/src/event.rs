@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use tally_coordinator::driver::{AfterRecord, DriverInput};
+use tally_coordinator::driver::{AfterRecord, DriverInput, Resumed};
 use tally_coordinator::journal::JournalError;
 use tally_coordinator::journal::log::EpochLog;
 use tally_proto::report::Report;
@@ -23,6 +23,8 @@ pub enum Event {
     Apply(OpId),
     /// The answer to a request arrives.
     Answer(OpId),
+    /// A call of a process on files goes on.
+    File(Owner, u64),
     /// Something that a future waits for happens.
     Wake(Rc<Signal>),
     /// A message arrives at one end of a stream.
@@ -92,7 +94,7 @@ pub enum Wire {
 /// What a future of a process returns.
 pub enum Done {
     /// A coordinator claimed an epoch, or not.
-    Claimed(Result<Box<EpochLog>, JournalError>),
+    Claimed(Result<(Box<EpochLog>, Vec<Resumed>), JournalError>),
     /// A record was appended, or not.
     Appended(Box<EpochLog>, AfterRecord, Result<(), JournalError>),
     /// The driver's work in an epoch is done.

@@ -59,10 +59,20 @@ pub enum Kind {
     OtherOrder,
     /// Workers report results of attempts that no coordinator sent them.
     Unsolicited,
+    /// Calls on files fail.
+    FileError,
+    /// The disk of outputs and journals is full for a while.
+    FileFull,
+    /// Calls on files take long before they have an effect.
+    FileSlow,
+    /// The answers to calls on files come late.
+    FileLate,
+    /// The machine of all processes loses its power, and what was not synced.
+    PowerFailure,
 }
 
 /// All kinds with their names.
-pub const KINDS: [(Kind, &str); 26] = [
+pub const KINDS: [(Kind, &str); 31] = [
     (Kind::Delay, "delay"),
     (Kind::Break, "break"),
     (Kind::HalfOpen, "half-open"),
@@ -89,6 +99,11 @@ pub const KINDS: [(Kind, &str); 26] = [
     (Kind::Again, "again"),
     (Kind::OtherOrder, "other-order"),
     (Kind::Unsolicited, "unsolicited"),
+    (Kind::FileError, "file-error"),
+    (Kind::FileFull, "file-full"),
+    (Kind::FileSlow, "file-slow"),
+    (Kind::FileLate, "file-late"),
+    (Kind::PowerFailure, "power-failure"),
 ];
 
 /// A set of kinds.
@@ -147,6 +162,12 @@ pub struct Rates {
     pub peer_failure: u32,
     /// Reduce attempts with another order.
     pub other_order: u32,
+    /// Calls on files that fail.
+    pub file_error: u32,
+    /// Calls on files that take long.
+    pub file_slow: u32,
+    /// Answers of calls on files that are late.
+    pub file_late: u32,
 }
 
 /// A fault at a certain time.
@@ -172,6 +193,10 @@ pub enum Fault {
     Cut { one: usize, other: usize, time: Micros },
     /// A worker reports the result of a task that it did not run.
     Unsolicited { process: usize },
+    /// The disk of outputs and journals is full.
+    FilesFull { time: Micros },
+    /// All processes die, and what was not synced is lost.
+    PowerFailure { back: Micros },
     /// A clock jumps by that many milliseconds.
     Clock { process: usize, by: i64 },
 }

@@ -51,6 +51,9 @@ struct Args {
     /// Only the first faults.
     #[arg(long)]
     faults: Option<usize>,
+    /// All journals and outputs are in the object store.
+    #[arg(long)]
+    no_folders: bool,
 }
 
 fn range(text: &str) -> Result<Range<u64>, String> {
@@ -81,6 +84,7 @@ impl Args {
             files: self.files.unwrap_or(default.files).max(1),
             partitions: self.partitions.unwrap_or(default.partitions).max(1),
             faults: self.faults.unwrap_or(default.faults),
+            folders: !self.no_folders,
         }
     }
 }

@@ -6,6 +6,7 @@ use tally_worker::agent::PAGE_BYTES;
 
 use crate::dataset::Day;
 use crate::faults::{Fault, KINDS, Kind, Kinds, Rates};
+use crate::files::{Kind as FileKind, errno};
 use crate::rng::Rng;
 use crate::world::{MILLISECOND, Micros, SECOND};
 
@@ -26,6 +27,8 @@ pub struct Limits {
     pub partitions: u32,
     /// Of the faults at certain times, the first ones that happen.
     pub faults: usize,
+    /// Journals and outputs may be in folders.
+    pub folders: bool,
 }
 
 impl Default for Limits {
@@ -38,7 +41,46 @@ impl Default for Limits {
             files: u32::MAX,
             partitions: u32::MAX,
             faults: usize::MAX,
+            folders: true,
         }
+    }
+}
+
+/// What is in folders in place of the object store, and on which kind of file system.
+#[derive(Debug, Clone, Copy)]
+pub struct Folders {
+    /// The journal.
+    pub journal: bool,
+    /// The output.
+    pub output: bool,
+    /// Its days exist before all jobs.
+    pub has_old_days: bool,
+    /// The file system.
+    pub kind: FileKind,
+}
+
+impl Folders {
+    /// The choice of a seed.
+    fn new(seed: u64, allowed: bool) -> Self {
+        let mut rng = Rng::new(seed, 4);
+        let [journal, output] = match rng.below(100) {
+            _ if !allowed => [false, false],
+            0..30 => [true, true],
+            30..40 => [false, true],
+            40..50 => [true, false],
+            _ => [false, false],
+        };
+        let kind = FileKind {
+            is_network: rng.chance(500),
+            exchanges: rng.chance(500),
+            occupied: if rng.chance(500) { errno::EXIST } else { errno::NOTEMPTY },
+        };
+        Folders { journal, output, has_old_days: rng.chance(700), kind }
+    }
+
+    /// Something is in folders.
+    pub fn any(&self) -> bool {
+        self.journal || self.output
     }
 }
 
@@ -82,6 +124,8 @@ pub struct Scenario {
     pub page_bytes: usize,
     /// Records after which the journal is compacted.
     pub compact_after: u64,
+    /// What is in folders.
+    pub folders: Folders,
     /// Faults at certain times, in their order.
     pub faults: Vec<(Micros, Fault)>,
     /// A process dies at its n-th request to the store.
@@ -102,6 +146,10 @@ impl Scenario {
         if limits.kinds.has(Kind::Unsolicited) && Rng::new(seed, 2).chance(100) {
             kinds = kinds.with(Kind::Unsolicited);
         }
+        let folders = Folders::new(seed, limits.folders);
+        if folders.any() {
+            kinds = file_kinds(seed, kinds, limits.kinds);
+        }
         let coordinators = (1 + rng.below(3) as usize).min(limits.coordinators);
         let workers: Vec<usize> =
             (0..1 + rng.below(4)).map(|_| 1 + rng.below(3) as usize).take(limits.workers).collect();
@@ -118,9 +166,10 @@ impl Scenario {
             drain_timeout: rng.between(5, 60) * SECOND,
             page_bytes: if Rng::new(seed, 3).chance(250) { 200 } else { PAGE_BYTES },
             compact_after: rng.between(1, 12),
+            folders,
             faults: vec![],
             crash_at_io: vec![],
-            rates: rates(rng, kinds),
+            rates: file_rates(seed, rates(rng, kinds), kinds),
             calm_at: horizon,
             workers,
         };
@@ -181,6 +230,8 @@ impl Scenario {
                         Fault::Cut { one: worker, other, time }
                     }
                     Kind::Unsolicited => Fault::Unsolicited { process: worker },
+                    Kind::FileFull => Fault::FilesFull { time: 3 * time },
+                    Kind::PowerFailure if !self.folders.kind.is_network => Fault::PowerFailure { back: time },
                     Kind::Clock => Fault::Clock { process, by: rng.below(200_000).cast_signed() - 100_000 },
                     _ => continue,
                 };
@@ -191,11 +242,41 @@ impl Scenario {
     }
 }
 
+/// Kinds that were added later. They are chosen by generators of their own.
+const LATER: [Kind; 6] =
+    [Kind::Unsolicited, Kind::FileError, Kind::FileFull, Kind::FileSlow, Kind::FileLate, Kind::PowerFailure];
+
+fn file_kinds(seed: u64, mut kinds: Kinds, allowed: Kinds) -> Kinds {
+    let rng = &mut Rng::new(seed, 5);
+    let per_mille = *rng.pick(&[0, 100, 300, 500]).unwrap_or(&0);
+    for kind in LATER.into_iter().filter(|kind| *kind != Kind::Unsolicited) {
+        if rng.chance(per_mille) && allowed.has(kind) {
+            kinds = kinds.with(kind);
+        }
+    }
+    // After a sync that failed, nothing is known of what is on the disk.
+    if kinds.has(Kind::PowerFailure) { kinds.without(Kind::FileError) } else { kinds }
+}
+
+fn file_rates(seed: u64, rates: Rates, kinds: Kinds) -> Rates {
+    let rng = &mut Rng::new(seed, 6);
+    let mut rate = |kind, choices: &[u32]| {
+        let rate = rng.pick(choices).copied().unwrap_or(0);
+        if kinds.has(kind) { rate } else { 0 }
+    };
+    Rates {
+        file_error: rate(Kind::FileError, &[2, 10, 50]),
+        file_slow: rate(Kind::FileSlow, &[2, 10, 50]),
+        file_late: rate(Kind::FileLate, &[2, 10, 50]),
+        ..rates
+    }
+}
+
 fn kinds(rng: &mut Rng, allowed: Kinds) -> Kinds {
     // Few kinds at a time show more than all of them at once: some hide others.
     let per_mille = *rng.pick(&[0, 60, 150, 150, 300, 500]).unwrap_or(&0);
     let mut kinds = Kinds::NONE;
-    for (kind, _) in KINDS.into_iter().filter(|(kind, _)| *kind != Kind::Unsolicited) {
+    for (kind, _) in KINDS.into_iter().filter(|(kind, _)| !LATER.contains(kind)) {
         if rng.chance(per_mille) && allowed.has(kind) {
             kinds = kinds.with(kind);
         }
@@ -219,6 +300,7 @@ fn rates(rng: &mut Rng, kinds: Kinds) -> Rates {
         slow_task: rate(Kind::SlowTask, &[50, 300]),
         peer_failure: rate(Kind::PeerFailure, &[20, 200]),
         other_order: rate(Kind::OtherOrder, &[200, 500]),
+        ..Rates::default()
     }
 }
 

@@ -6,15 +6,25 @@
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use tally_coordinator::job::{Cut, JobSpec};
+use tally_coordinator::publish::file_system::FileSystem;
+use tally_coordinator::publish::staging::Staging;
 use tally_coordinator::publish::sweep::sweep;
+use tally_dataset::addon_aggregates::NAME;
+use tally_proto::JobId;
 use tokio::time::{Instant, Sleep};
 
+use crate::client::output_url;
 use crate::cluster::{Cluster, OUTPUT};
+use crate::dataset;
 use crate::event::Done;
+use crate::files::fiber;
+use crate::files::mount::Mount;
 use crate::rng::Rng;
 use crate::scenario::{Limits, Scenario};
 use crate::store::client::{self, BUCKET};
@@ -72,7 +82,7 @@ struct Schedule {
 pub fn run(seed: u64, limits: &Limits, log: bool) -> Report {
     client::install();
     let scenario = Scenario::new(seed, limits);
-    let world = World::new(Rng::new(seed, 0), scenario.rates);
+    let world = World::new(Rng::new(seed, 0), scenario.rates, scenario.folders);
     world::enter(Some(Box::new(world)), log);
     let ran = catch_unwind(AssertUnwindSafe(|| drive(scenario)));
     let log = world::log();
@@ -83,6 +93,8 @@ pub fn run(seed: u64, limits: &Limits, log: bool) -> Report {
         Some(format!("a panic: {}", text.unwrap_or_default()))
     });
     let time = world::now();
+    world::with(|world| world.over = true);
+    fiber::end(None);
     world::enter(None, false);
     Report { seed, violation, log, events: ran.unwrap_or(0), time }
 }
@@ -107,6 +119,8 @@ fn drive(scenario: Scenario) -> u64 {
             next_look: 0,
         };
         poll_fn(|cx| schedule.poll(cx)).await;
+        // What is dropped from here on changes nothing.
+        world::with(|world| world.over = true);
         schedule.events
     }))
 }
@@ -200,13 +214,47 @@ impl Schedule {
         false
     }
 
-    /// Collects the garbage, as `tally gc` does.
+    /// Collects the garbage, as `tally gc` does, or as the next job in a folder does.
     fn sweep(&mut self) {
         self.ending = Ending::Sweeping(world::now());
         let owner = Owner { process: usize::MAX, life: 0 };
+        if world::with(|world| world.folders.output) {
+            let after = format!("after-{}", world::now());
+            return self
+                .cluster
+                .shared
+                .tasks
+                .spawn(owner, async move { Done::Swept(next_job(owner, after).await) });
+        }
         self.cluster.shared.tasks.spawn(owner, async {
             let swept = sweep(&format!("s3://{BUCKET}/{OUTPUT}"), TimeDelta::zero(), false).await;
             Done::Swept(swept.map_or_else(|error| vec![error.to_string()], |swept| swept.failed))
         });
+    }
+}
+
+/// Begins and abandons another job in the output, two hours later. Returns its errors.
+async fn next_job(owner: Owner, id: String) -> Vec<String> {
+    let files: Arc<dyn FileSystem> = Arc::new(Mount { owner, ahead: 2 * 3600 * SECOND });
+    let id = match JobId::parse(&id) {
+        Ok(id) => id,
+        Err(error) => return vec![error.to_string()],
+    };
+    let spec = JobSpec {
+        id,
+        dataset: NAME.into(),
+        day_folder: dataset::folder("20170101"),
+        date: "20170101".into(),
+        inputs: vec![],
+        output: output_url(),
+        target_file_size: 1,
+        cut: Cut { shard_bytes: None, partitions: None },
+    };
+    match Staging::prepare(&spec, 0, &files).await {
+        Ok(staging) => {
+            staging.discard().await;
+            vec![]
+        }
+        Err(error) => vec![error.to_string()],
     }
 }

@@ -70,5 +70,8 @@ pub fn options(seed: u64, limits: &Limits) -> String {
     add("files", limits.files as usize, default.files as usize);
     add("partitions", limits.partitions as usize, default.partitions as usize);
     add("faults", limits.faults, default.faults);
+    if !limits.folders {
+        options.push("--no-folders".into());
+    }
     options.join(" ")
 }

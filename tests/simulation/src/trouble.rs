@@ -4,7 +4,7 @@ use crate::cluster::Cluster;
 use crate::consul::TTL;
 use crate::event::Event;
 use crate::faults::{Fault, Rates};
-use crate::world::{self, Micros, say};
+use crate::world::{self, MILLISECOND, Micros, World, say};
 
 impl Cluster {
     /// A fault happens.
@@ -68,6 +68,26 @@ impl Cluster {
             Fault::Cut { one, other, time } => {
                 world::with(|world| world.cuts.push((one, other, world.now + time)));
             }
+            Fault::FilesFull { time } => {
+                world::with(|world| {
+                    world.files_full_until = world.now + time;
+                });
+            }
+            Fault::PowerFailure { back } => {
+                let processes = world::with(|world| world.processes.len());
+                for process in 0..processes {
+                    self.die(process, back + process as Micros * MILLISECOND, false);
+                }
+                world::with(|world| {
+                    let World { files, rng, .. } = world;
+                    files.lose_power(rng);
+                    // A day that was not synced may be lost. No job has ended with it.
+                    if !world.folders.has_old_days {
+                        world.seen_days.clear();
+                    }
+                });
+                crate::check::after_call();
+            }
             Fault::Clock { process, by } => {
                 world::with(|world| world.processes[process].clock += by);
             }
@@ -92,6 +112,7 @@ impl Cluster {
             world.rates = Rates::default();
             world.cuts.clear();
             world.crash_at_io.clear();
+            world.files_full_until = 0;
             // Pauses end by themselves.
             world.processes.iter_mut().for_each(|process| process.full_until = 0);
             world.processes.len()

@@ -5,15 +5,18 @@
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use tally_proto::JobId;
 
 use crate::dataset::Day;
 use crate::event::Event;
 use crate::faults::{Fault, Rates};
+use crate::files::Files;
+use crate::files::fiber::Fibers;
 use crate::process::Process;
 use crate::rng::Rng;
+use crate::scenario::Folders;
 use crate::store::Store;
 use crate::store::ops::Ops;
 use crate::tasks::Owner;
@@ -69,6 +72,20 @@ pub struct World {
     pub store: Store,
     /// Requests under way.
     pub ops: Ops,
+    /// What is in folders in place of the object store.
+    pub folders: Folders,
+    /// The file system.
+    pub files: Files,
+    /// Its disk is full until then.
+    pub files_full_until: Micros,
+    /// A call on it failed, because the disk failed or was full.
+    pub files_failed: bool,
+    /// The days that the output had, or has.
+    pub seen_days: BTreeSet<String>,
+    /// Work on files under way.
+    pub fibers: Fibers,
+    /// The schedule is over.
+    pub over: bool,
     /// The process that runs.
     pub current: Owner,
     /// The processes.
@@ -94,13 +111,20 @@ thread_local! {
 
 impl World {
     /// A world at time 0.
-    pub fn new(rng: Rng, rates: Rates) -> Self {
+    pub fn new(rng: Rng, rates: Rates, folders: Folders) -> Self {
         World {
             now: 0,
             rng,
             rates,
             store: Store::default(),
             ops: Ops::default(),
+            folders,
+            files: Files::new(folders.kind),
+            files_full_until: 0,
+            files_failed: false,
+            seen_days: BTreeSet::new(),
+            fibers: Fibers::default(),
+            over: false,
             current: Owner { process: usize::MAX, life: 0 },
             processes: vec![],
             cuts: vec![],

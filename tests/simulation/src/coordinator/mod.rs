@@ -17,6 +17,7 @@ use tally_coordinator::history::Registry;
 use tally_coordinator::journal::JournalError;
 use tally_coordinator::journal::log::{Claimant, EpochLog};
 use tally_coordinator::journal::state_dir::StateDir;
+use tally_coordinator::publish::file_system::FileSystem;
 use tally_coordinator::service::Timing;
 use tally_coordinator::service::lead::{LeadOptions, driver_parts};
 
@@ -25,6 +26,9 @@ pub use self::term::Term;
 use crate::cluster::Shared;
 use crate::consul::{Candidate, Standing};
 use crate::event::{Done, Event, Wire};
+use crate::files::journal::FolderStore;
+use crate::files::mount::Mount;
+use crate::files::{ROOT, fiber};
 use crate::store::client::Client;
 use crate::tasks::Owner;
 use crate::world::{self, EPOCH_SECONDS, Micros, SECOND, say};
@@ -82,9 +86,32 @@ pub fn now(owner: Owner) -> Now {
     })
 }
 
-/// The state directory, as every coordinator opens it.
-pub fn state_dir() -> StateDir {
-    StateDir::of(Arc::new(Client), &Path::from(STATE))
+/// The state directory, as a coordinator opens it.
+pub fn state_dir(owner: Owner) -> StateDir {
+    match world::with(|world| world.folders.journal) {
+        true => {
+            let folder = Path::from(ROOT).join(STATE);
+            StateDir::of(Arc::new(FolderStore(Mount::of(owner))), &folder)
+        }
+        false => StateDir::of(Arc::new(Client), &Path::from(STATE)),
+    }
+}
+
+/// The file system of a coordinator.
+fn files(owner: Owner) -> Arc<dyn FileSystem> {
+    Arc::new(Mount::of(owner))
+}
+
+/// Claims an epoch and takes its live jobs over.
+async fn claim(owner: Owner, claimant: Claimant) -> Result<(Box<EpochLog>, Vec<Resumed>), JournalError> {
+    let log = EpochLog::claim(state_dir(owner), &claimant).await?;
+    let (state, epoch) = (log.state().clone(), log.epoch());
+    let resume = move |_: Mount| Resumed::all(&state, epoch, &files(owner));
+    let resumed = match world::with(|world| world.folders.output) {
+        true => Mount::of(owner).run(resume).await.unwrap_or_default(),
+        false => resume(Mount::of(owner)),
+    };
+    Ok((Box::new(log), resumed))
 }
 
 /// A coordinator knows its memory; a simulated one needs none.
@@ -124,9 +151,8 @@ impl Coordinator {
                     history: HISTORY,
                     compact_after: self.compact_after,
                 };
-                let claim =
-                    async move { Done::Claimed(EpochLog::claim(state_dir(), &claimant).await.map(Box::new)) };
-                shared.tasks.spawn(self.owner, claim);
+                let owner = self.owner;
+                shared.tasks.spawn(owner, async move { Done::Claimed(claim(owner, claimant).await) });
             }
             (Role::Leading(_), Standing::Standby) => self.end_term(TermEnd::Asked, shared),
             _ => {}
@@ -134,13 +160,17 @@ impl Coordinator {
     }
 
     /// An epoch was claimed, or not.
-    pub fn claimed(&mut self, claimed: Result<Box<EpochLog>, JournalError>, shared: &mut Shared) {
+    pub fn claimed(
+        &mut self,
+        claimed: Result<(Box<EpochLog>, Vec<Resumed>), JournalError>,
+        shared: &mut Shared,
+    ) {
         if !matches!(self.role, Role::Claiming) {
             return;
         }
         self.role = Role::Standby;
-        let log = match claimed {
-            Ok(log) => log,
+        let (log, resumed) = match claimed {
+            Ok(claimed) => claimed,
             Err(JournalError::Fenced { .. }) => return self.depose(shared),
             Err(error) => {
                 say!("coordinator {} cannot claim: {error}", self.owner.process);
@@ -154,7 +184,6 @@ impl Coordinator {
         let state = log.state().clone();
         let registry = Arc::new(Registry::new(HISTORY));
         show_history(&registry, &state);
-        let resumed = Resumed::all(&state, epoch);
         say!("coordinator {} leads in epoch {epoch} with {} jobs", self.owner.process, resumed.len());
         let options = LeadOptions {
             address: address(self.owner.process),
@@ -190,7 +219,11 @@ impl Coordinator {
     /// The driver's work of a term is done.
     pub fn worked(&mut self, epoch: u64, input: DriverInput, shared: &mut Shared) {
         if matches!(&self.role, Role::Leading(term) if term.epoch == epoch) {
+            crate::check::worked(&input);
             self.step(input, shared);
+        } else if world::with(|world| world.folders.output) {
+            // What it holds may remove files when it is dropped: see the driver's shell.
+            fiber::spawn(self.owner, Box::new(move || drop(input)));
         }
     }
 
@@ -237,13 +270,13 @@ impl Coordinator {
                     }
                 }
                 Output::Work(work) => {
-                    let footers = term.footers.clone();
-                    let work = async move { Done::Input(epoch, Box::new(work.run(&footers).await)) };
+                    let (footers, files) = (term.footers.clone(), files(owner));
+                    let work = async move { Done::Input(epoch, Box::new(work.run(&footers, &files).await)) };
                     shared.tasks.spawn(owner, work);
                 }
                 Output::CheckEpoch => {
                     let check = async move {
-                        let highest = state_dir().highest_epoch().await;
+                        let highest = state_dir(owner).highest_epoch().await;
                         Done::Input(epoch, Box::new(DriverInput::HighestEpoch(highest)))
                     };
                     shared.tasks.spawn(owner, check);

@@ -17,6 +17,7 @@ use super::fetch::fetch;
 use super::host::Started;
 use super::outputs::{Group, Held, Output};
 use crate::dataset::{self, COLUMNS, Row};
+use crate::files::mount::write_part;
 use crate::rng::mix;
 use crate::signal::{Signal, sleep_unless};
 use crate::store::client::{BUCKET, Client};
@@ -250,7 +251,7 @@ fn reduce(work: &v1::ReduceWork, read: Vec<Row>) -> Result<(v1::ReduceResult, Ou
     Ok((result, Output::File(groups)))
 }
 
-/// Copies row groups into a part file, and uploads it.
+/// Copies row groups into a part file, and uploads it, or writes it to a folder.
 async fn write(
     owner: Owner,
     attempt: &AttemptId,
@@ -258,10 +259,7 @@ async fn write(
     key: &[u8],
     stop: &Signal,
 ) -> Result<v1::WriteResult, Failure> {
-    let Some(Target::Upload(upload)) = &work.target else {
-        return Err(Failure::Fatal { reason: "the task message has no upload".into() });
-    };
-    let (mut rows, mut parts, mut file, mut sum) = (0u64, vec![], vec![], 0u64);
+    let (mut rows, mut file, mut sum) = (0u64, vec![], 0u64);
     for piece in &work.pieces {
         let groups = read_piece(owner, attempt, piece, &work.locations, key).await?;
         for group in groups {
@@ -273,6 +271,21 @@ async fn write(
     self::work(owner, stop).await?;
     let totals = work.totals.clone().unwrap_or_default();
     file.extend(totals.rows.to_le_bytes());
+    let (bytes, crc32) = (file.len() as u64, crc32fast::hash(&file));
+    let parts = match &work.target {
+        Some(Target::Upload(to)) => upload(to, &file, stop).await?,
+        Some(Target::Path(path)) => {
+            write_part(owner, path.clone(), file).await?;
+            vec![]
+        }
+        None => return Err(Failure::Fatal { reason: "the task message has no target".into() }),
+    };
+    Ok(v1::WriteResult { rows, bytes, crc32, parts, checksum: Some(sum) })
+}
+
+/// Uploads a part file; returns the names of its parts.
+async fn upload(upload: &v1::Upload, file: &[u8], stop: &Signal) -> Result<Vec<String>, Failure> {
+    let mut parts = vec![];
     let object = Path::from(upload.url.strip_prefix(&format!("s3://{BUCKET}/")).unwrap_or(&upload.url));
     // Two parts, so that a worker can die between them.
     let (first, second) = file.split_at(file.len() / 2);
@@ -289,8 +302,7 @@ async fn write(
         });
         parts.push(sent?.content_id);
     }
-    let (bytes, crc32) = (file.len() as u64, crc32fast::hash(&file));
-    Ok(v1::WriteResult { rows, bytes, crc32, parts, checksum: Some(sum) })
+    Ok(parts)
 }
 
 /// The row groups of one reduce output, as the task message describes them.
