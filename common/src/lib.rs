@@ -8,10 +8,12 @@
 //! - `stores` opens the buckets and directories that URLs name.
 //! - `budget` limits memory; `memory`, `procfs`, `disk` and `open_files` ask the operating system.
 //! - `liveness` tells whether the other end of a connection is alive.
-//! - `retry` is the retry policy; `size`, `duration`, `local_dir` and `port_file` support options.
+//! - `retry` is the retry policy; `addresses`, `size`, `duration`, `local_dir` and
+//!   `port_file` support options.
 //!
 //! Not here: anything that only one kind of process does.
 
+pub mod addresses;
 pub mod budget;
 pub mod config;
 mod connections;

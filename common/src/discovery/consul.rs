@@ -62,6 +62,12 @@ pub struct ConsulArgs {
         default_value = "tally"
     )]
     pub consul_prefix: String,
+    /// Namespace in Consul Enterprise
+    #[arg(long, help_heading = "Consul", value_name = "NAME", env = "TALLY_CONSUL_NAMESPACE")]
+    pub consul_namespace: Option<String>,
+    /// Admin partition in Consul Enterprise
+    #[arg(long, help_heading = "Consul", value_name = "NAME", env = "TALLY_CONSUL_PARTITION")]
+    pub consul_partition: Option<String>,
 }
 
 impl ConsulArgs {
@@ -82,6 +88,8 @@ impl ConsulArgs {
         let config = Config {
             token,
             token_file,
+            namespace: self.consul_namespace.clone(),
+            partition: self.consul_partition.clone(),
             on_token: Some(|token| secrets::register_held("the token for Consul", [token])),
             tls,
             connect_timeout: CALL,

@@ -7,6 +7,7 @@ use std::future::pending;
 use std::rc::Rc;
 use std::time::Duration;
 
+use chrono::Utc;
 use clap::Args;
 use tally_coordinator::client::Client;
 use tally_coordinator::summary::Summary;
@@ -18,7 +19,7 @@ use crate::connect::{ConnectArgs, runtime};
 use crate::follow::Display;
 use crate::job_args::JobArgs;
 use crate::output::{OutputFormat, json, plain, say_published};
-use crate::{EXIT_CODES, Stop, duration, say};
+use crate::{EXIT_CODES, Stop, dates, duration, say};
 
 /// How long a cancelled job may take to end.
 const CANCEL: Duration = Duration::from_secs(60);
@@ -40,6 +41,10 @@ pub struct SubmitArgs {
     /// Cancel the job at Ctrl-C, SIGTERM and the timeout; otherwise it continues
     #[arg(long)]
     cancel_on_interrupt: bool,
+    /// Name of the Kubernetes job that runs this command. If a CronJob created it, the default date is the day before the
+    /// scheduled time, also if the job starts late or again after midnight
+    #[arg(long, value_name = "NAME")]
+    scheduled_job: Option<String>,
     /// Output format of the summary
     #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
     output_format: OutputFormat,
@@ -73,7 +78,8 @@ enum Why {
 
 /// Runs the command.
 pub(crate) fn main(args: &SubmitArgs) -> Result<(), Stop> {
-    let spec = args.job.elsewhere()?;
+    let scheduled = args.scheduled_job.as_deref().and_then(dates::scheduled_time);
+    let spec = args.job.elsewhere(scheduled.unwrap_or_else(Utc::now))?;
     runtime()?.block_on(submit(args, &spec))
 }
 
