@@ -15,14 +15,33 @@ import yaml
 
 from chart import CHART, CRDS, HELM, KUBE
 
-GROUPS = [{"name": name.split("/")[0], "versions": [{"groupVersion": name, "version": name.split("/")[1]}]} for name in CRDS]
+# The kinds of a release without custom resources, by their group.
+KINDS = {
+    "v1": ["ConfigMap", "ServiceAccount", "Service", "PersistentVolumeClaim", "Pod"],
+    "apps/v1": ["Deployment"],
+    "policy/v1": ["PodDisruptionBudget"],
+    "networking.k8s.io/v1": ["NetworkPolicy"],
+}
+VERSIONS = [*CRDS, *(version for version in KINDS if "/" in version)]
+
+
+def resource(kind):
+    name = "networkpolicies" if kind == "NetworkPolicy" else f"{kind.lower()}s"
+    return {"name": name, "singularName": kind.lower(), "namespaced": True, "kind": kind, "verbs": ["get", "list"]}
+
+
+def resources(version):
+    found = [resource(kind) for kind in KINDS.get(version, [])]
+    return {"kind": "APIResourceList", "groupVersion": version, "resources": found}
+
+
+GROUPS = [{"name": name.split("/")[0], "versions": [{"groupVersion": name, "version": name.split("/")[1]}]} for name in VERSIONS]
 ANSWERS = {
     "/version": {"major": "1", "minor": KUBE.split(".")[1], "gitVersion": f"v{KUBE}.0"},
     "/api": {"kind": "APIVersions", "versions": ["v1"]},
-    "/api/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": [
-        {"name": "configmaps", "singularName": "configmap", "namespaced": True, "kind": "ConfigMap", "verbs": ["get", "list"]}]},
+    "/api/v1": resources("v1"),
     "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": GROUPS},
-    **{f"/apis/{name}": {"kind": "APIResourceList", "groupVersion": name, "resources": []} for name in CRDS},
+    **{f"/apis/{name}": resources(name) for name in VERSIONS},
 }
 
 

@@ -134,7 +134,7 @@ TOGGLES = {
             "labels": {"app.kubernetes.io/" + name: "x" for name in (
                 "name", "instance", "component", "version", "part-of", "managed-by")}}, "data": {}},
     ]},
-    "hostPath": {"storage": {"existingClaim": "", "volume": {"hostPath": {"path": "/srv"}}, "mountPath": "/mnt/t"}},
+    "hostPath": {"storage": {"existingClaim": "", "claim": {"create": False}, "volume": {"hostPath": {"path": "/srv"}}, "mountPath": "/mnt/t"}},
     "csi": {"storage": {"existingClaim": "", "volume": {"csi": {"driver": "d", "volumeAttributes": {"a": "b"}}}}},
     "object store": {
         "storage": {"existingClaim": ""},

@@ -273,7 +273,7 @@ class Wrong(unittest.TestCase):
             if schema.get("additionalProperties") is not False or is_of_kubernetes(path):
                 return
             # Umbrella charts set these.
-            known = set(schema["properties"]) - {"global", "enabled"}
+            known = set(schema["properties"]) - ({"global", "enabled"} if path == () else set())
             self.assertEqual(set(values), known, ".".join(path))
             for key, value in values.items():
                 if isinstance(value, dict) and value:
@@ -313,7 +313,7 @@ class Wrong(unittest.TestCase):
 
         def note(values, path=()):
             for key, value in values.items():
-                if isinstance(value, dict):
+                if isinstance(value, dict) and not is_of_kubernetes((*path, key)):
                     note(value, (*path, key))
                 elif isinstance(value, bool) or key in ("mode", "format", "type", "register"):
                     seen.setdefault((*path, key), set()).add(value)
