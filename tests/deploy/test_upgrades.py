@@ -84,6 +84,20 @@ class Upgrades(unittest.TestCase):
         found = objects(TOGGLES["consul on each node"])
         self.assertEqual(settings(found, "worker.toml")["consul-prefix"], "teams/day")
 
+    def test_as_a_part_of_another_chart(self):
+        """Helm passes the condition and the global values of an umbrella chart to this one."""
+        with tempfile.TemporaryDirectory() as folder:
+            umbrella = pathlib.Path(folder) / "umbrella"
+            shutil.copytree(CHART, umbrella / "charts" / "tally")
+            dependency = {"name": "tally", "version": "0.1.0", "condition": "tally.enabled"}
+            (umbrella / "Chart.yaml").write_text(json.dumps(
+                {"apiVersion": "v2", "name": "umbrella", "version": "1.0.0", "dependencies": [dependency]}))
+            for program in HELMS:
+                for enabled in (True, False):
+                    values = {"global": {"team": "t"}, "tally": merged(MINIMAL, {"enabled": enabled})}
+                    found = rendered(values, program, chart=umbrella)
+                    self.assertEqual(len(of_kind(found, "Deployment")), 2 if enabled else 0, (program, enabled))
+
     def test_long_names_of_releases_do_not_collide(self):
         seen = []
         for last in "xy":
