@@ -10,10 +10,11 @@
 //! - `waits` tells what a task waits for.
 //! - `liveness` tells whether the other end of a connection is alive.
 //! - `signals` are the requests to end; `retry` is the retry policy; `runtime` runs a future to its end.
-//! - `size`, `duration`, `local_dir` and `port_file` support options.
+//! - `addresses`, `size`, `duration`, `local_dir` and `port_file` support options.
 //!
 //! Not here: anything that only one kind of process does.
 
+pub mod addresses;
 pub mod budget;
 pub mod config;
 mod connections;

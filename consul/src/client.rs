@@ -58,7 +58,11 @@ impl Client {
         let url = config.url()?;
         let transport = Transport::open(config, url.scheme() == "https")?;
         let part = |name, value: &Option<String>| value.clone().map(|value| (name, value));
-        let query = [part("dc", &config.datacenter), part("ns", &config.namespace)];
+        let query = [
+            part("dc", &config.datacenter),
+            part("ns", &config.namespace),
+            part("partition", &config.partition),
+        ];
         let inner = Inner {
             transport,
             address: url.as_str().trim_end_matches('/').to_owned(),

@@ -25,6 +25,8 @@ pub struct Config {
     pub datacenter: Option<String>,
     /// The namespace of requests (Consul Enterprise only; other editions refuse it with status 400).
     pub namespace: Option<String>,
+    /// The admin partition of requests (Consul Enterprise only; other editions refuse it).
+    pub partition: Option<String>,
     /// For `https` addresses.
     pub tls: Tls,
     /// The time limit of a connection attempt.
@@ -55,6 +57,7 @@ impl Default for Config {
             on_token: None,
             datacenter: None,
             namespace: None,
+            partition: None,
             tls: Tls::default(),
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(10),

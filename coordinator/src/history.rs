@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 use tally_proto::limits::{MAX_REASON_BYTES, entry_len, shorten};
@@ -25,6 +26,8 @@ const MIN_USUAL: usize = 3;
 pub struct Registry {
     jobs: RwLock<Jobs>,
     max_ended: usize,
+    /// When the last day was published, in milliseconds since 1970; 0 if that is unknown.
+    last_publish: AtomicU64,
     load: watch::Sender<Option<Load>>,
 }
 
@@ -80,13 +83,19 @@ fn limit(status: &mut v1::JobStatus) {
 impl Registry {
     /// A registry of live jobs and the last `max_ended` ended ones.
     pub fn new(max_ended: usize) -> Self {
-        Registry { jobs: RwLock::default(), max_ended, load: watch::Sender::new(None) }
+        Registry {
+            jobs: RwLock::default(),
+            max_ended,
+            last_publish: AtomicU64::new(0),
+            load: watch::Sender::new(None),
+        }
     }
 
     /// Adds a job.
     pub fn add(&self, job: &JobId, mut status: v1::JobStatus) {
         limit(&mut status);
         let over = is_over(&status);
+        self.note_publish(&status);
         let at = status.submitted_at;
         let mut jobs = self.jobs.write();
         jobs.submitted_at.insert(job.clone(), at);
@@ -107,12 +116,25 @@ impl Registry {
                 let changed = change(status);
                 limit(status);
                 ended = !was_over && is_over(status);
+                self.note_publish(status);
                 changed
             });
         }
         if ended {
             self.jobs.write().end(job, self.max_ended);
         }
+    }
+
+    fn note_publish(&self, status: &v1::JobStatus) {
+        if status.state() == v1::JobState::Done {
+            self.last_publish.fetch_max(status.ended_at, Ordering::Relaxed);
+        }
+    }
+
+    /// When the last job that published its day ended, in milliseconds since 1970; `None` if no known job did. The history
+    /// is in the journal, so every leader returns the same.
+    pub fn last_publish(&self) -> Option<u64> {
+        Some(self.last_publish.load(Ordering::Relaxed)).filter(|at| *at > 0)
     }
 
     /// Sets the load.
@@ -356,6 +378,25 @@ mod tests {
         assert_eq!(registry.usual(&spec("a")), Some(9000), "it is the 14th");
         done(15, 5, "a");
         assert_eq!((registry.usual(&spec("a")), registry.usual(&spec("b"))), (Some(43), None));
+    }
+
+    #[test]
+    fn the_last_publish_is_the_latest_end_of_a_job_that_is_done() {
+        let ended = |n, state, ended_at| v1::JobStatus { ended_at, ..status(n, state) };
+        let registry = Registry::new(1);
+        registry.add(&id(0), ended(0, v1::JobState::Failed, 900));
+        registry.add(&id(1), status(1, v1::JobState::Running));
+        assert_eq!(registry.last_publish(), None);
+        registry.add(&id(2), ended(2, v1::JobState::Done, 500));
+        registry.update(&id(1), |status| {
+            *status = ended(1, v1::JobState::Done, 400);
+            true
+        });
+        assert_eq!(registry.last_publish(), Some(500));
+        // Also after that job is forgotten.
+        registry.add(&id(3), ended(3, v1::JobState::Cancelled, 950));
+        assert!(registry.get(&id(2)).is_none());
+        assert_eq!(registry.last_publish(), Some(500));
     }
 
     #[test]

@@ -1,7 +1,7 @@
-"""The part of a Kubernetes API server that Helm needs for a dry run of an upgrade: the version and the API groups. Helm
-keeps the releases in memory.
+"""The part of a Kubernetes API server that Helm needs for a dry run of an upgrade: the version, the API groups, and installed
+ConfigMaps, which templates look up. Helm keeps the releases in memory.
 
-Not here: objects. The server accepts none."""
+Not here: other objects. The server accepts none."""
 
 import contextlib
 import http.server
@@ -15,19 +15,39 @@ import yaml
 
 from chart import CHART, CRDS, HELM, KUBE
 
-GROUPS = [{"name": name.split("/")[0], "versions": [{"groupVersion": name, "version": name.split("/")[1]}]} for name in CRDS]
+# The kinds of a release without custom resources, by their group.
+KINDS = {
+    "v1": ["ConfigMap", "ServiceAccount", "Service", "PersistentVolumeClaim", "Pod"],
+    "apps/v1": ["Deployment"],
+    "policy/v1": ["PodDisruptionBudget"],
+    "networking.k8s.io/v1": ["NetworkPolicy"],
+}
+VERSIONS = [*CRDS, *(version for version in KINDS if "/" in version)]
+
+
+def resource(kind):
+    name = "networkpolicies" if kind == "NetworkPolicy" else f"{kind.lower()}s"
+    return {"name": name, "singularName": kind.lower(), "namespaced": True, "kind": kind, "verbs": ["get", "list"]}
+
+
+def resources(version):
+    found = [resource(kind) for kind in KINDS.get(version, [])]
+    return {"kind": "APIResourceList", "groupVersion": version, "resources": found}
+
+
+GROUPS = [{"name": name.split("/")[0], "versions": [{"groupVersion": name, "version": name.split("/")[1]}]} for name in VERSIONS]
 ANSWERS = {
     "/version": {"major": "1", "minor": KUBE.split(".")[1], "gitVersion": f"v{KUBE}.0"},
     "/api": {"kind": "APIVersions", "versions": ["v1"]},
-    "/api/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": []},
+    "/api/v1": resources("v1"),
     "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": GROUPS},
-    **{f"/apis/{name}": {"kind": "APIResourceList", "groupVersion": name, "resources": []} for name in CRDS},
+    **{f"/apis/{name}": resources(name) for name in VERSIONS},
 }
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        answer = ANSWERS.get(self.path.split("?")[0])
+        answer = {**ANSWERS, **self.server.installed}.get(self.path.split("?")[0])
         body = json.dumps(answer or {"kind": "Status", "status": "Failure", "code": 404}).encode()
         self.send_response(200 if answer else 404)
         self.send_header("Content-Type", "application/json")
@@ -40,9 +60,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving():
+def serving(config_maps=()):
     """Its URL."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.installed = {
+        f"/api/v1/namespaces/{each['metadata']['namespace']}/configmaps/{each['metadata']['name']}": each
+        for each in config_maps
+    }
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

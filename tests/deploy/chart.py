@@ -21,7 +21,7 @@ KUBE = "1.34"
 NAMESPACE = "telemetry"
 RELEASE = "day"
 FULL = "day-tally"
-CRDS = ["keda.sh/v1alpha1", "monitoring.coreos.com/v1", "cert-manager.io/v1"]
+CRDS = ["keda.sh/v1alpha1", "monitoring.coreos.com/v1", "cert-manager.io/v1", "gateway.networking.k8s.io/v1"]
 
 MINIMAL = {"storage": {"existingClaim": "tables"}}
 CONSUL = {"consul": {"url": "http://consul.consul.svc:8500"}}
@@ -78,8 +78,63 @@ TOGGLES = {
     },
     "own service account": {"serviceAccount": {"create": False, "name": "mine"}},
     "annotated service account": {"serviceAccount": {"annotations": {"role": "x"}}},
-    "claim": {"storage": {"existingClaim": "", "claim": {"create": True, "storageClass": "nfs"}}},
-    "hostPath": {"storage": {"existingClaim": "", "volume": {"hostPath": {"path": "/srv"}}, "mountPath": "/mnt/t"}},
+    "claim": {"storage": {"existingClaim": "", "claim": {"create": True, "storageClass": "nfs", "accessMode": "ReadWriteMany"}}},
+    "claim of one node": {
+        "storage": {"existingClaim": ""},
+        "coordinator": {"podAntiAffinity": "preferred", "affinity": {"podAffinity": {
+            "preferredDuringSchedulingIgnoredDuringExecution": [
+                {"weight": 1, "podAffinityTerm": {"topologyKey": "zone", "labelSelector": {"matchLabels": {"a": "b"}}}}]}}},
+    },
+    "part of another chart": {"enabled": True, "global": {"imageRegistry": "r.example.org"}},
+    "users of the platform": {"podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None}},
+    "groups": {
+        "podSecurityContext": {"runAsUser": 1000, "supplementalGroups": [5000], "supplementalGroupsPolicy": "Strict"},
+        "containerSecurityContext": {"capabilities": {"add": ["NET_BIND_SERVICE"]}, "seLinuxOptions": {"level": "s0:c1,c2"}},
+    },
+    "containers": {
+        component: {
+            "startupProbe": {"failureThreshold": 600}, "livenessProbe": {"initialDelaySeconds": 5},
+            "readinessProbe": {"periodSeconds": 1},
+            "lifecycle": {"preStop": {"sleep": {"seconds": 5}}},
+            "extraInitContainers": [{"name": "wait", "image": "busybox:1.37", "command": ["true"]}],
+            "extraContainers": [{"name": "proxy", "image": "proxy:1", "ports": [{"containerPort": 8080}]}],
+            "runtimeClassName": "gvisor", "schedulerName": "yunikorn",
+            "strategy": {"type": "Recreate"},
+        }
+        for component in ("coordinator", "worker")
+    },
+    "rolling": merged(CONSUL, {
+        "coordinator": {"strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "50%"}}},
+        "worker": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}},
+    }),
+    "spill on a claim": {"worker": {"spillStorageClass": "fast"}},
+    "spill on NVMe": {"worker": {"spillVolume": {"hostPath": {"path": "/mnt/nvme", "type": "Directory"}}}},
+    "spill on any claim": {"worker": {"spillVolume": {"ephemeral": {"volumeClaimTemplate": {"spec": {
+        "accessModes": ["ReadWriteOncePod"], "resources": {"requests": {"storage": "9Gi"}}}}}}}},
+    "required nodes": merged(CONSUL, {"coordinator": {"replicas": 3, "podAntiAffinity": "required"}}),
+    "ingress": {
+        "ingress": {"enabled": True, "className": "nginx", "host": "tally.example.org", "path": "/tally", "tlsSecret": "web",
+                    "annotations": {"a": "b"}},
+        "networkPolicy": {"webClients": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]},
+    },
+    "gateway": {
+        "gateway": {"enabled": True, "parentRefs": [{"name": "public", "namespace": "infra"}], "hostnames": ["t.example.org"]},
+        "networkPolicy": {"enabled": False},
+    },
+    "egress": {"networkPolicy": {"egress": [
+        {"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"protocol": "TCP", "port": 443}]}]}},
+    "labelled jobs": {
+        "schedule": merged(SCHEDULE, {"jobLabels": {"queue": "daily"}, "jobAnnotations": {"j": "k"}, "podLabels": {"l": "m"},
+                                      "podAnnotations": {"n": "o"}}),
+        "test": {"podLabels": {"p": "q"}, "podAnnotations": {"r": "s"}},
+    },
+    "extra objects": {"extraObjects": [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {
+            "name": "{{ include \"tally.fullname\" . }}-mine", "namespace": "{{ .Release.Namespace }}",
+            "labels": {"app.kubernetes.io/" + name: "x" for name in (
+                "name", "instance", "component", "version", "part-of", "managed-by")}}, "data": {}},
+    ]},
+    "hostPath": {"storage": {"existingClaim": "", "claim": {"create": False}, "volume": {"hostPath": {"path": "/srv"}}, "mountPath": "/mnt/t"}},
     "csi": {"storage": {"existingClaim": "", "volume": {"csi": {"driver": "d", "volumeAttributes": {"a": "b"}}}}},
     "object store": {
         "storage": {"existingClaim": ""},
@@ -112,6 +167,11 @@ TOGGLES = {
         "autoscaling": {"mode": "keda"},
         "schedule": SCHEDULE,
     },
+    "consul on each node": {
+        "consul": {"url": "http://$(HOST_IP):8500", "register": "agent", "prefix": "teams/day"},
+        "networkPolicy": {"consulPeers": [{"ipBlock": {"cidr": "10.0.0.0/16"}}]},
+    },
+    "consul enterprise": {"consul": {"url": "http://c:8500", "namespace": "data", "partition": "eu", "register": "agent"}},
     "traces": {"traces": {"endpoint": "http://otel.monitoring.svc:4317"}},
     "text logs": {"log": {"level": "debug", "format": "text"}},
     "state dir": {"coordinator": {"stateDir": "/data/journal"}},
@@ -145,14 +205,23 @@ TOGGLES = {
     "no workers": {"worker": {"replicas": 0}},
     "keda": {"autoscaling": {"mode": "keda"}},
     "keda by polling": {"autoscaling": {"mode": "keda", "minReplicas": 2, "keda": {"push": False}}},
+    "keda that is paused": {"autoscaling": {"mode": "keda", "minReplicas": 3, "keda": {
+        "paused": True, "extraTriggers": [{"type": "cron", "metadata": {"timezone": "Etc/UTC", "start": "0 3 * * *",
+                                                                       "end": "0 5 * * *", "desiredReplicas": "5"}}]}}},
+    "keda without fallback": {"autoscaling": {"mode": "keda", "keda": {"fallback": {"enabled": False}}}},
     "hpa": {"autoscaling": {"mode": "hpa", "minReplicas": 1, "hpa": {"metricLabels": {"namespace": "x"}}}},
     "schedule": {"schedule": SCHEDULE},
     "schedule of one date": {"schedule": merged(SCHEDULE, {"date": "20170227", "suspend": True})},
     "no policies": {"networkPolicy": {"enabled": False}},
     "clients": {"networkPolicy": {"clients": [
         {"namespaceSelector": {"matchLabels": {"a": "b"}}}, {"ipBlock": {"cidr": "10.0.0.0/8"}}]}},
-    "service monitor": {"monitoring": {"serviceMonitor": {"enabled": True, "labels": {"r": "p"}}}},
+    "service monitor": {"monitoring": {"serviceMonitor": {
+        "enabled": True, "labels": {"r": "p"}, "scrapeTimeout": "20s",
+        "relabelings": [{"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node"}],
+        "metricRelabelings": [{"action": "drop", "sourceLabels": ["__name__"], "regex": "process_.*"}]}}},
     "rules": {"monitoring": {"prometheusRule": {"enabled": True, "labels": {"r": "p"}}}},
+    "own rules": {"monitoring": {"prometheusRule": {"enabled": True, "freshnessHours": 0, "runbookUrl": "https://runbooks/tally",
+        "additionalRules": [{"record": "tally:slots", "expr": "sum(tally_slots)"}, {"alert": "Mine", "expr": "vector(1) > 2"}]}}},
     "rules with certificates": {
         "tls": {"mode": "certManager", "certManager": {"issuerRef": {"name": "own", "kind": "ClusterIssuer"}}},
         "monitoring": {"prometheusRule": {"enabled": True}},
@@ -160,6 +229,8 @@ TOGGLES = {
     "dashboard": {"monitoring": {"dashboard": {"enabled": True, "labels": {"g": "1"}}}},
 }
 TOGGLES = {name: merged(MINIMAL, values) for name, values in TOGGLES.items()}
+# Without any value.
+TOGGLES["nothing"] = {}
 SIZES = {file.name: yaml.safe_load(file.read_text()) for file in sorted((CHART / "ci").glob("*.yaml"))}
 
 
@@ -179,11 +250,12 @@ def helm(program, *args, values=None):
     return run.returncode, run.stdout, run.stderr
 
 
-def template(values, program="helm-4"):
+def template(values, program="helm-4", chart=CHART, more=()):
     """The exit code of rendering, the text, and the messages of Helm."""
     known = [word for crd in CRDS for word in ("--api-versions", crd)]
     return helm(
-        program, "template", RELEASE, str(CHART), "--namespace", NAMESPACE, "--kube-version", KUBE, *known, values=values
+        program, "template", RELEASE, str(chart), "--namespace", NAMESPACE, "--kube-version", KUBE, *known, *more,
+        values=values
     )
 
 
@@ -215,6 +287,14 @@ def objects(values, program="helm-4"):
     return _objects(program, json.dumps(values, sort_keys=True))
 
 
+def rendered(*args, **named):
+    """All objects; not kept, unlike those of `objects`."""
+    code, out, err = template(*args, **named)
+    if code:
+        raise AssertionError(err)
+    return [found for found in yaml.load_all(out, yaml.CSafeLoader) if found]
+
+
 def of_kind(found, kind):
     return [each for each in found if each["kind"] == kind]
 
@@ -239,6 +319,11 @@ def pods(found):
                 yield name, template_["metadata"], template_["spec"]
             case "Pod":
                 yield name, each["metadata"], each["spec"]
+
+
+def own_container(spec):
+    """The chart's container of a pod; additional ones come after it."""
+    return spec["containers"][0]
 
 
 def settings(found, file):

@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 
-from chart import BIN, objects, of_kind, one
+from chart import BIN, objects, of_kind, one, own_container
 
 DEADLINE = 120
 
@@ -41,7 +41,8 @@ class Pods:
     """The processes of the release; paths and addresses of its pods are translated to this machine. `secrets` has the keys and
     values of the secrets that the values name."""
 
-    def __init__(self, folder, values, secrets):
+    def __init__(self, folder, values, secrets, ip="127.0.0.1"):
+        self.ip = ip
         self.folder = pathlib.Path(folder)
         self.objects = objects(values)
         self.secrets = secrets
@@ -71,7 +72,7 @@ class Pods:
                     data = one(self.objects, "ConfigMap", source["name"])["data"]
                     self.write(here, {item["path"]: data[item["key"]] for item in source["items"]})
             folders[volume["name"]] = here
-        mounts = [mount for container in spec["containers"] for mount in container["volumeMounts"]]
+        mounts = [mount for container in spec["containers"] for mount in container.get("volumeMounts", [])]
         found = {mount["mountPath"]: folders[mount["name"]] for mount in mounts}
         for file in (self.folder / name).glob("settings/*"):
             file.write_text(self.translate(file.read_text(), found))
@@ -92,17 +93,27 @@ class Pods:
             text = re.sub(rf"(^|[\"=]){there}(?=/|$|\")", lambda found: f"{found[1]}{here}", text)
         return text
 
-    def command(self, name, spec):
+    def field(self, path, job):
+        """What the kubelet would put into a variable."""
+        fields = {"status.podIP": self.ip, "status.hostIP": self.ip, "metadata.uid": "1f0e",
+                  "metadata.labels['batch.kubernetes.io/job-name']": job}
+        return fields[path]
+
+    def command(self, name, spec, job=""):
         """The translated command and environment of a pod's container."""
-        [container] = spec["containers"]
+        container = own_container(spec)
         mounts = self.mounts(name, spec)
         program = container["command"][0].replace("/usr/bin", str(BIN))
         environment = {"PATH": os.environ["PATH"]}
         for source in container.get("envFrom", []):
             environment |= self.secrets[source["secretRef"]["name"]]
         for variable in container.get("env", []):
-            environment[variable["name"]] = self.translate(variable.get("value", "127.0.0.1"), mounts)
-        return [program, *(self.translate(arg, mounts) for arg in container["args"])], environment
+            source = variable.get("valueFrom", {}).get("fieldRef")
+            value = self.field(source["fieldPath"], job) if source else variable["value"]
+            environment[variable["name"]] = self.translate(value, mounts)
+        # As the kubelet does: $(NAME) is a variable of the container.
+        args = [re.sub(r"\$\((\w+)\)", lambda found: environment[found[1]], arg) for arg in container["args"]]
+        return [program, *(self.translate(arg, mounts) for arg in args)], environment
 
     def start(self, component, number=0):
         """Starts one pod of a deployment, with free ports."""
@@ -110,10 +121,10 @@ class Pods:
         spec = one(self.objects, "Deployment", f"-{component}")["spec"]["template"]["spec"]
         args, environment = self.command(name, spec)
         ports = {kind: self.folder / f"{name}.{kind}" for kind in ("grpc", "http")}
-        # The settings file is the pod's. Flags override the addresses.
-        args = [arg for arg in args if not arg.startswith("--advertise=")]
-        args += ["--listen=127.0.0.1:0", f"--port-file={ports['grpc']}",
-                 "--http-listen=127.0.0.1:0", f"--http-port-file={ports['http']}"]
+        # The settings file and the advertised host are the pod's. Flags override the ports; without IPv6, loopback is sufficient.
+        listen = ":0" if ":" in self.ip else "127.0.0.1:0"
+        args += [f"--listen={listen}", f"--port-file={ports['grpc']}",
+                 f"--http-listen={listen}", f"--http-port-file={ports['http']}"]
         with open(self.folder / f"{name}.log", "wb") as log:
             self.processes.append(subprocess.Popen(args, stdout=log, stderr=log, env=environment))
 
@@ -121,7 +132,7 @@ class Pods:
             def read():
                 if self.processes[-1].poll() is not None:
                     raise AssertionError((self.folder / f"{name}.log").read_text())
-                return ports[kind].read_text() if ports[kind].is_file() else None
+                return ports[kind].read_text().replace("[::]", f"[{self.ip}]") if ports[kind].is_file() else None
             return wait_for(f"{component}'s {kind} port", read)
 
         if component == "coordinator":
@@ -134,6 +145,14 @@ class Pods:
         [pod] = of_kind(self.objects, "Pod")
         args, environment = self.command("test", pod["spec"])
         return subprocess.run([change(arg) for arg in args], capture_output=True, text=True, timeout=300, env=environment)
+
+    def daily_job(self, job):
+        """Runs the pod of the daily job, in a Kubernetes job with that name."""
+        spec = one(self.objects, "CronJob", "-daily")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        args, environment = self.command("daily", spec, job)
+        # It names paths of the workers.
+        args = [re.sub(r"=/data(?=/)", f"={self.folder}/data", arg) for arg in args]
+        return subprocess.run(args, capture_output=True, text=True, timeout=300, env=environment)
 
     def exec(self, component, words):
         """Runs a command in a pod, as `kubectl exec` does."""
@@ -160,10 +179,10 @@ class Pods:
 
 
 @contextlib.contextmanager
-def pods(values, workers, secrets={}, coordinators=1):
+def pods(values, workers, secrets={}, coordinators=1, ip="127.0.0.1"):
     """The ready coordinators and workers."""
     with tempfile.TemporaryDirectory(prefix="tally-chart-") as folder:
-        running = Pods(folder, values, secrets)
+        running = Pods(folder, values, secrets, ip)
         try:
             for number in range(coordinators):
                 running.start("coordinator", number)

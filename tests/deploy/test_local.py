@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,19 @@ from services import SERVICES, Processes
 from test_objects import flags
 
 LOCAL = TOP / "deploy" / "local"
+
+
+class Images(unittest.TestCase):
+    def test_each_image_has_a_version(self):
+        """An image that changes by itself could break a cluster, and cannot be repeated."""
+        version = re.search(r'^version = "(.+)"', (TOP / "Cargo.toml").read_text(), re.M)[1]
+        for name, service in SERVICES.items():
+            [default] = re.fullmatch(r"\$\{\w+:-(.+)\}", service["image"]).groups()
+            repository, _, tag = default.rpartition(":")
+            self.assertRegex(tag, r"^\d+\.\d+", name)
+            self.assertNotEqual(repository, "", name)
+            if repository.endswith("tally"):
+                self.assertEqual((repository, tag), ("localhost/tally", version))
 
 
 class Script(unittest.TestCase):

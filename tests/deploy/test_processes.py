@@ -12,7 +12,7 @@ import tempfile
 import threading
 import unittest
 
-from chart import BIN, MINIMAL, TOP, merged, nested, notes, objects, of_kind, one
+from chart import BIN, MINIMAL, SCHEDULE, TOP, merged, nested, notes, objects, of_kind, one
 from processes import Pods, get, pods
 from services import SERVICES, Processes
 
@@ -79,6 +79,33 @@ class Running(unittest.TestCase):
             self.metrics(running)
             # Stopped like a kubelet does: all exit with success within their grace period.
             self.assertEqual(running.end(), [0, 0, 0])
+
+    def test_pods_with_ipv6_addresses(self):
+        """All connections use [::1]. IPv4 reaches the same ports."""
+        values = merged(VALUES, {"schedule": SCHEDULE})
+        with pods(values, workers=1, ip="::1") as running:
+            for address in [running.coordinator, *running.http.values()]:
+                self.assertRegex(address, r"^\[::1\]:\d+$")
+            for address in running.http.values():
+                self.assertEqual(get(address.replace("[::1]", "127.0.0.1"), "/healthz")[0], 200)
+            self.helm_test(running)
+            self.daily_job(running)
+            self.assertEqual(running.end(), [0, 0])
+
+    def daily_job(self, running):
+        """The scheduled time decides the day: 24804210 minutes after 1970 it is 2017-02-28, 03:30."""
+        data = running.folder / "data"
+        words = ["generate", "--clients=1000", "--narrow", "--date=20170227", f"--output={data}/day"]
+        subprocess.run([BIN / "tally", *words], check=True, capture_output=True)
+        for name, table in (("a", "addons/v2"), ("m", "main_summary/v3")):
+            (data / "day" / table).rename(data / name)
+        done = running.daily_job("day-tally-daily-24804210")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertEqual([path.name for path in (data / "o").iterdir()], ["submission_date_s3=20170227"])
+        # A job by hand has no scheduled time: the day is yesterday, which has no tables.
+        done = running.daily_job("by-hand")
+        self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
+        self.assertNotIn("20170227", done.stderr)
 
     def test_without_a_volume_the_workers_do_it_in_the_store(self):
         """Tables, output and journal in a bucket, and two coordinators with an election by Consul."""

@@ -13,10 +13,29 @@ SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 
 # Values, and parts of the error.
 TOGETHER = [
-    ({}, "there is no storage"),
+    ({"storage": {"claim": {"create": False}}}, "there is no storage"),
     (merged(MINIMAL, nested("storage.claim.create", True)), "more than one source"),
     (merged(MINIMAL, nested("coordinator.replicas", 2)), "set consul.url, or coordinator.replicas to 1"),
     (merged(MINIMAL, nested("worker.terminationGracePeriodSeconds", 30)), "set it to at least 310, or leave it null"),
+    ({"coordinator": {"podAntiAffinity": "required"}}, "needs all pods on one node"),
+    (merged(MINIMAL, {"coordinator": {"podAntiAffinity": "required", "affinity": {"podAntiAffinity": {}}}}),
+     "coordinator.affinity.podAntiAffinity are set"),
+    (merged(MINIMAL, nested("coordinator.strategy.type", "RollingUpdate")), "coordinator.strategy is a rolling update"),
+    (merged(MINIMAL, nested("coordinator.strategy.rollingUpdate.maxSurge", 1)), "coordinator.strategy is a rolling update"),
+    (merged(MINIMAL, nested("worker.strategy", {"type": "Recreate", "rollingUpdate": {"maxSurge": 1}})),
+     "worker.strategy has the type Recreate, and rollingUpdate"),
+    (merged(MINIMAL, {"worker": {"spillStorageClass": "a", "spillVolume": {"emptyDir": {}}}}), "remove one of them"),
+    (merged(MINIMAL, nested("worker.spillVolume", {"nfs": {"server": "s", "path": "/p"}})), "worker.spillVolume.nfs is shared"),
+    (merged(MINIMAL, nested("worker.extraContainers", [{"name": "worker", "image": "i"}])), "which is the chart's own name"),
+    (merged(MINIMAL, nested("autoscaling.keda.paused", True)), "autoscaling.mode is none: set it to keda"),
+    (merged(MINIMAL, nested("consul.url", "http://$(NODE):8500")), "consul.url has $(NODE)"),
+    (merged(MINIMAL, nested("consul.prefix", "mine")), "consul.url is empty"),
+    (merged(MINIMAL, CONSUL, {"consul": {"register": "agent"}, "networkPolicy": {"consulPeers": []}}), "name the agents"),
+    (merged(MINIMAL, {"ingress": {"enabled": True, "host": "t.example.org"}}), "networkPolicy.webClients is empty"),
+    (merged(MINIMAL, {"ingress": {"enabled": True}, "networkPolicy": {"enabled": False}}), "ingress.host is empty"),
+    (merged(MINIMAL, {"gateway": {"enabled": True}, "networkPolicy": {"enabled": False}}), "gateway.parentRefs is empty"),
+    (merged(MINIMAL, nested("test.podLabels", {"app.kubernetes.io/component": "x"})), "test.podLabels has app.kub"),
+    (merged(MINIMAL, nested("schedule.jobLabels", {"app.kubernetes.io/name": "x"})), "schedule.jobLabels has app.kub"),
     (merged(MINIMAL, nested("worker.slots", 64)), "give more memory, or fewer worker.slots"),
     (merged(MINIMAL, {"autoscaling": {"mode": "keda", "minReplicas": 5, "maxReplicas": 4}}), "above autoscaling.maxReplicas"),
     (merged(MINIMAL, {"autoscaling": {"mode": "hpa"}}), "set it to 1, or autoscaling.mode to keda"),
@@ -26,7 +45,7 @@ TOGETHER = [
     (merged(MINIMAL, nested("consul.tokenSecret.name", "t")), "consul.url is empty"),
     (merged(MINIMAL, {"objectStore": {"endpoint": "http://s3:8333", "caSecret": {"name": "ca"}}}),
      "write https://, or remove objectStore.caSecret"),
-    ({"coordinator": {"stateDir": "file:///data/state"}}, "there is no storage"),
+    ({"coordinator": {"stateDir": "file:///data/state"}, "storage": {"claim": {"create": False}}}, "there is no storage"),
     ({"coordinator": {"stateDir": "s3://b/state"}, "schedule": merged(SCHEDULE, {"addons": "file:///data/a"})},
      "there is no storage that holds it"),
     (merged(MINIMAL, {"schedule": merged(SCHEDULE, {"addons": "s3://b/a", "mainSummary": "s3://b/m", "output": "/data/"})}),
@@ -110,6 +129,24 @@ IN_POD = [
     ("networkPolicy.clients", [{"ipBlock": {"cidr": "300.0.0.0/8"}}]),
     ("networkPolicy.clients", [{"podSelector": {"matchExpressions": [{"key": "a", "operator": "NotIn", "values": []}]}}]),
     ("imagePullSecrets", [{}]),
+    ("podSecurityContext", {"runAsUsr": 1}),
+    ("podSecurityContext", {"fsGroupChangePolicy": "Never"}),
+    ("podSecurityContext", {"supplementalGroups": ["staff"]}),
+    ("containerSecurityContext", {"capabilities": {"drop": "ALL"}}),
+    ("worker.livenessProbe", {"httpGet": {"path": "/other"}}),
+    ("worker.strategy", {"type": "Blue"}),
+    ("worker.lifecycle", {"preStop": {}}),
+    ("coordinator.extraContainers", [{"name": "a"}]),
+    ("coordinator.extraInitContainers", [{"name": "a", "image": "b", "comand": ["c"]}]),
+    ("worker.spillVolume", {"ephemeral": {}}),
+    ("networkPolicy.egress", [{"from": []}]),
+    ("networkPolicy.consulPeers", [{"podSelektor": {}}]),
+    ("monitoring.prometheusRule.additionalRules", [{"alert": "A"}]),
+    ("monitoring.prometheusRule.additionalRules", [{"alert": "A", "record": "a:b", "expr": "1"}]),
+    ("monitoring.serviceMonitor.relabelings", [{"source_labels": ["a"]}]),
+    ("autoscaling.keda.extraTriggers", [{"type": "cron"}]),
+    ("gateway.parentRefs", [{"namespace": "infra"}]),
+    ("extraObjects", [1]),
 ]
 
 # One invalid value each.
@@ -149,6 +186,17 @@ ALONE = {
     "worker.cpu": "two",
     "worker.memoryMiB": "4Gi",
     "worker.spillGiB": 0,
+    "worker.runtimeClassName": "g visor",
+    "coordinator.podAntiAffinity": "always",
+    "consul.partition": "a/b",
+    "storage.claim.create": "yes",
+    "ingress.host": "https://tally",
+    "ingress.path": "tally",
+    "autoscaling.keda.fallback.behavior": "none",
+    "monitoring.serviceMonitor.scrapeTimeout": "fast",
+    "monitoring.prometheusRule.freshnessHours": -1,
+    "monitoring.prometheusRule.runbookUrl": "a b",
+    "enabled": "yes",
     "worker.drainTimeoutSeconds": "5m",
     "worker.podDisruptionBudget.maxUnavailable": 0,
     "autoscaling.mode": "vpa",
@@ -174,6 +222,12 @@ def paths(values, at=()):
     for key, value in values.items():
         if isinstance(value, dict) and value and schema_of((*at, key)).get("additionalProperties") is False:
             yield from paths(value, (*at, key))
+
+
+def is_of_kubernetes(path):
+    """Whether a value is a type of Kubernetes: all of its keys are optional."""
+    above = schema_of(path[:-1])["properties"] if path else {}
+    return bool(path) and "$ref" in above.get(path[-1], {})
 
 
 def schema_of(path):
@@ -217,11 +271,10 @@ class Wrong(unittest.TestCase):
     def test_every_value_has_a_place_in_the_schema_and_a_default(self):
         def check(values, path):
             schema = schema_of(path)
-            if schema.get("additionalProperties") is not False:
+            if schema.get("additionalProperties") is not False or is_of_kubernetes(path):
                 return
-            known = set(schema["properties"]) - {"global"}
-            if path and path[-1] == "volume":
-                return
+            # Umbrella charts set these.
+            known = set(schema["properties"]) - ({"global", "enabled"} if path == () else set())
             self.assertEqual(set(values), known, ".".join(path))
             for key, value in values.items():
                 if isinstance(value, dict) and value:
@@ -233,11 +286,11 @@ class Wrong(unittest.TestCase):
         """Because of null, or with a chart that is newer than the stored values of a release."""
         for path in paths(VALUES):
             schema = schema_of(path)
-            if path[-1:] == ("resources",):
-                # Types of Kubernetes, all optional.
+            if any(is_of_kubernetes(path[:length]) for length in range(1, len(path) + 1)):
                 continue
-            # Null: derived from the drain timeout.
-            free = {"global", "terminationGracePeriodSeconds"} if path != ("coordinator",) else set()
+            # Null: derived from other values.
+            derived = {("worker",): {"terminationGracePeriodSeconds"}, ("storage", "claim"): {"create"}}
+            free = {"global", "enabled"} if path == () else derived.get(path, set())
             self.assertEqual(set(schema["required"]), set(schema["properties"]) - free, ".".join(path))
         for path in ("tls", "objectStore", "worker.slots", "coordinator.service.port"):
             self.fails(merged(MINIMAL, nested(path, None)), path.rsplit(".", 1)[-1])
@@ -261,7 +314,7 @@ class Wrong(unittest.TestCase):
 
         def note(values, path=()):
             for key, value in values.items():
-                if isinstance(value, dict):
+                if isinstance(value, dict) and not is_of_kubernetes((*path, key)):
                     note(value, (*path, key))
                 elif isinstance(value, bool) or key in ("mode", "format", "type", "register"):
                     seen.setdefault((*path, key), set()).add(value)

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use tally_tests::autoscaler::{Autoscaler, Scaling};
@@ -138,10 +139,15 @@ fn a_job_that_is_slower_than_the_last_of_its_kind_is_seen() -> Result<()> {
             cluster.client().submit_command(&day.root, &place, FLAGS).run()?.summary()?;
         }
         ensure!(cluster.metrics()?["tally_jobs_slow"] == 0.0);
+        let published = "tally_last_publish_timestamp_seconds";
+        let last = cluster.metrics()?[published];
+        let age = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64() - last;
+        ensure!((-1.0..DEADLINE.as_secs_f64()).contains(&age), "published {age} s ago");
         // The usual duration is known from the journal: the next incarnation of the coordinator knows it.
         cluster.inject(Fault::KillCoordinator(0))?;
         cluster.mend(Fault::KillCoordinator(0))?;
         cluster.wait_attached(1)?;
+        ensure!(cluster.metrics()?[published] == last, "the time of the last publish is not known any more");
         // Nothing runs until the job is slower than any other.
         cluster.freeze_workers()?;
         let job = cluster.client().submit(&day.root, &place, FLAGS)?;

@@ -44,6 +44,12 @@ pub struct ConsulArgs {
     /// Prefix of the cluster's keys in Consul, a different one for each cluster
     #[arg(long, help_heading = "Consul", value_name = "PATH", default_value = "tally")]
     pub consul_prefix: String,
+    /// Namespace in Consul Enterprise
+    #[arg(long, help_heading = "Consul", value_name = "NAME")]
+    pub consul_namespace: Option<String>,
+    /// Admin partition in Consul Enterprise
+    #[arg(long, help_heading = "Consul", value_name = "NAME")]
+    pub consul_partition: Option<String>,
 }
 
 impl ConsulArgs {
@@ -64,6 +70,8 @@ impl ConsulArgs {
         let config = Config {
             token,
             token_file,
+            namespace: self.consul_namespace.clone(),
+            partition: self.consul_partition.clone(),
             on_token: Some(|token| secrets::register_held("the token for Consul", [token])),
             tls,
             connect_timeout: CALL,

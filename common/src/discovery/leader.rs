@@ -35,14 +35,20 @@ pub struct Address(String);
 #[error("{0:?} is not an address: write host:port, for example 127.0.0.1:7070")]
 pub struct InvalidAddress(String);
 
+impl InvalidAddress {
+    /// Shows at most 80 characters, and not the text before an `@`, which may be a password.
+    pub(crate) fn new(text: &str) -> Self {
+        let shown = text.rsplit_once('@').map_or(text, |(_, host)| host);
+        InvalidAddress(shown.chars().take(80).collect())
+    }
+}
+
 impl FromStr for Address {
     type Err = InvalidAddress;
 
     /// Parses `host:port`, with or without `http://` before it.
     fn from_str(text: &str) -> Result<Self, InvalidAddress> {
-        // The text before an `@` may be a password.
-        let shown = text.rsplit_once('@').map_or(text, |(_, host)| host);
-        let bad = || InvalidAddress(shown.chars().take(80).collect());
+        let bad = || InvalidAddress::new(text);
         let bare = text.strip_prefix("http://").unwrap_or(text);
         let bare = bare.strip_suffix('/').unwrap_or(bare);
         let (host, port) = bare.rsplit_once(':').ok_or_else(bad)?;

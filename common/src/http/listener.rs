@@ -5,13 +5,14 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 
+use crate::addresses;
 use crate::connections::{Connections, Policy, Slot};
 use crate::open_files::{self, Caller};
 use crate::security::{Reason, Security};
@@ -28,13 +29,13 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// The pause after a connection that is closed because too many files are open.
 const FULL: Duration = Duration::from_millis(10);
 
-/// Listens on `listen` (host:port). Must be called in the context of the runtime that accepts.
+/// Listens on `listen` (host:port, or :port for all addresses). Must be called in the context of the runtime that accepts.
 ///
 /// # Errors
 /// The address cannot be used.
 pub(super) fn bind(listen: &str) -> io::Result<TcpListener> {
     let mut last = None;
-    for address in listen.to_socket_addrs()? {
+    for address in addresses::listen(listen)? {
         match bind_to(address) {
             Ok(listener) => return Ok(listener),
             Err(error) => last = Some(error),

@@ -86,7 +86,7 @@ pub struct Server {
     _stop: oneshot::Sender<()>,
 }
 
-/// Listens on `listen` (host:port; port 0 takes any free port) and writes the address to `port_file`. Operators of
+/// Listens on `listen` (host:port, or :port for all addresses; port 0 takes any free port) and writes the address to `port_file`. Operators of
 /// `security` may change the log's filter.
 ///
 /// # Errors

@@ -1,6 +1,9 @@
 //! ACL tokens, TLS, datacenters and namespaces.
 
-use anyhow::{Context, Result, ensure};
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+
+use anyhow::{Context, Result, anyhow, ensure};
 use consul_api_client::{Client, Config, Error, NewSession, Tls, Token};
 use serde_json::json;
 use tally_tests::certs::{Authority, replace};
@@ -196,6 +199,22 @@ async fn datacenter_and_namespace_are_sent() -> Result<()> {
     Ok(())
 }
 
+async fn an_admin_partition_is_sent() -> Result<()> {
+    // Other editions ignore partitions, so the request itself is read.
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let config =
+        Config { partition: Some("team a".into()), ..Config::new(listener.local_addr()?.to_string()) };
+    let request = std::thread::spawn(move || {
+        let (stream, _) = listener.accept()?;
+        BufReader::new(stream).lines().next().unwrap_or_else(|| Ok(String::new()))
+    });
+    let answer = Client::new(&config)?.kv().get("k").await;
+    let line = request.join().map_err(|_| anyhow!("the listener failed"))??;
+    assert_eq!(line, "GET /v1/kv/k?partition=team+a HTTP/1.1");
+    assert!(answer.is_err(), "the connection was closed without an answer");
+    Ok(())
+}
+
 tally_tests::tests![
     mod:
     invalid_tls_settings_are_refused,
@@ -206,4 +225,5 @@ tally_tests::tests![
     certificates_are_read_again_when_their_files_change,
     tls_trusts_its_authority_and_sends_a_certificate,
     datacenter_and_namespace_are_sent,
+    an_admin_partition_is_sent,
 ];

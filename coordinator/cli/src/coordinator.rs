@@ -11,7 +11,7 @@ use tally_common::runtime::block_on;
 use tally_common::security::{Security, ServerArgs, TokenUse};
 use tally_common::signals::EndSignals;
 use tally_common::traces::{self, TraceArgs};
-use tally_common::{duration, http, port_file};
+use tally_common::{addresses, duration, http, port_file};
 use tally_coordinator::election::Election;
 use tally_coordinator::service::lead::LeadOptions;
 use tally_coordinator::service::observed::Seen;
@@ -34,8 +34,9 @@ pub struct CoordinatorArgs {
     /// of a cluster share it
     #[arg(long, value_name = "URL")]
     state_dir: String,
-    /// Address for workers and clients [default: the address that it listens on]
-    #[arg(long, value_name = "HOST:PORT")]
+    /// Address for workers and clients: HOST:PORT, or HOST for the port that it listens on [default: the address that it
+    /// listens on]
+    #[arg(long, value_name = "HOST[:PORT]")]
     advertise: Option<String>,
     /// Number of finished jobs to keep for `tally jobs` and `tally job`
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -125,7 +126,8 @@ impl CoordinatorArgs {
     async fn bind(&self, security: &Security) -> Result<TcpListener, Stop> {
         let failed =
             |e| Stop::Failed(format!("--listen {}: {e}; give a free address of this machine", self.listen));
-        let listener = TcpListener::bind(&self.listen).await.map_err(failed)?;
+        let addresses = addresses::listen(&self.listen).map_err(failed)?;
+        let listener = TcpListener::bind(&addresses[..]).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         security.check(&self.listen, address).map_err(|e| Stop::Usage(e.to_string()))?;
         eprintln!("listening on {address}");
@@ -137,10 +139,11 @@ impl CoordinatorArgs {
 
     /// The address for other processes.
     fn address(&self, listener: &TcpListener, consul: bool) -> Result<String, Stop> {
-        if let Some(address) = &self.advertise {
-            return Ok(address.clone());
-        }
         let address = listener.local_addr().map_err(|e| Stop::Failed(format!("--listen: {e}")))?;
+        if let Some(given) = &self.advertise {
+            return addresses::advertised(given, address.port())
+                .map_err(|e| Stop::Usage(format!("--advertise: {e}, or only the host")));
+        }
         if consul && address.ip().is_unspecified() {
             let what = format!("other processes cannot connect to {address}: give --advertise HOST:PORT");
             return Err(Stop::Usage(what));

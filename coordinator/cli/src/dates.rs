@@ -2,7 +2,7 @@
 //!
 //! Not here: the default date of a job (`job_args`), which days exist (`tally_coordinator::plan::days`).
 
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, Utc};
 use clap::Args;
 use tally_coordinator::job::{date_text, parse_date};
 
@@ -22,6 +22,15 @@ pub struct InvalidDate;
 /// [`InvalidDate`].
 pub fn parse(text: &str) -> Result<NaiveDate, InvalidDate> {
     parse_date(text).ok_or(InvalidDate)
+}
+
+/// The time for which a CronJob of Kubernetes scheduled a job, according to the job's name: it ends with the minutes since
+/// 1970. `None` for a job that was created by hand.
+pub(crate) fn scheduled_time(job: &str) -> Option<DateTime<Utc>> {
+    let (_, minutes) = job.rsplit_once('-')?;
+    // Eight digits: from 1989 to 2160. A shorter number is part of a name.
+    let minutes: i64 = minutes.parse().ok().filter(|_| minutes.len() == 8)?;
+    DateTime::from_timestamp(minutes * 60, 0)
 }
 
 /// A range of dates.
@@ -128,6 +137,24 @@ mod tests {
         assert_eq!(range("20100101", "20200107").unwrap().len(), 3_659);
         let date = parse("20170227").unwrap();
         assert_eq!(DateRange::one(date).dates().collect::<Vec<_>>(), [date]);
+    }
+
+    #[test]
+    fn the_name_of_a_job_has_the_time_of_its_schedule() {
+        // `date -u -d 2017-02-28T03:30Z +%s` is 1488252600.
+        let time = scheduled_time("tally-daily-24804210").unwrap();
+        assert_eq!(time.to_rfc3339(), "2017-02-28T03:30:00+00:00");
+        for name in [
+            "tally-daily",
+            "tally-daily-1",
+            "again-20170227x",
+            "24804210",
+            "",
+            "tally--2480421",
+            "tally-+2480421x",
+        ] {
+            assert_eq!(scheduled_time(name), None, "{name}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use chrono::{Days, NaiveDate, Utc};
+use chrono::{DateTime, Days, NaiveDate, Utc};
 use clap::Args;
 use tally_common::stores::urls;
 use tally_coordinator::expectations::Expectation;
@@ -68,12 +68,12 @@ fn file_size_help(dataset: &dyn Dataset) -> String {
     format!("Target size of output files, estimated at {bytes} bytes per row of {name}")
 }
 
-/// The date of the job: the argument, else the environment, else yesterday in UTC.
-fn date(argument: Option<&str>, environment: Option<&str>) -> Result<NaiveDate, Stop> {
+/// The date of the job: the argument, else the environment, else the day before `now` in UTC.
+fn date(argument: Option<&str>, environment: Option<&str>, now: DateTime<Utc>) -> Result<NaiveDate, Stop> {
     let (text, source) = match (argument, environment) {
         (Some(text), _) => (text, "--date"),
         (None, Some(text)) => (text, "date in the environment"),
-        (None, None) => return Ok(Utc::now().date_naive() - Days::new(1)),
+        (None, None) => return Ok(now.date_naive() - Days::new(1)),
     };
     dates::parse(text).map_err(|why| Stop::Usage(format!("{source} {text:?} is not a date: {why}")))
 }
@@ -97,7 +97,12 @@ impl DateArgs {
     /// # Errors
     /// [`Stop::Usage`].
     pub(crate) fn date(&self) -> Result<NaiveDate, Stop> {
-        date(self.date.as_deref(), variable("date").as_deref())
+        self.date_before(Utc::now())
+    }
+
+    /// The date; the default is the day before `now`.
+    fn date_before(&self, now: DateTime<Utc>) -> Result<NaiveDate, Stop> {
+        date(self.date.as_deref(), variable("date").as_deref(), now)
     }
 }
 
@@ -171,12 +176,12 @@ impl JobArgs {
         self.work.here(self.date.date()?)
     }
 
-    /// The job for a cluster.
+    /// The job for a cluster. Its default date is the day before `now`.
     ///
     /// # Errors
     /// [`Stop::Usage`].
-    pub(crate) fn elsewhere(&self) -> Result<v1::JobSpec, Stop> {
-        self.work.elsewhere(self.date.date()?)
+    pub(crate) fn elsewhere(&self, now: DateTime<Utc>) -> Result<v1::JobSpec, Stop> {
+        self.work.elsewhere(self.date.date_before(now)?)
     }
 }
 
@@ -186,12 +191,13 @@ mod tests {
 
     #[test]
     fn the_date_comes_from_the_argument_then_the_environment_then_the_clock() {
-        let text = |argument, environment| date_text(date(argument, environment).unwrap());
+        let now = "2017-02-28T00:30:00Z".parse().unwrap();
+        let text = |argument, environment| date_text(date(argument, environment, now).unwrap());
         assert_eq!(text(Some("20170227"), Some("20160101")), "20170227");
         assert_eq!(text(None, Some("20160101")), "20160101");
-        assert_eq!(text(None, None).len(), 8);
+        assert_eq!(text(None, None), "20170227");
         for bad in ["2017-02-27", "20170229", "2017022", "", "+2017022"] {
-            assert!(matches!(date(Some(bad), None), Err(Stop::Usage(_))), "{bad}");
+            assert!(matches!(date(Some(bad), None, now), Err(Stop::Usage(_))), "{bad}");
         }
     }
 

@@ -7,6 +7,7 @@ use std::future::pending;
 use std::rc::Rc;
 use std::time::Duration;
 
+use chrono::Utc;
 use clap::Args;
 use tally_common::runtime::block_on;
 use tally_common::signals::EndSignals;
@@ -19,7 +20,7 @@ use crate::connect::{ConnectArgs, runtime};
 use crate::follow::Display;
 use crate::job_args::JobArgs;
 use crate::output::{OutputFormat, json, plain, say_published};
-use crate::{EXIT_CODES, Stop, duration, examples, say};
+use crate::{EXIT_CODES, Stop, dates, duration, examples, say};
 
 /// How long a cancelled job may take to end.
 const CANCEL: Duration = Duration::from_secs(60);
@@ -41,6 +42,10 @@ pub struct SubmitArgs {
     /// Cancel the job at Ctrl-C, SIGTERM, SIGHUP and the timeout; otherwise it continues
     #[arg(long)]
     cancel_on_interrupt: bool,
+    /// Name of the Kubernetes job that runs this command. If a CronJob created it, the default date is the day before the
+    /// scheduled time, also if the job starts late or again after midnight
+    #[arg(long, value_name = "NAME")]
+    scheduled_job: Option<String>,
     /// Output format of the summary
     #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
     output_format: OutputFormat,
@@ -63,7 +68,8 @@ pub(crate) fn end_signals() -> Result<EndSignals, Stop> {
 
 /// Runs the command.
 pub(crate) fn main(args: &SubmitArgs) -> Result<(), Stop> {
-    let spec = args.job.elsewhere()?;
+    let scheduled = args.scheduled_job.as_deref().and_then(dates::scheduled_time);
+    let spec = args.job.elsewhere(scheduled.unwrap_or_else(Utc::now))?;
     block_on(&runtime()?, submit(args, &spec))
 }
 

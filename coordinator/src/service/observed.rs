@@ -76,6 +76,10 @@ impl Observed for Seen {
         }
         let Some(leading) = leading else { return };
         page.gauge("tally_coordinator_epoch", "The term", leading.epoch as f64);
+        if let Some(at) = leading.registry.last_publish() {
+            const LAST: &str = "When the last job that published its day ended, in seconds since 1970";
+            page.gauge("tally_last_publish_timestamp_seconds", LAST, (at / 1000) as f64);
+        }
         if let Some(load) = &load {
             describe(load, page);
         }

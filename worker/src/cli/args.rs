@@ -12,7 +12,7 @@ use tally_common::discovery::membership::MemberArgs;
 use tally_common::logging::LogFormat;
 use tally_common::security::{Security, ServerArgs, TokenUse};
 use tally_common::traces::TraceArgs;
-use tally_common::{duration, http, local_dir, memory, port_file, size};
+use tally_common::{addresses, duration, http, local_dir, memory, port_file, size};
 use tally_shuffle::spill;
 use tokio::runtime::Handle;
 
@@ -67,7 +67,7 @@ pub(super) struct Args {
     /// the free space at the start]
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     spill_limit: Option<u64>,
-    /// Address where outputs are served to other workers; port 0 takes any free port
+    /// Address where outputs are served to other workers: HOST:PORT, or :PORT for all addresses; port 0 takes any free port
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
     listen: String,
     /// Address where other workers reach the worker: HOST:PORT, or HOST for the port that it listens on
@@ -243,7 +243,8 @@ impl Args {
         let failed = |e| {
             CommandError::Failed(format!("--listen {}: {e}; set a free address of this host", self.listen))
         };
-        let listener = TcpListener::bind(&self.listen).map_err(failed)?;
+        let addresses = addresses::listen(&self.listen).map_err(failed)?;
+        let listener = TcpListener::bind(&addresses[..]).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         if let Some(file) = &self.port_file {
             port_file::write(file, address).map_err(|e| CommandError::Failed(e.to_string()))?;
@@ -261,12 +262,8 @@ impl Args {
             }
             return Ok(address.to_string());
         };
-        let whole = given.parse::<Address>().or_else(|_| format!("{given}:{}", address.port()).parse());
-        whole.map(|address| address.to_string()).map_err(|_| {
-            CommandError::Usage(format!(
-                "--advertise {given:?} is not an address: set HOST:PORT, or only HOST"
-            ))
-        })
+        addresses::advertised(given, address.port())
+            .map_err(|e| CommandError::Usage(format!("--advertise: {e}, or only the host")))
     }
 }
 
@@ -303,7 +300,7 @@ mod tests {
         assert_eq!(advertised(&[], "127.0.0.1:41").unwrap(), "127.0.0.1:41");
         assert_eq!(advertised(&["--advertise", "w-0.tally"], "0.0.0.0:41").unwrap(), "w-0.tally:41");
         assert_eq!(advertised(&["--advertise", "w-0.tally:99"], "0.0.0.0:41").unwrap(), "w-0.tally:99");
-        assert_eq!(advertised(&["--advertise", "[::1]"], "[::]:41").unwrap(), "[::1]:41");
+        assert_eq!(advertised(&["--advertise", "fd00::1"], "[::]:41").unwrap(), "[fd00::1]:41");
         assert!(usage(advertised(&[], "0.0.0.0:41")).contains("--advertise"));
         assert!(usage(advertised(&["--advertise", "a b"], "0.0.0.0:41")).contains("\"a b\""));
     }

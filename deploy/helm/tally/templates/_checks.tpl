@@ -7,15 +7,17 @@
 {{- include "tally.checkResources" . -}}
 {{- include "tally.checkCron" . -}}
 {{- include "tally.checkCertificates" . -}}
+{{- include "tally.checkPlacement" . -}}
+{{- include "tally.checkTraffic" . -}}
 {{- if and (gt (int $v.coordinator.replicas) 1) (not $v.consul.url) -}}
 {{- fail "coordinator.replicas is above 1, and no Consul elects a leader: set consul.url, or coordinator.replicas to 1" -}}
 {{- end -}}
 {{- $sources := 0 -}}
 {{- if $v.storage.existingClaim }}{{ $sources = add1 $sources }}{{ end -}}
 {{- if $v.storage.volume }}{{ $sources = add1 $sources }}{{ end -}}
-{{- if $v.storage.claim.create }}{{ $sources = add1 $sources }}{{ end -}}
+{{- if include "tally.claims" . }}{{ $sources = add1 $sources }}{{ end -}}
 {{- if and (eq (int $sources) 0) (not (include "tally.isInStore" $v.coordinator.stateDir)) -}}
-{{- fail "there is no storage: set storage.existingClaim to a ReadWriteMany claim with your tables, storage.volume to another source, or storage.claim.create to true; or, with tables in an object store, coordinator.stateDir to a URL such as s3://bucket/tally" -}}
+{{- fail "there is no storage: set storage.existingClaim to a ReadWriteMany claim with your tables, storage.volume to another source, or storage.claim.create to null; or, with tables in an object store, coordinator.stateDir to a URL such as s3://bucket/tally" -}}
 {{- end -}}
 {{- if gt (int $sources) 1 -}}
 {{- fail "storage has more than one source: set only one of storage.existingClaim, storage.volume and storage.claim.create" -}}

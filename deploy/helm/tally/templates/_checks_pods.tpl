@@ -8,7 +8,10 @@
 {{- end -}}
 {{- $own := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/version" "app.kubernetes.io/part-of" "app.kubernetes.io/managed-by" "helm.sh/chart" "tally/metrics" -}}
 {{- $monitoring := .Values.monitoring -}}
-{{- $given := dict "commonLabels" .Values.commonLabels "coordinator.podLabels" .Values.coordinator.podLabels "worker.podLabels" .Values.worker.podLabels -}}
+{{- $given := dict "commonLabels" .Values.commonLabels "schedule.jobLabels" .Values.schedule.jobLabels -}}
+{{- range $key := list "coordinator" "worker" "schedule" "test" -}}
+{{- $_ := set $given (printf "%s.podLabels" $key) (get $.Values $key).podLabels -}}
+{{- end -}}
 {{- range $key := list "serviceMonitor" "prometheusRule" "dashboard" -}}
 {{- $_ := set $given (printf "monitoring.%s.labels" $key) (get $monitoring $key).labels -}}
 {{- end -}}
@@ -31,7 +34,7 @@
 {{- $root := index . 0 -}}
 {{- $component := index . 1 -}}
 {{- $own := get $root.Values $component -}}
-{{- $names := list "POD_IP" "TALLY_LOG" "TALLY_LOG_FORMAT" -}}
+{{- $names := list "POD_IP" "HOST_IP" "POD_UID" "TALLY_LOG" "TALLY_LOG_FORMAT" -}}
 {{- range include "tally.storeEnv" $root | fromYamlArray }}{{ $names = append $names .name }}{{ end -}}
 {{- range include "tally.tlsEnv" $root | fromYamlArray }}{{ $names = append $names .name }}{{ end -}}
 {{- range $own.extraEnv -}}
@@ -39,6 +42,11 @@
 {{- fail (printf "%s.extraEnv has %s, which is there already: remove it (log, objectStore and tls say what it holds)" $component .name) -}}
 {{- end -}}
 {{- $names = append $names .name -}}
+{{- end -}}
+{{- range concat $own.extraContainers $own.extraInitContainers -}}
+{{- if eq .name $component -}}
+{{- fail (printf "%s has an additional container %s, which is the chart's own name: take another" $component .name) -}}
+{{- end -}}
 {{- end -}}
 {{- $volumes := list "settings" "data" "spill" "tls" "tls-roles" "tokens" "consul-token" "consul-ca" "consul-client" "store-ca" "operator" "own" -}}
 {{- range $own.extraVolumes -}}

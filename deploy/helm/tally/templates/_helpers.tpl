@@ -1,18 +1,14 @@
-{{/* Names. */}}
-{{- define "tally.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
-{{- end -}}
-
+{{/* The name of the objects: at most 40 characters. A longer one ends with a digest of the whole, so that two long names differ. */}}
 {{- define "tally.fullname" -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
-{{- $name := include "tally.name" . -}}
-{{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $full := .Values.fullnameOverride -}}
+{{- if not $full -}}
+{{- $full = ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
 {{- end -}}
+{{- if gt (len $full) 40 -}}
+{{- printf "%s-%s" (trunc 31 $full | trimSuffix "-") (sha256sum $full | trunc 8) -}}
+{{- else -}}
+{{- $full -}}
 {{- end -}}
 {{- end -}}
 
@@ -24,22 +20,29 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Labels: selector labels never change; all others may. Called with (list $ "component"). */}}
+{{/* Selector labels never change: not by a newer chart, nor by a value. Called with (list $ "component"). */}}
 {{- define "tally.selector" -}}
 {{- $root := index . 0 -}}
-app.kubernetes.io/name: {{ include "tally.name" $root | quote }}
+app.kubernetes.io/name: {{ $root.Chart.Name | quote }}
 app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
-{{/* Called with (list $ "component" more): those of `more` come before commonLabels. */}}
+{{/* Labels of objects. Called with (list $ "component" more): those of `more` come before commonLabels. */}}
 {{- define "tally.labels" -}}
 {{- $root := index . 0 -}}
-{{ include "tally.selector" . }}
+{{ include "tally.podLabels" . }}
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
-app.kubernetes.io/part-of: tally
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{/* Labels of pods, without versions: a label that changes with the chart would replace, and so drain, every worker. Called like
+tally.labels. */}}
+{{- define "tally.podLabels" -}}
+{{- $root := index . 0 -}}
+{{ include "tally.selector" . }}
+app.kubernetes.io/part-of: tally
 {{- with merge (dict) (default (dict) (index . 2)) $root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
@@ -88,53 +91,25 @@ annotations:
 {{- end -}}
 {{- end -}}
 
-{{/* Common to all pods. */}}
-{{- define "tally.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
-fsGroupChangePolicy: OnRootMismatch
-seccompProfile:
-  type: RuntimeDefault
-{{- end -}}
-
-{{- define "tally.containerSecurity" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities:
-  drop: [ALL]
-{{- end -}}
-
-{{/* The head of a pod's spec. Called with (list $ values-of-the-component); a dict is enough. */}}
-{{- define "tally.pod" -}}
-{{- $root := index . 0 -}}
-{{- $own := index . 1 -}}
-serviceAccountName: {{ include "tally.serviceAccount" $root | quote }}
-automountServiceAccountToken: false
-enableServiceLinks: false
-securityContext:
-  {{- include "tally.podSecurity" $root | nindent 2 }}
-{{- with $root.Values.imagePullSecrets }}
-imagePullSecrets:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- range $key := list "nodeSelector" "tolerations" "affinity" }}
-{{- with get $own $key }}
-{{ $key }}:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- end }}
-{{- with $own.priorityClassName }}
-priorityClassName: {{ . | quote }}
-{{- end }}
-{{- end -}}
-
 {{/* Not empty if there is a shared volume. */}}
 {{- define "tally.hasStorage" -}}
-{{- with .Values.storage -}}
-{{- if or .existingClaim .volume .claim.create }}yes{{ end -}}
+{{- if or .Values.storage.existingClaim .Values.storage.volume (include "tally.claims" .) }}yes{{ end -}}
 {{- end -}}
+
+{{/* Not empty if the chart creates a claim: if storage.claim.create says so, or says nothing and nothing else can hold the journal. */}}
+{{- define "tally.claims" -}}
+{{- with .Values.storage -}}
+{{- if kindIs "bool" .claim.create -}}
+{{- if .claim.create }}yes{{ end -}}
+{{- else if not (or .existingClaim .volume (include "tally.isInStore" $.Values.coordinator.stateDir)) -}}
+yes
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Not empty if all pods that mount the volume must run on one node. */}}
+{{- define "tally.isOnOneNode" -}}
+{{- if and (include "tally.claims" .) (eq .Values.storage.claim.accessMode "ReadWriteOnce") }}yes{{ end -}}
 {{- end -}}
 
 {{- define "tally.storage" -}}
@@ -255,12 +230,24 @@ persistentVolumeClaim:
 {{- end }}
 {{- end -}}
 
-{{/* Settings for Consul, in the files of both kinds of pods. */}}
+{{- define "tally.consulPrefix" -}}
+{{- default (printf "%s/%s" .Release.Namespace (include "tally.fullname" .)) .Values.consul.prefix -}}
+{{- end -}}
+
+{{/* Settings for Consul, in the files of both kinds of pods. A URL with a variable is a flag: see tally.consulArg. */}}
 {{- define "tally.consulSettings" -}}
 {{- with .Values.consul }}
 {{- if .url }}
+{{- if not (contains "$(" .url) }}
 consul = {{ .url | quote }}
-consul-prefix = {{ .prefix | quote }}
+{{- end }}
+consul-prefix = {{ include "tally.consulPrefix" $ | quote }}
+{{- with .namespace }}
+consul-namespace = {{ . | quote }}
+{{- end }}
+{{- with .partition }}
+consul-partition = {{ . | quote }}
+{{- end }}
 {{- with .register }}
 consul-register = {{ . | quote }}
 {{- end }}
@@ -276,22 +263,4 @@ consul-key = "/etc/tally/consul/client/tls.key"
 {{- end }}
 {{- end }}
 {{- end }}
-{{- end -}}
-
-{{/* HTTP probes: the start may take five minutes, for a large journal or until Consul responds. */}}
-{{- define "tally.probes" -}}
-startupProbe:
-  httpGet: {path: /healthz, port: http}
-  periodSeconds: 2
-  failureThreshold: 150
-livenessProbe:
-  httpGet: {path: /healthz, port: http}
-  periodSeconds: 20
-  timeoutSeconds: 10
-  failureThreshold: 6
-readinessProbe:
-  httpGet: {path: /readyz, port: http}
-  periodSeconds: 5
-  timeoutSeconds: 5
-  failureThreshold: 3
 {{- end -}}

@@ -1,7 +1,8 @@
 {{/* The settings files. Each key is a long option of the program. */}}
 {{- define "tally.coordinatorSettings" -}}
-listen = "0.0.0.0:{{ .Values.coordinator.service.port }}"
-http-listen = "0.0.0.0:{{ .Values.coordinator.httpPort }}"
+# All addresses, IPv6 and IPv4.
+listen = ":{{ .Values.coordinator.service.port }}"
+http-listen = ":{{ .Values.coordinator.httpPort }}"
 state-dir = {{ include "tally.stateDir" . | quote }}
 max-jobs = {{ .Values.coordinator.maxJobs }}
 history = {{ .Values.coordinator.history }}
@@ -12,8 +13,9 @@ no-workers-timeout = "{{ int .Values.coordinator.noWorkersTimeoutSeconds }}s"
 {{- end -}}
 
 {{- define "tally.workerSettings" -}}
-listen = "0.0.0.0:{{ .Values.worker.port }}"
-http-listen = "0.0.0.0:{{ .Values.worker.httpPort }}"
+# All addresses, IPv6 and IPv4.
+listen = ":{{ .Values.worker.port }}"
+http-listen = ":{{ .Values.worker.httpPort }}"
 slots = {{ .Values.worker.slots }}
 memory-limit = "{{ div (mul (int .Values.worker.memoryMiB) 3) 4 }}MiB"
 spill-dir = "/spill"
