@@ -38,13 +38,7 @@ pub struct WorkArgs {
     target_file_size: u64,
     /// Publish the day only if it meets this condition, for example 'rows >= 0.8 * previous' or
     /// 'null_share(client_id) <= 0.01'; may be repeated
-    #[arg(
-        long,
-        value_name = "CONDITION",
-        env = "TALLY_EXPECT",
-        hide_env_values = true,
-        value_delimiter = ';'
-    )]
+    #[arg(long, value_name = "CONDITION", value_delimiter = ';')]
     expect: Vec<String>,
     /// Maximum bytes of needed columns in a shard
     #[arg(long, value_name = "SIZE", value_parser = size::parse, hide = true)]
