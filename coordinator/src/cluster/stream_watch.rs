@@ -21,6 +21,7 @@ pub const STALL: Duration = Duration::from_millis(500);
 
 /// What happens on a worker's stream.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "an input is handled at once and never stored")]
 pub enum StreamInput {
     /// The worker sent a message.
     Message(v1::WorkerMessage),
