@@ -125,7 +125,8 @@ pub fn check(partition: &Path, rows: &[Row]) -> Result<()> {
     let mut take = |name: &str| table.remove(name).with_context(|| format!("no column {name}"));
     let mut total = |name: &str| -> Result<u64> {
         let value = take(name)?;
-        ensure!(stated(partition, &format!("tally.{name}"))? == value.to_string(), "{name} is {value}");
+        let found = value.to_string();
+        ensure!(stated(partition, &format!("tally.{name}"))? == found, "{name} is {found}");
         value.as_u64().context("no number")
     };
     let (clients, themes) = (total("n_clients")?, total("n_custom_theme_clients")?);
