@@ -23,7 +23,7 @@ pub const STALL: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub enum StreamInput {
     /// The worker sent a message.
-    Message(v1::WorkerMessage),
+    Message(Box<v1::WorkerMessage>),
     /// The stream ended or failed, for this reason.
     Ended(String),
     /// Time passed, see [`StreamWatch::next_wakeup`].
@@ -86,11 +86,13 @@ impl StreamWatch {
         }
         let (worker, generation) = (self.worker.clone(), self.generation);
         match input {
-            StreamInput::Message(v1::WorkerMessage { message: Some(message) }) => self.message(message),
-            StreamInput::Message(_) => {
-                tally_common::warn_limited!(%worker, "a message of an unknown kind was ignored");
-                None
-            }
+            StreamInput::Message(message) => match message.message {
+                Some(message) => self.message(message),
+                None => {
+                    tally_common::warn_limited!(%worker, "a message of an unknown kind was ignored");
+                    None
+                }
+            },
             StreamInput::Ended(reason) => {
                 tracing::info!(%worker, reason, "a worker's stream broke");
                 Some(self.broken())
@@ -228,7 +230,7 @@ mod tests {
     }
 
     fn message(message: Message) -> StreamInput {
-        StreamInput::Message(v1::WorkerMessage { message: Some(message) })
+        StreamInput::Message(Box::new(v1::WorkerMessage { message: Some(message) }))
     }
 
     fn page(last: bool) -> StreamInput {
