@@ -38,7 +38,7 @@ fn bounded(mut heartbeat: v1::Heartbeat) -> v1::Heartbeat {
 #[allow(clippy::large_enum_variant, reason = "an input is handled at once and never stored")]
 pub enum StreamInput {
     /// The worker sent a message.
-    Message(v1::WorkerMessage),
+    Message(Box<v1::WorkerMessage>),
     /// The stream ended or failed, for this reason.
     Ended(String),
     /// Time passed, see [`StreamWatch::next_wakeup`].
@@ -101,11 +101,13 @@ impl StreamWatch {
         }
         let (worker, generation) = (self.worker.clone(), self.generation);
         match input {
-            StreamInput::Message(v1::WorkerMessage { message: Some(message) }) => self.message(message),
-            StreamInput::Message(_) => {
-                tally_common::warn_limited!(%worker, "a message of an unknown kind was ignored");
-                None
-            }
+            StreamInput::Message(message) => match message.message {
+                Some(message) => self.message(message),
+                None => {
+                    tally_common::warn_limited!(%worker, "a message of an unknown kind was ignored");
+                    None
+                }
+            },
             StreamInput::Ended(reason) => {
                 tracing::info!(%worker, reason, "a worker's stream broke");
                 Some(self.broken())
@@ -246,7 +248,7 @@ mod tests {
     }
 
     fn message(message: Message) -> StreamInput {
-        StreamInput::Message(v1::WorkerMessage { message: Some(message) })
+        StreamInput::Message(Box::new(v1::WorkerMessage { message: Some(message) }))
     }
 
     fn page(last: bool) -> StreamInput {

@@ -154,7 +154,7 @@ async fn watch(
     let mut broken = None;
     while let Some(due) = watch.next_wakeup(started.elapsed()) {
         let input = match timeout_at(started + due, inbound.message()).await {
-            Ok(Ok(Some(message))) => StreamInput::Message(message),
+            Ok(Ok(Some(message))) => StreamInput::Message(Box::new(message)),
             Ok(Ok(None)) => StreamInput::Ended("the worker closed it".into()),
             Ok(Err(status)) => StreamInput::Ended(status.to_string()),
             Err(_) => StreamInput::Tick,

@@ -145,7 +145,9 @@ impl Term {
         let now = now(self.owner);
         let input = match wire {
             Some(Wire::Hello(hello)) => return self.hello(stream, hello, network),
-            Some(Wire::Up(message)) => StreamInput::Message(v1::WorkerMessage { message: Some(message) }),
+            Some(Wire::Up(message)) => {
+                StreamInput::Message(Box::new(v1::WorkerMessage { message: Some(message) }))
+            }
             Some(Wire::Down(_) | Wire::Refused(_)) => return vec![],
             None => StreamInput::Ended("it broke".into()),
         };
