@@ -51,14 +51,14 @@ async fn wait(args: &WaitArgs) -> Result<(), Stop> {
         job = client.job(&args.job).await?.job;
         client.follow(&job, |status| display.show(status)).await
     };
-    let stop = tokio::select! {
+    let late = tokio::select! {
         status = ended => return finish(&status?, args.output_format),
-        () = interrupts.next() => Stop::Detached,
-        () = late => Stop::TimedOut,
+        () = interrupts.next() => None,
+        () = late => args.timeout,
     };
     let text = continues(&job);
-    Err(match args.timeout {
-        Some(limit) => stop(format!("the job did not end within {limit:?}; {text}")),
-        None => stop(text),
+    Err(match late {
+        Some(limit) => Stop::TimedOut(format!("the job did not end within {limit:?}; {text}")),
+        None => Stop::Detached(text),
     })
 }

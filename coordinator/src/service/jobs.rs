@@ -49,8 +49,9 @@ fn unknown(job: &JobId) -> Status {
     Status::not_found(FindError::Unknown(job.to_string()).to_string())
 }
 
-/// The job that a client names.
+/// The job that a client names: by its id, a prefix, or `latest`. All of these have the form of an id.
 fn find(leading: &Leading, name: &str) -> Result<JobId, Status> {
+    JobId::parse(name).map_err(|e| Status::invalid_argument(format!("job: {e}")))?;
     leading.registry.find(name).map_err(|error| match error {
         FindError::Unknown(_) => Status::not_found(error.to_string()),
         FindError::Ambiguous { .. } => Status::invalid_argument(error.to_string()),
