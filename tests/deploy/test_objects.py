@@ -404,6 +404,12 @@ class Rendered(unittest.TestCase):
         address = f"{FULL}-coordinator.{NAMESPACE}.svc:7070"
         for arg in (f"--coordinator={address}", "--addons=/data/a", "--main-summary=/data/m", "--output=/data/o"):
             self.assertIn(arg, container["args"])
+        # The scheduled time, which the job's name has, decides the day: a retry after midnight computes the same one.
+        self.assertIn("--scheduled-job=$(JOB_NAME)", container["args"])
+        [name] = [each for each in container["env"] if each["name"] == "JOB_NAME"]
+        self.assertEqual(name["valueFrom"]["fieldRef"]["fieldPath"], "metadata.labels['batch.kubernetes.io/job-name']")
+        # A run may be hours late.
+        self.assertGreater(cron["startingDeadlineSeconds"], 12 * 3600)
 
     def test_notes_tell_what_was_installed(self):
         operator = "--tls-cert /etc/tally/operator/tls.crt"
