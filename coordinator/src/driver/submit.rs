@@ -166,7 +166,7 @@ impl Driver {
         status.set_state(state);
         let text = match &ended {
             Ended::Done(_) => "done: the day is published".into(),
-            Ended::Failed(reason) => format!("failed: {reason}"),
+            Ended::Failed(reason) | Ended::Unmet(reason) => format!("failed: {reason}"),
             Ended::Cancelled => "cancelled: the output is unchanged".into(),
         };
         run.notes.add(self.now.unix_millis, event(EventKind::Ended, text));

@@ -249,6 +249,7 @@ async fn next_job(owner: Owner, id: String) -> Vec<String> {
         output: output_url(),
         target_file_size: 1,
         cut: Cut { shard_bytes: None, partitions: None },
+        expectations: vec![],
     };
     match Staging::prepare(&spec, 0, &files).await {
         Ok(staging) => {

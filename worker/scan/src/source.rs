@@ -169,13 +169,13 @@ impl OpenFile {
             return Ok(OpenFile { input, carrier: Carrier::Store });
         }
         let place = || FilePosition { file: input.name.clone(), ..FilePosition::default() };
+        let _waiting = waits::begin(WaitKind::Store, &input.name);
         if let Some(file) = input.local_file() {
-            let disk = DiskFile::new(file, input.size).map_err(|fault| fault.at(place()))?;
+            let disk = DiskFile::new(file, &input.name, input.size).map_err(|fault| fault.at(place()))?;
             return Ok(OpenFile { input, carrier: Carrier::Disk(Arc::new(disk)) });
         }
         // Says why.
         let options = GetOptions { if_match: input.etag.clone(), head: true, ..GetOptions::default() };
-        let _waiting = waits::begin(WaitKind::Store, &input.name);
         let found = futures::executor::block_on(input.store.get_opts(&input.path, options));
         let found = found.map_err(|e| Fault::from(e).at(place()))?;
         let carrier = match found.payload {

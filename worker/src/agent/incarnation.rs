@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use tally_common::discovery::consul::Consul;
 use tally_common::discovery::membership::{Kind, Member, Membership, Registration};
-use tally_common::procfs::status_bytes;
+use tally_common::procfs::resident_bytes;
 use tally_common::security::Security;
 use tally_proto::dispatch::Dispatch;
 use tally_proto::ids::InvalidId;
@@ -290,7 +290,7 @@ impl TaskHost for Incarnation {
             serving: self.traffic.serving(),
             spill_limit: self.worker.store().spill().limit(),
             spill_used: self.worker.store().spill().used(),
-            resident_bytes: status_bytes("VmRSS").unwrap_or(0),
+            resident_bytes: resident_bytes().unwrap_or_default().0,
             attempts: self.worker.running_report(),
         }
     }

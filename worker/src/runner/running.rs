@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tally_common::procfs::status_bytes;
+use tally_common::procfs::resident_bytes;
 use tally_common::waits::{TaskWaits, WaitKind};
 use tally_proto::{AttemptId, v1};
 use tokio_util::sync::CancellationToken;
@@ -144,6 +144,23 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// How old figures of the process's memory may be: reading them takes longer than a small task may cost.
+const FRESH: Duration = Duration::from_millis(20);
+
+/// The resident bytes of this process, about now and at most so far; zeros if the kernel does not report them.
+fn resident(now: Instant) -> (u64, u64) {
+    static LAST: Mutex<Option<(Instant, (u64, u64))>> = Mutex::new(None);
+    let mut last = LAST.lock();
+    if let Some((at, bytes)) = *last
+        && now.saturating_duration_since(at) < FRESH
+    {
+        return bytes;
+    }
+    let bytes = resident_bytes().unwrap_or_default();
+    *last = Some((now, bytes));
+    bytes
+}
+
 /// Measures what an attempt uses, from its begin on a slot to its end.
 pub(super) struct Meter {
     began: Instant,
@@ -153,13 +170,14 @@ pub(super) struct Meter {
 
 impl Meter {
     pub(super) fn start() -> Self {
-        Meter { began: Instant::now(), highest: status_bytes("VmHWM").unwrap_or(0) }
+        let began = Instant::now();
+        Meter { began, highest: resident(began).1 }
     }
 
-    /// The use so far. The peak is exact if it is the process's maximum, otherwise it is the memory at the end.
+    /// The use so far. The peak is the process's maximum if that grew meanwhile, otherwise it is the memory at the end.
     pub(super) fn usage(&self, waits: &TaskWaits) -> v1::TaskUsage {
-        let highest = status_bytes("VmHWM").unwrap_or(0);
-        let peak = if highest > self.highest { highest } else { status_bytes("VmRSS").unwrap_or(0) };
+        let (now, highest) = resident(Instant::now());
+        let peak = if highest > self.highest { highest } else { now };
         let times = waits.times();
         v1::TaskUsage {
             peak_memory_bytes: peak,

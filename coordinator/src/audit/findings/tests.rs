@@ -17,6 +17,7 @@ fn part(number: u64) -> PartAudit {
         files: Some(3),
         checksum: Some(3 + 300),
         nulls: Some(vec![0, 3, 0, 0, 0, 0, 0]),
+        objectives: None,
     };
     let checksum = number * 100 + 1;
     let name = format!("part-{number:05}-{JOB}.snappy.parquet");
