@@ -27,7 +27,7 @@ fn expect(scene: &Scene, words: &[&str]) -> Result<()> {
     let report: Value = serde_json::from_str(&outcome.stdout)?;
     let findings = report["findings"].as_array().context("no findings")?;
     let found = |word: &&str| findings.iter().any(|finding| finding["problem"].to_string().contains(*word));
-    ensure!(words.iter().all(|word| found(&word)), "{words:?}: {report}");
+    ensure!(words.iter().all(found), "{words:?}: {report}");
     Ok(())
 }
 

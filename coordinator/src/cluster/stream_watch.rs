@@ -35,7 +35,6 @@ fn bounded(mut heartbeat: v1::Heartbeat) -> v1::Heartbeat {
 
 /// What happens on a worker's stream.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "an input is handled at once and never stored")]
 pub enum StreamInput {
     /// The worker sent a message.
     Message(Box<v1::WorkerMessage>),

@@ -117,7 +117,7 @@ mod tests {
     fn check<D: DataType<T: Int>>(values: &[D::T], steps: &[usize]) {
         for encoding in [Encoding::PLAIN, Encoding::BYTE_STREAM_SPLIT] {
             let page = written::page::<D>(values, encoding);
-            assert_eq!(page.len(), values.len() * size_of::<D::T>(), "{encoding}");
+            assert_eq!(page.len(), size_of_val(values), "{encoding}");
             assert_eq!(read::<D::T>(encoding, &page, values.len(), steps).unwrap(), values, "{encoding}");
             let beyond = read::<D::T>(encoding, &page, values.len() + 1, steps);
             assert!(beyond.is_err(), "{encoding}, one value too many");
