@@ -28,6 +28,17 @@ const DAYS: [&str; 3] = ["20170226", "20170227", "20170228"];
 /// Commands that run until they are ended, and what they say when they are ready.
 const SERVERS: [(&str, &str); 2] = [("coordinator", "listening on"), ("tally-worker", "attached")];
 
+/// Commands whose examples read published days, and the script that publishes them.
+const READERS: [&str; 3] = ["tally verify", "tally diff", "tally report"];
+const PUBLISH: &str = "
+    publish() {
+        tally backfill --addons day/addons/v2 --main-summary day/main_summary/v3 --from 20170226 --to 20170228 --output $1
+    }
+    publish aggregates
+    cp -r aggregates aggregates-new
+    cp -r aggregates spark
+";
+
 /// The examples of a command as one script.
 fn script(examples: &[Example]) -> String {
     let lines = examples.iter().flat_map(|example| example.lines.iter());
@@ -65,7 +76,16 @@ fn run(name: &str, script: &str, more: &[(&str, String)]) -> Result<()> {
     if script.contains("tally generate") {
         std::fs::remove_dir_all(folder.path().join("day"))?;
     }
-    let done = output(shell(folder.path(), script, more)?)?;
+    let mut script = script.to_string();
+    if READERS.contains(&name) {
+        let stored = if script.contains(&format!("s3://{OUT}/")) {
+            format!("publish s3://{OUT}/aggregates\n")
+        } else {
+            String::new()
+        };
+        script.insert_str(0, &format!("{PUBLISH}{stored}"));
+    }
+    let done = output(shell(folder.path(), &script, more)?)?;
     let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     ensure!(done.status.success(), "{name}: {script}\n{}\n{}", said(&done.stdout), said(&done.stderr));
     Ok(())
