@@ -79,7 +79,10 @@ fn compare(path: &str, value: &Value, fields: &[Field], wrong: &mut Vec<String>)
         if !field.kind.split(" or ").any(|kind| is_kind(kind.split(',').next().unwrap_or(kind), value)) {
             wrong.push(format!("{path} is not {}", field.kind));
         }
-        return;
+        // The fields of an object may be documented, too.
+        if !value.is_object() || !fields.iter().any(|field| field.path.starts_with(&format!("{path}."))) {
+            return;
+        }
     }
     match value {
         Value::Array(values) if fields.iter().any(|field| field.path.starts_with(&format!("{path}[]"))) => {
@@ -120,7 +123,7 @@ mod tests {
     use super::*;
 
     const PAGE: &str = "# Page\n\n## one\n\nText.\n\n| field | type | meaning |\n|---|---|---|\n| a | integer | x |\n\
-                        | b[].c | string or null | y |\n| d | object, optional | z |\n";
+                        | b[].c | string or null | y |\n| d | object, optional | z |\n| e | object or null, optional | z |\n| e.f | integer | z |\n";
 
     #[test]
     fn an_answer_has_all_documented_fields_and_no_others() {
@@ -128,12 +131,17 @@ mod tests {
         let wrong = |answer: Value| docs.check("one", &answer).map_err(|e| e.to_string());
         assert_eq!(wrong(json!({ "a": 1, "b": [{ "c": "x" }, { "c": null }] })), Ok(()));
         assert_eq!(wrong(json!({ "a": 1, "b": [], "d": { "any": 1 } })), Ok(()));
+        assert_eq!(wrong(json!({ "a": 1, "b": [], "e": null })), Ok(()));
+        assert_eq!(wrong(json!({ "a": 1, "b": [], "e": { "f": 1 } })), Ok(()));
         for (answer, said) in [
             (json!({ "b": [] }), "a is missing"),
             (json!({ "a": "1", "b": [] }), "a is not integer"),
             (json!({ "a": 1, "b": [{}] }), "b[].c is missing"),
             (json!({ "a": 1, "b": [{ "c": "x", "e": 1 }] }), "b[].e is not documented"),
-            (json!({ "a": 1, "b": [], "e": 1 }), "e is not documented"),
+            (json!({ "a": 1, "b": [], "g": 1 }), "g is not documented"),
+            (json!({ "a": 1, "b": [], "e": {} }), "e.f is missing"),
+            (json!({ "a": 1, "b": [], "e": { "f": 1, "g": 1 } }), "e.g is not documented"),
+            (json!({ "a": 1, "b": [], "e": 1 }), "e is not object"),
             (json!({ "a": 1, "b": [1] }), "b[] is not documented"),
         ] {
             let error = wrong(answer).unwrap_err();

@@ -70,8 +70,8 @@ fn shell(folder: &Path, script: &str, more: &[(&str, String)]) -> Result<Command
     Ok(command)
 }
 
-/// Runs the examples of a command.
-fn run(name: &str, script: &str, more: &[(&str, String)]) -> Result<()> {
+/// Runs the examples of a command. Returns their folder.
+fn run(name: &str, script: &str, more: &[(&str, String)]) -> Result<Scratch> {
     let folder = folder()?;
     if script.contains("tally generate") {
         std::fs::remove_dir_all(folder.path().join("day"))?;
@@ -88,7 +88,7 @@ fn run(name: &str, script: &str, more: &[(&str, String)]) -> Result<()> {
     let done = output(shell(folder.path(), &script, more)?)?;
     let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     ensure!(done.status.success(), "{name}: {script}\n{}\n{}", said(&done.stdout), said(&done.stderr));
-    Ok(())
+    Ok(folder)
 }
 
 /// Runs the example of a command that serves, until it is ready.
@@ -153,8 +153,10 @@ fn every_example_of_every_command_works() -> Result<()> {
             if name == "tally cancel" {
                 cluster.freeze_workers()?;
             }
-            run(name, &script.replace(ADDRESS, &address), &known)?;
+            let _folder = run(name, &script.replace(ADDRESS, &address), &known)?;
             cluster.release()?;
+            // A job that no example waits for reads the folder, and other examples are about the latest job.
+            cluster.client().wait_over("latest")?;
         }
         ensure!(ran.len() == all.len() && ran.len() > 15, "{ran:?}");
         let drained = cluster.client().wait_for_workers("a worker that left", |workers| {

@@ -1,4 +1,4 @@
-//! A report in JSON. Fields are only added to a version.
+//! A report in JSON. The JSON is stable: fields are added, never changed.
 //!
 //! Not here: the values (`model`).
 
@@ -10,13 +10,9 @@ use tally_dataset::objectives::{FigureSpec, FigureValue};
 
 use super::model::{Report, ReportDay, State};
 
-/// The version of the document.
-const VERSION: u32 = 1;
-
 /// The document.
 #[derive(Serialize)]
 pub(super) struct Document<'a> {
-    version: u32,
     dataset: &'a str,
     output: &'a str,
     figures: Vec<Figure>,
@@ -62,7 +58,6 @@ impl<'a> Document<'a> {
     /// The document of a report.
     pub(super) fn of(report: &'a Report<'_>) -> Self {
         Document {
-            version: VERSION,
             dataset: report.dataset,
             output: report.output,
             figures: report.spec.figures.iter().map(Figure::of).collect(),
@@ -133,7 +128,7 @@ mod tests {
         assert_eq!(last["n_clients"]["change_percent"], serde_json::Value::Null);
         assert_eq!(read["days"][1]["figures"], serde_json::Value::Null);
         assert_eq!(read["days"][0]["distributions"]["clients_by_addons"].as_array().unwrap().len(), 20);
-        assert_eq!((&read["baseline"]["date"], &read["version"]), (&"20170227".into(), &1.into()));
+        assert_eq!(read["baseline"]["date"], "20170227");
         assert_eq!(read["figures"][0]["goal_percent"], 5);
     }
 }
