@@ -1,5 +1,5 @@
 //! The dataset of a command, and the locations of its inputs and its output: options of their own, or a preset. No
-//! location is a default, so that no command reads or writes a place that nobody asked for.
+//! location is a default, so that a command reads and writes only places that were named.
 //!
 //! Not here: the roots of single tables (`table_args`), the day and the other options of a job (`job_args`).
 

@@ -92,7 +92,7 @@ pub fn objectives_key() -> String {
 }
 
 /// The current rows of the output, after a check that it contains only part files, and that the objectives table has no other
-/// day. It lacks the day if a process was killed while it published.
+/// day. The day is missing there if a process was killed while it published.
 ///
 /// # Errors
 /// There is another object, or a file cannot be read.
