@@ -134,3 +134,39 @@ fn may_be_decided(files: &dyn FileSystem, folder: &Path) -> bool {
     let epoch = name.rsplit_once('.').and_then(|(_, epoch)| epoch.parse::<u64>().ok());
     epoch.is_some_and(|epoch| epoch > 0) && files.exists(&folder.join(DAY))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::file_system::System;
+    use super::super::folder::{PARTS, make};
+    use super::*;
+
+    /// At each step of the creation of a lock, another job removes the folders of dead jobs.
+    #[derive(Debug)]
+    struct Crowded(PathBuf);
+
+    impl FileSystem for Crowded {
+        fn open_lock(&self, file: &Path, create: bool) -> io::Result<Box<dyn LockFile>> {
+            let lock = System.open_lock(file, create)?;
+            clean_dead(&System, &self.0).unwrap();
+            Ok(lock)
+        }
+
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            clean_dead(&System, &self.0).unwrap();
+            System.rename(from, to)?;
+            clean_dead(&System, &self.0).unwrap();
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_being_created_is_not_taken_as_that_of_a_dead_job() {
+        let root = tempfile::tempdir().unwrap();
+        let siblings = root.path().join(".out.tally-staging");
+        let lock = make(&Crowded(siblings.clone()), &siblings, "job.0", &[]).unwrap();
+        let folder = siblings.join("job.0");
+        assert!(folder.join(PARTS).is_dir() && lock.is_at(&folder.join(LOCK)));
+        assert!(matches!(try_hold(&System, &folder), Hold::Others));
+    }
+}

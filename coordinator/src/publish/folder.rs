@@ -167,7 +167,8 @@ pub(super) fn aside(name: &str) -> String {
     format!(".{name}")
 }
 
-/// Creates a job's staging folder. It is locked before it gets its name.
+/// Creates a job's staging folder. It is locked before it gets its name, and its lock file is locked before that has its
+/// name: another job takes a lock file without a lock as that of a dead job.
 pub(super) fn make(
     files: &dyn FileSystem,
     siblings: &Path,
@@ -178,8 +179,10 @@ pub(super) fn make(
     files.create_folders(&folder.join(PARTS))?;
     let created: Vec<&[u8]> = created.iter().map(|folder| folder.as_os_str().as_encoded_bytes()).collect();
     files.write(&folder.join(MADE), &created.join(&0))?;
-    let lock = files.open_lock(&folder.join(LOCK), true)?;
+    let fresh = folder.join(format!("{LOCK}.new"));
+    let lock = files.open_lock(&fresh, true)?;
     lock.lock()?;
+    files.rename(&fresh, &folder.join(LOCK))?;
     files.rename(&folder, &siblings.join(name))?;
     Ok(lock)
 }
