@@ -128,8 +128,9 @@ fn expectations_may_be_set_in_the_environment_and_wrong_ones_are_refused_before_
     let several = job().env("TALLY_EXPECT", "rows > 0; files > 1").run()?;
     several.expect_failure(UNMET, &["`files > 1`"])?;
     let wrong = |text: &str, words: &[&str]| job().args(["--expect", text]).run()?.expect_failure(2, words);
-    wrong("clients > 0", &["there is no figure \"clients\"", "n_clients"])?;
-    wrong("null_share(addon_id) < 1", &["no column \"addon_id\"", "client_id"])?;
+    // The error is JSON, as the result would be.
+    wrong("clients > 0", &[r#"there is no figure \"clients\""#, "n_clients"])?;
+    wrong("null_share(addon_id) < 1", &[r#"no column \"addon_id\""#, "client_id"])?;
     wrong("rows is large", &["write METRIC COMPARISON NUMBER"])?;
     ensure!(snapshot(&place.published())?.is_empty());
     job().env("TALLY_EXPECT", "").run()?.expect_code(0)?;

@@ -117,7 +117,8 @@ fn readers_see_one_whole_day_at_least_while_it_is_replaced() -> Result<()> {
     for _ in 0..REPLACED {
         // The time between the first completion and the delete is long enough to be observed.
         scene.proxy.heal();
-        scene.proxy.break_next("POST", "?delete", 1, 1, Fault::Slow(Duration::from_millis(300)));
+        // Before it, the permission is tested and the day is removed from the objectives table.
+        scene.proxy.break_next("POST", "?delete", 2, 1, Fault::Slow(Duration::from_millis(300)));
         scene.proxy.break_next("POST", "uploadId", 1, 2, Fault::Slow(Duration::from_millis(200)));
         scene.job().run()?.summary()?;
         ensure!(reader.try_wait()?.is_none(), "the readers ended early");

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
+use super::OUTPUT;
 use super::proxy::Exchange;
 use crate::golden::DATE;
 use crate::table;
@@ -21,6 +22,9 @@ const NEEDED: [(&str, &[&str]); 2] = [
 
 /// Files below this size are fetched whole.
 pub const SMALL_FILE: u64 = 1 << 20;
+
+/// The most bytes that a job reads of the footer of a part file.
+const MAX_FOOTER: u64 = 64 << 10;
 
 /// Bytes of a day that a job must fetch, including those that it fetches because the file is small.
 #[derive(Clone, Debug, Default)]
@@ -92,13 +96,19 @@ impl Needed {
         Ok(fetched)
     }
 
-    /// Checks the same, except the bytes of chunks, which a speculative attempt fetches again.
+    /// Checks the same, except the bytes of chunks, which a speculative attempt fetches again. For the objectives table, the
+    /// job reads a footer of the published day, and once more to see that no other job has replaced the day.
     ///
     /// Names the unnecessary requests.
     pub fn check_ends(&self, exchanges: &[Exchange]) -> Result<Fetched> {
         let mut fetched = Fetched { bytes: 0, gets: 0, small_gets: 0 };
         let mut ends: BTreeMap<&str, usize> = BTreeMap::new();
-        for get in exchanges.iter().filter(|e| e.method == "GET" && e.target.contains(".parquet")) {
+        let gets = exchanges.iter().filter(|e| e.method == "GET" && e.target.contains(".parquet"));
+        let (published, inputs): (Vec<_>, Vec<_>) =
+            gets.partition(|get| get.target.contains(&format!("/{OUTPUT}/")));
+        let footers = published.iter().all(|get| get.received <= MAX_FOOTER);
+        ensure!(published.len() <= 2 && footers, "more of the output is read than a footer: {published:?}");
+        for get in inputs {
             fetched.bytes += get.received;
             fetched.gets += 1;
             let range = get.range.as_deref().context("a whole file was asked for")?;
