@@ -95,6 +95,10 @@ fn compare(path: &str, value: &Value, fields: &[Field], wrong: &mut Vec<String>)
             for field in fields {
                 let Some(rest) = field.path.strip_prefix(&dot) else { continue };
                 let name = rest.split(['.', '[']).next().unwrap_or(rest);
+                // If the object has a row of its own, that says whether it can be missing.
+                if rest != name && fields.iter().any(|other| other.path == format!("{dot}{name}")) {
+                    continue;
+                }
                 if !object.contains_key(name) && !field.kind.contains("optional") {
                     wrong.push(format!("{dot}{name} is missing"));
                 }

@@ -113,6 +113,8 @@ fn job_json() -> serde_json::Value {
         "inputs": ["/day/addons", "/day/main"],
         "output": "/day/out",
         "target_file_size": 1000,
+        "expectations": [],
+        "unmet_expectation": false,
         "submitted_at": "2017-02-27T00:00:00.000Z",
         "ended_at": null,
         "elapsed_seconds": 12.5,
@@ -273,7 +275,7 @@ fn waiting_for_a_job_ends_like_its_submission() {
     assert!(late.stderr.contains("continues"), "{late:?}");
     fake.set(JobStatus { summary: summary.into(), ..status(JobState::Done, "") });
     let done = ask(&fake, &["wait", JOB, "--output-format", "json"]).expect(0);
-    assert_eq!(done.stdout, format!("{summary}\n"));
+    assert_eq!(done.stdout, format!("{}\n", summary.replacen('{', r#"{"schema_version":1,"#, 1)));
     fake.set(JobStatus { reason: "no magic".into(), ..status(JobState::Failed, "") });
     assert!(ask(&fake, &["wait", JOB]).expect(1).stderr.contains("no magic"));
     fake.set(status(JobState::Cancelled, ""));
