@@ -147,7 +147,7 @@ fn a_report_has_every_day_of_the_range() -> Result<()> {
     }
     assert_eq!(days[0]["distributions"]["clients_by_addons"], row["clients_by_addons"]);
     let outcome = run(DATE).run()?.expect_code(0)?;
-    for text in ["Objectives", "without objectives", "missing", "baseline"] {
+    for text in ["Objectives", "no objectives", "missing", "baseline"] {
         ensure!(outcome.stdout.contains(text), "no {text}\n{outcome}");
     }
     let page = std::fs::read_to_string(&html)?;
