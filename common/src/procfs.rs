@@ -10,7 +10,7 @@ const STATUS_BYTES: usize = 8 << 10;
 
 /// The resident bytes of this process, now and at most so far; `None` where the kernel does not have them.
 pub fn resident_bytes() -> Option<(u64, u64)> {
-    // Not `read_to_string`: the size of the file is unknown, and the kernel writes all of it anew for each read.
+    // Not `read_to_string`: the size of the file is unknown, and the kernel writes all of it again for each read.
     let mut status = [0; STATUS_BYTES];
     let length = File::open("/proc/self/status").and_then(|mut file| file.read(&mut status)).ok()?;
     let status = str::from_utf8(&status[..length]).ok()?;
