@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::answers::{Ended, MAX_SUBMITS, Refusal, Submit};
 use super::job_run::JobRun;
 use crate::job::JobSpec;
+use crate::publish::staging::Staging;
 
 /// A job that ended, until its end is in the journal.
 pub(super) struct Ending {
@@ -180,7 +181,7 @@ impl LiveJobs {
     }
 
     /// Ends the term for all live jobs, see [`JobRun::leave`].
-    pub(super) fn leave(self, deposed: bool) {
-        self.live.into_values().for_each(|run| run.leave(deposed));
+    pub(super) fn leave(self, deposed: bool) -> Vec<Staging> {
+        self.live.into_values().filter_map(|run| run.leave(deposed)).collect()
     }
 }

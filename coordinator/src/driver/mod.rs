@@ -43,7 +43,7 @@ use crate::fleet::Fleet;
 use crate::history::Registry;
 use crate::journal::JournalError;
 use crate::publish::Finished;
-use crate::publish::staging::StagingError;
+use crate::publish::staging::{Staging, StagingError};
 pub use answers::{Accepted, Ended, Refusal, Submit};
 pub use describe::recorded_detail;
 use live_jobs::LiveJobs;
@@ -203,8 +203,10 @@ impl Driver {
     }
 
     /// Ends the term. The staged files of live jobs stay for the next leader; `deposed`: another coordinator leads already.
-    pub fn leave(self, deposed: bool) {
-        self.jobs.leave(deposed);
+    /// Returns what is to be dropped on a thread that may block, because that removes files.
+    #[must_use]
+    pub fn leave(self, deposed: bool) -> Vec<Staging> {
+        self.jobs.leave(deposed)
     }
 
     fn set_now(&mut self, now: Now) {

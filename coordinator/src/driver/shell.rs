@@ -130,7 +130,11 @@ impl Shell {
             let outputs = self.driver.step(now(self.started), input);
             self.carry_out(outputs);
         };
-        self.driver.leave(matches!(end, TermEnd::Deposed(_)));
+        let removed = self.driver.leave(matches!(end, TermEnd::Deposed(_)));
+        // Results that were not received may hold staging folders, too.
+        self.inbox.close();
+        let inbox = self.inbox;
+        tokio::spawn(self.files.spawn(Box::new(move || drop((removed, inbox)))));
         end
     }
 

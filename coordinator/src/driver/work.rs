@@ -144,7 +144,22 @@ pub type UploadResult = Result<v1::Upload, PublishError>;
 impl Work {
     /// Does the work; returns the answer for the driver. Waits for I/O, and for tokio's clock between retries. Work on
     /// folders runs on threads that may block. `footers` caches the footers of inputs; folders of outputs are in `files`.
+    /// When a day is replaced, the objectives table never has another day than the output.
     pub async fn run(self, footers: &Arc<Footers>, files: &Arc<dyn FileSystem>) -> DriverInput {
+        let replaces = match &self {
+            Work::Publish { spec, .. } | Work::FinishCommit { spec, .. } => Some(spec),
+            _ => None,
+        };
+        let table = replaces.and_then(|spec| DayTable::new(&spec.dataset, &spec.output, &spec.day_folder));
+        let Some(table) = table else { return self.run_without_table(footers, files).await };
+        table.retract().await;
+        let done = self.run_without_table(footers, files).await;
+        table.update().await;
+        done
+    }
+
+    /// The same, without the objectives table.
+    pub async fn run_without_table(self, footers: &Arc<Footers>, files: &Arc<dyn FileSystem>) -> DriverInput {
         match self {
             Work::Plan { spec, dataset, capacity, recorded, adopted, epoch } => {
                 let plan = async {
@@ -169,11 +184,10 @@ impl Work {
                 DriverInput::Staged(job, stage(staging, parts, manifest, check).await)
             }
             Work::Publish { spec, staging, ready } => {
-                let published = with_objectives(&spec, publish(staging, ready)).await;
-                DriverInput::Published(spec.id, published)
+                DriverInput::Published(spec.id, publish(staging, ready).await)
             }
             Work::FinishCommit { spec, commit, epoch } => {
-                let finished = with_objectives(&spec, finish_commit(&spec, epoch, commit, files)).await;
+                let finished = finish_commit(&spec, epoch, commit, files).await;
                 DriverInput::Recovered(spec.id, finished)
             }
             Work::Discard { job, staging } => {
@@ -199,16 +213,6 @@ async fn plan_inputs(
         tracing::warn!("{warning}");
     }
     Ok(plan)
-}
-
-/// Replaces a day, so that the objectives table never has another day than the output.
-async fn with_objectives<T>(spec: &JobSpec, replacement: impl Future<Output = T>) -> T {
-    let table = DayTable::new(&spec.dataset, &spec.output, &spec.day_folder);
-    let Some(table) = table else { return replacement.await };
-    table.retract().await;
-    let done = replacement.await;
-    table.update().await;
-    done
 }
 
 /// Checks the expectations of a day, and prepares its part files.

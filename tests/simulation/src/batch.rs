@@ -78,8 +78,8 @@ fn difference(seed: u64, limits: &Limits) -> Option<String> {
 }
 
 /// What a person needs to know of a schedule that failed: the invariant, the smallest form of it, and the end of its log.
-pub fn describe(seed: u64, lines: usize) -> String {
-    let limits = shrink::shrink(seed);
+pub fn describe(seed: u64, limits: &Limits, lines: usize) -> String {
+    let limits = shrink::shrink(seed, limits);
     let report = run(seed, &limits, true);
     let violation = report.violation.unwrap_or_else(|| "none: the schedule does not repeat itself".into());
     let from = report.log.len().saturating_sub(lines);

@@ -51,9 +51,9 @@ struct Args {
     /// Only the first faults.
     #[arg(long)]
     faults: Option<usize>,
-    /// All journals and outputs are in the object store.
+    /// Half of the schedules have their journal, output or both in folders.
     #[arg(long)]
-    no_folders: bool,
+    folders: bool,
 }
 
 fn range(text: &str) -> Result<Range<u64>, String> {
@@ -84,7 +84,7 @@ impl Args {
             files: self.files.unwrap_or(default.files).max(1),
             partitions: self.partitions.unwrap_or(default.partitions).max(1),
             faults: self.faults.unwrap_or(default.faults),
-            folders: !self.no_folders,
+            folders: self.folders || default.folders,
         }
     }
 }
@@ -96,7 +96,7 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     if let Some(seed) = args.seed {
         if args.shrink {
-            println!("{}", describe(seed, 200));
+            println!("{}", describe(seed, &limits, 200));
             return ExitCode::FAILURE;
         }
         let report = run(seed, &limits, args.log);
@@ -125,7 +125,7 @@ fn main() -> ExitCode {
     match batch.failed {
         None => ExitCode::SUCCESS,
         Some(failed) if args.shrink => {
-            println!("{}", describe(failed.seed, 200));
+            println!("{}", describe(failed.seed, &limits, 200));
             ExitCode::FAILURE
         }
         Some(failed) => {

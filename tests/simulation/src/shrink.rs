@@ -14,9 +14,9 @@ fn kind(violation: &str) -> String {
     violation.split_whitespace().filter(plain).take(6).collect::<Vec<_>>().join(" ")
 }
 
-/// The smallest limits with which the seed still fails in the same way.
-pub fn shrink(seed: u64) -> Limits {
-    let mut limits = Limits::default();
+/// The smallest limits below `limits` with which the seed still fails in the same way.
+pub fn shrink(seed: u64, limits: &Limits) -> Limits {
+    let mut limits = *limits;
     let failed = |limits: &Limits| run(seed, limits, false).violation.map(|violation| kind(&violation));
     let wanted = failed(&limits);
     let fails = |limits: &Limits| wanted.is_some() && failed(limits) == wanted;
@@ -70,8 +70,8 @@ pub fn options(seed: u64, limits: &Limits) -> String {
     add("files", limits.files as usize, default.files as usize);
     add("partitions", limits.partitions as usize, default.partitions as usize);
     add("faults", limits.faults, default.faults);
-    if !limits.folders {
-        options.push("--no-folders".into());
+    if limits.folders {
+        options.push("--folders".into());
     }
     options.join(" ")
 }

@@ -19,11 +19,12 @@ fn no_schedule_violates_an_invariant() {
     let first = number("TALLY_SCHEDULES_FROM", 0);
     let seeds = first..first + number("TALLY_SCHEDULES", 100_000);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let batch = run_all(seeds, threads, &Limits::default());
+    let limits = Limits::default();
+    let batch = run_all(seeds, threads, &limits);
     let per_second = batch.schedules as f64 / batch.took.as_secs_f64();
     println!("{} schedules, {} events, {per_second:.0} schedules per second", batch.schedules, batch.events);
     if let Some(failed) = batch.failed {
-        panic!("{}\n\n{}", failed.violation.unwrap_or_default(), describe(failed.seed, LINES));
+        panic!("{}\n\n{}", failed.violation.unwrap_or_default(), describe(failed.seed, &limits, LINES));
     }
 }
 

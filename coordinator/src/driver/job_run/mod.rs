@@ -241,16 +241,17 @@ impl JobRun {
         task.fits(result, table.map_or(0, |table| table.columns.len()))
     }
 
-    /// Ends the term for this job, which another coordinator continues. A deposed leader removes its staging, because the
-    /// next leader prepared its own; but not after the day was staged, because the next leader may find the decision in
-    /// the journal and carry it out.
-    pub(super) fn leave(mut self, deposed: bool) {
+    /// Ends the term for this job, which another coordinator continues. Returns the staging that a deposed leader removes,
+    /// because the next leader prepared its own; but not after the day was staged, because the next leader may find the
+    /// decision in the journal and carry it out.
+    pub(super) fn leave(mut self, deposed: bool) -> Option<Staging> {
         let committing = self.state.is_committing();
-        if let Some(staging) = self.state.take_staging()
-            && (committing || !deposed)
-        {
+        let staging = self.state.take_staging()?;
+        if committing || !deposed {
             staging.leave();
+            return None;
         }
+        Some(staging)
     }
 
     /// The map stage is planned.

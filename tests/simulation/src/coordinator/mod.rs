@@ -271,7 +271,15 @@ impl Coordinator {
                 }
                 Output::Work(work) => {
                     let (footers, files) = (term.footers.clone(), files(owner));
-                    let work = async move { Done::Input(epoch, Box::new(work.run(&footers, &files).await)) };
+                    // The table of an output in a folder is in the real file system.
+                    let has_table = world::with(|world| !world.folders.output);
+                    let work = async move {
+                        let input = match has_table {
+                            true => work.run(&footers, &files).await,
+                            false => work.run_without_table(&footers, &files).await,
+                        };
+                        Done::Input(epoch, Box::new(input))
+                    };
                     shared.tasks.spawn(owner, work);
                 }
                 Output::CheckEpoch => {
@@ -300,7 +308,10 @@ impl Coordinator {
     fn end_term(&mut self, end: TermEnd, shared: &mut Shared) {
         let Role::Leading(term) = std::mem::replace(&mut self.role, Role::Standby) else { return };
         say!("coordinator {} ends its term {}: {end:?}", self.owner.process, term.epoch);
-        term.leave(matches!(end, TermEnd::Deposed(_)), &mut shared.network);
+        let removed = term.leave(matches!(end, TermEnd::Deposed(_)), &mut shared.network);
+        if !removed.is_empty() {
+            fiber::spawn(self.owner, Box::new(move || drop(removed)));
+        }
         match end {
             TermEnd::Asked => {}
             TermEnd::Deposed(_) => self.depose(shared),

@@ -12,6 +12,7 @@ use tally_coordinator::cluster::{
 };
 use tally_coordinator::driver::{Driver, DriverInput, DriverParts, Output, Resumed};
 use tally_coordinator::history::Registry;
+use tally_coordinator::publish::staging::Staging;
 use tally_proto::v1;
 use tally_proto::v1::coordinator_message::Message as Down;
 use tally_scan::footer::Footers;
@@ -249,12 +250,13 @@ impl Term {
         }
     }
 
-    /// Ends the term.
-    pub fn leave(self, deposed: bool, network: &mut Network) {
+    /// Ends the term. Returns what is to be dropped where code may wait for files.
+    #[must_use]
+    pub fn leave(self, deposed: bool, network: &mut Network) -> Vec<Staging> {
         for stream in self.streams.keys() {
             network.close(*stream, End::Coordinator);
         }
-        self.driver.leave(deposed);
+        self.driver.leave(deposed)
     }
 }
 
