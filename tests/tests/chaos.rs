@@ -200,9 +200,9 @@ fn no_worker_is_left() -> Result<()> {
             let context = || format!("workers come back: {come_back}");
             let place = Place::new()?;
             place.put_old_output(DATE)?;
-            let before = snapshot(&place.published())?;
             let (job, _) =
                 cluster.submit_held(&DAY.root, &place, MANY_TASKS, Moment::Stage("reduce", 0.3))?;
+            let before = snapshot(&place.published())?;
             cluster.inject(Fault::KillAllWorkers)?;
             let waits = |job: &JobView| job.state == "waiting_for_workers";
             cluster.client().wait_for_job(&job.id, "a job that waits", waits).with_context(context)?;

@@ -229,7 +229,7 @@ fn impossible_jobs() -> Result<()> {
         client
             .submit_undated(&scene.root, &scene.place, &["--date", "20170231"])
             .run()?
-            .expect_failure(2, &["20170231\" is not a date"])?;
+            .expect_failure(2, &["--date", "20170231", "is not a date"])?;
         let summary = client.submit_command(&scene.root, &scene.place, &[]).run()?.summary()?;
         ensure!(summary.rows == 6 * GROUP_ROWS as u64, "{summary:?}");
         Ok(())

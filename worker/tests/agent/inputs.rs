@@ -85,7 +85,7 @@ fn refused(outcome: &Outcome, named: &str) {
 
 fn done(outcome: Outcome) -> Result<Done> {
     match outcome {
-        Outcome::Done(v1::TaskResult { result: Some(done), usage: None }) => Ok(done),
+        Outcome::Done(v1::TaskResult { result: Some(done), usage: Some(_) }) => Ok(done),
         other => bail!("{other:?}"),
     }
 }

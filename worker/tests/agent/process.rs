@@ -84,7 +84,7 @@ fn errors_of_arguments_name_the_option_and_its_value() -> Result<()> {
     )?;
     check(&with(&["--slots", "0"]), 2, &["--slots", "0"])?;
     check(&with(&["--listen", "0.0.0.0:0"]), 2, &["--listen 0.0.0.0:0", "--advertise"])?;
-    check(&with(&["--advertise", "a b"]), 2, &["--advertise \"a b\""])?;
+    check(&with(&["--advertise", "a b"]), 2, &["--advertise: \"a b\"", "host:port"])?;
     check(&with(&["--spill-dir", "/dev/null/x"]), 1, &["--spill-dir /dev/null/x"])?;
     check(&with(&["--drain-timeout", "soon"]), 2, &["--drain-timeout", "\"soon\""])?;
     let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
