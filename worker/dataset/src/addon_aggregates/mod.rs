@@ -1,13 +1,13 @@
 //! The dataset `addon_aggregates`: one row per client and install type.
 //!
 //! The rules are stated where they are computed: [`map_addons`] and [`map_main`] (rows to
-//! partials), [`reduce`] (partials to rows), `objectives` (rows to counters). [`schema`] has the columns of partials and output. Not here: Parquet, the
+//! partials), [`reduce`] (partials to rows), `client_counts` (rows to counters). [`schema`] has the columns of partials and output. Not here: Parquet, the
 //! shuffle and everything else that is the same for all datasets.
 
+mod client_counts;
 mod invariants;
 pub mod map_addons;
 pub mod map_main;
-mod objectives;
 pub mod reduce;
 pub mod schema;
 mod sums;
@@ -170,11 +170,11 @@ impl Dataset for AddonAggregates {
     }
 
     fn objectives(&self) -> Option<&ObjectivesSpec> {
-        Some(&objectives::SPEC)
+        Some(&client_counts::SPEC)
     }
 
     fn counting(&self, day: i64) -> Option<Box<dyn Counting>> {
-        Some(Box::new(objectives::ClientCounting::new(day)))
+        Some(Box::new(client_counts::ClientCounting::new(day)))
     }
 
     fn unique_columns(&self) -> &[&'static str] {
