@@ -1,7 +1,7 @@
 //! The dataset `addon_aggregates`: one row per client and install type.
 //!
-//! The rules are stated where they are computed: [`map_addons`] and [`map_main`] (rows to
-//! partials), [`reduce`] (partials to rows), `client_counts` (rows to counters). [`schema`] has the columns of partials and output. Not here: Parquet, the
+//! The rules are stated where they are computed: [`map_addons`] and [`map_main`] (rows to partials), [`reduce`] (partials
+//! to rows), `client_counts` (rows to counters). [`schema`] has the columns of partials and output. Not here: Parquet, the
 //! shuffle and everything else that is the same for all datasets.
 
 mod client_counts;
