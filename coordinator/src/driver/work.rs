@@ -165,7 +165,15 @@ impl Work {
                 let plan = async {
                     let (plan, recorded) = match recorded {
                         Some(plan) => (plan, true),
-                        None => (plan_inputs(&spec, &*dataset, footers, capacity).await?, false),
+                        None => match plan_inputs(&spec, &*dataset, footers, capacity).await {
+                            Ok(plan) => (plan, false),
+                            Err(error) => {
+                                if let Some(staging) = adopted {
+                                    staging.discard().await;
+                                }
+                                return Err(error.into());
+                            }
+                        },
                     };
                     let staging = match adopted {
                         Some(staging) => staging,
