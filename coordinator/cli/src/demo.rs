@@ -96,7 +96,7 @@ pub(crate) fn main(args: &DemoArgs) -> Result<(), Stop> {
     };
     let summary = match args.cluster {
         true => submit::there(&args.connect, &v1::JobSpec::from(&job))?,
-        false => run(job, &resources)?,
+        false => run(job, &resources, drop)?,
     };
     tell(&summary.table())?;
     let right = [totals.rows, totals.n_clients, totals.n_custom_theme_clients];

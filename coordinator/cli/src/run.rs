@@ -111,7 +111,8 @@ impl ResourceArgs {
 /// Runs the command.
 pub(crate) fn main(args: &RunArgs) -> Result<(), Stop> {
     let job = args.job.here()?;
-    let summary = run(job, &args.resources.check()?)?;
+    // The driver may still be releasing the job's outputs; the process does not wait for it.
+    let summary = run(job, &args.resources.check()?, Runtime::shutdown_background)?;
     let text = match args.output_format {
         OutputFormat::Table => summary.table(),
         OutputFormat::Json => json(&summary)?,
@@ -119,8 +120,13 @@ pub(crate) fn main(args: &RunArgs) -> Result<(), Stop> {
     say_published(&text)
 }
 
-/// Runs a job in this process to its end.
-pub(crate) fn run(job: JobSpec, resources: &Resources) -> Result<Summary, Stop> {
+/// Runs a job in this process to its end. If it is done, `shut_down` ends its runtime. A process that goes on to use the same
+/// store waits until the runtime has ended: otherwise a request may take a connection that is about to close with it.
+pub(crate) fn run(
+    job: JobSpec,
+    resources: &Resources,
+    shut_down: impl FnOnce(Runtime),
+) -> Result<Summary, Stop> {
     let runtime = engine_runtime()?;
     let ended = block_on(&runtime, async {
         let (ended, remains) = one(job, resources, true, interrupted()).await?;
@@ -131,8 +137,7 @@ pub(crate) fn run(job: JobSpec, resources: &Resources) -> Result<Summary, Stop> 
         summary(ended)
     });
     match &ended {
-        // The driver may still be releasing the job's outputs; the process does not wait for it.
-        Ok(_) => runtime.shutdown_background(),
+        Ok(_) => shut_down(runtime),
         // Wait, so that a staging folder that is being created is removed before the process ends.
         Err(_) => drop(runtime),
     }

@@ -1,5 +1,7 @@
 //! The client commands, run as processes against a fake coordinator.
 
+// For the JSON of a job with all fields.
+#![recursion_limit = "256"]
 // A panic here fails the test.
 #![allow(clippy::unwrap_used)]
 
