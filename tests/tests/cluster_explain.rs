@@ -72,8 +72,13 @@ fn check_seconds(job: &JobView) -> Result<()> {
 fn journal_has(cluster: &Cluster, text: &str) -> Result<bool> {
     for epoch in fs::read_dir(cluster.state().join("log"))? {
         for record in fs::read_dir(epoch?.path())? {
+            let record = record?;
+            // Not a file that is still being written, which counts only under its final name.
+            if record.file_name().to_str().and_then(|name| name.parse::<u64>().ok()).is_none() {
+                continue;
+            }
             // A record may be replaced by a snapshot meanwhile.
-            let bytes = fs::read(record?.path()).unwrap_or_default();
+            let bytes = fs::read(record.path()).unwrap_or_default();
             if bytes.windows(text.len()).any(|part| part == text.as_bytes()) {
                 return Ok(true);
             }
