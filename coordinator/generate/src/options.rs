@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(refused(|o| o.clients = 1 << 31), "clients");
         assert_eq!(refused(|o| o.pings = 0.0), "pings");
         assert_eq!(refused(|o| o.pings = f64::NAN), "pings");
-        assert_eq!(refused(|o| o.addons = 0), "addons");
+        assert_eq!(refused(|o| o.addons = 0), "addon-ids");
         assert_eq!(refused(|o| o.overactive = Some(Overactive { pings: 0, addons: 1 })), "overactive-pings");
         assert_eq!(
             refused(|o| o.overactive = Some(Overactive { pings: 1, addons: 20_001 })),
