@@ -226,9 +226,11 @@ fn a_submit_may_end_before_its_job() -> Result<()> {
     let truth = Truth::new(&["--clients", "200000", "--narrow"])?;
     with_cluster(Setup::default(), |cluster| {
         let client = cluster.client();
-        let place = Place::new()?;
+        // Frozen, so that no job is over too soon.
+        cluster.freeze_workers()?;
+        let abandoned = Place::new()?;
         let flags = ["--shard-bytes", "50KB", "--timeout", "1ms"];
-        client.submit_command(&truth.root, &place, &flags).run()?.expect_failure(4, &["timed out"])?;
+        client.submit_command(&truth.root, &abandoned, &flags).run()?.expect_failure(4, &["timed out"])?;
         let place = Place::new()?;
         let flags = ["--shard-bytes", "50KB"];
         let id = client.submit_detached(&truth.root, &place, &flags)?;
@@ -237,13 +239,16 @@ fn a_submit_may_end_before_its_job() -> Result<()> {
         client.wait_for_job(&id, "the map stage", |job| job.phase == "map")?;
         waiting.interrupt()?;
         waiting.wait()?.expect_failure(130, &["continues", &id])?;
+        cluster.release()?;
         ensure!(client.wait_over(&id)?.state == "done", "the job did not go on");
         truth.check(&place)?;
+        cluster.freeze_workers()?;
         let place = Place::new()?;
         let id = client.submit_detached(&truth.root, &place, &flags)?;
         let more = ["--shard-bytes", "50KB", "--cancel-on-interrupt", "--timeout", "100ms"];
         client.submit_command(&truth.root, &place, &more).run()?.expect_failure(4, &["cancelled", &id])?;
-        ensure!(client.job(&id)?.state == "cancelled");
+        cluster.release()?;
+        ensure!(client.wait_over(&id)?.state == "cancelled");
         Ok(())
     })
 }

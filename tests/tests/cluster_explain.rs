@@ -177,9 +177,13 @@ fn a_summary_has_the_memory_of_workers_and_what_they_spilled() -> Result<()> {
         let flags = ["--shard-bytes", "2MB", "--partitions", "40"];
         let summary = cluster.client().submit_command(&day.root, &place, &flags).run()?.summary()?;
         ensure!(summary.rows == day.totals.rows, "{summary:?}");
-        // What the worker wrote to its spill folder since its start, attempts without a result included.
-        let worker = cluster.worker_view(0)?;
         ensure!(summary.spilled_bytes > 0, "{summary:?}");
+        // What the worker wrote to its spill folder since its start, attempts without a result included, comes with its
+        // next heartbeat.
+        let worker = wait_every(PATIENT, "a worker that reports what it spilled", DEADLINE, || {
+            let view = cluster.worker_view(0)?;
+            Ok((view.spilled_bytes >= summary.spilled_bytes).then_some(view))
+        })?;
         let (spilled, all) = (summary.spilled_bytes, worker.spilled_bytes);
         ensure!(spilled <= all && spilled > all / 2, "{spilled} of {all} bytes");
         ensure!(worker.spill_limit > 0, "{worker:?}");
