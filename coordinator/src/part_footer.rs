@@ -1,7 +1,9 @@
 //! What a part file's footer says about the file and its day, in the key-value metadata with the prefix `tally.`. Write
-//! tasks store it, and audits and later jobs read it.
+//! tasks store it, and audits and later jobs read it; `entries` reads the metadata from a file.
 //!
 //! Not here: the other metadata of a Parquet file, and whether any of it is true (`audit`).
+
+pub mod entries;
 
 use std::collections::{BTreeMap, HashMap};
 

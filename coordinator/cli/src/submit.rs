@@ -66,6 +66,14 @@ pub(crate) fn end_signals() -> Result<EndSignals, Stop> {
     EndSignals::new().map_err(|e| Stop::Failed(format!("signal handlers cannot be installed: {e}")))
 }
 
+/// Resolves after the time limit; never without one.
+pub(crate) async fn after(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => sleep(limit).await,
+        None => pending().await,
+    }
+}
+
 /// Runs the command.
 pub(crate) fn main(args: &SubmitArgs) -> Result<(), Stop> {
     let scheduled = args.scheduled_job.as_deref().and_then(dates::scheduled_time);
@@ -78,12 +86,7 @@ async fn submit(args: &SubmitArgs, spec: &JobSpec) -> Result<(), Stop> {
     let notices = display.clone();
     let mut client = args.connect.client(move |text| notices.note(text))?;
     let mut interrupts = end_signals()?;
-    let late = async {
-        match args.timeout {
-            Some(limit) => sleep(limit).await,
-            None => pending().await,
-        }
-    };
+    let late = after(args.timeout);
     tokio::pin!(late);
     let limit = args.timeout.unwrap_or_default();
     let taken = tokio::select! {

@@ -1,17 +1,15 @@
 //! `tally wait JOB`: waits for the end of a job, and exits as `tally submit` does. Not here: the exit codes (`submit`).
 
-use std::future::pending;
 use std::rc::Rc;
 use std::time::Duration;
 
 use clap::Args;
 use tally_common::runtime::block_on;
-use tokio::time::sleep;
 
 use crate::connect::{ConnectArgs, runtime};
 use crate::follow::Display;
 use crate::output::OutputFormat;
-use crate::submit::{continues, end_signals, finish};
+use crate::submit::{after, continues, end_signals, finish};
 use crate::{Stop, duration};
 
 /// Arguments of `tally wait`.
@@ -40,12 +38,6 @@ async fn wait(args: &WaitArgs) -> Result<(), Stop> {
     let notices = display.clone();
     let mut client = args.connect.client(move |text| notices.note(text))?;
     let mut interrupts = end_signals()?;
-    let late = async {
-        match args.timeout {
-            Some(limit) => sleep(limit).await,
-            None => pending().await,
-        }
-    };
     let mut job = args.job.clone();
     let ended = async {
         job = client.job(&args.job).await?.job;
@@ -54,7 +46,7 @@ async fn wait(args: &WaitArgs) -> Result<(), Stop> {
     let late = tokio::select! {
         status = ended => return finish(&status?, args.output_format),
         () = interrupts.next() => None,
-        () = late => args.timeout,
+        () = after(args.timeout) => args.timeout,
     };
     let text = continues(&job);
     Err(match late {

@@ -7,9 +7,8 @@
 pub mod day;
 pub mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use parquet::file::metadata::KeyValue;
 use serde::{Deserialize, Serialize};
 use tally_dataset::objectives::MAX_COUNTS;
 use tally_dataset::{Counts, Dataset};
@@ -48,9 +47,9 @@ pub struct DayObjectives {
     pub counts: Counts,
 }
 
-/// Reads the objectives of a day from the metadata of one of its part files; `None` if they are not stated.
-fn from_footer(dataset: &dyn Dataset, metadata: &[KeyValue]) -> Option<DayObjectives> {
-    let text = |key: &str| metadata.iter().find(|entry| entry.key == key)?.value.as_deref();
+/// Reads the objectives of a day from the entries of one of its part files' footers; `None` if they are not stated.
+fn from_footer(dataset: &dyn Dataset, entries: &HashMap<String, String>) -> Option<DayObjectives> {
+    let text = |key: &str| entries.get(key).map(String::as_str);
     let stated: BTreeMap<String, Value> = serde_json::from_str(text(OBJECTIVES_KEY)?).ok()?;
     let mut counts = Counts::default();
     for total in dataset.totals() {
@@ -76,8 +75,8 @@ mod tests {
 
     use super::*;
 
-    fn footer(entries: &[(&str, &str)]) -> Vec<KeyValue> {
-        entries.iter().map(|(key, value)| KeyValue::new(key.to_string(), value.to_string())).collect()
+    fn footer(entries: &[(&str, &str)]) -> HashMap<String, String> {
+        entries.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
     }
 
     #[test]

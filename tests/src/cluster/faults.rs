@@ -42,7 +42,7 @@ const STEP: Duration = Duration::from_millis(1);
 const SHOWN: Duration = Duration::from_millis(50);
 
 /// How often a job is submitted until it is held.
-const TRIES: usize = 5;
+const TRIES: usize = 20;
 /// The exit codes of `tally submit` when its job is done, and when it was cancelled.
 const DONE: i32 = 0;
 const CANCELLED: i32 = 3;
