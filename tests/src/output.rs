@@ -201,6 +201,16 @@ pub fn snapshot(root: &Path) -> Result<BTreeMap<PathBuf, Entry>> {
     Ok(found)
 }
 
+/// Everything below `root` but what running jobs have staged.
+///
+/// # Errors
+/// Those of [`snapshot`].
+pub fn snapshot_without_staging(root: &Path) -> Result<BTreeMap<PathBuf, Entry>> {
+    let mut found = snapshot(root)?;
+    found.retain(|name, _| !name.to_string_lossy().contains(".tally-staging"));
+    Ok(found)
+}
+
 /// Checks that two snapshots are the same, byte by byte.
 ///
 /// # Errors

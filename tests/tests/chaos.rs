@@ -10,7 +10,7 @@ use tally_tests::cluster::truth::{DAY, MANY_TASKS};
 use tally_tests::cluster::view::JobView;
 use tally_tests::cluster::{Cluster, Setup, with_cluster};
 use tally_tests::golden::DATE;
-use tally_tests::output::{Place, check_unchanged, snapshot};
+use tally_tests::output::{Place, check_unchanged, snapshot, snapshot_without_staging};
 
 /// When the fault may be undone.
 #[derive(Clone, Copy, Debug)]
@@ -202,7 +202,7 @@ fn no_worker_is_left() -> Result<()> {
             place.put_old_output(DATE)?;
             let (job, _) =
                 cluster.submit_held(&DAY.root, &place, MANY_TASKS, Moment::Stage("reduce", 0.3))?;
-            let before = snapshot(&place.published())?;
+            let before = snapshot_without_staging(&place.published())?;
             cluster.inject(Fault::KillAllWorkers)?;
             let waits = |job: &JobView| job.state == "waiting_for_workers";
             cluster.client().wait_for_job(&job.id, "a job that waits", waits).with_context(context)?;
