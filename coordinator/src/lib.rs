@@ -30,3 +30,4 @@ pub mod publish;
 pub mod results;
 pub mod service;
 pub mod summary;
+pub mod view;
