@@ -54,8 +54,8 @@ pub struct CoordinatorArgs {
     /// File to write the address to, once the coordinator listens
     #[arg(long, value_name = "FILE")]
     port_file: Option<PathBuf>,
-    /// Address for /healthz, /readyz, /metrics, /log and the API under /api/v1 over HTTP [default: none]; operators
-    /// in --tokens-file change the log filter with PUT /log
+    /// Address for the web page, the API under /api/v1, /healthz, /readyz, /metrics and /log over HTTP [default:
+    /// none]; operators in --tokens-file change the log filter with PUT /log
     #[arg(long, value_name = "HOST:PORT")]
     http_listen: Option<String>,
     /// File to write this address to

@@ -1,10 +1,12 @@
 //! The HTTP API: jobs, their events, workers and the cluster as JSON under `/api/v1`, live by server-sent events, and the
-//! cancellation of jobs. Each request needs the roles of the method of gRPC that answers it (`jobs`).
+//! cancellation of jobs; and the web page that shows them. Each request of the API needs the roles of the method of gRPC
+//! that answers it (`jobs`).
 //!
-//! `live` streams changes, `problem` is a refused request. Not here: the fields of the JSON (`view`), connections and TLS
+//! `live` streams changes, `problem` is a refused request, `page` has the files of the web page. Not here: the fields of the JSON (`view`), connections and TLS
 //! (`tally_common::http`), roles (`tally_common::security`).
 
 mod live;
+mod page;
 mod problem;
 
 use std::sync::Arc;
@@ -75,7 +77,11 @@ impl HttpApi {
             .route("/api/v1/jobs/{job}/cancel", post(cancel))
             .route("/api/v1/workers", get(workers))
             .route("/api/v1/stream", get(overview_stream))
-            .route("/api/v1/openapi.json", get(openapi))
+            .route("/api/v1/openapi.json", get(openapi));
+        let router = page::FILES
+            .iter()
+            .fold(router, |router, file| router.route(file.path, get(move || async move { file.answer() })));
+        let router = router
             .method_not_allowed_fallback(|| async { Problem::method() })
             .fallback(|| async { Problem::path() })
             .with_state(Arc::new(shared));

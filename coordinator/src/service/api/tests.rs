@@ -160,6 +160,20 @@ async fn followers_are_limited() {
     assert_eq!(api.answer(more()).await.status(), 200);
 }
 
+/// They contain nothing of the cluster, and a browser with a page of plain text must be able to say what is missing.
+#[tokio::test]
+async fn the_files_of_the_page_are_served_to_all() {
+    let standby = Arc::new(CoordinatorRole::default());
+    for page::File { path, .. } in &page::FILES {
+        let (status, body) = ask(&standby, request("GET", path).extension(Channel::Exposed)).await;
+        assert!(status == 200 && !body.is_empty(), "{path}: {status}");
+    }
+    let api = HttpApi::new(standby, Security::plain());
+    let response = api.answer(request("GET", "/").body(Body::empty()).unwrap()).await;
+    let policy = response.headers().get("content-security-policy").unwrap().to_str().unwrap();
+    assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
+}
+
 /// Every path of the description has an answer of its own, and no other.
 #[tokio::test]
 async fn the_description_has_the_paths_of_the_api() {
