@@ -149,8 +149,11 @@ class Answers(unittest.TestCase):
             self.description.check("Job", state)
         self.assertEqual((states[0]["state"], states[-1]["state"]), ("running", "done"))
         self.assertEqual(states[-1]["summary"]["job_id"], job)
-        numbers = []
+        numbers, attempts = [], []
         for name, last, data in seen:
+            if name == "attempts":
+                self.description.check("Attempts", data)
+                attempts += data["attempts"]
             if name == "events":
                 self.description.check("Events", data)
                 numbers += [event["number"] for event in data["events"]]
@@ -158,7 +161,18 @@ class Answers(unittest.TestCase):
         self.assertEqual(numbers, sorted(set(numbers)))
         # After the last event that was received there is none.
         again = list(self.api.events(f"/jobs/{job}/stream", {"Last-Event-ID": str(numbers[-1])}))
-        self.assertEqual([name for name, *_ in again], ["job", "end"])
+        self.assertEqual([name for name, *_ in again], ["attempts", "job", "end"])
+        self.check_attempts(job, attempts, states[-1])
+
+    def check_attempts(self, job, attempts, state):
+        """Each task was done once, and the list is still known after the end."""
+        self.assertEqual([each["number"] for each in attempts], list(range(1, len(attempts) + 1)))
+        done = [(each["stage"], each["index"]) for each in attempts if each["end"] == "done"]
+        tasks = [(stage["name"], index) for stage in state["stages"] for index in range(stage["tasks"])]
+        self.assertEqual(sorted(done), sorted(tasks))
+        self.assertTrue(any(each["seconds"] > 1 for each in attempts), "those on frozen workers")
+        known = self.checked(f"/jobs/{job}/attempts?after=1", "/jobs/{job}/attempts")
+        self.assertEqual((known["attempts"], known["left_out"]), (attempts[1:], 0))
 
     def same_as_the_commands(self, job):
         [shown] = self.command("job", job)

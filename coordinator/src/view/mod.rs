@@ -1,9 +1,10 @@
 //! Jobs, workers and events as JSON, for the commands and for the HTTP API. The JSON is stable: fields are added, never
 //! changed; `deploy/docs/json.md` lists them.
 //!
-//! `job_view`, `detail_view` and `worker_view` are the objects. Not here: the requests (`client`, `service`), tables for
+//! `job_view`, `detail_view`, `attempt_view` and `worker_view` are the objects. Not here: the requests (`client`, `service`), tables for
 //! people (`cli`).
 
+mod attempt_view;
 mod detail_view;
 mod job_view;
 mod worker_view;
@@ -11,6 +12,7 @@ mod worker_view;
 use chrono::{DateTime, SecondsFormat};
 use serde::Serialize;
 
+pub use attempt_view::Attempts;
 pub use detail_view::{Detail, Event, Events, StageTimes, kind};
 pub use job_view::{Job, Jobs, Progress, state};
 pub use worker_view::{Worker, Workers};

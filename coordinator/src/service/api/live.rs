@@ -110,8 +110,9 @@ pub(super) struct JobStream {
     stream: Stream,
     job: JobId,
     watched: watch::Receiver<v1::JobStatus>,
-    /// The number of the last event that was sent.
+    /// The numbers of the last event and of the last ended attempt that were sent.
     after: u64,
+    after_attempt: u64,
 }
 
 impl JobStream {
@@ -122,7 +123,7 @@ impl JobStream {
         (job, watched): (JobId, watch::Receiver<v1::JobStatus>),
         after: u64,
     ) -> Self {
-        JobStream { stream: Stream::new(follower, leading), job, watched, after }
+        JobStream { stream: Stream::new(follower, leading), job, watched, after, after_attempt: 0 }
     }
 
     async fn read(&mut self) -> Result<String, Problem> {
@@ -138,6 +139,12 @@ impl JobStream {
         if let Some(last) = page.events.last() {
             self.after = last.number;
             out += &event("events", Some(last.number), &text(&view::Events::from(&page))?);
+        }
+        let attempts =
+            self.stream.shared.attempts(&self.stream.leading, &self.job, self.after_attempt).await?;
+        if let Some(last) = attempts.attempts.last() {
+            self.after_attempt = last.number;
+            out += &event("attempts", None, &text(&view::Attempts::new(self.job.as_str(), &attempts))?);
         }
         out += &event("job", None, &text(&view::Job::from(&status))?);
         if is_over(&status) {

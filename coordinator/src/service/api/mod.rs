@@ -20,17 +20,19 @@ use serde::Serialize;
 use tally_common::http::{Channel, Site};
 use tally_common::secrets;
 use tally_common::security::Security;
-use tally_proto::v1;
 use tally_proto::v1::jobs_server::Jobs;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tally_proto::{JobId, v1};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, ORIGIN};
 use tonic::codegen::http::request::Parts;
 use tonic::codegen::http::{self, Method};
 
-use super::CoordinatorRole;
 use super::jobs::{JobsService, find, unknown};
+use super::{CoordinatorRole, Leading, stepping_down};
+use crate::attempt_log::AttemptPage;
+use crate::driver::DriverInput;
 use crate::view;
 use live::{JobStream, OverviewStream};
 use problem::Problem;
@@ -73,6 +75,7 @@ impl HttpApi {
             .route("/api/v1/jobs", get(jobs))
             .route("/api/v1/jobs/{job}", get(job))
             .route("/api/v1/jobs/{job}/events", get(events))
+            .route("/api/v1/jobs/{job}/attempts", get(attempts))
             .route("/api/v1/jobs/{job}/stream", get(job_stream))
             .route("/api/v1/jobs/{job}/cancel", post(cancel))
             .route("/api/v1/workers", get(workers))
@@ -113,6 +116,15 @@ impl Shared {
 
     fn permits(&self, parts: &Parts, method: &str) -> bool {
         self.security.permits(&parts.extensions, &parts.headers, &path_of(method))
+    }
+
+    /// The ended attempts of a job with larger numbers.
+    async fn attempts(&self, leading: &Leading, job: &JobId, after: u64) -> Result<AttemptPage, Problem> {
+        let (reply, answer) = oneshot::channel();
+        let asked = DriverInput::Attempts(job.clone(), after, reply);
+        leading.sender.send(asked).await.map_err(|_| stepping_down())?;
+        let live = answer.await.map_err(|_| stepping_down())?;
+        Ok(live.or_else(|| leading.registry.attempts(job, after)).unwrap_or_default())
     }
 
     /// A place among the followers.
@@ -264,6 +276,14 @@ async fn events(State(shared): State<Arc<Shared>>, Path(job): Path<String>, part
     let asked = v1::EventsRequest { job, after: number(&parts, "after")? };
     let page = shared.jobs.events(tonic::Request::new(asked)).await?.into_inner();
     json(&view::Events::from(&page))
+}
+
+async fn attempts(State(shared): State<Arc<Shared>>, Path(job): Path<String>, parts: Parts) -> Answer {
+    shared.admit(&parts, "Events")?;
+    let leading = shared.role.leading()?;
+    let job = find(&leading, &job)?;
+    let page = shared.attempts(&leading, &job, number(&parts, "after")?).await?;
+    json(&view::Attempts::new(job.as_str(), &page))
 }
 
 async fn cancel(State(shared): State<Arc<Shared>>, Path(job): Path<String>, parts: Parts) -> Answer {

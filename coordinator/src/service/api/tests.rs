@@ -5,15 +5,12 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use tally_proto::JobId;
 use tokio::sync::mpsc;
 
 use super::*;
 use crate::cluster::WorkerInput;
-use crate::driver::DriverInput;
 use crate::election::Standing;
 use crate::history::Registry;
-use crate::service::Leading;
 
 /// A coordinator that leads, with a job that is done and a driver that knows no job and no worker.
 fn leader() -> Arc<CoordinatorRole> {
@@ -29,6 +26,7 @@ fn leader() -> Arc<CoordinatorRole> {
             match input {
                 DriverInput::Describe(_, reply) => drop(reply.send(None)),
                 DriverInput::Events(_, _, reply) => drop(reply.send(None)),
+                DriverInput::Attempts(_, _, reply) => drop(reply.send(None)),
                 DriverInput::Worker(input) => {
                     if let WorkerInput::List(_, _, reply) = *input {
                         drop(reply.send((vec![], false)));
@@ -192,5 +190,5 @@ async fn the_description_has_the_paths_of_the_api() {
             found.insert(path);
         }
     }
-    assert_eq!(found.len(), 9, "{found:?}");
+    assert_eq!(found.len(), 10, "{found:?}");
 }

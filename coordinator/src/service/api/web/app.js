@@ -72,7 +72,7 @@ function route(moved) {
     showCancel();
   };
   if (of) {
-    job.reset(moved);
+    job.reset();
     permissions();
   }
   const { signal } = open;

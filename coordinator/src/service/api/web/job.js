@@ -66,10 +66,10 @@ const EVENTS = [
   { title: "What happened", className: "text", cell: (event) => event.text },
 ];
 
-/** Prepares the page for the begin of a stream, of another job if `moved`. */
-export function reset(moved) {
+/** Prepares the page for the begin of a stream. */
+export function reset() {
   [shown, events, leftOut] = [null, [], 0];
-  if (moved) timeline.reset();
+  timeline.reset();
   for (const id of ["stages", "running", "incidents", "times", "events"]) find(id).replaceChildren();
   for (const id of ["facts", "shuffle", "result", "warnings", "pending"]) find(id).replaceChildren();
 }
@@ -149,6 +149,7 @@ export function take(name, data) {
     history(data);
     return "";
   }
+  if (name === "attempts") timeline.ended(data);
   if (name !== "job") return "";
   const before = shown && state(shown);
   shown = data;

@@ -1,44 +1,53 @@
-// Attempts by worker over time, as far as this page has seen them run. Bounded: the oldest are forgotten first.
+// Attempts by worker over time: those that ended, as the coordinator knows them, and those that run. Bounded: the oldest
+// are forgotten first.
 
-import { duration, find, make, setText } from "./dom.js";
+import { count, duration, find, make, setText } from "./dom.js";
 
 const MAX_SPANS = 1000;
 const MAX_WORKERS = 100;
+// The height of an attempt, and the most attempts that are drawn beside each other, by the slots of a worker.
+const HEIGHT = 10;
+const MAX_ROWS = 8;
 
 let spans = new Map();
-let from = null;
+let leftOut = 0;
 
 export function reset() {
   spans = new Map();
-  from = null;
+  leftOut = 0;
   find("timeline").replaceChildren();
 }
 
 const key = (task) => `${task.stage} ${task.index} ${task.attempt}`;
 
-/** Notes the running attempts and the failures of a job's state at the time `now`, in milliseconds. */
-function note(detail, now) {
-  for (const span of spans.values()) span.running = false;
-  for (const task of detail.running) {
-    const name = key(task);
-    const span = spans.get(name) ?? { worker: task.worker_id, stage: task.stage, index: task.index, begin: now - 1000 * task.age_seconds };
-    span.running = true;
-    span.end = now;
-    spans.set(name, span);
-  }
-  for (const event of detail.incidents) {
-    const span = event.kind === "attempt_failed" && spans.get(key(event));
-    if (span) span.failed = true;
+/** Notes attempts that ended. */
+export function ended(page) {
+  leftOut = Math.max(leftOut, page.left_out);
+  for (const attempt of page.attempts) {
+    const begin = Date.parse(attempt.started_at);
+    const { stage, index } = attempt;
+    spans.delete(key(attempt));
+    spans.set(key(attempt), { worker: attempt.worker_id, stage, index, begin, end: begin + 1000 * attempt.seconds, how: attempt.end });
   }
   for (const name of spans.keys()) {
     if (spans.size <= MAX_SPANS) break;
     spans.delete(name);
+    leftOut += 1;
   }
 }
 
-// The height of an attempt, and the most attempts that are drawn beside each other, by the slots of a worker.
-const HEIGHT = 10;
-const MAX_ROWS = 8;
+/** Notes the attempts that run at the time `now` of the coordinator, in milliseconds. */
+function running(tasks, now) {
+  for (const [name, span] of spans) {
+    if (span.how === "running") spans.delete(name);
+  }
+  for (const task of tasks) {
+    // It may have ended since the state was read.
+    if (spans.has(key(task))) continue;
+    const { stage, index } = task;
+    spans.set(key(task), { worker: task.worker_id, stage, index, begin: now - 1000 * task.age_seconds, end: now, how: "running" });
+  }
+}
 
 /** The row of each attempt, so that attempts that ran at the same time are below each other. */
 function rows(found) {
@@ -60,28 +69,27 @@ function lane(item, found, begin, length) {
   found.forEach((span, at) => {
     if (blocks.children.length <= at) blocks.append(make("span"));
     const block = blocks.children[at];
-    block.className = [span.stage, span.failed ? "failed" : "", span.running ? "running" : ""].join(" ").trim();
+    block.className = `${span.stage} ${span.how}`;
     block.style.top = `${HEIGHT * places[at] + 2}px`;
     block.style.height = `${HEIGHT - 1}px`;
     block.style.left = `${(100 * (span.begin - begin)) / length}%`;
     block.style.width = `${(100 * (span.end - span.begin)) / length}%`;
-    block.title = `${span.stage} ${span.index}, ${duration((span.end - span.begin) / 1000)}`;
+    block.title = `${span.stage} ${span.index}, ${span.how}, ${duration((span.end - span.begin) / 1000)}`;
   });
 }
 
 /** Shows a job's state. */
 export function draw(job) {
-  if (!job.detail) return;
-  const now = Date.now();
-  note(job.detail, now);
+  // The clock of the coordinator, not of the browser.
+  if (job.detail) running(job.detail.running, Date.parse(job.submitted_at) + 1000 * job.elapsed_seconds);
   const workers = new Map();
   for (const span of spans.values()) {
-    if (!workers.has(span.worker) && workers.size >= MAX_WORKERS) continue;
-    workers.set(span.worker, [...(workers.get(span.worker) ?? []), span]);
-    from = Math.min(from ?? span.begin, span.begin);
+    if (workers.has(span.worker)) workers.get(span.worker).push(span);
+    else if (workers.size < MAX_WORKERS) workers.set(span.worker, [span]);
   }
-  const until = Math.max(...Array.from(spans.values(), (span) => span.end), (from ?? now) + 1);
-  const length = until - (from ?? now);
+  const shown = [...workers.values()].flat();
+  const begin = Math.min(...shown.map((span) => span.begin));
+  const length = Math.max(1, Math.max(...shown.map((span) => span.end)) - begin);
   const list = find("timeline");
   const names = [...workers.keys()].sort();
   while (list.children.length > names.length) list.lastChild.remove();
@@ -95,11 +103,11 @@ export function draw(job) {
     }
     const item = list.children[at];
     const found = workers.get(name);
-    const failed = found.filter((span) => span.failed).length;
-    const text = `${name}: ${found.length} attempts, ${found.filter((span) => span.running).length} running`;
+    const [runs, failed] = ["running", "failed"].map((how) => found.filter((span) => span.how === how).length);
+    const text = `${name}: ${count(found.length)} attempts, ${runs} running`;
     setText(item.firstChild, failed ? `${text}, ${failed} failed` : text);
-    lane(item, found, from, length);
+    lane(item, found, begin, length);
   });
-  const seen = `${duration(length / 1000)}. Attempts that ended before this page was open, or between two of its updates, are missing.`;
-  setText(find("timeline-note"), names.length ? `The last ${seen}` : "No attempt has run while this page was open.");
+  const earlier = leftOut ? ` ${count(leftOut)} earlier attempts are not shown.` : "";
+  setText(find("timeline-note"), shown.length ? `${duration(length / 1000)} from left to right.${earlier}` : "No attempt is known.");
 }
