@@ -31,7 +31,8 @@ class SmallCluster:
             subprocess.run([BIN / "tally", *words], check=True, capture_output=True)
             self.grpc, self.http = self.start_coordinator()
             for number in range(self.workers):
-                self.start(f"worker-{number}", "tally-worker", f"--coordinator={self.grpc}", f"--spill-dir={self.folder}/spill",
+                (spill := self.folder / f"spill-{number}").mkdir()
+                self.start(f"worker-{number}", "tally-worker", f"--coordinator={self.grpc}", f"--spill-dir={spill}",
                            "--slots=1", "--memory-limit=256MiB")
             wait_for("attached workers", self.attached)
         except BaseException:
@@ -87,7 +88,7 @@ class SmallCluster:
     def many_files(self, count):
         """A day whose tables have that many files together: links to one file each, which no job has to read."""
         for _, path in TABLES:
-            [file] = (self.folder / "day" / path).rglob("*.parquet")
+            file = max((self.folder / "day" / path).rglob("*.parquet"), key=lambda file: file.stat().st_size)
             there = self.folder / "many" / file.relative_to(self.folder / "day").parent
             there.mkdir(parents=True)
             for number in range(count // len(TABLES)):
