@@ -55,7 +55,7 @@ impl Observed for Healthy {
 /// Health and metrics of a process with that security.
 fn health(dir: &Path, security: Arc<Security>) -> (http::Server, SocketAddr) {
     let file = dir.join("http");
-    let server = http::serve("127.0.0.1:0", Some(&file), Arc::new(Healthy), security).unwrap();
+    let server = http::serve("127.0.0.1:0", Some(&file), Arc::new(Healthy), security, None).unwrap();
     (server, std::fs::read_to_string(file).unwrap().trim().parse().unwrap())
 }
 

@@ -12,10 +12,14 @@ use tally_proto::limits::{MAX_REASON_BYTES, entry_len, shorten};
 use tally_proto::{JobId, v1};
 use tokio::sync::watch;
 
+use crate::attempt_log::{AttemptLog, AttemptPage};
 use crate::load::Load;
 
 /// The most bytes of a page, unless a single job has more, so that it fits into a message.
 const PAGE_BYTES: usize = 2 << 20;
+
+/// The most ended jobs whose attempts are kept.
+const MAX_ATTEMPT_LOGS: usize = 20;
 
 /// The most and the fewest jobs of a kind from which the usual duration is taken.
 const MAX_USUAL: usize = 14;
@@ -42,6 +46,8 @@ struct Jobs {
     ended: VecDeque<JobId>,
     /// What was noted of ended jobs.
     notes: HashMap<JobId, Arc<v1::JobNotes>>,
+    /// The attempts of the jobs that ended last, in the order of their ends.
+    attempts: VecDeque<(JobId, AttemptLog)>,
 }
 
 /// A name that is not the name of one job.
@@ -155,6 +161,21 @@ impl Registry {
     /// What was noted of a job that ended.
     pub fn notes(&self, job: &JobId) -> Option<Arc<v1::JobNotes>> {
         self.jobs.read().notes.get(job).cloned()
+    }
+
+    /// Keeps the attempts of a job that is about to end, and forgets those of jobs that ended long before.
+    pub fn keep_attempts(&self, job: &JobId, attempts: AttemptLog) {
+        let kept = &mut self.jobs.write().attempts;
+        kept.push_back((job.clone(), attempts));
+        if kept.len() > MAX_ATTEMPT_LOGS {
+            kept.pop_front();
+        }
+    }
+
+    /// The attempts of one of the jobs that ended last, with larger numbers than the given one.
+    pub fn attempts(&self, job: &JobId, after: u64) -> Option<AttemptPage> {
+        let jobs = self.jobs.read();
+        jobs.attempts.iter().find(|(ended, _)| ended == job).map(|(_, attempts)| attempts.after(after))
     }
 
     /// The job with that id, or the only one whose id begins so; `latest` is the one that was submitted last.

@@ -7,6 +7,7 @@
 //! several coordinators may lead; `client` talks to the leader. Not here: which task runs next (`tally-scheduler`), what
 //! tasks do (`tally-worker`), what rows mean (`tally-dataset`), the `tally` command (`coordinator/cli`).
 
+pub mod attempt_log;
 pub mod audit;
 pub mod client;
 pub mod cluster;
@@ -30,3 +31,4 @@ pub mod publish;
 pub mod results;
 pub mod service;
 pub mod summary;
+pub mod view;

@@ -1,11 +1,11 @@
-//! The connections of health and metrics. Any client can open one, and one that holds or repeats connections must not keep
+//! The connections of health, metrics and the pages of a process. Any client can open one, and one that holds or repeats connections must not keep
 //! the kubelet's probes out: at the maximum, an idle connection is closed for each new one.
 //!
 //! Not here: which connection is closed (`connections`), the answers (`http`).
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
 /// Accepts connections and serves each with `serve`; never ends.
 pub(super) async fn accept<S, F>(listener: TcpListener, security: Arc<Security>, serve: S)
 where
-    S: Fn(TcpStream, IpAddr, Arc<Slot>) -> F,
+    S: Fn(TcpStream, SocketAddr, Arc<Slot>) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
     let connections = Connections::new(MAX_CONNECTIONS, Policy::CloseUsed);
@@ -84,7 +84,7 @@ where
             continue;
         };
         let slot = place.slot();
-        let served = serve(stream, peer.ip(), slot.clone());
+        let served = serve(stream, peer, slot.clone());
         tokio::spawn(async move {
             tokio::select! {
                 () = slot.closed() => {}

@@ -1,15 +1,16 @@
 //! Health and metrics of a process over HTTP, for kubelets and Prometheus: `/healthz`, `/readyz` and `/metrics`. `/log`
-//! shows the log's filter, which an operator can change with a token. The server has its own thread, so that tasks and
-//! streams do not delay its answers.
+//! shows the log's filter, which an operator can change with a token. A process can have more pages, its [`Site`]. The
+//! server has its own thread, so that tasks and streams do not delay its answers.
 //!
-//! `listener` accepts connections, and `pulse` checks that a runtime makes progress. Not here: the state of the process (its
-//! [`Observed`]), the tokens (`security`).
+//! `listener` accepts connections, `site` is the interface of more pages, and `pulse` checks that a runtime makes progress.
+//! Not here: the state of the process (its [`Observed`]), the tokens (`security`).
 
 mod listener;
 mod pulse;
+mod site;
 
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,16 +22,20 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tonic::body::Body;
 
 use crate::connections::Slot;
 use crate::logging;
 use crate::metrics::{self, Page};
 use crate::port_file::{self, PortFileError};
 use crate::runtime::block_on;
-use crate::security::{Rate, RateKey, Reason, Security};
+use crate::security::{Peer, Rate, RateKey, Reason, Security, secure_web};
 pub use pulse::{Pulse, Unhealthy, stuck};
+pub use site::{Channel, Site};
 
 /// The time limit for the headers of a request.
 const HEADERS: Duration = Duration::from_secs(10);
@@ -38,6 +43,10 @@ const HEADERS: Duration = Duration::from_secs(10);
 const MAX_HEADERS: usize = 16 << 10;
 /// The maximum number of changes of the log's filter per second, before their tokens are checked.
 const CHANGES_PER_SECOND: u32 = 10;
+/// The first byte of a TLS connection: a handshake record. No HTTP request begins with it.
+const TLS_HANDSHAKE: u8 = 0x16;
+/// The paths that every process serves; others are pages of its site.
+const PATHS: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/log"];
 /// The interval between checks of the runtime for new data, in polls of its tasks: a new connection is served while many
 /// others are.
 const EVENT_INTERVAL: u32 = 8;
@@ -87,7 +96,7 @@ pub struct Server {
 }
 
 /// Listens on `listen` (host:port, or :port for all addresses; port 0 takes any free port) and writes the address to `port_file`. Operators of
-/// `security` may change the log's filter.
+/// `security` may change the log's filter. A client can use TLS for the pages of `site`, if the process has certificates.
 ///
 /// # Errors
 /// [`HttpError`].
@@ -96,6 +105,7 @@ pub fn serve(
     port_file: Option<&Path>,
     observed: Arc<dyn Observed>,
     security: Arc<Security>,
+    site: Option<Arc<dyn Site>>,
 ) -> Result<Server, HttpError> {
     let failed = |source| HttpError::Listen { listen: listen.into(), source };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -112,8 +122,8 @@ pub fn serve(
         port_file::write(file, address)?;
     }
     let (stop, stopped) = oneshot::channel::<()>();
-    let shared =
-        Arc::new(Shared { observed, security: security.clone(), changes: Rate::new(CHANGES_PER_SECOND) });
+    let changes = Rate::new(CHANGES_PER_SECOND);
+    let shared = Arc::new(Shared { observed, security: security.clone(), changes, site, address });
     let run = move || {
         block_on(&runtime, async {
             let serve = |stream, peer, slot| converse(stream, peer, slot, shared.clone());
@@ -135,15 +145,49 @@ struct Shared {
     security: Arc<Security>,
     /// The rate of changes of the log's filter.
     changes: Rate,
+    /// The other pages.
+    site: Option<Arc<dyn Site>>,
+    /// The address of the listener.
+    address: SocketAddr,
 }
 
-async fn converse(stream: TcpStream, peer: IpAddr, slot: Arc<Slot>, shared: Arc<Shared>) {
-    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-        let (shared, slot) = (shared.clone(), slot.clone());
+/// Serves a connection, over TLS if the client begins a handshake and the process has other pages.
+async fn converse(stream: TcpStream, address: SocketAddr, slot: Arc<Slot>, shared: Arc<Shared>) {
+    if shared.site.is_some() && shared.security.is_tls() && begins_handshake(&stream).await {
+        let Some((stream, identity)) = secure_web(stream, address, &shared.security).await else { return };
+        let peer = Peer::new(address, identity, slot.clone());
+        return speak(stream, (peer, Channel::Tls), slot, shared).await;
+    }
+    let channel = Channel::plain(&shared.security, shared.address);
+    speak(stream, (Peer::new(address, None, slot.clone()), channel), slot, shared).await;
+}
+
+/// Whether the first byte of a client is that of a TLS handshake.
+async fn begins_handshake(stream: &TcpStream) -> bool {
+    let mut first = [0];
+    matches!(timeout(HEADERS, stream.peek(&mut first)).await, Ok(Ok(1))) && first[0] == TLS_HANDSHAKE
+}
+
+async fn speak<S>(stream: S, (peer, channel): (Peer, Channel), slot: Arc<Slot>, shared: Arc<Shared>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let address = peer.address.ip();
+    let service = service_fn(move |mut request: Request<hyper::body::Incoming>| {
+        let (shared, slot, peer) = (shared.clone(), slot.clone(), peer.clone());
         async move {
-            let response = match (request.method(), request.uri().path()) {
-                (&Method::PUT, "/log") => change_log(peer, request, &shared).await,
-                (method, path) => answer(method, path, &shared),
+            let path = request.uri().path();
+            let site = shared.site.as_ref().filter(|_| !PATHS.contains(&path));
+            let response = match (request.method(), site) {
+                (_, Some(site)) => {
+                    request.extensions_mut().insert(peer);
+                    request.extensions_mut().insert(channel);
+                    site.answer(request.map(Body::new)).await
+                }
+                (&Method::PUT, None) if path == "/log" => {
+                    change_log(address, request, &shared).await.map(Body::new)
+                }
+                (method, None) => answer(method, path, &shared).map(Body::new),
             };
             slot.note_use();
             Ok::<_, Infallible>(response)
@@ -156,7 +200,7 @@ async fn converse(stream: TcpStream, peer: IpAddr, slot: Arc<Slot>, shared: Arc<
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
-        tracing::debug!(%peer, %error, "a connection to health and metrics broke");
+        tracing::debug!(peer = %address, %error, "a connection to health and metrics broke");
     }
 }
 
@@ -272,6 +316,8 @@ mod tests {
             observed: Arc::new(Fake(ready)),
             security: Security::plain(),
             changes: Rate::new(CHANGES_PER_SECOND),
+            site: None,
+            address: "127.0.0.1:1".parse().unwrap(),
         };
         let unready = shared(Err(Unhealthy::NotReady("no leader")));
         let status = |method, path| answer(&method, path, &unready).status();
@@ -287,7 +333,8 @@ mod tests {
     fn an_address_that_is_taken_is_named() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap().to_string();
-        let error = serve(&address, None, Arc::new(Fake(Ok(()))), Security::plain()).unwrap_err().to_string();
+        let error =
+            serve(&address, None, Arc::new(Fake(Ok(()))), Security::plain(), None).unwrap_err().to_string();
         assert!(error.starts_with(&format!("--http-listen {address}: ")), "{error}");
     }
 }

@@ -27,8 +27,9 @@ use super::watched::{StaleFiles, Watched, check_private};
 
 /// How long the last certificates, authorities and roles count while their files cannot be used.
 const MAX_STALE: Duration = Duration::from_secs(3600);
-/// The application protocol.
+/// The application protocols: of gRPC, and of the listener of health, metrics and the HTTP API.
 const HTTP2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
 
 /// The files of a process's credentials.
 #[derive(Debug, Clone)]
@@ -48,6 +49,8 @@ pub(super) struct Credentials(Watched<Loaded>);
 pub(super) struct Loaded {
     /// For incoming connections; `None` without a certificate.
     pub(super) server: Option<Arc<ServerConfig>>,
+    /// The same over HTTP/1.1.
+    pub(super) web: Option<Arc<ServerConfig>>,
     /// Names and roles.
     pub(super) roles: Arc<RoleMap>,
     /// Grows with each change.
@@ -122,6 +125,11 @@ fn load(files: &Files, tokens: bool, generation: u64) -> Result<Loaded, Security
     Ok(Loaded {
         to_coordinators: client(Role::Coordinator)?,
         to_workers: client(Role::Worker)?,
+        web: server.as_ref().map(|server| {
+            let mut config = ServerConfig::clone(server);
+            config.alpn_protocols = vec![HTTP1.to_vec()];
+            Arc::new(config)
+        }),
         server,
         roles,
         generation,

@@ -1,4 +1,4 @@
-//! Checks each request before a service handles it: rate, identity and role. The rate comes first, so that a client cannot
+//! Checks each request before a service handles it, over gRPC and over HTTP: rate, identity and role. The rate comes first, so that a client cannot
 //! try tokens faster than it allows. A refused request is answered with a reason and counted; the log names its peer, with
 //! a limit of lines for each reason.
 //!
@@ -10,7 +10,8 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use futures::future::Either;
-use hyper::header::AUTHORIZATION;
+use hyper::header::{AUTHORIZATION, HeaderMap};
+use hyper::http::Extensions;
 use hyper::{Request, Response};
 use tonic::Status;
 use tonic::body::Body;
@@ -59,20 +60,15 @@ struct Refusal {
     status: Status,
 }
 
-impl<S> Guarded<S> {
-    fn check<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
-        let path = request.uri().path();
-        let peer = request.extensions().get::<Peer>();
-        let token = bearer(request);
-        limit(&self.security, peer, token, path)?;
-        if self.security.is_tls() {
-            authorize(&self.security, peer, token, path)?;
-        }
-        if let Some(peer) = peer {
-            peer.note_use();
-        }
-        Ok(())
+fn check(security: &Security, peer: Option<&Peer>, token: Option<&str>, path: &str) -> Result<(), Refusal> {
+    limit(security, peer, token, path)?;
+    if security.is_tls() {
+        authorize(security, peer, token, path)?;
     }
+    if let Some(peer) = peer {
+        peer.note_use();
+    }
+    Ok(())
 }
 
 /// Limits the requests of people and programs: those of the public API and, with TLS, those without a certificate or with a
@@ -96,8 +92,8 @@ fn name(identity: Option<&Identity>) -> String {
 }
 
 /// The token of a request.
-fn bearer<B>(request: &Request<B>) -> Option<&str> {
-    request.headers().get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
 }
 
 fn authorize(
@@ -142,6 +138,28 @@ fn permit(certified: Option<&Identity>, shown: Option<&Identity>, path: &str) ->
 }
 
 impl Security {
+    /// Checks a request to the method of gRPC with this path, or to its equivalent over HTTP, by the request's [`Peer`]
+    /// and token. Counts and logs a refusal.
+    ///
+    /// # Errors
+    /// The status that refuses it.
+    pub fn admit(&self, extensions: &Extensions, headers: &HeaderMap, path: &str) -> Result<(), Status> {
+        let peer = extensions.get::<Peer>();
+        let Err(refusal) = check(self, peer, bearer(headers), path) else { return Ok(()) };
+        let Refusal { reason, who, status } = refusal;
+        if let Some(suppressed) = self.refusals().count(reason, 1) {
+            let peer = peer.map(|peer| peer.address.to_string()).unwrap_or_default();
+            let (path, why) = (shorten(path), status.message());
+            tracing::warn!(suppressed, peer, who, path, reason = reason.name(), why, "a request was refused");
+        }
+        Err(status)
+    }
+
+    /// Whether [`Security::admit`] would accept a request to this method, apart from the rate.
+    pub fn permits(&self, extensions: &Extensions, headers: &HeaderMap, path: &str) -> bool {
+        !self.is_tls() || authorize(self, extensions.get(), bearer(headers), path).is_ok()
+    }
+
     /// The operator that a token belongs to, for requests outside TLS and gRPC.
     ///
     /// # Errors
@@ -184,14 +202,9 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let Err(refusal) = self.check(&request) else { return Either::Left(self.inner.call(request)) };
-        let Refusal { reason, who, status } = refusal;
-        if let Some(suppressed) = self.security.refusals().count(reason, 1) {
-            let peer = request.extensions().get::<Peer>().map(|peer| peer.address.to_string());
-            let (peer, path, why) =
-                (peer.unwrap_or_default(), shorten(request.uri().path()), status.message());
-            tracing::warn!(suppressed, peer, who, path, reason = reason.name(), why, "a request was refused");
+        match self.security.admit(request.extensions(), request.headers(), request.uri().path()) {
+            Ok(()) => Either::Left(self.inner.call(request)),
+            Err(status) => Either::Right(ready(Ok(status.into_http()))),
         }
-        Either::Right(ready(Ok(status.into_http())))
     }
 }

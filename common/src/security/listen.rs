@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext, UnknownIssuer};
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -59,6 +60,11 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// The other end of a connection with that slot of its listener.
+    pub(crate) fn new(address: SocketAddr, identity: Option<Arc<Identity>>, slot: Arc<Slot>) -> Self {
+        Peer { address, identity, slot }
+    }
+
     /// Notes that a request was accepted: the connection no longer makes room for others.
     pub(super) fn note_use(&self) {
         self.slot.note_use();
@@ -245,7 +251,26 @@ async fn secure(
         return first_byte(stream, address, security).await.map(|stream| (Transport::Plain(stream), None));
     };
     match credentials.current() {
-        Ok(loaded) => handshake(stream, address, &loaded, security).await,
+        Ok(loaded) => {
+            let (stream, identity) =
+                handshake(stream, address, (loaded.server.clone()?, &loaded), security).await?;
+            Some((Transport::Tls(Box::new(stream)), identity))
+        }
+        Err(error) => {
+            refused(security, address, Reason::StaleFiles, &error.to_string());
+            None
+        }
+    }
+}
+
+/// Secures a connection over HTTP/1.1 whose client begins a TLS handshake; `None` if it is refused, or without TLS.
+pub(crate) async fn secure_web(
+    stream: TcpStream,
+    address: SocketAddr,
+    security: &Security,
+) -> Option<(TlsStream<TcpStream>, Option<Arc<Identity>>)> {
+    match security.credentials.as_ref()?.current() {
+        Ok(loaded) => handshake(stream, address, (loaded.web.clone()?, &loaded), security).await,
         Err(error) => {
             refused(security, address, Reason::StaleFiles, &error.to_string());
             None
@@ -281,16 +306,15 @@ async fn first_byte(stream: TcpStream, address: SocketAddr, security: &Security)
 async fn handshake(
     stream: TcpStream,
     address: SocketAddr,
-    loaded: &Loaded,
+    (config, loaded): (Arc<ServerConfig>, &Loaded),
     security: &Security,
-) -> Option<(Transport, Option<Arc<Identity>>)> {
-    // A server has a certificate.
-    let acceptor = TlsAcceptor::from(loaded.server.clone()?);
+) -> Option<(TlsStream<TcpStream>, Option<Arc<Identity>>)> {
+    let acceptor = TlsAcceptor::from(config);
     let (reason, error, rest) = match timeout(HANDSHAKE, acceptor.accept(stream).into_fallible()).await {
         Ok(Ok(stream)) => {
             let certificates = stream.get_ref().1.peer_certificates();
             let identity = certificates.and_then(<[_]>::first).map(|first| loaded.roles.identity(first));
-            return Some((Transport::Tls(Box::new(stream)), identity.map(Arc::new)));
+            return Some((stream, identity.map(Arc::new)));
         }
         // A port check, as Consul does it, not a refusal.
         Ok(Err((error, _))) if error.kind() == io::ErrorKind::UnexpectedEof => return None,

@@ -32,6 +32,7 @@ use certificates::{Credentials, Loaded, Valid};
 pub use dial::{Bearer, Dialer};
 pub use guard::{Guard, Guarded};
 pub use identity::{Identity, InvalidRoleMap, Role, RoleMap, Roles};
+pub(crate) use listen::secure_web;
 pub use listen::{Connection, Peer, incoming};
 pub use rate::{Rate, RateKey};
 pub use refusals::{Reason, RefusalCounts};
@@ -157,6 +158,16 @@ impl Security {
             return Ok(());
         }
         Err(Exposed { listen: listen.into(), address })
+    }
+
+    /// Whether requests in plain text to a listener with this address may do what they may over gRPC.
+    pub(crate) fn allows_plain(&self, address: SocketAddr) -> bool {
+        !self.is_tls() && self.check("", address).is_ok()
+    }
+
+    /// Whether the user declared plain text on every network as trusted.
+    pub(crate) fn is_insecure(&self) -> bool {
+        self.insecure
     }
 
     /// The dialer for the other processes of the cluster.

@@ -13,6 +13,7 @@ use tally_common::signals::EndSignals;
 use tally_common::traces::{self, TraceArgs};
 use tally_common::{addresses, duration, http, port_file};
 use tally_coordinator::election::Election;
+use tally_coordinator::service::api::HttpApi;
 use tally_coordinator::service::lead::LeadOptions;
 use tally_coordinator::service::observed::Seen;
 use tally_coordinator::service::serve::{Exit, ServeOptions, check_journal, serve};
@@ -53,8 +54,8 @@ pub struct CoordinatorArgs {
     /// File to write the address to, once the coordinator listens
     #[arg(long, value_name = "FILE")]
     port_file: Option<PathBuf>,
-    /// Address for /healthz, /readyz, /metrics and /log over HTTP [default: none]; operators in --tokens-file
-    /// change the log filter with PUT /log
+    /// Address for the web page, the API under /api/v1, /healthz, /readyz, /metrics and /log over HTTP [default:
+    /// none]; operators in --tokens-file change the log filter with PUT /log
     #[arg(long, value_name = "HOST:PORT")]
     http_listen: Option<String>,
     /// File to write this address to
@@ -158,7 +159,9 @@ impl CoordinatorArgs {
     ) -> Result<Option<http::Server>, Stop> {
         let Some(listen) = &self.http_listen else { return Ok(None) };
         let seen = Arc::new(Seen::new(role.clone(), security.clone()));
-        let server = http::serve(listen, self.http_port_file.as_deref(), seen.clone(), security.clone());
+        let api: Arc<dyn http::Site> = Arc::new(HttpApi::new(role.clone(), security.clone()));
+        let file = self.http_port_file.as_deref();
+        let server = http::serve(listen, file, seen.clone(), security.clone(), Some(api));
         let server = server.map_err(|e| Stop::Failed(e.to_string()))?;
         tokio::spawn(async move { seen.beat().await });
         Ok(Some(server))

@@ -8,12 +8,13 @@ use tally_common::runtime::block_on;
 use tally_coordinator::job::date_text;
 use tally_coordinator::plan::days::{Dates, Day, DayFolder, DayState};
 use tally_coordinator::summary::{bytes, grouped};
+use tally_coordinator::view::time;
 use tally_dataset::Dataset;
 
 use crate::connect::runtime;
 use crate::dataset_args::{DatasetArgs, DatasetPlace};
 use crate::dates::{DateRange, RangeArgs};
-use crate::output::{OutputFormat, columns, json, plain, time};
+use crate::output::{OutputFormat, columns, json, plain};
 use crate::{Stop, say};
 
 const HELP: &str = "States:

@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 
 use indicatif::{HumanCount, ProgressBar};
 use tally_coordinator::client::is_over;
-use tally_coordinator::estimate;
+use tally_coordinator::{estimate, view};
 use tally_proto::v1::{JobState, JobStatus};
 
 use crate::output::OutputFormat;
@@ -93,7 +93,7 @@ fn phase(job: &JobStatus) -> String {
         JobState::Running if tasks > 0 => format!("{}, {tasks} tasks", job.phase),
         JobState::Running if job.phase.is_empty() => "plan".into(),
         JobState::Running => job.phase.clone(),
-        other => show::state(other).replace('_', " "),
+        other => view::state(other).replace('_', " "),
     }
 }
 

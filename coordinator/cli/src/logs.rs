@@ -5,12 +5,13 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 use tally_common::runtime::block_on;
+use tally_coordinator::view::Event;
 use tally_proto::v1::EventPage;
 use tokio::time::sleep;
 
 use crate::connect::{ConnectArgs, runtime};
 use crate::output::{OutputFormat, json};
-use crate::show_detail::{Event, line};
+use crate::show_detail::line;
 use crate::{Stop, say};
 
 /// Between two requests for new events.

@@ -3,9 +3,9 @@
 //!
 //! Not here: what is printed.
 
-use chrono::{DateTime, SecondsFormat};
 use clap::ValueEnum;
 use serde::Serialize;
+use tally_coordinator::view;
 
 use crate::{Stop, say};
 
@@ -18,22 +18,12 @@ pub enum OutputFormat {
     Json,
 }
 
-/// The version of the JSON of all commands. New fields do not change it; see `deploy/docs/json.md`.
-const SCHEMA_VERSION: u32 = 1;
-
 /// One line of JSON: an object with the version of its schema.
 ///
 /// # Errors
 /// Never for the types of this program.
 pub fn json(value: &impl Serialize) -> Result<String, Stop> {
-    #[derive(Serialize)]
-    struct Versioned<'a, T> {
-        schema_version: u32,
-        #[serde(flatten)]
-        value: &'a T,
-    }
-    let versioned = Versioned { schema_version: SCHEMA_VERSION, value };
-    serde_json::to_string(&versioned).map(|text| text + "\n").map_err(|e| Stop::Failed(e.to_string()))
+    view::json(value).map_err(|e| Stop::Failed(e.to_string()))
 }
 
 /// Prints the summary of a published day.
@@ -50,12 +40,6 @@ pub fn say_published(text: &str) -> Result<(), Stop> {
 /// Text of another process without control characters for the terminal.
 pub fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
-}
-
-/// A time from milliseconds since 1970; `None` for 0.
-pub fn time(millis: u64) -> Option<String> {
-    let millis = i64::try_from(millis).ok().filter(|millis| *millis > 0)?;
-    Some(DateTime::from_timestamp_millis(millis)?.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
 /// Rows with aligned columns; the first row is the header.
@@ -76,13 +60,6 @@ pub fn columns<R: AsRef<[String]>>(rows: &[R]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_written_in_utc() {
-        assert_eq!(time(1_488_153_600_123).as_deref(), Some("2017-02-27T00:00:00.123Z"));
-        assert_eq!(time(0), None);
-        assert_eq!(time(u64::MAX), None);
-    }
 
     #[test]
     fn columns_stand_under_each_other_and_move_no_cursor() {

@@ -1,199 +1,15 @@
-//! Jobs and workers of a cluster as JSON and as tables. The JSON is stable: fields are added, never
-//! changed.
+//! Jobs and workers of a cluster as JSON and as tables.
 //!
-//! Not here: the requests (`tally_coordinator::client`).
+//! Not here: the requests (`tally_coordinator::client`), the fields of the JSON (`tally_coordinator::view`).
 
-use serde::Serialize;
-use serde_json::value::RawValue;
 use tally_coordinator::client::is_over;
 use tally_coordinator::summary::{Summary, bytes, grouped};
-use tally_proto::v1::{JobState, JobStatus, JobWaits, StageStatus, WorkerStatus};
+use tally_coordinator::view::{Job, Jobs, Progress, Worker, Workers, state, time};
+use tally_proto::v1::{JobState, JobStatus, StageStatus, WorkerStatus};
 
 use crate::Stop;
-use crate::output::{OutputFormat, columns, json, plain, time};
-use crate::show_detail::{self, Detail, age, seconds};
-
-/// The state of a job in JSON.
-pub fn state(state: JobState) -> &'static str {
-    match state {
-        JobState::Unspecified => "unknown",
-        JobState::Running => "running",
-        JobState::WaitingForWorkers => "waiting_for_workers",
-        JobState::Publishing => "publishing",
-        JobState::Done => "done",
-        JobState::Failed => "failed",
-        JobState::Cancelled => "cancelled",
-    }
-}
-
-#[derive(Serialize)]
-struct Stage<'a> {
-    name: &'a str,
-    tasks: u64,
-    pending: u64,
-    running: u64,
-    done: u64,
-    failed_attempts: u64,
-    reruns: u64,
-    second_attempts: u64,
-}
-
-impl<'a> From<&'a StageStatus> for Stage<'a> {
-    fn from(stage: &'a StageStatus) -> Self {
-        Stage {
-            name: &stage.name,
-            tasks: stage.tasks,
-            pending: stage.pending,
-            running: stage.running,
-            done: stage.done,
-            failed_attempts: stage.failed_attempts,
-            reruns: stage.reruns,
-            second_attempts: stage.second_attempts,
-        }
-    }
-}
-
-/// What changes while a job runs.
-#[derive(Serialize)]
-struct Progress<'a> {
-    job_id: &'a str,
-    state: &'static str,
-    phase: &'a str,
-    input_rows: u64,
-    input_bytes: u64,
-    rows_done: u64,
-    bytes_done: u64,
-    stages: Vec<Stage<'a>>,
-    waiting_tasks: WaitingTasks,
-}
-
-/// Running tasks that have waited for a second or longer, by what they wait for.
-#[derive(Serialize)]
-struct WaitingTasks {
-    slot: u32,
-    memory: u32,
-    store: u32,
-    worker: u32,
-    task: u32,
-    silent_workers: u32,
-}
-
-impl From<JobWaits> for WaitingTasks {
-    fn from(waits: JobWaits) -> Self {
-        let JobWaits { slot, memory, store, worker, task, silent_workers } = waits;
-        WaitingTasks { slot, memory, store, worker, task, silent_workers }
-    }
-}
-
-impl<'a> From<&'a JobStatus> for Progress<'a> {
-    fn from(job: &'a JobStatus) -> Self {
-        Progress {
-            job_id: &job.job,
-            state: state(job.state()),
-            phase: &job.phase,
-            input_rows: job.input_rows,
-            input_bytes: job.input_bytes,
-            rows_done: job.rows_done,
-            bytes_done: job.bytes_done,
-            waiting_tasks: job.waits.unwrap_or_default().into(),
-            stages: job.stages.iter().map(Stage::from).collect(),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct Job<'a> {
-    #[serde(flatten)]
-    progress: Progress<'a>,
-    dataset: &'a str,
-    date: &'a str,
-    inputs: &'a [String],
-    output: &'a str,
-    target_file_size: u64,
-    expectations: &'a [String],
-    unmet_expectation: bool,
-    submitted_at: Option<String>,
-    ended_at: Option<String>,
-    elapsed_seconds: f64,
-    remaining_seconds: Option<f64>,
-    cancelling: bool,
-    reason: Option<&'a str>,
-    summary: Option<&'a RawValue>,
-    detail: Option<Detail<'a>>,
-}
-
-impl<'a> From<&'a JobStatus> for Job<'a> {
-    fn from(job: &'a JobStatus) -> Self {
-        let spec = job.spec.as_ref();
-        let text = |text: Option<&'a String>| text.map_or("", String::as_str);
-        Job {
-            progress: job.into(),
-            dataset: text(spec.map(|spec| &spec.dataset)),
-            date: text(spec.map(|spec| &spec.date)),
-            inputs: spec.map_or(&[], |spec| &spec.inputs),
-            output: text(spec.map(|spec| &spec.output)),
-            target_file_size: spec.map_or(0, |spec| spec.target_file_size),
-            expectations: spec.map_or(&[], |spec| &spec.expectations),
-            unmet_expectation: job.unmet_expectation,
-            submitted_at: time(job.submitted_at),
-            ended_at: time(job.ended_at),
-            elapsed_seconds: seconds(job.elapsed_millis),
-            remaining_seconds: job.remaining_millis.map(seconds),
-            cancelling: job.cancelling,
-            reason: Some(job.reason.as_str()).filter(|reason| !reason.is_empty()),
-            // A summary that is not JSON would make the whole line invalid.
-            summary: serde_json::from_str(&job.summary).ok(),
-            detail: job.detail.as_ref().map(Detail::from),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct Worker<'a> {
-    worker_id: &'a str,
-    state: &'a str,
-    flight_address: &'a str,
-    version: &'a str,
-    slots: u32,
-    running: u32,
-    memory_limit: u64,
-    memory_used: u64,
-    spilled_bytes: u64,
-    outputs: u64,
-    heartbeat_age_seconds: f64,
-    silent: bool,
-    spill_used: u64,
-    spill_limit: u64,
-    resident_bytes: u64,
-    waiting_for_memory: u32,
-    waiting_for_store: u32,
-    waiting_for_workers: u32,
-}
-
-impl<'a> From<&'a WorkerStatus> for Worker<'a> {
-    fn from(worker: &'a WorkerStatus) -> Self {
-        Worker {
-            worker_id: &worker.worker,
-            state: &worker.state,
-            flight_address: &worker.flight_address,
-            version: &worker.version,
-            slots: worker.slots,
-            running: worker.running,
-            memory_limit: worker.memory_limit,
-            memory_used: worker.memory_used,
-            spilled_bytes: worker.spilled_bytes,
-            outputs: worker.outputs,
-            heartbeat_age_seconds: seconds(worker.heartbeat_age_millis),
-            silent: worker.silent,
-            spill_used: worker.spill_used,
-            spill_limit: worker.spill_limit,
-            resident_bytes: worker.resident_bytes,
-            waiting_for_memory: worker.waiting_for_memory,
-            waiting_for_store: worker.waiting_for_store,
-            waiting_for_workers: worker.waiting_for_workers,
-        }
-    }
-}
+use crate::output::{OutputFormat, columns, json, plain};
+use crate::show_detail::{self, age};
 
 /// A line of JSON with the progress of a job.
 ///
@@ -255,12 +71,8 @@ pub fn waiting(job: &JobStatus) -> String {
 /// # Errors
 /// See [`json`].
 pub fn jobs(jobs: &[JobStatus], format: OutputFormat) -> Result<String, Stop> {
-    #[derive(Serialize)]
-    struct Jobs<'a> {
-        jobs: Vec<Job<'a>>,
-    }
     if format == OutputFormat::Json {
-        return json(&Jobs { jobs: jobs.iter().map(Job::from).collect() });
+        return json(&Jobs::from(jobs));
     }
     let head = ["JOB", "DATE", "STATE", "SUBMITTED", "ENDED"].map(String::from);
     let row = |job: &JobStatus| {
@@ -348,12 +160,8 @@ pub fn job(job: &JobStatus, format: OutputFormat) -> Result<String, Stop> {
 /// # Errors
 /// See [`json`].
 pub fn workers(workers: &[WorkerStatus], format: OutputFormat) -> Result<String, Stop> {
-    #[derive(Serialize)]
-    struct Workers<'a> {
-        workers: Vec<Worker<'a>>,
-    }
     if format == OutputFormat::Json {
-        return json(&Workers { workers: workers.iter().map(Worker::from).collect() });
+        return json(&Workers::from(workers));
     }
     let head =
         ["WORKER", "STATE", "HOST", "SLOTS", "MEMORY", "SPILL", "OUTPUTS", "HEARTBEAT", "WAITING", "VERSION"];

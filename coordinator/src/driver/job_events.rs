@@ -7,10 +7,11 @@ use std::time::Duration;
 use tally_proto::v1::journal_record::Record;
 use tally_proto::v1::{EventKind, JobEvent};
 use tally_proto::{AttemptId, Failure, JobId, WorkerId, v1};
-use tally_scheduler::Event;
+use tally_scheduler::{Event, RunningAttempt};
 
 use super::job_run::notes::{attempt_event, event};
 use super::{AfterRecord, Driver};
+use crate::attempt_log::AttemptEnd;
 
 /// The shortest time between two records of notes.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -41,14 +42,24 @@ impl Driver {
         }
     }
 
-    /// Notes a failed attempt that the scheduler is about to hear of.
+    /// Notes the end of an attempt that the scheduler is about to hear of.
     pub(super) fn note_end(&mut self, ended: &Event) {
         match ended {
-            Event::AttemptEnded { worker, attempt, outcome: Err(failure) } => {
+            Event::AttemptEnded { worker, attempt, outcome } => {
                 let started = self.scheduler.started(attempt).map(|(started, _)| started);
                 let time = started.map_or(0, |started| self.millis().0.saturating_sub(started.0));
                 let now = self.now.unix_millis;
                 let Some(run) = self.jobs.get_mut(&attempt.task.job) else { return };
+                let end = match outcome {
+                    Ok(()) => AttemptEnd::Done,
+                    Err(Failure::Cancelled) => AttemptEnd::Stopped,
+                    Err(_) => AttemptEnd::Failed,
+                };
+                // Unknown for an attempt that the scheduler does not expect any more.
+                if started.is_some() {
+                    run.notes.attempts.push(worker, attempt, (now, time), end);
+                }
+                let Err(failure) = outcome else { return };
                 run.notes.failed(attempt.task.stage.0, time);
                 if *failure != Failure::Cancelled {
                     let event = attempt_event(
@@ -71,14 +82,19 @@ impl Driver {
         let why = why.unwrap_or("it counts as lost");
         let jobs: Vec<JobId> = self.jobs.iter().map(|(job, _)| job.clone()).collect();
         for job in jobs {
-            let running: Vec<AttemptId> =
-                self.scheduler.running(&job).filter(|r| r.worker == *worker).map(|r| r.attempt).collect();
+            let running: Vec<RunningAttempt> =
+                self.scheduler.running(&job).filter(|running| running.worker == *worker).collect();
             let outputs = self.scheduler.outputs_of_job_held_by(&job, worker);
             let text = format!("{why}; lost: {} running attempts, {outputs} outputs", running.len());
             self.note(&job, JobEvent { worker: worker.to_string(), ..event(EventKind::WorkerLost, text) });
-            for attempt in running {
+            let (now, since) = (self.now.unix_millis, self.millis().0);
+            for RunningAttempt { attempt, started, .. } in running {
                 let event = attempt_event(EventKind::AttemptFailed, worker, &attempt, "the worker was lost");
                 self.note(&job, event);
+                if let Some(run) = self.jobs.get_mut(&job) {
+                    let times = (now, since.saturating_sub(started.0));
+                    run.notes.attempts.push(worker, &attempt, times, AttemptEnd::Failed);
+                }
             }
         }
     }

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::answers::{Ended, MAX_SUBMITS, Refusal, Submit};
 use super::job_run::JobRun;
+use crate::attempt_log::AttemptLog;
 use crate::job::JobSpec;
 use crate::publish::staging::Staging;
 
@@ -17,6 +18,7 @@ use crate::publish::staging::Staging;
 pub(super) struct Ending {
     pub(super) status: v1::JobStatus,
     pub(super) notes: v1::JobNotes,
+    pub(super) attempts: AttemptLog,
     pub(super) ended: Ended,
     pub(super) waiting: Vec<oneshot::Sender<Ended>>,
     pub(super) spec: JobSpec,

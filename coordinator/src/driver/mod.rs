@@ -38,6 +38,7 @@ use tally_proto::{AttemptId, JobId, TaskId, WorkerId, v1};
 use tally_scheduler::{Command, Config, ConfigError, Event, FoundTask, Millis, Scheduler};
 use tokio::sync::oneshot;
 
+use crate::attempt_log::AttemptPage;
 use crate::cluster::{STALL, WorkerInput};
 use crate::fleet::Fleet;
 use crate::history::Registry;
@@ -81,6 +82,9 @@ pub enum DriverInput {
     Describe(JobId, oneshot::Sender<Option<v1::JobDetail>>),
     /// A client asks for the events of a live job with larger numbers than the given one; `None` if the job is not live.
     Events(JobId, u64, oneshot::Sender<Option<v1::EventPage>>),
+    /// A client asks for the ended attempts of a live job with larger numbers than the given one; `None` if the job is not
+    /// live.
+    Attempts(JobId, u64, oneshot::Sender<Option<AttemptPage>>),
     /// A worker in this process, with its number of slots.
     Joined(WorkerId, u32),
     /// The end of an attempt in this process.
@@ -299,6 +303,10 @@ impl Driver {
             }
             DriverInput::Events(job, after, reply) => {
                 let page = self.jobs.get(&job).map(|run| run.events(after));
+                let _ = reply.send(page);
+            }
+            DriverInput::Attempts(job, after, reply) => {
+                let page = self.jobs.get(&job).map(|run| run.notes.attempts.after(after));
                 let _ = reply.send(page);
             }
             DriverInput::Joined(worker, slots) => {

@@ -172,10 +172,12 @@ impl Driver {
         run.notes.add(self.now.unix_millis, event(EventKind::Ended, text));
         let (phase, phase_millis) = run.phases.notes(self.now.elapsed);
         let notes = v1::JobNotes { phase, phase_millis, ..run.notes.all(job.as_str()) };
+        let attempts = std::mem::take(&mut run.notes.attempts);
         let staging = run.state.take_staging();
         let (waiting, spec) = (run.clients.take_waiting(), run.submission.spec.clone());
         let (cancels, afterwards) = (vec![], vec![]);
-        let ending = Ending { status, notes, ended, waiting, spec, afterwards, cancels, recorded: false };
+        let ending =
+            Ending { status, notes, attempts, ended, waiting, spec, afterwards, cancels, recorded: false };
         self.jobs.keep_ending(job, ending);
         match staging {
             Some(staging) => self.outputs.work(Work::Discard { job: job.clone(), staging }),
@@ -193,7 +195,7 @@ impl Driver {
     /// Reports a job's end, which is in the journal now.
     fn report_end(&mut self, job: &JobId) {
         let Some(ending) = self.jobs.take_ending(job) else { return };
-        let Ending { status, notes, ended, waiting, cancels, afterwards, .. } = ending;
+        let Ending { status, notes, attempts, ended, waiting, cancels, afterwards, .. } = ending;
         tracing::info!(%job, state = status.state().as_str_name(), reason = status.reason, "a job ended");
         debug_assert!(is_over(&status));
         self.metrics.count_job(status.state());
@@ -205,6 +207,7 @@ impl Driver {
         };
         traces::job(job, at(status.submitted_at), at(status.ended_at), outcome);
         self.metrics.registry.keep_notes(job, notes);
+        self.metrics.registry.keep_attempts(job, attempts);
         self.metrics.registry.update(job, |shown| {
             *shown = status;
             true

@@ -45,12 +45,12 @@ fn worker_id(text: &str) -> Result<WorkerId, Status> {
     WorkerId::parse(text).map_err(|e| Status::invalid_argument(format!("worker: {e}")))
 }
 
-fn unknown(job: &JobId) -> Status {
+pub(super) fn unknown(job: &JobId) -> Status {
     Status::not_found(FindError::Unknown(job.to_string()).to_string())
 }
 
 /// The job that a client names: by its id, a prefix, or `latest`. All of these have the form of an id.
-fn find(leading: &Leading, name: &str) -> Result<JobId, Status> {
+pub(super) fn find(leading: &Leading, name: &str) -> Result<JobId, Status> {
     JobId::parse(name).map_err(|e| Status::invalid_argument(format!("job: {e}")))?;
     leading.registry.find(name).map_err(|error| match error {
         FindError::Unknown(_) => Status::not_found(error.to_string()),
@@ -97,7 +97,7 @@ async fn ask_workers<T>(
 }
 
 /// Waits between two statuses of a watched job. The end of the job ends the wait: `submit` exits with it.
-async fn pause(watched: &watch::Receiver<v1::JobStatus>, pace: Duration) {
+pub(super) async fn pause(watched: &watch::Receiver<v1::JobStatus>, pace: Duration) {
     let mut end = watched.clone();
     tokio::select! {
         () = tokio::time::sleep(pace) => {}

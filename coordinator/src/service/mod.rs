@@ -1,9 +1,10 @@
 //! The coordinator's services over gRPC and HTTP. Only the leader answers; a standby names the leader.
 //!
-//! `control` serves workers (`wire` is its encoding), `jobs` serves clients, `scaler` serves KEDA, `observed` serves kubelets
-//! and Prometheus; `lead` is a term of leadership, `serve` the process from start to end. Not here: decisions about jobs
+//! `control` serves workers (`wire` is its encoding), `jobs` serves clients, `api` serves them over HTTP, `scaler` serves
+//! KEDA, `observed` serves kubelets and Prometheus; `lead` is a term of leadership, `serve` the process from start to end. Not here: decisions about jobs
 //! (the driver).
 
+pub mod api;
 pub mod control;
 pub mod jobs;
 pub mod lead;

@@ -162,7 +162,7 @@ impl Args {
         security: &Arc<Security>,
     ) -> Result<Option<http::Server>, CommandError> {
         let serve = |listen: &String| {
-            http::serve(listen, self.http_port_file.as_deref(), status.clone(), security.clone())
+            http::serve(listen, self.http_port_file.as_deref(), status.clone(), security.clone(), None)
         };
         let server = self.http_listen.as_ref().map(serve).transpose();
         server.map_err(|e| CommandError::Failed(e.to_string()))

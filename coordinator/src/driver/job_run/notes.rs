@@ -5,6 +5,7 @@
 
 use tally_proto::{AttemptId, WorkerId, v1};
 
+use crate::attempt_log::AttemptLog;
 use crate::events::{EventLog, MAX_ENDED_BYTES};
 use crate::job::STAGES;
 
@@ -20,6 +21,8 @@ pub(in crate::driver) struct Notes {
     first: u64,
     uses: [v1::StageUse; STAGES.len()],
     pub(in crate::driver) skew: Option<v1::PartitionSkew>,
+    /// Not in the journal.
+    pub(in crate::driver) attempts: AttemptLog,
 }
 
 /// An event that is not numbered yet.
