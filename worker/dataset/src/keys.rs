@@ -36,6 +36,8 @@ pub struct KeyTable {
 }
 
 const MIN_SLOTS: usize = 1 << 10;
+/// Slots in a page of memory.
+const PAGE_SLOTS: usize = 1 << 10;
 /// A slot has at most 32 bits for a number.
 const MAX_SLOTS: usize = 1 << 32;
 /// Maximum number of keys in a table.
@@ -65,6 +67,16 @@ fn slots_for(keys: usize, mut slots: usize) -> usize {
     slots
 }
 
+/// Free slots, in pages that are written once. Most pages are read before a key is inserted into them. A read maps a page
+/// of zeros, so that the insertion would fault again, and would interrupt all threads of the process to replace the page.
+fn free_slots(slots: usize) -> Vec<u32> {
+    let mut free = vec![0; slots];
+    for page in free.chunks_mut(PAGE_SLOTS) {
+        page[0] = std::hint::black_box(0);
+    }
+    free
+}
+
 #[inline]
 fn fits(keys: usize, slots: usize) -> bool {
     keys.saturating_mul(5) < slots * 3
@@ -75,7 +87,7 @@ impl KeyTable {
     pub fn with_capacity(keys: usize) -> Self {
         let random = RandomState::default();
         KeyTable {
-            slots: vec![0; slots_for(keys.min(MAX_KEYS - 1), MIN_SLOTS)],
+            slots: free_slots(slots_for(keys.min(MAX_KEYS - 1), MIN_SLOTS)),
             keys: Vec::with_capacity(keys),
             codes: HashMap::default(),
             coded: vec![],
@@ -207,7 +219,7 @@ impl KeyTable {
         }
         let slots = slots_for(keys, self.slots.len());
         self.slots = vec![];
-        self.slots = vec![0; slots];
+        self.slots = free_slots(slots);
         let number_bits = (slots - 1) as u32;
         let mut coded = self.coded.iter().copied().peekable();
         for (number, &id) in (0u32..).zip(&self.keys) {

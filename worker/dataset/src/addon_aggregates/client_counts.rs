@@ -4,8 +4,9 @@
 //! figures (`crate::objectives`).
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Int32Type, Int64Type};
-use arrow_array::{Array, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow_array::types::{ArrowPrimitiveType, Int32Type, Int64Type};
+use arrow_array::{Array, RecordBatch, StringArray};
+use arrow_buffer::{ArrowNativeType, BooleanBuffer, NullBuffer};
 
 use super::schema::install;
 use crate::DatasetError;
@@ -151,15 +152,34 @@ struct Client {
 /// A `has_custom_theme` that is null.
 const NO_THEME: i64 = -2;
 
+/// A column of a batch.
+struct Nullable<'a, T> {
+    values: &'a [T],
+    nulls: Option<&'a NullBuffer>,
+}
+
+impl<'a, T: ArrowNativeType> Nullable<'a, T> {
+    fn of<P: ArrowPrimitiveType<Native = T>>(column: &'a dyn Array) -> Option<Self> {
+        let column = column.as_primitive_opt::<P>()?;
+        Some(Nullable { values: column.values(), nulls: column.nulls() })
+    }
+
+    #[inline]
+    fn get(&self, row: usize) -> Option<T> {
+        self.nulls.is_none_or(|nulls| nulls.is_valid(row)).then_some(self.values[row])
+    }
+}
+
 /// The columns of a batch.
 struct Columns<'a> {
     ids: &'a StringArray,
-    foreign: &'a BooleanArray,
-    count: &'a Int64Array,
-    user_type: &'a Int64Array,
-    created: &'a Int64Array,
-    installed: &'a Int32Array,
-    theme: &'a Int64Array,
+    foreign: &'a BooleanBuffer,
+    foreign_nulls: Option<&'a NullBuffer>,
+    count: &'a [i64],
+    user_type: &'a [i64],
+    created: Nullable<'a, i64>,
+    installed: Nullable<'a, i32>,
+    theme: Nullable<'a, i64>,
 }
 
 impl<'a> Columns<'a> {
@@ -167,16 +187,34 @@ impl<'a> Columns<'a> {
         let [ids, foreign, count, user_type, created, installed, theme] = batch.columns() else {
             return None;
         };
+        let foreign = foreign.as_boolean_opt()?;
         Some(Columns {
             ids: ids.as_string_opt()?,
-            foreign: foreign.as_boolean_opt()?,
-            count: count.as_primitive_opt::<Int64Type>()?,
-            user_type: user_type.as_primitive_opt::<Int64Type>()?,
-            created: created.as_primitive_opt::<Int64Type>()?,
-            installed: installed.as_primitive_opt::<Int32Type>()?,
-            theme: theme.as_primitive_opt::<Int64Type>()?,
+            foreign: foreign.values(),
+            foreign_nulls: foreign.nulls(),
+            count: count.as_primitive_opt::<Int64Type>()?.values(),
+            user_type: user_type.as_primitive_opt::<Int64Type>()?.values(),
+            created: Nullable::of::<Int64Type>(created)?,
+            installed: Nullable::of::<Int32Type>(installed)?,
+            theme: Nullable::of::<Int64Type>(theme)?,
         })
     }
+
+    /// The install kind of a row.
+    #[inline]
+    fn kind(&self, row: usize) -> u32 {
+        match self.foreign_nulls.is_none_or(|nulls| nulls.is_valid(row)) {
+            true if self.foreign.value(row) => install::FOREIGN,
+            true => install::SELF,
+            false => install::UNKNOWN,
+        }
+    }
+}
+
+/// Whether two ids are the same. Those of different clients differ early, which is seen without a call.
+#[inline]
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.first_chunk::<8>() == b.first_chunk::<8>() && a == b
 }
 
 impl ClientCounting {
@@ -209,24 +247,19 @@ impl ClientCounting {
     #[inline]
     fn add_row(&mut self, columns: &Columns<'_>, row: usize) {
         let (day, client) = (self.day, &mut self.client);
-        let kind = match columns.foreign.is_valid(row) {
-            true if columns.foreign.value(row) => install::FOREIGN,
-            true => install::SELF,
-            false => install::UNKNOWN,
-        };
+        let kind = columns.kind(row);
         // The rows of further profile dates repeat the counts.
         if client.kinds & (1 << kind) == 0 {
             client.kinds |= 1 << kind;
-            client.addons += columns.count.value(row).cast_unsigned();
+            client.addons += columns.count[row].cast_unsigned();
         }
-        client.user_type = columns.user_type.value(row);
-        client.theme = if columns.theme.is_valid(row) { columns.theme.value(row) } else { NO_THEME };
-        let created = columns.created.value(row);
-        if columns.created.is_valid(row) && created <= day && created > day - FIRST_DAYS {
+        client.user_type = columns.user_type[row];
+        client.theme = columns.theme.get(row).unwrap_or(NO_THEME);
+        let Some(created) = columns.created.get(row) else { return };
+        if created <= day && created > day - FIRST_DAYS {
             client.is_new = true;
-            let installed = i64::from(columns.installed.value(row));
-            client.is_new_installer |=
-                columns.installed.is_valid(row) && installed >= created && installed <= day;
+            let installed = columns.installed.get(row).map(i64::from);
+            client.is_new_installer |= installed.is_some_and(|it| it >= created && it <= day);
         }
     }
 }
@@ -239,8 +272,8 @@ impl Counting for ClientCounting {
         let id = |row: usize| &text[offsets[row] as usize..offsets[row + 1] as usize];
         for row in 0..rows.num_rows() {
             let same = match row {
-                0 => self.client.kinds != 0 && self.client.id == id(0),
-                _ => id(row - 1) == id(row),
+                0 => self.client.kinds != 0 && is_same(&self.client.id, id(0)),
+                _ => is_same(id(row - 1), id(row)),
             };
             if !same {
                 self.end_client();
@@ -265,6 +298,8 @@ impl Counting for ClientCounting {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use arrow_array::{BooleanArray, Int32Array, Int64Array};
 
     use super::super::schema;
     use super::*;
