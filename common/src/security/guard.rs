@@ -1,5 +1,5 @@
-//! Checks each request before a service handles it, over gRPC and over HTTP: rate, identity and role. The rate comes first, so that a client cannot
-//! try tokens faster than it allows. A refused request is answered with a reason and counted; the log names its peer, with
+//! Checks each request before a service handles it, over gRPC and over HTTP: rate, identity and role. The rate comes
+//! first, so that a client cannot try tokens faster than it allows. A refused request is answered with a reason and counted; the log names its peer, with
 //! a limit of lines for each reason.
 //!
 //! Not here: which method needs which role (`rules`), connections (`listen`).
@@ -91,9 +91,10 @@ fn name(identity: Option<&Identity>) -> String {
     identity.map_or_else(|| "an unknown client".into(), |identity| identity.name.clone())
 }
 
-/// The token of a request.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+/// The token of a request. The name of the scheme has any case.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' '))
 }
 
 fn authorize(
