@@ -74,3 +74,55 @@ impl Pages {
         Body::new(StreamBody::new(parts))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use futures::future::BoxFuture;
+    use hyper::body::Frame;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// A page that fails.
+    struct Panics;
+
+    impl Site for Panics {
+        fn answer(&self, _: Request<Body>) -> BoxFuture<'static, Response<Body>> {
+            Box::pin(async { panic!("as the test wants it") })
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_body_is_made_as_fast_as_it_is_read_and_ends_with_its_reader() {
+        let made = Arc::new(AtomicUsize::new(0));
+        let endless = stream::unfold(made.clone(), |made| async move {
+            made.fetch_add(1, Ordering::Relaxed);
+            Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"state"))), made))
+        });
+        let pages = Pages { site: Arc::new(Panics), runtime: Handle::current() };
+        let mut body = pages.relay(Body::new(StreamBody::new(endless)));
+        for read in 1..=100 {
+            body.frame().await.unwrap().unwrap();
+            let made = made.load(Ordering::Relaxed);
+            assert!((read..=read + 1).contains(&made), "{made} parts were made, {read} were read");
+        }
+        drop(body);
+        let dropped = async {
+            while Arc::strong_count(&made) > 1 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(60), dropped).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_panic_of_a_page_is_an_answer() {
+        let pages = Pages { site: Arc::new(Panics), runtime: Handle::current() };
+        assert_eq!(pages.answer(Request::new(Body::empty())).await.status(), 500);
+    }
+}

@@ -209,3 +209,24 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn the_scheme_of_a_token_has_any_case() {
+        let of = |text: &'static str| {
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(text))]);
+            bearer(&headers).map(String::from)
+        };
+        for text in ["Bearer token", "bearer token", "BEARER  token"] {
+            assert_eq!(of(text).as_deref(), Some("token"), "{text}");
+        }
+        for text in ["Basic token", "Bearer", "Bearertoken", "token"] {
+            assert_eq!(of(text), None, "{text}");
+        }
+    }
+}

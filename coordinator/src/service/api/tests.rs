@@ -144,6 +144,11 @@ async fn plain_text_on_a_network_cancels_nothing() {
     }
     let (_, body) = ask(&leader, cancel(Channel::Trusted)).await;
     assert!(body.contains("tally cancel"), "{body}");
+    // Like every refusal, it is counted.
+    let security = Security::plain();
+    let api = HttpApi::new(leader, security.clone(), vec![]);
+    api.answer(cancel(Channel::Trusted).body(Body::empty()).unwrap()).await;
+    assert_eq!(security.refusals().of(Reason::Forbidden), 1);
 }
 
 /// A page of another site can send requests through a browser on this machine.
