@@ -50,8 +50,10 @@ async function permissions(signal) {
     } catch (failure) {
       if (signal.aborted) return;
       if (!(failure instanceof Refused)) throw failure;
-      if ([401, 403].includes(failure.status)) mayCancel = false;
-      showCancel();
+      if ([401, 403].includes(failure.status)) {
+        mayCancel = false;
+        return showCancel();
+      }
     }
     await sleep(PERMISSIONS_PAUSE, signal);
   }
