@@ -17,7 +17,7 @@ pub enum AttemptEnd {
     Done,
     /// It failed, or its worker was lost.
     Failed,
-    /// It was stopped, because another attempt was faster or the job ended.
+    /// It was asked to stop, because another attempt was faster or the job ended. It may have run on for a moment.
     Stopped,
 }
 

@@ -20,8 +20,8 @@ TABLES = (("addons", "addons/v2"), ("main-summary", "main_summary/v3"))
 class SmallCluster:
     """A context with the running processes. `grpc` and `http` are the coordinator's addresses."""
 
-    def __init__(self, workers=2, clients=2000):
-        self.workers, self.clients, self.processes = workers, clients, []
+    def __init__(self, workers=2, clients=2000, slots=1):
+        self.workers, self.clients, self.slots, self.processes = workers, clients, slots, []
 
     def __enter__(self):
         self.kept = tempfile.TemporaryDirectory(prefix="tally-small-")
@@ -33,7 +33,7 @@ class SmallCluster:
             for number in range(self.workers):
                 (spill := self.folder / f"spill-{number}").mkdir()
                 self.start(f"worker-{number}", "tally-worker", f"--coordinator={self.grpc}", f"--spill-dir={spill}",
-                           "--slots=1", "--memory-limit=256MiB")
+                           f"--slots={self.slots}", f"--memory-limit={256 * self.slots}MiB")
             wait_for("attached workers", self.attached)
         except BaseException:
             self.__exit__()

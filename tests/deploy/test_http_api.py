@@ -95,6 +95,29 @@ class Api:
             connection.close()
 
 
+class Follower(threading.Thread):
+    """Reads a stream until its end."""
+
+    def __init__(self, events):
+        super().__init__(daemon=True)
+        self.events, self.seen, self.error = events, [], None
+        self.start()
+
+    def run(self):
+        try:
+            self.seen.extend(self.events)
+        except BaseException as error:
+            self.error = error
+
+    def finish(self):
+        """The events, after the end."""
+        self.join(DEADLINE)
+        if self.error:
+            raise self.error
+        assert not self.is_alive(), self.seen
+        return self.seen
+
+
 class Answers(unittest.TestCase):
     def setUp(self):
         self.cluster = self.enterContext(SmallCluster())
@@ -121,20 +144,16 @@ class Answers(unittest.TestCase):
     def test_a_job_from_its_start_to_its_end(self):
         self.cluster.freeze()
         job = self.cluster.submit("one")
-        seen = []
-        follower = threading.Thread(target=lambda: seen.extend(self.api.events(f"/jobs/{job}/stream")))
-        follower.start()
+        follower = Follower(self.api.events(f"/jobs/{job}/stream"))
         shown = self.running(job)
         self.assertEqual((shown["job_id"], shown["state"]), (job, "running"))
 
         def silent():
             workers = self.checked("/workers", "/workers")["workers"]
-            return workers if all(worker["silent"] for worker in workers) else None
+            return workers if workers and all(worker["silent"] for worker in workers) else None
         self.assertEqual(len(wait_for("silent workers", silent)), 2)
         self.cluster.release()
-        follower.join(DEADLINE)
-        self.assertFalse(follower.is_alive())
-        self.check_stream(job, seen)
+        self.check_stream(job, follower.finish())
         self.same_as_the_commands(job)
         jobs = self.checked("/jobs?page_size=1", "/jobs")
         self.assertEqual([each["job_id"] for each in jobs["jobs"]], [job])
@@ -208,10 +227,14 @@ class Answers(unittest.TestCase):
                 self.description.check("Jobs", data)
                 self.assertEqual(data["jobs"][0]["job_id"], job)
                 break
+        else:
+            self.fail("the stream ended without the job")
         # Heartbeats are missing now.
         for name, _, data in stream:
-            if name == "workers" and all(worker["silent"] for worker in data["workers"]):
+            if name == "workers" and [worker["silent"] for worker in data["workers"]] == [True, True]:
                 break
+        else:
+            self.fail("the stream ended without silent workers")
         stream.close()
         self.cluster.release()
         wait_for("the end", lambda: self.api.get(f"/jobs/{job}")["state"] == "done" or None)
@@ -222,6 +245,9 @@ class Answers(unittest.TestCase):
             ("/jobs/none/events", "/jobs/{job}/events", 404),
             ("/jobs/none/stream", "/jobs/{job}/stream", 404),
             ("/jobs?page_size=none", "/jobs", 400),
+            ("/jobs?page_size=201", "/jobs", 400),
+            ("/jobs?pagesize=1", "/jobs", 400),
+            ("/jobs/%FF", "/jobs/{job}", 400),
             ("/workers?page_token=%00", "/workers", 400),
         ):
             found, body = self.api.ask(path)
@@ -246,6 +272,19 @@ class Answers(unittest.TestCase):
 
 class Secured(unittest.TestCase):
     """With the certificates and the token that the docs create: the token is a reader's."""
+
+    def check_revoked(self, reader, mounted):
+        """A stream ends when its token is no longer in the file."""
+        stream = reader.events("/stream")
+        self.assertEqual(next(stream)[0], "cluster")
+        [file] = [file for file in mounted.glob("*/tokens") if file.is_file()]
+        new = file.with_name("new")
+        new.write_text("reader other another-0123456789abcdef\n")
+        new.chmod(0o600)
+        new.replace(file)
+        *_, (name, _, data) = stream
+        self.assertEqual((name, data["error"]["kind"]), ("failure", "unauthenticated"))
+        self.assertEqual(reader.ask("/jobs")[0], 401)
 
     def test_the_roles_are_those_of_grpc(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -278,4 +317,5 @@ class Secured(unittest.TestCase):
             status, body = Api(address, token=token).ask("/jobs")
             self.assertEqual((status, body["error"]["kind"]), (403, "forbidden"))
             self.assertIn("https://", body["error"]["hint"])
+            self.check_revoked(reader, mounted)
             self.assertEqual(running.end(), [0])

@@ -44,6 +44,9 @@ class Traffic(unittest.TestCase):
             [port] = service["spec"]["ports"]
             self.assertEqual((port["name"], port["port"], port["targetPort"]), ("http", 9090, "http"))
             self.assertEqual(service["spec"]["selector"]["app.kubernetes.io/component"], "coordinator")
+            self.assertEqual(port["appProtocol"], "http")
+        [port] = one(objects(merged(TOGGLES["tls by secrets"], TOGGLES["gateway"])), "Service", "-web")["spec"]["ports"]
+        self.assertEqual(port["appProtocol"], "https")
         found = objects(TOGGLES["ingress"])
         spec = one(found, "Ingress", "-web")["spec"]
         [rule] = spec["rules"]
@@ -55,6 +58,11 @@ class Traffic(unittest.TestCase):
         route = one(objects(TOGGLES["gateway"]), "HTTPRoute", "-web")["spec"]
         self.assertEqual(route["rules"][0]["backendRefs"], [{"name": f"{FULL}-web", "port": 9090}])
         self.assertEqual([each for each in of_kind(objects(MINIMAL), "Service") if each["metadata"]["name"].endswith("-web")], [])
+
+    def test_the_names_of_ingress_and_gateway_are_accepted(self):
+        own = [f"{FULL}-web.{NAMESPACE}", f"{FULL}-coordinator-metrics.{NAMESPACE}"]
+        for name, more in (("minimal", []), ("ingress", ["tally.example.org"]), ("gateway", ["t.example.org"])):
+            self.assertEqual(settings(objects(TOGGLES[name]), "coordinator.toml")["http-host"], own + more)
 
     def test_egress_is_what_the_values_name_and_the_release(self):
         policy = one(objects(TOGGLES["egress"]), "NetworkPolicy", "-egress")["spec"]

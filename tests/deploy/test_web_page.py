@@ -14,8 +14,9 @@ from test_http_api import Api
 
 # Limits for a job with 20,000 tasks.
 TASKS = 20_000
-MAX_EVENT_BYTES = 64 << 10
-MAX_EVENTS_PER_SECOND = 3
+MAX_JOB_BYTES = 64 << 10
+MAX_ATTEMPTS_BYTES = 160 << 10
+MAX_STATES_PER_SECOND = 2
 MAX_HEAP_BYTES = 32 << 20
 SECONDS = 10
 # The least contrast of texts (WCAG 2.2, AA).
@@ -54,9 +55,30 @@ STRUCTURE = """(() => {
 })()"""
 
 
-class WebPage(unittest.TestCase):
+# Every path is answered first as by a coordinator that does not lead.
+STANDBYS_FIRST = """(() => {
+  const [own, seen] = [window.fetch, new Set()];
+  const error = { kind: "no_leader", message: "another one leads", hint: null, leader: null };
+  window.fetch = (url, options) => {
+    if (seen.has(url)) return own(url, options);
+    seen.add(url);
+    return Promise.resolve(new Response(JSON.stringify({ error }), { status: 503 }));
+  };
+})()"""
+CANCEL_IS_REFUSED = """(() => {
+  const own = window.fetch;
+  const error = { kind: "forbidden", message: "not by you", hint: null, leader: null };
+  window.fetch = (url, options) => options.method === "POST"
+    ? Promise.resolve(new Response(JSON.stringify({ error }), { status: 403 })) : own(url, options);
+})()"""
+
+
+class Shown(unittest.TestCase):
+    """A cluster and a tab."""
+    SLOTS = 1
+
     def setUp(self):
-        self.cluster = self.enterContext(SmallCluster())
+        self.cluster = self.enterContext(SmallCluster(slots=self.SLOTS))
         self.page = self.enterContext(Browser()).page()
         self.origin = f"http://{self.cluster.http}"
         self.api = Api(self.cluster.http)
@@ -74,6 +96,15 @@ class WebPage(unittest.TestCase):
         wait_for("running tasks", lambda: (self.api.get(f"/jobs/{job}")["detail"] or {}).get("running") or None)
         return job
 
+    def restart_coordinator(self):
+        """Restarts the coordinator; the page connects again."""
+        self.cluster.restart_coordinator(lambda: self.page.wait_text("#connection", "Not connected"))
+        self.page.wait_text("#connection", "Live")
+        # The browser writes a line for each request without an answer, or with one that it does not lead yet.
+        self.page.errors = [error for error in self.page.errors if "Failed to load resource" not in error]
+
+
+class WebPage(Shown):
     def accessible(self):
         found = self.page.js(STRUCTURE)
         self.assertEqual((found["titles"], found["status"], found["language"]), (1, 1, "en"), found)
@@ -105,6 +136,10 @@ class WebPage(unittest.TestCase):
         for selector, part in (("#result", "n clients"), ("#shuffle", "Shuffled"), ("#times", "map"), ("#events", "ended"),
                                ("#partitions", "times the median"), ("#connection", "ended")):
             self.page.wait_text(selector, part)
+        self.page.js("document.getElementById('attempts-details').open = true")
+        for part in ("map", "reduce", "write", "done"):
+            self.page.wait_text("#attempts", part)
+        self.accessible()
         self.assertEqual(self.page.js("document.querySelectorAll('main img').length"), 0)
         self.assertEqual(self.page.dialogs, 0)
 
@@ -123,8 +158,10 @@ class WebPage(unittest.TestCase):
             if self.page.focused()[2] == job:
                 break
         self.assertEqual(self.page.focused()[2], job)
-        # Updates do not move the focus.
-        time.sleep(2.5)
+        # Updates, here of the age of heartbeats, do not move the focus.
+        for _ in range(2):
+            shown = self.page.text("#workers")
+            wait_for("an update", lambda: self.page.text("#workers") != shown or None)
         self.assertEqual(self.page.focused()[2], job)
         self.page.key("Enter")
         self.page.wait_text("#job-title", job)
@@ -159,11 +196,53 @@ class WebPage(unittest.TestCase):
     def test_the_page_connects_again(self):
         self.page.open(self.origin)
         self.page.wait_text("#connection", "Live")
-        self.cluster.restart_coordinator(lambda: self.page.wait_text("#connection", "Not connected"))
-        self.page.wait_text("#connection", "Live")
+        self.restart_coordinator()
         self.assertEqual(self.page.js("performance.getEntriesByType('navigation').length"), 1)
-        # The browser writes a line for each request without an answer, or with one that it does not lead yet.
+
+    def test_the_latest_job_stays_the_same_when_the_page_connects_again(self):
+        job = self.held()
+        self.page.open(f"{self.origin}/#/jobs/latest")
+        self.page.wait_text("#job-title", job)
+        self.assertEqual(self.page.js("location.hash"), f"#/jobs/{job}")
+        later = self.cluster.submit("two")
+        self.restart_coordinator()
+        wait_for("the later job", lambda: self.api.get("/jobs/latest")["job_id"] == later or None)
+        self.assertIn(job, self.page.text("#job-title"))
+        self.assertNotIn(later, self.page.text("#job"))
+        self.cluster.release()
+
+    def test_other_coordinators_behind_the_address_are_no_failure(self):
+        job = self.held()
+        self.page.open(self.origin)
+        self.page.wait_text("#connection", "Live")
+        self.page.js(STANDBYS_FIRST)
+        self.page.js(f"location.hash = '#/jobs/{job}'")
+        self.page.wait_text("#job-title", job)
+        wait_for("the button", lambda: self.page.js("!document.getElementById('cancel').hidden") or None)
+        self.assertEqual(self.page.text("#connection"), "Live")
+        self.assertEqual(self.page.text("#failure"), "")
+        self.cluster.release()
+
+    def test_a_refused_cancellation_is_no_lost_connection(self):
+        job = self.held()
+        self.page.open(f"{self.origin}/#/jobs/{job}")
+        wait_for("the button", lambda: self.page.js("!document.getElementById('cancel').hidden") or None)
+        self.page.js(CANCEL_IS_REFUSED)
+        self.page.js("setTimeout(() => document.getElementById('cancel').click(), 0)")
+        self.page.accept_dialog()
+        self.page.wait_text("#cancel-failure", "not by you")
+        self.assertEqual(self.page.text("#connection"), "Live")
+        self.assertEqual(self.page.text("#failure"), "")
+        self.cluster.release()
+
+    def test_an_address_that_is_no_escape_is_an_unknown_job(self):
+        self.page.open(f"{self.origin}/#/jobs/%")
+        self.page.wait_text("#failure", "job")
         self.page.errors = [error for error in self.page.errors if "Failed to load resource" not in error]
+
+
+class ManyTasks(Shown):
+    SLOTS = 7
 
     def test_a_job_with_many_tasks_is_light(self):
         """Its size in an event, the rate of events, and the memory of the page."""
@@ -174,15 +253,26 @@ class WebPage(unittest.TestCase):
         tasks = self.api.get(f"/jobs/{job}")["stages"][0]["tasks"]
         self.assertGreaterEqual(tasks, TASKS)
         self.page.wait_text("#stages", f"{tasks:,}")
-        events, begun = [], time.monotonic()
-        for event in self.api.events(f"/jobs/{job}/stream"):
-            events.append(len(json.dumps(event)))
-            if time.monotonic() - begun > SECONDS:
+        stream = self.api.events(f"/jobs/{job}/stream")
+        self.assertIn("events", next(stream))
+        self.cluster.release()
+        # States are skipped: attempts end faster than states are sent.
+        sizes, states, ended, begun = {"attempts": 0}, 0, 0, time.monotonic()
+        for name, _, data in stream:
+            sizes[name] = max(sizes.get(name, 0), len(json.dumps(data)))
+            states += name == "job"
+            ended += len(data["attempts"]) if name == "attempts" else 0
+            seconds = time.monotonic() - begun
+            if seconds > SECONDS and ended > 2 * states:
                 break
+        self.assertGreater(ended, 2 * states)
+        # More attempts ended than the coordinator keeps.
+        self.page.wait_text("#timeline-note", "earlier attempts are not shown")
         heap = self.page.heap()
-        print(f"{tasks} tasks: {max(events)} bytes in an event, {len(events) / SECONDS} events per second, {heap} bytes of objects")
-        self.assertLess(max(events), MAX_EVENT_BYTES)
-        self.assertLess(len(events), MAX_EVENTS_PER_SECOND * SECONDS)
+        print(f"{tasks} tasks: bytes of events {sizes}, {states / seconds} states per second of {ended} attempts, "
+              f"{heap} bytes of objects")
+        self.assertLess(sizes["job"], MAX_JOB_BYTES)
+        self.assertLess(sizes["attempts"], MAX_ATTEMPTS_BYTES)
+        self.assertLess(states, MAX_STATES_PER_SECOND * seconds + 2)
         self.assertLess(heap, MAX_HEAP_BYTES)
         self.assertEqual(self.api.ask(f"/jobs/{job}/cancel", "POST")[0], 200)
-        self.cluster.release()

@@ -1,5 +1,5 @@
-//! The connections of health, metrics and the pages of a process. Any client can open one, and one that holds or repeats connections must not keep
-//! the kubelet's probes out: at the maximum, an idle connection is closed for each new one.
+//! The connections of health, metrics and the pages of a process. Any client can open one, and one that holds or repeats
+//! connections must not keep the kubelet's probes out: at the maximum, an idle connection is closed for each new one.
 //!
 //! Not here: which connection is closed (`connections`), the answers (`http`).
 

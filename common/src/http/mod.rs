@@ -1,11 +1,13 @@
 //! Health and metrics of a process over HTTP, for kubelets and Prometheus: `/healthz`, `/readyz` and `/metrics`. `/log`
 //! shows the log's filter, which an operator can change with a token. A process can have more pages, its [`Site`]. The
-//! server has its own thread, so that tasks and streams do not delay its answers.
+//! server has its own thread, so that tasks, streams and other pages do not delay its answers.
 //!
-//! `listener` accepts connections, `site` is the interface of more pages, and `pulse` checks that a runtime makes progress.
+//! `listener` accepts connections, `site` is the interface of more pages, `offload` runs them elsewhere, and `pulse` checks
+//! that a runtime makes progress.
 //! Not here: the state of the process (its [`Observed`]), the tokens (`security`).
 
 mod listener;
+mod offload;
 mod pulse;
 mod site;
 
@@ -17,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -33,7 +35,8 @@ use crate::logging;
 use crate::metrics::{self, Page};
 use crate::port_file::{self, PortFileError};
 use crate::runtime::block_on;
-use crate::security::{Peer, Rate, RateKey, Reason, Security, secure_web};
+use crate::security::{Peer, Rate, RateKey, Reason, Security, bearer, secure_web};
+pub use offload::Pages;
 pub use pulse::{Pulse, Unhealthy, stuck};
 pub use site::{Channel, Site};
 
@@ -95,8 +98,9 @@ pub struct Server {
     _stop: oneshot::Sender<()>,
 }
 
-/// Listens on `listen` (host:port, or :port for all addresses; port 0 takes any free port) and writes the address to `port_file`. Operators of
-/// `security` may change the log's filter. A client can use TLS for the pages of `site`, if the process has certificates.
+/// Listens on `listen` (host:port, or :port for all addresses; port 0 takes any free port) and writes the address to
+/// `port_file`. Operators of `security` may change the log's filter. A client can use TLS for `pages`, if the process has
+/// certificates.
 ///
 /// # Errors
 /// [`HttpError`].
@@ -105,7 +109,7 @@ pub fn serve(
     port_file: Option<&Path>,
     observed: Arc<dyn Observed>,
     security: Arc<Security>,
-    site: Option<Arc<dyn Site>>,
+    pages: Option<Pages>,
 ) -> Result<Server, HttpError> {
     let failed = |source| HttpError::Listen { listen: listen.into(), source };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -123,10 +127,10 @@ pub fn serve(
     }
     let (stop, stopped) = oneshot::channel::<()>();
     let changes = Rate::new(CHANGES_PER_SECOND);
-    let shared = Arc::new(Shared { observed, security: security.clone(), changes, site, address });
+    let shared = Arc::new(Shared { observed, security: security.clone(), changes, pages, address });
     let run = move || {
         block_on(&runtime, async {
-            let serve = |stream, peer, slot| converse(stream, peer, slot, shared.clone());
+            let serve = |stream, peer, slot| serve_connection(stream, peer, slot, shared.clone());
             tokio::select! {
                 () = listener::accept(listener, security, serve) => {}
                 // The sender is dropped with the server.
@@ -146,20 +150,37 @@ struct Shared {
     /// The rate of changes of the log's filter.
     changes: Rate,
     /// The other pages.
-    site: Option<Arc<dyn Site>>,
+    pages: Option<Pages>,
     /// The address of the listener.
     address: SocketAddr,
 }
 
 /// Serves a connection, over TLS if the client begins a handshake and the process has other pages.
-async fn converse(stream: TcpStream, address: SocketAddr, slot: Arc<Slot>, shared: Arc<Shared>) {
-    if shared.site.is_some() && shared.security.is_tls() && begins_handshake(&stream).await {
-        let Some((stream, identity)) = secure_web(stream, address, &shared.security).await else { return };
-        let peer = Peer::new(address, identity, slot.clone());
-        return speak(stream, (peer, Channel::Tls), slot, shared).await;
+async fn serve_connection(stream: TcpStream, address: SocketAddr, slot: Arc<Slot>, shared: Arc<Shared>) {
+    if let Some(pages) = &shared.pages
+        && shared.security.is_tls()
+        && begins_handshake(&stream).await
+    {
+        // Handshakes and encryption must not delay probes, so that all of it leaves this thread.
+        let Ok(stream) = stream.into_std() else { return };
+        let served = {
+            let shared = shared.clone();
+            async move {
+                let Ok(stream) = TcpStream::from_std(stream) else { return };
+                serve_tls(stream, address, slot, shared).await;
+            }
+        };
+        pages.run(served).await;
+        return;
     }
     let channel = Channel::plain(&shared.security, shared.address);
-    speak(stream, (Peer::new(address, None, slot.clone()), channel), slot, shared).await;
+    serve_http(stream, (Peer::new(address, None, slot.clone()), channel), slot, shared).await;
+}
+
+async fn serve_tls(stream: TcpStream, address: SocketAddr, slot: Arc<Slot>, shared: Arc<Shared>) {
+    let Some((stream, identity)) = secure_web(stream, address, &shared.security).await else { return };
+    let peer = Peer::new(address, identity, slot.clone());
+    serve_http(stream, (peer, Channel::Tls), slot, shared).await;
 }
 
 /// Whether the first byte of a client is that of a TLS handshake.
@@ -168,7 +189,7 @@ async fn begins_handshake(stream: &TcpStream) -> bool {
     matches!(timeout(HEADERS, stream.peek(&mut first)).await, Ok(Ok(1))) && first[0] == TLS_HANDSHAKE
 }
 
-async fn speak<S>(stream: S, (peer, channel): (Peer, Channel), slot: Arc<Slot>, shared: Arc<Shared>)
+async fn serve_http<S>(stream: S, (peer, channel): (Peer, Channel), slot: Arc<Slot>, shared: Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -177,12 +198,17 @@ where
         let (shared, slot, peer) = (shared.clone(), slot.clone(), peer.clone());
         async move {
             let path = request.uri().path();
-            let site = shared.site.as_ref().filter(|_| !PATHS.contains(&path));
-            let response = match (request.method(), site) {
-                (_, Some(site)) => {
+            let pages = shared.pages.as_ref().filter(|_| !PATHS.contains(&path));
+            let response = match (request.method(), pages) {
+                (_, Some(pages)) => {
                     request.extensions_mut().insert(peer);
                     request.extensions_mut().insert(channel);
-                    site.answer(request.map(Body::new)).await
+                    let request = request.map(Body::new);
+                    match channel {
+                        // Such a connection is served by the runtime of the pages.
+                        Channel::Tls => pages.site.answer(request).await,
+                        _ => pages.answer(request).await,
+                    }
                 }
                 (&Method::PUT, None) if path == "/log" => {
                     change_log(address, request, &shared).await.map(Body::new)
@@ -235,8 +261,7 @@ async fn change_log(
     if !shared.changes.take(RateKey::new(peer, false), Instant::now()) {
         return refused(Reason::Rate, "too many requests: send fewer per second".into());
     }
-    let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let by = match security.operator(shown.and_then(|value| value.strip_prefix("Bearer "))) {
+    let by = match security.operator(bearer(request.headers())) {
         Ok(identity) => identity.name,
         Err((reason, why)) => return refused(reason, why),
     };
@@ -316,7 +341,7 @@ mod tests {
             observed: Arc::new(Fake(ready)),
             security: Security::plain(),
             changes: Rate::new(CHANGES_PER_SECOND),
-            site: None,
+            pages: None,
             address: "127.0.0.1:1".parse().unwrap(),
         };
         let unready = shared(Err(Unhealthy::NotReady("no leader")));

@@ -34,10 +34,10 @@ pub enum Channel {
 impl Channel {
     /// The channel of a request in plain text to a listener with this address.
     pub(super) fn plain(security: &Security, listener: SocketAddr) -> Self {
-        match (security.allows_plain(listener), security.is_insecure()) {
+        match (security.allows_plain(listener), listener.ip().is_loopback()) {
             (false, _) => Channel::Exposed,
-            (true, true) => Channel::Trusted,
-            (true, false) => Channel::Local,
+            (true, true) => Channel::Local,
+            (true, false) => Channel::Trusted,
         }
     }
 }
@@ -56,5 +56,6 @@ mod tests {
         let args = ServerArgs { insecure: true, ..ServerArgs::default() };
         let insecure = Security::open(&args, None, None).unwrap();
         assert_eq!(Channel::plain(&insecure, far), Channel::Trusted);
+        assert_eq!(Channel::plain(&insecure, near), Channel::Local);
     }
 }

@@ -1,5 +1,5 @@
-//! Checks each request before a service handles it, over gRPC and over HTTP: rate, identity and role. The rate comes first, so that a client cannot
-//! try tokens faster than it allows. A refused request is answered with a reason and counted; the log names its peer, with
+//! Checks each request before a service handles it, over gRPC and over HTTP: rate, identity and role. The rate comes
+//! first, so that a client cannot try tokens faster than it allows. A refused request is answered with a reason and counted; the log names its peer, with
 //! a limit of lines for each reason.
 //!
 //! Not here: which method needs which role (`rules`), connections (`listen`).
@@ -91,9 +91,10 @@ fn name(identity: Option<&Identity>) -> String {
     identity.map_or_else(|| "an unknown client".into(), |identity| identity.name.clone())
 }
 
-/// The token of a request.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+/// The token of a request. The name of the scheme has any case.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' '))
 }
 
 fn authorize(
@@ -205,6 +206,27 @@ where
         match self.security.admit(request.extensions(), request.headers(), request.uri().path()) {
             Ok(()) => Either::Left(self.inner.call(request)),
             Err(status) => Either::Right(ready(Ok(status.into_http()))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn the_scheme_of_a_token_has_any_case() {
+        let of = |text: &'static str| {
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(text))]);
+            bearer(&headers).map(String::from)
+        };
+        for text in ["Bearer token", "bearer token", "BEARER  token"] {
+            assert_eq!(of(text).as_deref(), Some("token"), "{text}");
+        }
+        for text in ["Basic token", "Bearer", "Bearertoken", "token"] {
+            assert_eq!(of(text), None, "{text}");
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::metrics::Page;
 pub use args::{ClientArgs, ServerArgs, TlsArgs};
 use certificates::{Credentials, Loaded, Valid};
 pub use dial::{Bearer, Dialer};
+pub(crate) use guard::bearer;
 pub use guard::{Guard, Guarded};
 pub use identity::{Identity, InvalidRoleMap, Role, RoleMap, Roles};
 pub(crate) use listen::secure_web;
@@ -163,11 +164,6 @@ impl Security {
     /// Whether requests in plain text to a listener with this address may do what they may over gRPC.
     pub(crate) fn allows_plain(&self, address: SocketAddr) -> bool {
         !self.is_tls() && self.check("", address).is_ok()
-    }
-
-    /// Whether the user declared plain text on every network as trusted.
-    pub(crate) fn is_insecure(&self) -> bool {
-        self.insecure
     }
 
     /// The dialer for the other processes of the cluster.

@@ -13,12 +13,13 @@ use tally_common::signals::EndSignals;
 use tally_common::traces::{self, TraceArgs};
 use tally_common::{addresses, duration, http, port_file};
 use tally_coordinator::election::Election;
-use tally_coordinator::service::api::HttpApi;
+use tally_coordinator::service::api::{HostName, HttpApi};
 use tally_coordinator::service::lead::LeadOptions;
 use tally_coordinator::service::observed::Seen;
 use tally_coordinator::service::serve::{Exit, ServeOptions, check_journal, serve};
 use tally_coordinator::service::{CoordinatorRole, Timing};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 
 use crate::Stop;
 
@@ -61,6 +62,11 @@ pub struct CoordinatorArgs {
     /// File to write this address to
     #[arg(long, value_name = "FILE", requires = "http_listen")]
     http_port_file: Option<PathBuf>,
+    /// Host name by which clients reach the API over HTTP in plain text, such as that of a proxy; it can be given several
+    /// times, and `*.` stands for any names. Addresses, localhost, and with --insecure names without dots and those of
+    /// Kubernetes are always accepted
+    #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "http_listen")]
+    http_host: Vec<HostName>,
     #[command(flatten)]
     member: MemberArgs,
     #[command(flatten)]
@@ -159,9 +165,10 @@ impl CoordinatorArgs {
     ) -> Result<Option<http::Server>, Stop> {
         let Some(listen) = &self.http_listen else { return Ok(None) };
         let seen = Arc::new(Seen::new(role.clone(), security.clone()));
-        let api: Arc<dyn http::Site> = Arc::new(HttpApi::new(role.clone(), security.clone()));
+        let api = HttpApi::new(role.clone(), security.clone(), self.http_host.clone());
+        let pages = http::Pages { site: Arc::new(api), runtime: Handle::current() };
         let file = self.http_port_file.as_deref();
-        let server = http::serve(listen, file, seen.clone(), security.clone(), Some(api));
+        let server = http::serve(listen, file, seen.clone(), security.clone(), Some(pages));
         let server = server.map_err(|e| Stop::Failed(e.to_string()))?;
         tokio::spawn(async move { seen.beat().await });
         Ok(Some(server))

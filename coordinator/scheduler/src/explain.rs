@@ -65,6 +65,11 @@ impl Scheduler {
         Some((found.started, speculative))
     }
 
+    /// When an attempt was started that was asked to stop and did not end yet, also of a job that ended; `None` for others.
+    pub fn stopped_since(&self, worker: &WorkerId, attempt: &AttemptId) -> Option<Millis> {
+        self.workers.stopped_since(worker, attempt)
+    }
+
     /// Why the pending tasks of a stage do not run; `None` if it has none.
     pub fn pending(&self, job: &JobId, stage: StageId) -> Option<Pending> {
         let job = self.jobs.get(job)?;

@@ -64,7 +64,7 @@ impl Scheduler {
             }
             return Ok(());
         }
-        self.workers.occupy(&found.worker, attempt.clone(), weight);
+        self.workers.occupy(&found.worker, attempt.clone(), weight, self.now);
         match state {
             TaskState::Ready | TaskState::Backoff { .. } | TaskState::OutputLost => {
                 let number = attempt.attempt;

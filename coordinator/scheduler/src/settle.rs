@@ -80,7 +80,7 @@ impl Scheduler {
         stage.set(id.index, state);
         let attempt = AttemptId { task: id, attempt: number };
         job.throttles.started(&worker, &attempt, running);
-        self.workers.occupy(&worker, attempt.clone(), weight);
+        self.workers.occupy(&worker, attempt.clone(), weight, self.now);
         self.out.push(Command::Start { worker, attempt });
     }
 

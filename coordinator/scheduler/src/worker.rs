@@ -31,6 +31,7 @@ pub(crate) struct Worker {
 #[derive(Debug)]
 pub(crate) struct Slot {
     weight: u64,
+    since: Millis,
     stopped: bool,
 }
 
@@ -112,10 +113,10 @@ impl Workers {
         self.joined.remove(id).ok_or(warning)
     }
 
-    /// Takes a slot for an attempt.
-    pub(crate) fn occupy(&mut self, id: &WorkerId, attempt: AttemptId, weight: u64) {
+    /// Takes a slot for an attempt from `since` on.
+    pub(crate) fn occupy(&mut self, id: &WorkerId, attempt: AttemptId, weight: u64, since: Millis) {
         self.update(id, |worker| {
-            worker.busy.insert(attempt, Slot { weight, stopped: false });
+            worker.busy.insert(attempt, Slot { weight, since, stopped: false });
             worker.wanted += 1;
             worker.load += u128::from(weight);
         });
@@ -132,6 +133,12 @@ impl Workers {
             true
         };
         self.update(id, stop).unwrap_or(false)
+    }
+
+    /// Since when an attempt that was asked to stop takes a slot.
+    pub(crate) fn stopped_since(&self, id: &WorkerId, attempt: &AttemptId) -> Option<Millis> {
+        let slot = self.joined.get(id)?.busy.get(attempt)?;
+        slot.stopped.then_some(slot.since)
     }
 
     /// Frees the attempt's slot; false if it takes none there.

@@ -52,6 +52,7 @@ impl Driver {
                 let Some(run) = self.jobs.get_mut(&attempt.task.job) else { return };
                 let end = match outcome {
                     Ok(()) => AttemptEnd::Done,
+                    // Without a command to stop, which is noted when it is sent.
                     Err(Failure::Cancelled) => AttemptEnd::Stopped,
                     Err(_) => AttemptEnd::Failed,
                 };
@@ -96,6 +97,16 @@ impl Driver {
                     run.notes.attempts.push(worker, &attempt, times, AttemptEnd::Failed);
                 }
             }
+        }
+    }
+
+    /// Notes an attempt that is asked to stop, because another one was faster or its job ended. Its later end is not noted.
+    pub(super) fn note_stop(&mut self, worker: &WorkerId, attempt: &AttemptId) {
+        let Some(started) = self.scheduler.stopped_since(worker, attempt) else { return };
+        let times = (self.now.unix_millis, self.millis().0.saturating_sub(started.0));
+        // The commands of a job's end stop its attempts before they end the job.
+        if let Some(run) = self.jobs.get_mut(&attempt.task.job) {
+            run.notes.attempts.push(worker, attempt, times, AttemptEnd::Stopped);
         }
     }
 

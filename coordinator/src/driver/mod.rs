@@ -363,7 +363,10 @@ impl Driver {
                 self.note_start(&worker, &attempt);
                 return self.start(worker, attempt);
             }
-            Command::Stop { worker, attempt } => return self.stop(worker, attempt),
+            Command::Stop { worker, attempt } => {
+                self.note_stop(&worker, &attempt);
+                return self.stop(worker, attempt);
+            }
             Command::Publish { job } => return self.publish(job),
             Command::FinishJob { job, outcome } => self.finish(&job, outcome),
             Command::ReleaseJob { job } => self.release(&job),

@@ -80,7 +80,7 @@ async fn send(leading: &Leading, input: DriverInput) -> Result<(), Status> {
     leading.sender.send(input).await.map_err(|_| stepping_down())
 }
 
-async fn ask<T>(
+pub(super) async fn ask<T>(
     leading: &Leading,
     question: impl FnOnce(oneshot::Sender<T>) -> DriverInput,
 ) -> Result<T, Status> {

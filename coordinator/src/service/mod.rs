@@ -1,8 +1,8 @@
 //! The coordinator's services over gRPC and HTTP. Only the leader answers; a standby names the leader.
 //!
 //! `control` serves workers (`wire` is its encoding), `jobs` serves clients, `api` serves them over HTTP, `scaler` serves
-//! KEDA, `observed` serves kubelets and Prometheus; `lead` is a term of leadership, `serve` the process from start to end. Not here: decisions about jobs
-//! (the driver).
+//! KEDA, `observed` serves kubelets and Prometheus; `lead` is a term of leadership, `serve` the process from start to end.
+//! Not here: decisions about jobs (the driver).
 
 pub mod api;
 pub mod control;

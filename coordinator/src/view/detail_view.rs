@@ -200,3 +200,66 @@ impl<'a> From<&'a EventPage> for Events<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tally_proto::ids::MAX_ID_BYTES;
+    use tally_proto::{AttemptId, JobId, StageId, TaskId, WorkerId, v1};
+
+    use super::*;
+    use crate::attempt_log::{AttemptEnd, AttemptLog, MAX_ATTEMPTS};
+    use crate::view::{Attempts, Job, json};
+
+    /// The most running tasks and incidents in an answer, and the longest text of an incident.
+    const RUNNING: usize = 500;
+    const INCIDENTS: usize = 100;
+    const TEXT: usize = 500;
+
+    /// The sizes that the documentation of the HTTP API states.
+    #[test]
+    fn the_largest_events_have_the_documented_size() {
+        let id = "w".repeat(MAX_ID_BYTES);
+        let task = RunningTask {
+            stage: "reduce".into(),
+            index: u32::MAX,
+            attempt: u32::MAX,
+            worker: id.clone(),
+            host: "h".repeat(256),
+            age_millis: u64::MAX,
+            speculative: true,
+            rows: u64::MAX,
+            bytes: u64::MAX,
+            waits_for: "memory".into(),
+            wait_subject: "s".repeat(256),
+            wait_millis: u64::MAX,
+            silent_millis: Some(u64::MAX),
+        };
+        let incident = JobEvent {
+            number: u64::MAX,
+            at: 1 << 40,
+            kind: EventKind::AttemptFailed.into(),
+            stage: "reduce".into(),
+            index: Some(u32::MAX),
+            attempt: Some(u32::MAX),
+            worker: id.clone(),
+            text: "t".repeat(TEXT),
+        };
+        let detail = JobDetail {
+            running: vec![task; RUNNING],
+            incidents: vec![incident; INCIDENTS],
+            ..JobDetail::default()
+        };
+        let status = v1::JobStatus { detail: Some(detail), ..Default::default() };
+        let size = json(&Job::from(&status)).unwrap().len();
+        assert!(size < 640 << 10, "{size} bytes");
+        let (job, worker) = (JobId::parse(&id).unwrap(), WorkerId::parse(&id).unwrap());
+        let task = TaskId { job, stage: StageId(1), index: u32::MAX };
+        let attempt = AttemptId { task, attempt: u32::MAX };
+        let mut log = AttemptLog::default();
+        for _ in 0..MAX_ATTEMPTS {
+            log.push(&worker, &attempt, (1 << 40, 1 << 39), AttemptEnd::Stopped);
+        }
+        let size = json(&Attempts::new(&id, &log.after(0))).unwrap().len();
+        assert!(size < 160 << 10, "{size} bytes");
+    }
+}

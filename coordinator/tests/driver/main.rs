@@ -7,4 +7,5 @@ mod jobs;
 mod lost_messages;
 mod lost_workers;
 mod rig;
+mod stopped_attempts;
 mod strangers;

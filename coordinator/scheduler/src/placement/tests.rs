@@ -22,7 +22,7 @@ fn fleet(workers: &[(u32, &[u64])]) -> Workers {
     for (n, (slots, busy)) in workers.iter().enumerate() {
         fleet.join(&worker(n), *slots, false, Millis(0)).unwrap();
         for weight in *busy {
-            fleet.occupy(&worker(n), attempt(next), *weight);
+            fleet.occupy(&worker(n), attempt(next), *weight, Millis(0));
             next += 1;
         }
     }
@@ -169,7 +169,7 @@ proptest! {
             let task = tasks.remove(at.expect("a pending task, once"));
             *running += 1;
             prop_assert!(workers.get(&assignment.worker).is_some_and(|worker| worker.free_slots() > 0));
-            workers.occupy(&assignment.worker, attempt(n), task.weight);
+            workers.occupy(&assignment.worker, attempt(n), task.weight, Millis(0));
         }
         prop_assert_eq!(solve(&workers, &jobs), vec![]);
     }

@@ -15,11 +15,13 @@ use axum::response::{IntoResponse, Response};
 use futures::stream;
 use tally_proto::v1::jobs_server::Jobs;
 use tally_proto::{JobId, v1};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
+use tonic::Status;
 use tonic::codegen::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use tonic::codegen::http::request::Parts;
 
+use super::followers::Follower;
 use super::problem::Problem;
 use super::{Page, Shared, cluster_of, text};
 use crate::history::is_over;
@@ -32,10 +34,10 @@ const PACE: Duration = Duration::from_millis(500);
 /// The longest time between two states: times pass also while nothing changes. That of all jobs and workers is always this.
 const REPEAT: Duration = Duration::from_secs(1);
 /// The longest duration of a stream, less than that of a connection.
-const LONGEST: Duration = Duration::from_secs(240);
+const MAX_STREAM_DURATION: Duration = Duration::from_secs(240);
 /// The newest jobs, and the workers, that the stream of the cluster shows.
-const LISTED: u32 = 50;
-const LISTED_WORKERS: u32 = 200;
+const MAX_JOBS: u32 = 50;
+const MAX_WORKERS: u32 = 200;
 /// The pause of a browser before it connects again, in milliseconds.
 const RETRY: &str = "retry: 1000\n\n";
 
@@ -63,23 +65,35 @@ fn event(name: &str, id: Option<u64>, data: &str) -> String {
 }
 
 fn failure(problem: impl Into<Problem>) -> String {
-    event("error", None, &problem.into().text())
+    event("failure", None, &problem.into().text())
 }
 
 /// What all streams have.
-struct Stream {
+pub(super) struct Stream {
     shared: Arc<Shared>,
-    _permit: OwnedSemaphorePermit,
+    _place: Follower,
     leading: Leading,
+    /// The request. Its permissions are checked again at each state, and shown.
+    parts: Parts,
     until: Instant,
     first: bool,
     over: bool,
 }
 
 impl Stream {
-    fn new((shared, permit): (Arc<Shared>, OwnedSemaphorePermit), leading: Leading) -> Self {
-        let until = Instant::now() + LONGEST;
-        Stream { shared, _permit: permit, leading, until, first: true, over: false }
+    /// The stream of a request, if there is a place for it.
+    pub(super) fn new(shared: Arc<Shared>, leading: Leading, parts: Parts) -> Result<Self, Problem> {
+        let place = shared.followers.admit(&parts)?;
+        let until = Instant::now() + MAX_STREAM_DURATION;
+        Ok(Stream { shared, _place: place, leading, parts, until, first: true, over: false })
+    }
+
+    /// Ends the stream of a client whose token was revoked.
+    fn check(&self) -> Result<(), Problem> {
+        match self.shared.permits(&self.parts, "Watch") {
+            true => Ok(()),
+            false => Err(Status::unauthenticated("the token or certificate is no longer accepted").into()),
+        }
     }
 
     /// Waits for `due`, except for the first state. Returns the last event if the stream ends before.
@@ -118,15 +132,15 @@ pub(super) struct JobStream {
 impl JobStream {
     /// The stream of a job, with events after that number.
     pub(super) fn new(
-        follower: (Arc<Shared>, OwnedSemaphorePermit),
-        leading: Leading,
+        stream: Stream,
         (job, watched): (JobId, watch::Receiver<v1::JobStatus>),
         after: u64,
     ) -> Self {
-        JobStream { stream: Stream::new(follower, leading), job, watched, after, after_attempt: 0 }
+        JobStream { stream, job, watched, after, after_attempt: 0 }
     }
 
     async fn read(&mut self) -> Result<String, Problem> {
+        self.stream.check()?;
         let service = &self.stream.shared.jobs;
         let name = self.job.to_string();
         // The status first: after the end of a job no event follows.
@@ -180,24 +194,24 @@ impl Source for JobStream {
 /// The states of the cluster, its newest jobs, and its workers. Lists that are as before are not sent again.
 pub(super) struct OverviewStream {
     stream: Stream,
-    /// The request, whose permissions are shown.
-    parts: Parts,
+    /// Hashes of the states that were sent last.
     sent: [u64; 3],
 }
 
 impl OverviewStream {
-    /// The stream for a client that sent this request.
-    pub(super) fn new(follower: (Arc<Shared>, OwnedSemaphorePermit), leading: Leading, parts: Parts) -> Self {
-        OverviewStream { stream: Stream::new(follower, leading), parts, sent: [0; 3] }
+    /// The stream of the cluster.
+    pub(super) fn new(stream: Stream) -> Self {
+        OverviewStream { stream, sent: [0; 3] }
     }
 
     async fn read(&mut self) -> Result<String, Problem> {
+        self.stream.check()?;
         let shared = &self.stream.shared;
         let asked = |page_size| tonic::Request::new(v1::ListRequest { page_size, page_token: String::new() });
-        let jobs = shared.jobs.list(asked(LISTED)).await?.into_inner();
-        let workers = shared.jobs.list_workers(asked(LISTED_WORKERS)).await?.into_inner();
+        let jobs = shared.jobs.list(asked(MAX_JOBS)).await?.into_inner();
+        let workers = shared.jobs.list_workers(asked(MAX_WORKERS)).await?.into_inner();
         let states = [
-            ("cluster", text(&cluster_of(shared, &self.parts)?)?),
+            ("cluster", text(&cluster_of(shared, &self.stream.parts)?)?),
             ("jobs", text(&Page::new(view::Jobs::from(&jobs.jobs[..]), &jobs.next_page_token))?),
             (
                 "workers",

@@ -7,9 +7,10 @@ use serde::Serialize;
 use tally_common::secrets;
 use tally_proto::LEADER_METADATA;
 use tonic::codegen::http::StatusCode;
-use tonic::codegen::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use tonic::codegen::http::header::{CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use tonic::{Code, Status};
 
+use super::JSON_HEADERS;
 use crate::view;
 
 /// Separates a message from what to do about it, as in the messages of commands.
@@ -74,6 +75,11 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", error.to_string())
     }
 
+    /// What happened.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The JSON of the failure.
     pub(super) fn text(&self) -> String {
         let cut = secrets::cut(&self.message);
@@ -106,17 +112,18 @@ impl From<Status> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
-        let more = match self.status {
-            StatusCode::UNAUTHORIZED => Some([(WWW_AUTHENTICATE, "Bearer")]),
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Some([(RETRY_AFTER, "1")]),
-            _ => None,
+        let more: &[(HeaderName, &'static str)] = match self.status {
+            StatusCode::UNAUTHORIZED => &[(WWW_AUTHENTICATE, "Bearer")],
+            StatusCode::TOO_MANY_REQUESTS => &[(RETRY_AFTER, "1")],
+            // A new connection to the same address may reach the leader.
+            StatusCode::SERVICE_UNAVAILABLE => &[(RETRY_AFTER, "1"), (CONNECTION, "close")],
+            _ => &[],
         };
-        let text = self.text();
-        match more {
-            Some(more) => (self.status, headers, more, text).into_response(),
-            None => (self.status, headers, text).into_response(),
+        let mut response = (self.status, JSON_HEADERS, self.text()).into_response();
+        for (name, value) in more {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
+        response
     }
 }
 

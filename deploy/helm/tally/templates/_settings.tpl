@@ -3,6 +3,7 @@
 # All addresses, IPv6 and IPv4.
 listen = ":{{ .Values.coordinator.service.port }}"
 http-listen = ":{{ .Values.coordinator.httpPort }}"
+http-host = {{ include "tally.httpHosts" . }}
 state-dir = {{ include "tally.stateDir" . | quote }}
 max-jobs = {{ .Values.coordinator.maxJobs }}
 history = {{ .Values.coordinator.history }}
@@ -10,6 +11,18 @@ no-workers-timeout = "{{ int .Values.coordinator.noWorkersTimeoutSeconds }}s"
 {{- include "tally.tlsSettings" (list . "coordinator") }}
 {{- include "tally.traceSettings" . }}
 {{ include "tally.consulSettings" . }}
+{{- end -}}
+
+{{/* Host names by which clients reach the HTTP API in plain text: those of ingress, gateway and services. Names that end with
+.svc need no setting. */}}
+{{- define "tally.httpHosts" -}}
+{{- $hosts := list -}}
+{{- range $suffix := list "web" "coordinator-metrics" -}}
+{{- $hosts = append $hosts (printf "%s-%s.%s" (include "tally.fullname" $) $suffix $.Release.Namespace) -}}
+{{- end -}}
+{{- with .Values.ingress }}{{ if and .enabled .host }}{{ $hosts = append $hosts .host }}{{ end }}{{ end -}}
+{{- with .Values.gateway }}{{ if .enabled }}{{ $hosts = concat $hosts .hostnames }}{{ end }}{{ end -}}
+{{- toJson (uniq $hosts) -}}
 {{- end -}}
 
 {{- define "tally.workerSettings" -}}

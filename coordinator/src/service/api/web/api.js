@@ -4,8 +4,13 @@ const PREFIX = "/api/v1";
 const KEY = "tally-token";
 // Between two attempts to connect, in milliseconds: the first, and the longest.
 const RETRY = [500, 8000];
+// Behind one address there can be several coordinators, of which one leads. How long a request is repeated until it reaches
+// that one, and the pause between two requests, in milliseconds.
+const [FIND_LEADER, FIND_PAUSE] = [5000, 250];
 
 export const setToken = (token) => sessionStorage.setItem(KEY, token);
+export const forgetToken = () => sessionStorage.removeItem(KEY);
+export const hasToken = () => sessionStorage.getItem(KEY) !== null;
 
 function headers(more = {}) {
   const token = sessionStorage.getItem(KEY);
@@ -17,11 +22,17 @@ export class Refused extends Error {
   constructor(status, error) {
     super(error.hint ? `${error.message}. Hint: ${error.hint}` : error.message);
     this.status = status;
+    this.kind = error.kind;
     this.leader = error.leader;
   }
 }
 
-async function ask(path, options) {
+export const sleep = (millis, signal) => new Promise((resolve) => {
+  const timer = setTimeout(resolve, millis);
+  signal?.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, { once: true });
+});
+
+async function askOnce(path, options) {
   let answer;
   try {
     answer = await fetch(PREFIX + path, { cache: "no-store", redirect: "error", ...options });
@@ -34,8 +45,21 @@ async function ask(path, options) {
   throw new Refused(answer.status, body?.error ?? { message: `status ${answer.status}` });
 }
 
-export async function get(path) {
-  return (await ask(path, { headers: headers() })).json();
+/** The answer of the leader. */
+async function ask(path, options) {
+  const until = performance.now() + FIND_LEADER;
+  for (;;) {
+    try {
+      return await askOnce(path, options);
+    } catch (failure) {
+      if (failure.kind !== "no_leader" || performance.now() > until) throw failure;
+    }
+    await sleep(FIND_PAUSE, options.signal);
+  }
+}
+
+export async function get(path, signal) {
+  return (await ask(path, { headers: headers(), signal })).json();
 }
 
 export async function post(path) {
@@ -47,9 +71,15 @@ async function read(body, take) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    rest += value;
+    let part;
+    try {
+      part = await reader.read();
+    } catch {
+      // The connection broke, or the page is left.
+      return;
+    }
+    if (part.done) return;
+    rest += part.value;
     const blocks = rest.split("\n\n");
     rest = blocks.pop();
     for (const block of blocks) {
@@ -62,13 +92,8 @@ async function read(body, take) {
   }
 }
 
-const sleep = (millis, signal) => new Promise((resolve) => {
-  const timer = setTimeout(resolve, millis);
-  signal.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, { once: true });
-});
-
 /**
- * Follows a stream and connects again until `signal` aborts, the stream has the event `end`, or the request is refused for
+ * Follows the stream at `path()`, which is asked at each connection, and connects again until `signal` aborts, the stream has the event `end`, or the request is refused for
  * a reason that does not pass. `on.event(name, data)`, `on.open()` and `on.failure(refused)` are called.
  */
 export async function follow(path, on, signal) {
@@ -76,17 +101,15 @@ export async function follow(path, on, signal) {
   while (!signal.aborted && !over) {
     try {
       const more = last ? { "Last-Event-ID": last } : {};
-      const answer = await ask(path, { headers: headers(more), signal });
+      const answer = await ask(path(), { headers: headers(more), signal });
       on.open();
       pause = RETRY[0];
       // The server ends a connection after some minutes, which is no failure.
       await read(answer.body, (name, data, id) => {
         last = id ?? last;
         if (name === "end") over = true;
-        else if (name === "error") on.failure(new Refused(503, data.error));
+        else if (name === "failure") on.failure(new Refused(503, data.error));
         else on.event(name, data);
-      }).catch((broken) => {
-        if (!(broken instanceof TypeError || broken.name === "AbortError")) throw broken;
       });
     } catch (failure) {
       if (signal.aborted) return;

@@ -1,9 +1,12 @@
 // Which page is shown, its stream, and the token. Pages are fragments of the address: #/ and #/jobs/ID.
 
-import { Refused, follow, get, post, setToken } from "./api.js";
+import { Refused, follow, forgetToken, get, hasToken, post, setToken, sleep } from "./api.js";
 import { find, setText, show } from "./dom.js";
 import * as job from "./job.js";
 import * as overview from "./overview.js";
+
+// Between two requests for the permissions, if there is no answer, in milliseconds.
+const PERMISSIONS_PAUSE = 5000;
 
 let open = null;
 let mayCancel = false;
@@ -22,7 +25,8 @@ function failed(refused) {
   const known = refused.leader ? ` The leader is ${refused.leader}.` : "";
   setText(find("failure"), refused.message + known);
   show(find("failure"), true);
-  show(find("login"), refused.status === 401);
+  // Over TLS another token can have the role that is missing.
+  show(find("login"), refused.status === 401 || (refused.status === 403 && location.protocol.startsWith("https")));
   connection("Not connected", true);
   announce(`Not connected: ${refused.message}`);
 }
@@ -37,13 +41,39 @@ function showCancel() {
   show(find("cancel"), mayCancel && job.live() !== null);
 }
 
-async function permissions() {
-  try {
-    mayCancel = (await get("/cluster")).permissions.cancel;
-  } catch {
-    mayCancel = false;
+/** Asks what the client may do, at each connection: the token and the coordinator can have changed. */
+async function permissions(signal) {
+  while (!signal.aborted) {
+    try {
+      mayCancel = (await get("/cluster", signal)).permissions.cancel;
+      return showCancel();
+    } catch (failure) {
+      if (signal.aborted) return;
+      if (!(failure instanceof Refused)) throw failure;
+      if ([401, 403].includes(failure.status)) {
+        mayCancel = false;
+        return showCancel();
+      }
+    }
+    await sleep(PERMISSIONS_PAUSE, signal);
   }
-  showCancel();
+}
+
+function cancelFailed(text) {
+  setText(find("cancel-failure"), text);
+  show(find("cancel-failure"), text !== "");
+  announce(text);
+}
+
+/** The job that the address names; empty for the overview. */
+function named() {
+  const text = /^#\/jobs\/([^/]+)$/.exec(location.hash)?.[1] ?? "";
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    // Not an escape: the coordinator says that it is no id.
+    return text;
+  }
 }
 
 function current(link, is) {
@@ -54,30 +84,42 @@ function current(link, is) {
 /** Shows the page of the address, and follows its stream while the tab is visible. */
 function route(moved) {
   open?.abort();
-  const of = decodeURIComponent(/^#\/jobs\/([^/]+)$/.exec(location.hash)?.[1] ?? "");
+  let of = named();
   show(find("overview"), !of);
   show(find("job"), of !== "");
   current(find("to-jobs"), !of);
-  current(find("to-latest"), of === "latest");
   if (!of) document.title = "Tally";
   if (moved) {
     find("main").focus();
   }
+  show(find("forget"), hasToken());
   if (document.hidden) return;
   open = new AbortController();
+  const { signal } = open;
   const page = of ? job : overview;
-  const path = of ? `/jobs/${encodeURIComponent(of)}/stream` : "/stream";
+  const path = () => (of ? `/jobs/${encodeURIComponent(of)}/stream` : "/stream");
   const event = (name, data) => {
+    // From `latest` and from a prefix to the job itself: later connections must not show another one.
+    if (of && data.job_id && data.job_id !== of) {
+      of = data.job_id;
+      history.replaceState(null, "", `#/jobs/${encodeURIComponent(of)}`);
+    }
     announce(page.take(name, data));
     showCancel();
   };
+  const opened = () => {
+    connected();
+    if (of) permissions(signal);
+  };
   if (of) {
     job.reset();
-    permissions();
+    cancelFailed("");
   }
-  const { signal } = open;
-  follow(path, { event, open: connected, failure: failed }, signal).then(() => {
+  follow(path, { event, open: opened, failure: failed }, signal).then(() => {
     if (!signal.aborted && find("failure").hidden) connection("The job has ended", false);
+  }, (error) => {
+    connection("The page failed: reload it", true);
+    throw error;
   });
 }
 
@@ -88,15 +130,22 @@ find("login").addEventListener("submit", (event) => {
   route(false);
 });
 
+find("forget").addEventListener("click", () => {
+  forgetToken();
+  mayCancel = false;
+  route(false);
+});
+
 find("cancel").addEventListener("click", async () => {
   const id = job.live();
   if (!id || !confirm(`Cancel job ${id}?`)) return;
+  cancelFailed("");
   try {
     await post(`/jobs/${encodeURIComponent(id)}/cancel`);
     announce(`Job ${id} is being cancelled`);
   } catch (failure) {
     if (!(failure instanceof Refused)) throw failure;
-    failed(failure);
+    cancelFailed(`Job ${id} was not cancelled: ${failure.message}`);
   }
 });
 

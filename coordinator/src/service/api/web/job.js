@@ -8,6 +8,8 @@ import * as timeline from "./timeline.js";
 const MAX_ROWS = 100;
 const MAX_EVENTS = 500;
 
+// The id of the job whose events arrive.
+let of = null;
 let shown = null;
 let events = [];
 let leftOut = 0;
@@ -68,7 +70,7 @@ const EVENTS = [
 
 /** Prepares the page for the begin of a stream. */
 export function reset() {
-  [shown, events, leftOut] = [null, [], 0];
+  [of, shown, events, leftOut] = [null, null, [], 0];
   timeline.reset();
   for (const id of ["stages", "running", "incidents", "times", "events"]) find(id).replaceChildren();
   for (const id of ["facts", "shuffle", "result", "warnings", "pending"]) find(id).replaceChildren();
@@ -145,6 +147,9 @@ function history(page) {
 
 /** Shows an event of the stream; returns what to announce. */
 export function take(name, data) {
+  // The events of a job come before its first state.
+  if (of !== null && of !== data.job_id) reset();
+  of = data.job_id;
   if (name === "events") {
     history(data);
     return "";

@@ -1,13 +1,26 @@
 // Attempts by worker over time: those that ended, as the coordinator knows them, and those that run. Bounded: the oldest
 // are forgotten first.
 
-import { count, duration, find, make, setText } from "./dom.js";
+import { count, duration, fill, find, make, marked, setText, time } from "./dom.js";
 
 const MAX_SPANS = 1000;
 const MAX_WORKERS = 100;
 // The height of an attempt, and the most attempts that are drawn beside each other, by the slots of a worker.
 const HEIGHT = 10;
 const MAX_ROWS = 8;
+// Rows of the table.
+const MAX_LISTED = 200;
+// The letters of stages, so that they differ not by colour alone.
+const LETTERS = { map: "M", reduce: "R", write: "W" };
+
+const ATTEMPTS = [
+  { title: "Task", cell: (span) => `${span.stage} ${span.index}` },
+  { title: "Attempt", className: "number", cell: (span) => String(span.attempt) },
+  { title: "Worker", cell: (span) => span.worker },
+  { title: "Started", cell: (span) => time(new Date(span.begin).toISOString()) },
+  { title: "Duration", className: "number", cell: (span) => duration((span.end - span.begin) / 1000) },
+  { title: "End", cell: (span, cell) => marked(cell, span.how, span.how === "failed" ? "bad" : "") },
+];
 
 let spans = new Map();
 let leftOut = 0;
@@ -16,6 +29,16 @@ export function reset() {
   spans = new Map();
   leftOut = 0;
   find("timeline").replaceChildren();
+  find("attempts").replaceChildren();
+}
+
+/** Forgets the oldest attempts. */
+function trim() {
+  for (const [name, span] of spans) {
+    if (spans.size <= MAX_SPANS) return;
+    spans.delete(name);
+    if (span.how !== "running") leftOut += 1;
+  }
 }
 
 const key = (task) => `${task.stage} ${task.index} ${task.attempt}`;
@@ -25,15 +48,12 @@ export function ended(page) {
   leftOut = Math.max(leftOut, page.left_out);
   for (const attempt of page.attempts) {
     const begin = Date.parse(attempt.started_at);
-    const { stage, index } = attempt;
+    const { stage, index, attempt: number } = attempt;
+    const end = begin + 1000 * attempt.seconds;
     spans.delete(key(attempt));
-    spans.set(key(attempt), { worker: attempt.worker_id, stage, index, begin, end: begin + 1000 * attempt.seconds, how: attempt.end });
+    spans.set(key(attempt), { worker: attempt.worker_id, stage, index, attempt: number, begin, end, how: attempt.end });
   }
-  for (const name of spans.keys()) {
-    if (spans.size <= MAX_SPANS) break;
-    spans.delete(name);
-    leftOut += 1;
-  }
+  trim();
 }
 
 /** Notes the attempts that run at the time `now` of the coordinator, in milliseconds. */
@@ -44,10 +64,22 @@ function running(tasks, now) {
   for (const task of tasks) {
     // It may have ended since the state was read.
     if (spans.has(key(task))) continue;
-    const { stage, index } = task;
-    spans.set(key(task), { worker: task.worker_id, stage, index, begin: now - 1000 * task.age_seconds, end: now, how: "running" });
+    const { stage, index, attempt } = task;
+    const begin = now - 1000 * task.age_seconds;
+    spans.set(key(task), { worker: task.worker_id, stage, index, attempt, begin, end: now, how: "running" });
   }
+  trim();
 }
+
+/** The same attempts as a table, newest first, while it is open. */
+function table() {
+  if (!find("attempts-details").open) return;
+  const rows = [...spans].sort(([, a], [, b]) => b.begin - a.begin).map(([name, span]) => ({ name, ...span }));
+  fill(find("attempts"), ATTEMPTS, rows.slice(0, MAX_LISTED), (row) => row.name, "No attempt is known.");
+  setText(find("more-attempts"), rows.length > MAX_LISTED ? `The last ${MAX_LISTED} of ${count(rows.length)} attempts.` : "");
+}
+
+find("attempts-details").addEventListener("toggle", table);
 
 /** The row of each attempt, so that attempts that ran at the same time are below each other. */
 function rows(found) {
@@ -74,6 +106,7 @@ function lane(item, found, begin, length) {
     block.style.height = `${HEIGHT - 1}px`;
     block.style.left = `${(100 * (span.begin - begin)) / length}%`;
     block.style.width = `${(100 * (span.end - span.begin)) / length}%`;
+    setText(block, LETTERS[span.stage] ?? "");
     block.title = `${span.stage} ${span.index}, ${span.how}, ${duration((span.end - span.begin) / 1000)}`;
   });
 }
@@ -108,6 +141,7 @@ export function draw(job) {
     setText(item.firstChild, failed ? `${text}, ${failed} failed` : text);
     lane(item, found, begin, length);
   });
+  table();
   const earlier = leftOut ? ` ${count(leftOut)} earlier attempts are not shown.` : "";
   setText(find("timeline-note"), shown.length ? `${duration(length / 1000)} from left to right.${earlier}` : "No attempt is known.");
 }
