@@ -179,15 +179,15 @@ class Namespace:
             raise AssertionError(f"{error}; there are {len(self.pods(component, release))}; {self.complaints()}") from None
 
     def complaints(self):
-        """The messages of events that report a failure."""
-        return [each["message"] for each in self.all("Event") if each["type"] == "Warning" and each["reason"].startswith("Failed")]
+        """Why controllers could not create pods."""
+        return [each["message"] for each in self.all("Event") if each["reason"] == "FailedCreate"]
 
-    def run(self, command, timeout=300, stdin=None):
+    def run(self, command, timeout=300, stdin=None, cwd=None):
         with tempfile.TemporaryDirectory() as folder:
             # Nothing of the user's configuration.
             environment = {"PATH": os.environ["PATH"], "HOME": folder, "KUBECONFIG": str(self.plane.kubeconfig)}
             return Result(subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=timeout,
-                                         env=environment, input=stdin))
+                                         env=environment, input=stdin, cwd=cwd))
 
     def kubectl(self, *words):
         done = self.run([HELM / "kubectl", "--namespace", self.name, *words])

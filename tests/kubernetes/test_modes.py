@@ -62,7 +62,7 @@ class Modes(unittest.TestCase):
                 with self.subTest(f"{program}: {name}"):
                     namespace.upgrade(values)
                     self.assertEqual(differences(namespace, kept=CLAIMS), [])
-                    namespace.helm("rollback", "tally", "1")
+                    namespace.helm("rollback", "tally")
                     self.assertEqual(differences(namespace, kept=CLAIMS), [])
 
     def test_with_helm_4(self):
