@@ -82,7 +82,7 @@ def add_definitions(made):
     def established():
         found = made.get(at)["items"]
         return len(found) == len(definitions) and all(
-            any(one["type"] == "Established" and one["status"] == "True" for one in each.get("status", {}).get("conditions", []))
+            any(one["type"] == "Established" and one["status"] == "True" for one in each.get("status", {}).get("conditions") or [])
             for each in found)
 
     wait_for("the custom resource definitions", established)
