@@ -22,7 +22,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "deploy"))
 from chart import CHART, CONSUL, CRDS, HELM, HELMS, MINIMAL, SCHEDULE, SIZES, TOGGLES, merged  # noqa: E402
 
 __all__ = ["CHART", "CONSUL", "HELM", "HELMS", "MINIMAL", "SCHEDULE", "SIZES", "TOGGLES", "merged", "Namespace", "plane", "wait_for",
-           "Refused", "KINDS", "path", "name_of"]
+           "Refused", "KINDS", "path", "name_of", "with_each_helm"]
 
 BIN = pathlib.Path(os.environ["KUBERNETES_BIN"])
 SCHEMAS = pathlib.Path(__file__).resolve().parents[1] / "deploy" / "schemas"
@@ -45,6 +45,8 @@ KINDS = {
     "PrometheusRule": ("apis/monitoring.coreos.com/v1", "prometheusrules"),
 }
 NUMBERS = itertools.count(1)
+# The node of pods that are made ready (readiness.py).
+NODE = "stand-in"
 
 
 def path(kind, namespace, name=""):
@@ -99,6 +101,7 @@ def plane():
         made.create("/apis/storage.k8s.io/v1/storageclasses", {
             "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "kubernetes.io/no-provisioner",
             "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}})
+        made.create("/api/v1/nodes", {"metadata": {"name": NODE, "labels": {"kubernetes.io/hostname": NODE}}})
         add_definitions(made)
     except BaseException:
         made.__exit__()
@@ -133,8 +136,11 @@ class Namespace:
         return self
 
     def __exit__(self, *_):
+        # No kubelet ends the pods that are bound to the node.
+        now = {"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0}
         with contextlib.suppress(Refused):
             self.plane.delete(f"/api/v1/namespaces/{self.name}")
+            self.plane.request("DELETE", path("Pod", self.name), now)
 
     def all(self, kind):
         return self.plane.get(path(kind, self.name))["items"]
@@ -215,3 +221,14 @@ class Namespace:
     def manifest(self, release="tally"):
         """The objects of the installed revision."""
         return [each for each in yaml.load_all(self.helm("get", "manifest", release), yaml.CSafeLoader) if each]
+
+
+def with_each_helm(test):
+    """Runs a test with each version of Helm, in a namespace of its own."""
+    @functools.wraps(test)
+    def run(self):
+        for program in HELMS:
+            with self.subTest(program), Namespace(program=program) as namespace:
+                test(self, namespace)
+
+    return run

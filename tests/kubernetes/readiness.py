@@ -1,12 +1,13 @@
-"""Stands in for kubelets: marks pods as running and ready, and gives each an address. It runs nothing.
+"""Stands in for the kubelet of the one node: binds pods, marks them as running and ready, gives each an address, and removes
+those that are being deleted. It runs nothing.
 
-Pods are not bound to a node, so the API server deletes them at once and not after their grace period."""
+Not here: a scheduler (no pod stays without a node), containers, probes, and grace periods."""
 
 import itertools
 import threading
 import time
 
-from cluster import path
+from cluster import NODE, path
 from plane import Refused
 
 
@@ -20,14 +21,12 @@ def now():
 
 
 class Readiness:
-    """A context manager. While it is entered, new pods of the namespace become ready, except those of components in `never`. It
-    records the largest number of pods of a component at a time, and the least number of ready ones after the first `settle`."""
+    """A context manager. While it is entered, new pods of the namespace become ready, and deleted ones go."""
 
     ADDRESSES = itertools.count(1)
 
-    def __init__(self, namespace, never=()):
+    def __init__(self, namespace):
         self.namespace = namespace
-        self.never = set(never)
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self.follow)
         self.error = None
@@ -43,29 +42,49 @@ class Readiness:
             raise self.error
 
     def follow(self):
-        while not self.ended.wait(0.1):
+        """A pod that is being deleted stays for one more round, as a process that ends would."""
+        leaving = set()
+        while not self.ended.wait(0.2):
             try:
-                for pod in self.namespace.pods():
-                    component = pod["metadata"].get("labels", {}).get("app.kubernetes.io/component")
-                    if pod["status"]["phase"] == "Pending" and component not in self.never:
-                        self.make_ready(pod)
-            except Refused as error:
-                # A pod that was deleted or changed in the meantime.
-                if error.code not in (404, 409):
-                    self.error = error
-                    return
+                for pod in self.namespace.all("Pod"):
+                    self.attend(pod, leaving)
             except Exception as error:
                 self.error = error
                 return
 
+    def attend(self, pod, leaving):
+        component = pod["metadata"].get("labels", {}).get("app.kubernetes.io/component")
+        try:
+            if "deletionTimestamp" in pod["metadata"]:
+                if pod["metadata"]["uid"] in leaving:
+                    remove(self.namespace, pod)
+                leaving.add(pod["metadata"]["uid"])
+            # Pods of jobs end as the test says.
+            elif pod["status"]["phase"] == "Pending" and component in ("coordinator", "worker"):
+                self.make_ready(pod)
+        except Refused as error:
+            # A pod that was deleted or changed in the meantime.
+            if error.code not in (404, 409):
+                raise
+
     def make_ready(self, pod):
         number = next(self.ADDRESSES)
+        if not pod["spec"].get("nodeName"):
+            self.namespace.plane.create(path("Pod", self.namespace.name, pod["metadata"]["name"]) + "/binding", {
+                "apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod["metadata"]["name"]},
+                "target": {"apiVersion": "v1", "kind": "Node", "name": NODE}})
         conditions = [{"type": kind, "status": "True", "lastTransitionTime": now()}
                       for kind in ("PodScheduled", "Initialized", "ContainersReady", "Ready")]
         address = f"10.244.{number // 250}.{number % 250 + 1}"
         set_status(self.namespace, pod, {
             "phase": "Running", "conditions": conditions, "podIP": address, "podIPs": [{"ip": address}], "startTime": now(),
             "containerStatuses": [container_status(each["name"]) for each in pod["spec"]["containers"]]})
+
+
+def remove(namespace, pod):
+    """What a kubelet does after the containers have ended."""
+    namespace.plane.request("DELETE", path("Pod", namespace.name, pod["metadata"]["name"]), {
+        "kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0, "preconditions": {"uid": pod["metadata"]["uid"]}})
 
 
 def set_status(namespace, pod, status):

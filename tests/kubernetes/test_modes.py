@@ -79,14 +79,16 @@ class Elections(unittest.TestCase):
     """Coordinators of two elections would compete for one journal."""
 
     def pods_over_time(self, namespace, change, done):
-        """The largest number of coordinators that are ready at a time, by their checksum of settings."""
+        """The largest number of settings with which coordinators exist at a time."""
         from threading import Event, Thread
 
         most, ended = [], Event()
 
         def follow():
             while not ended.is_set():
-                most.append({pod["metadata"]["annotations"]["checksum/settings"] for pod in namespace.pods("coordinator")})
+                # Also those that are being deleted: their process may still run.
+                most.append({pod["metadata"]["annotations"]["checksum/settings"] for pod in namespace.all("Pod")
+                             if pod["metadata"]["labels"]["app.kubernetes.io/component"] == "coordinator"})
 
         thread = Thread(target=follow)
         thread.start()

@@ -5,7 +5,7 @@ Not here: changes of modes (test_modes), the number of workers (test_scaling).""
 
 import unittest
 
-from cluster import CHART, HELMS, Namespace, SCHEDULE, merged, name_of, wait_for
+from cluster import CHART, SCHEDULE, merged, name_of, wait_for, with_each_helm
 from readiness import Readiness
 from state import differences, owned
 
@@ -21,29 +21,24 @@ def volume(namespace, name):
 
 
 class Releases(unittest.TestCase):
-    def each(self, **named):
-        for program in HELMS:
-            with self.subTest(program), Namespace(program=program, **named) as namespace:
-                yield namespace
-
-    def test_a_release_without_any_value(self):
-        for namespace in self.each():
-            volume(namespace, "tally-data")
-            with Readiness(namespace):
-                said = namespace.install(more=("--wait", "--timeout", "3m"))
-                self.assertIn("helm test tally", said)
-                self.assertEqual(differences(namespace), [])
-                # The API server chose the default class, and a controller bound the claim.
-                claim = namespace.get(*CLAIM)
-                self.assertEqual((claim["spec"]["storageClassName"], claim["status"]["phase"]), ("standard", "Bound"))
-                self.assertEqual([len(namespace.pods(of)) for of in ("coordinator", "worker")], [1, 2])
-                namespace.upgrade({"worker": {"replicas": 3}, "schedule": SCHEDULE}, more=("--wait", "--timeout", "3m"))
-                namespace.wait_for_pods("worker", 3)
-                self.assertEqual(differences(namespace), [])
-                self.assertTrue(namespace.find("CronJob", "tally-daily"))
-                namespace.helm("rollback", "tally", "--wait", "--timeout", "3m")
-                namespace.wait_for_pods("worker", 2)
-                self.assertEqual(differences(namespace), [])
+    @with_each_helm
+    def test_a_release_without_any_value(self, namespace):
+        volume(namespace, "tally-data")
+        with Readiness(namespace):
+            said = namespace.install(more=("--wait", "--timeout", "3m"))
+            self.assertIn("helm test tally", said)
+            self.assertEqual(differences(namespace), [])
+            # The API server chose the default class, and a controller bound the claim.
+            claim = namespace.get(*CLAIM)
+            self.assertEqual((claim["spec"]["storageClassName"], claim["status"]["phase"]), ("standard", "Bound"))
+            self.assertEqual([len(namespace.pods(of)) for of in ("coordinator", "worker")], [1, 2])
+            namespace.upgrade({"worker": {"replicas": 3}, "schedule": SCHEDULE}, more=("--wait", "--timeout", "3m"))
+            namespace.wait_for_pods("worker", 3)
+            self.assertEqual(differences(namespace), [])
+            self.assertTrue(namespace.find("CronJob", "tally-daily"))
+            namespace.helm("rollback", "tally", "--wait", "--timeout", "3m")
+            namespace.wait_for_pods("worker", 2)
+            self.assertEqual(differences(namespace), [])
             self.assertEqual(namespace.complaints(), [])
             namespace.helm("uninstall", "tally")
             self.assertEqual(owned(namespace, "tally"), {CLAIM})
@@ -52,21 +47,21 @@ class Releases(unittest.TestCase):
             said = namespace.install()
             self.assertEqual(namespace.get(*CLAIM)["metadata"]["uid"], claim["metadata"]["uid"])
 
-    def test_two_releases_in_a_namespace_share_nothing(self):
-        for namespace in self.each():
-            values = merged({"consul": {"url": "http://consul:8500"}, "coordinator": {"replicas": 2}, "schedule": SCHEDULE})
-            names = ("day", "night")
-            with Readiness(namespace):
-                for release in names:
-                    namespace.install(values, release)
-                for release in names:
-                    for component in ("coordinator", "worker"):
-                        namespace.wait_for_pods(component, 2, release)
-                self.check_selectors(namespace, names)
-                namespace.helm("uninstall", "day")
-                self.assertEqual(differences(namespace, "night"), [])
-                wait_for("the end of the other's pods", lambda: not namespace.pods(release="day"))
-                self.assertEqual(len(namespace.pods(release="night")), 4)
+    @with_each_helm
+    def test_two_releases_in_a_namespace_share_nothing(self, namespace):
+        values = merged({"consul": {"url": "http://consul:8500"}, "coordinator": {"replicas": 2}, "schedule": SCHEDULE})
+        names = ("day", "night")
+        with Readiness(namespace):
+            for release in names:
+                namespace.install(values, release)
+            for release in names:
+                for component in ("coordinator", "worker"):
+                    namespace.wait_for_pods(component, 2, release)
+            self.check_selectors(namespace, names)
+            namespace.helm("uninstall", "day")
+            self.assertEqual(differences(namespace, "night"), [])
+            wait_for("the end of the other's pods", lambda: not namespace.pods(release="day"))
+            self.assertEqual(len(namespace.pods(release="night")), 4)
 
     def check_selectors(self, namespace, names):
         """What each service, budget and policy selects: the pods of its release and component, and no others."""
@@ -93,36 +88,36 @@ class Releases(unittest.TestCase):
                           if policy.items() <= pod["metadata"]["labels"].items()}
                 self.assertEqual(chosen, set(own))
 
-    def test_the_longest_names(self):
+    @with_each_helm
+    def test_the_longest_names(self, namespace):
         """53 characters are Helm's limit. Two that differ in the last one coexist, and controllers can derive names from them."""
-        for namespace in self.each():
-            releases = ["d" * 52 + last for last in "ab"]
-            for release in releases:
-                namespace.install({"schedule": SCHEDULE}, release)
-                self.assertEqual(differences(namespace, release), [])
-            for release in releases:
-                for component, number in (("coordinator", 1), ("worker", 2)):
-                    namespace.wait_for_pods(component, number, release)
-            for cron in namespace.all("CronJob"):
-                namespace.kubectl("create", "job", f"--from=cronjob/{name_of(cron)}", f"{name_of(cron)[:50]}-by-hand")
-            wait_for("the pods of the jobs", lambda: len(namespace.pods("job")) == 2)
-            self.assertEqual(namespace.complaints(), [])
+        releases = ["d" * 52 + last for last in "ab"]
+        for release in releases:
+            namespace.install({"schedule": SCHEDULE}, release)
+            self.assertEqual(differences(namespace, release), [])
+        for release in releases:
+            for component, number in (("coordinator", 1), ("worker", 2)):
+                namespace.wait_for_pods(component, number, release)
+        for cron in namespace.all("CronJob"):
+            namespace.kubectl("create", "job", f"--from=cronjob/{name_of(cron)}", f"{name_of(cron)[:50]}-by-hand")
+        wait_for("the pods of the jobs", lambda: len(namespace.pods("job")) == 2)
+        self.assertEqual(namespace.complaints(), [])
 
-    def test_what_kubernetes_refuses_to_change(self):
+    @with_each_helm
+    def test_what_kubernetes_refuses_to_change(self, namespace):
         """The docs name these changes. A failed upgrade changes no pod, and the next one repairs the release."""
-        for namespace in self.each():
-            volume(namespace, "tally-data")
-            namespace.install()
-            wait_for("the bound claim", lambda: namespace.get(*CLAIM)["status"].get("phase") == "Bound")
-            pods = {name_of(pod) for pod in namespace.wait_for_pods("worker", 2)}
-            for change in ({"storageClass": "other"}, {"accessMode": "ReadWriteMany"}, {"size": "10Gi"}, {"size": "50Gi"}):
-                with self.subTest(str(change)):
-                    done = namespace.try_helm("upgrade", "tally", CHART, "--reset-values",
-                                              values={"storage": {"claim": change}, "worker": {"replicas": 5}})
-                    self.assertNotEqual(done.code, 0)
-                    self.assertRegex(done.err, "PersistentVolumeClaim|persistentvolumeclaims")
-                    self.assertRegex(done.err, "(?i)forbidden|immutable|can not be less|only dynamically provisioned")
-            self.assertLessEqual(pods, {name_of(pod) for pod in namespace.pods("worker")})
-            namespace.upgrade()
-            self.assertEqual(differences(namespace), [])
-            namespace.wait_for_pods("worker", 2)
+        volume(namespace, "tally-data")
+        namespace.install()
+        wait_for("the bound claim", lambda: namespace.get(*CLAIM)["status"].get("phase") == "Bound")
+        pods = {name_of(pod) for pod in namespace.wait_for_pods("worker", 2)}
+        for change in ({"storageClass": "other"}, {"accessMode": "ReadWriteMany"}, {"size": "10Gi"}, {"size": "50Gi"}):
+            with self.subTest(str(change)):
+                done = namespace.try_helm("upgrade", "tally", CHART, "--reset-values",
+                                          values={"storage": {"claim": change}, "worker": {"replicas": 5}})
+                self.assertNotEqual(done.code, 0)
+                self.assertRegex(done.err, "PersistentVolumeClaim|persistentvolumeclaims")
+                self.assertRegex(done.err, "(?i)forbidden|immutable|can not be less|only dynamically provisioned")
+        self.assertLessEqual(pods, {name_of(pod) for pod in namespace.pods("worker")})
+        namespace.upgrade()
+        self.assertEqual(differences(namespace), [])
+        namespace.wait_for_pods("worker", 2)

@@ -6,7 +6,7 @@ Not here: other changes of modes (test_modes)."""
 import unittest
 
 import cluster
-from cluster import HELMS, Namespace, merged, wait_for
+from cluster import Namespace, merged, wait_for, with_each_helm
 from metrics import Metrics
 from readiness import Readiness
 from state import differences
@@ -22,66 +22,61 @@ class Scaling(unittest.TestCase):
     def replicas(self, namespace):
         return namespace.get("Deployment", NAME)["spec"]["replicas"]
 
-    def each(self):
-        for program in HELMS:
-            with self.subTest(program), Namespace(program=program) as namespace:
-                yield namespace
-
-    def test_upgrades_leave_the_number_to_an_autoscaler(self):
-        for namespace in self.each():
-            for values in (KEDA, HPA):
-                namespace.install(values)
-                # A field without owner is 1.
-                self.assertEqual(self.replicas(namespace), 1)
-                for number in (5, 0):
-                    namespace.scale(NAME, number)
-                    namespace.upgrade(merged(values, {"coordinator": {"maxJobs": 7 + number}, "worker": {"drainTimeoutSeconds": 60}}))
-                    self.assertEqual(differences(namespace), [])
-                    self.assertEqual(self.replicas(namespace), number)
-                    namespace.helm("rollback", "tally")
-                    self.assertEqual(self.replicas(namespace), number)
-                namespace.helm("uninstall", "tally")
-
-    def test_a_change_to_an_autoscaler_begins_with_one_worker(self):
-        for namespace in self.each():
-            namespace.install({"worker": {"replicas": 4}})
-            namespace.upgrade(KEDA)
+    @with_each_helm
+    def test_upgrades_leave_the_number_to_an_autoscaler(self, namespace):
+        for values in (KEDA, HPA):
+            namespace.install(values)
+            # A field without owner is 1.
             self.assertEqual(self.replicas(namespace), 1)
+            for number in (5, 0):
+                namespace.scale(NAME, number)
+                namespace.upgrade(merged(values, {"coordinator": {"maxJobs": 7 + number}, "worker": {"drainTimeoutSeconds": 60}}))
+                self.assertEqual(differences(namespace), [])
+                self.assertEqual(self.replicas(namespace), number)
+                namespace.helm("rollback", "tally")
+                self.assertEqual(self.replicas(namespace), number)
+            namespace.helm("uninstall", "tally")
 
-    def test_a_change_from_an_autoscaler(self):
+    @with_each_helm
+    def test_a_change_to_an_autoscaler_begins_with_one_worker(self, namespace):
+        namespace.install({"worker": {"replicas": 4}})
+        namespace.upgrade(KEDA)
+        self.assertEqual(self.replicas(namespace), 1)
+
+    @with_each_helm
+    def test_a_change_from_an_autoscaler(self, namespace):
         """Helm 3 sets the number. Helm 4 reports a conflict until it is forced."""
-        for namespace in self.each():
-            namespace.install(KEDA)
-            namespace.scale(NAME, 5)
-            values = {"worker": {"replicas": 2}}
-            if namespace.program == "helm-4":
-                done = namespace.try_helm("upgrade", "tally", cluster.CHART, "--reset-values", values=values)
-                self.assertNotEqual(done.code, 0)
-                self.assertRegex(done.err, r"(?s)conflict.*\.spec\.replicas")
-                self.assertEqual(self.replicas(namespace), 5)
-                namespace.upgrade(values, more=("--force-conflicts",))
-            else:
-                namespace.upgrade(values)
-            self.assertEqual(self.replicas(namespace), 2)
-            self.assertEqual(differences(namespace), [])
+        namespace.install(KEDA)
+        namespace.scale(NAME, 5)
+        values = {"worker": {"replicas": 2}}
+        if namespace.program == "helm-4":
+            done = namespace.try_helm("upgrade", "tally", cluster.CHART, "--reset-values", values=values)
+            self.assertNotEqual(done.code, 0)
+            self.assertRegex(done.err, r"(?s)conflict.*\.spec\.replicas")
+            self.assertEqual(self.replicas(namespace), 5)
+            namespace.upgrade(values, more=("--force-conflicts",))
+        else:
+            namespace.upgrade(values)
+        self.assertEqual(self.replicas(namespace), 2)
+        self.assertEqual(differences(namespace), [])
 
-    def test_kubectl_scale_before_an_upgrade(self):
+    @with_each_helm
+    def test_kubectl_scale_before_an_upgrade(self, namespace):
         """The docs scale both Deployments to 0 before some upgrades."""
-        for namespace in self.each():
-            namespace.install()
-            namespace.kubectl("scale", "deployment", "tally-coordinator", NAME, "--replicas=0")
-            wait_for("the end of all pods", lambda: not namespace.all("Pod"))
-            values = {"coordinator": {"stateDir": "/data/other"}}
-            if namespace.program == "helm-4":
-                done = namespace.try_helm("upgrade", "tally", cluster.CHART, "--reset-values", values=values)
-                self.assertNotEqual(done.code, 0)
-                self.assertRegex(done.err, r"(?s)conflict.*\.spec\.replicas")
-                namespace.upgrade(values, more=("--force-conflicts",))
-            else:
-                namespace.upgrade(values)
-            self.assertEqual(differences(namespace), [])
-            namespace.wait_for_pods("coordinator", 1)
-            namespace.wait_for_pods("worker", 2)
+        namespace.install()
+        namespace.kubectl("scale", "deployment", "tally-coordinator", NAME, "--replicas=0")
+        wait_for("the end of all pods", lambda: not namespace.all("Pod"))
+        values = {"coordinator": {"stateDir": "/data/other"}}
+        if namespace.program == "helm-4":
+            done = namespace.try_helm("upgrade", "tally", cluster.CHART, "--reset-values", values=values)
+            self.assertNotEqual(done.code, 0)
+            self.assertRegex(done.err, r"(?s)conflict.*\.spec\.replicas")
+            namespace.upgrade(values, more=("--force-conflicts",))
+        else:
+            namespace.upgrade(values)
+        self.assertEqual(differences(namespace), [])
+        namespace.wait_for_pods("coordinator", 1)
+        namespace.wait_for_pods("worker", 2)
 
 
 class Controller(unittest.TestCase):
