@@ -134,9 +134,7 @@ class Plane:
             "--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.96.0.0/16",
             "--authorization-mode=RBAC", f"--proxy-client-cert-file={at}/admin.crt", f"--proxy-client-key-file={at}/admin.key",
             f"--requestheader-client-ca-file={at}/ca.crt", "--requestheader-allowed-names=admin", "--requestheader-username-headers=X-Remote-User",
-            "--requestheader-group-headers=X-Remote-Group", "--requestheader-extra-headers-prefix=X-Remote-Extra-",
-            # The stand-in of the metrics' server is a service by host name; see test_scaling.
-            "--enable-aggregator-routing", "--watch-cache=true")
+            "--requestheader-group-headers=X-Remote-Group", "--requestheader-extra-headers-prefix=X-Remote-Extra-")
         self.url = f"https://127.0.0.1:{port}"
         self.context = ssl.create_default_context(cafile=str(at / "ca.crt"))
         self.context.load_cert_chain(at / "admin.crt", at / "admin.key")

@@ -62,8 +62,19 @@ class Modes(unittest.TestCase):
                 with self.subTest(f"{program}: {name}"):
                     namespace.upgrade(values)
                     self.assertEqual(differences(namespace, kept=CLAIMS), [])
-                    namespace.helm("rollback", "tally")
+                    self.go_back(namespace)
                     self.assertEqual(differences(namespace, kept=CLAIMS), [])
+
+    def go_back(self, namespace):
+        """By a rollback. Helm 3 does not take back a claim that a release has left behind; the docs say to upgrade instead."""
+        left = not any(each["kind"] == "PersistentVolumeClaim" and each["metadata"]["name"] == "tally-data"
+                       for each in namespace.manifest())
+        done = namespace.try_helm("rollback", "tally")
+        if namespace.program == "helm-3" and left:
+            self.assertIn('no PersistentVolumeClaim with the name "tally-data" found', done.err)
+            namespace.upgrade()
+        else:
+            self.assertEqual(done.code, 0, done.err)
 
     def test_with_helm_4(self):
         self.check("helm-4")

@@ -45,38 +45,46 @@ class Scaling(unittest.TestCase):
 
     @with_each_helm
     def test_a_change_from_an_autoscaler(self, namespace):
-        """Helm 3 sets the number. Helm 4 reports a conflict until it is forced."""
-        namespace.install(KEDA)
+        """The chart takes the number over. Kubernetes does not record an autoscaler as the owner of a number that had none."""
+        for number in (5, 0):
+            namespace.install(KEDA)
+            namespace.scale(NAME, number)
+            namespace.upgrade({"worker": {"replicas": 2}})
+            self.assertEqual(self.replicas(namespace), 2)
+            self.assertEqual(differences(namespace), [])
+            namespace.helm("uninstall", "tally")
+
+    @with_each_helm
+    def test_a_change_to_an_autoscaler_and_back(self, namespace):
+        namespace.install({"worker": {"replicas": 3}})
+        namespace.upgrade(KEDA)
         namespace.scale(NAME, 5)
-        values = {"worker": {"replicas": 2}}
-        if namespace.program == "helm-4":
-            done = namespace.try_helm("upgrade", "tally", cluster.CHART, "--reset-values", values=values)
-            self.assertNotEqual(done.code, 0)
-            self.assertRegex(done.err, r"(?s)conflict.*\.spec\.replicas")
-            self.assertEqual(self.replicas(namespace), 5)
-            namespace.upgrade(values, more=("--force-conflicts",))
-        else:
-            namespace.upgrade(values)
-        self.assertEqual(self.replicas(namespace), 2)
+        namespace.upgrade({"worker": {"replicas": 3}})
+        self.assertEqual(self.replicas(namespace), 3)
         self.assertEqual(differences(namespace), [])
 
     @with_each_helm
     def test_kubectl_scale_before_an_upgrade(self, namespace):
-        """The docs scale both Deployments to 0 before some upgrades."""
+        """The docs scale both Deployments to 0 before some upgrades, which works. Another number than 0 has an owner, kubectl: Helm 3
+        replaces it, Helm 4 reports a conflict until it is forced."""
         namespace.install()
-        namespace.kubectl("scale", "deployment", "tally-coordinator", NAME, "--replicas=0")
+        scale = ("scale", "deployment", "tally-coordinator", NAME)
+        namespace.kubectl(*scale, "--replicas=0")
         wait_for("the end of all pods", lambda: not namespace.all("Pod"))
-        values = {"coordinator": {"stateDir": "/data/other"}}
-        if namespace.program == "helm-4":
-            done = namespace.try_helm("upgrade", "tally", cluster.CHART, "--reset-values", values=values)
-            self.assertNotEqual(done.code, 0)
-            self.assertRegex(done.err, r"(?s)conflict.*\.spec\.replicas")
-            namespace.upgrade(values, more=("--force-conflicts",))
-        else:
-            namespace.upgrade(values)
+        namespace.upgrade({"coordinator": {"stateDir": "/data/other"}})
         self.assertEqual(differences(namespace), [])
         namespace.wait_for_pods("coordinator", 1)
         namespace.wait_for_pods("worker", 2)
+        namespace.kubectl("scale", "deployment", NAME, "--replicas=4")
+        if namespace.program == "helm-4":
+            done = namespace.try_helm("upgrade", "tally", cluster.CHART, "--reset-values", values={})
+            self.assertNotEqual(done.code, 0)
+            self.assertRegex(done.err, r'(?s)conflict with "kubectl".*\.spec\.replicas')
+            self.assertEqual(self.replicas(namespace), 4)
+            namespace.upgrade(more=("--force-conflicts",))
+        else:
+            namespace.upgrade()
+        self.assertEqual(differences(namespace), [])
 
 
 class Controller(unittest.TestCase):
@@ -108,6 +116,10 @@ class Controller(unittest.TestCase):
             status = namespace.get("HorizontalPodAutoscaler", NAME)["status"]
             limited = [each for each in status["conditions"] if each["type"] == "ScalingLimited"]
             self.assertEqual(limited[0]["status"], "True")
+            # Back to a fixed number, which the chart takes over.
+            namespace.upgrade({"worker": {"replicas": 2}})
+            namespace.wait_for_pods("worker", 2)
+            self.assertEqual(differences(namespace), [])
 
     def available(self, namespace):
         found = namespace.plane.get("/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.external.metrics.k8s.io")
