@@ -5,7 +5,7 @@ Not here: changes of modes (test_modes), the number of workers (test_scaling).""
 
 import unittest
 
-from cluster import CHART, SCHEDULE, merged, name_of, wait_for, with_each_helm
+from cluster import CHART, Refused, SCHEDULE, merged, name_of, wait_for, with_each_helm
 from readiness import Readiness
 from state import differences, owned
 
@@ -105,19 +105,37 @@ class Releases(unittest.TestCase):
 
     @with_each_helm
     def test_what_kubernetes_refuses_to_change(self, namespace):
-        """The docs name these changes. A failed upgrade changes no pod, and the next one repairs the release."""
+        """The chart refuses what a claim never permits, before anything changes. The API server refuses growth without a provisioner,
+        and the next upgrade repairs the release."""
+        volume(namespace, "tally-data")
+        with Readiness(namespace):
+            namespace.install(more=("--wait", "--timeout", "3m"))
+            pods = {name_of(pod) for pod in namespace.wait_for_pods("worker", 2)}
+            for change, message in (
+                ({"storageClass": "other"}, "storage.claim.storageClass is other, and the claim tally-data has standard"),
+                ({"accessMode": "ReadWriteMany"}, "storage.claim.accessMode is ReadWriteMany, and the claim tally-data has ReadWriteOnce"),
+                ({"size": "10Gi"}, "storage.claim.size is 10Gi, and the claim tally-data has 20Gi"),
+                ({"size": "50Gi"}, "only dynamically provisioned pvc can be resized"),
+            ):
+                with self.subTest(str(change)):
+                    done = namespace.try_helm("upgrade", "tally", CHART, "--reset-values",
+                                              values={"storage": {"claim": change}, "worker": {"replicas": 5}})
+                    self.assertNotEqual(done.code, 0)
+                    self.assertIn(message, done.err)
+                    if "the claim" in message:
+                        self.assertEqual({name_of(pod) for pod in namespace.pods("worker")}, pods)
+            # The values of the present claim, and its class by name, are no change.
+            namespace.upgrade({"storage": {"claim": {"storageClass": "standard", "size": "20480Mi"}}})
+            self.assertEqual(differences(namespace), [])
+            namespace.wait_for_pods("worker", 2)
+
+    @with_each_helm
+    def test_the_api_server_refuses_these_changes_itself(self, namespace):
+        """Why the chart has a check: the claim is immutable."""
         volume(namespace, "tally-data")
         namespace.install()
         wait_for("the bound claim", lambda: namespace.get(*CLAIM)["status"].get("phase") == "Bound")
-        pods = {name_of(pod) for pod in namespace.wait_for_pods("worker", 2)}
-        for change in ({"storageClass": "other"}, {"accessMode": "ReadWriteMany"}, {"size": "10Gi"}, {"size": "50Gi"}):
-            with self.subTest(str(change)):
-                done = namespace.try_helm("upgrade", "tally", CHART, "--reset-values",
-                                          values={"storage": {"claim": change}, "worker": {"replicas": 5}})
-                self.assertNotEqual(done.code, 0)
-                self.assertRegex(done.err, "PersistentVolumeClaim|persistentvolumeclaims")
-                self.assertRegex(done.err, "(?i)forbidden|immutable|can not be less|only dynamically provisioned")
-        self.assertLessEqual(pods, {name_of(pod) for pod in namespace.pods("worker")})
-        namespace.upgrade()
-        self.assertEqual(differences(namespace), [])
-        namespace.wait_for_pods("worker", 2)
+        for spec, message in (({"storageClassName": "other"}, "immutable"), ({"accessModes": ["ReadWriteMany"]}, "immutable"),
+                              ({"resources": {"requests": {"storage": "10Gi"}}}, "can not be less")):
+            with self.assertRaisesRegex(Refused, message):
+                namespace.patch(*CLAIM, {"spec": spec})
