@@ -3,8 +3,10 @@ of its own.
 
 Not here: the control plane (plane.py), pods that become ready (readiness.py), checks (the tests)."""
 
+import base64
 import contextlib
 import functools
+import gzip
 import itertools
 import json
 import os
@@ -173,14 +175,14 @@ class Namespace:
                 found.append(pod)
         return found
 
-    def wait_for_pods(self, component, number, release=None):
+    def wait_for_pods(self, component, number, release=None, deadline=None):
         """The pods, when there are that many and none more."""
         def fit():
             found = self.pods(component, release)
             return found if len(found) == number else None
 
         try:
-            return wait_for(f"{number} pods of {component}", fit, 60)
+            return wait_for(f"{number} pods of {component}", fit, deadline)
         except AssertionError as error:
             raise AssertionError(f"{error}; there are {len(self.pods(component, release))}; {self.complaints()}") from None
 
@@ -219,8 +221,11 @@ class Namespace:
         return self.helm("upgrade", release, CHART, "--reset-values", *more, values=values or {})
 
     def manifest(self, release="tally"):
-        """The objects of the installed revision."""
-        return [each for each in yaml.load_all(self.helm("get", "manifest", release), yaml.CSafeLoader) if each]
+        """The objects of the last revision, from the secret in which Helm stores it: much faster than `helm get manifest`."""
+        found = self.plane.get(path("Secret", self.name) + f"?labelSelector=owner=helm,name={release}")["items"]
+        last = max(found, key=lambda each: int(each["metadata"]["labels"]["version"]))
+        stored = json.loads(gzip.decompress(base64.b64decode(base64.b64decode(last["data"]["release"]))))
+        return [each for each in yaml.load_all(stored["manifest"], yaml.CSafeLoader) if each]
 
 
 def with_each_helm(test):

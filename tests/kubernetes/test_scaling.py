@@ -12,7 +12,7 @@ from readiness import Readiness
 from state import differences
 
 KEDA = {"autoscaling": {"mode": "keda", "maxReplicas": 8}}
-HPA = {"autoscaling": {"mode": "hpa", "minReplicas": 1, "maxReplicas": 6, "scaleDownStabilizationSeconds": 5,
+HPA = {"autoscaling": {"mode": "hpa", "minReplicas": 1, "maxReplicas": 6, "scaleDownStabilizationSeconds": 65,
                        "hpa": {"metricLabels": {"namespace": "telemetry"}}},
        "worker": {"slots": 2}}
 NAME = "tally-worker"
@@ -110,9 +110,10 @@ class Controller(unittest.TestCase):
             # An upgrade of the workers in between does not reset their number.
             namespace.upgrade(merged(HPA, {"worker": {"drainTimeoutSeconds": 60}}))
             namespace.wait_for_pods("worker", 6)
-            # Down by at most half per minute.
+            # Down by at most half per minute, after the window. Kubernetes means half of the number a minute ago, so a window
+            # below a minute would let workers go that have just come.
             metrics.set(0)
-            namespace.wait_for_pods("worker", 3)
+            namespace.wait_for_pods("worker", 3, deadline=180)
             status = namespace.get("HorizontalPodAutoscaler", NAME)["status"]
             limited = [each for each in status["conditions"] if each["type"] == "ScalingLimited"]
             self.assertEqual(limited[0]["status"], "True")
