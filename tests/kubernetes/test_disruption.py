@@ -2,11 +2,11 @@
 
 Not here: grace periods and drains, which need a kubelet."""
 
-import threading
 import unittest
 
 from cluster import CONSUL, Namespace, Refused, merged, name_of, path, wait_for
 from readiness import Readiness
+from watching import watched
 
 
 def evict(namespace, pod):
@@ -57,26 +57,12 @@ class Budgets(unittest.TestCase):
 
 
 class Rollouts(unittest.TestCase):
-    def ready_over_time(self, namespace, component, change, done):
-        """The least and the largest number of pods of the component while the change is rolled out: ready ones, all."""
-        seen, ended = [], threading.Event()
-
-        def follow():
-            while not ended.is_set():
-                found = namespace.pods(component)
-                ready = sum(any(each["type"] == "Ready" and each["status"] == "True" for each in pod["status"].get("conditions", []))
-                            for pod in found)
-                seen.append((ready, len(found)))
-
-        thread = threading.Thread(target=follow)
-        thread.start()
-        try:
-            change()
-            wait_for("the roll-out", done)
-        finally:
-            ended.set()
-            thread.join()
-        return min(ready for ready, _ in seen), max(number for _, number in seen)
+    def numbers(self, namespace, component):
+        """How many pods of the component are ready, and how many there are."""
+        found = namespace.pods(component)
+        ready = sum(any(each["type"] == "Ready" and each["status"] == "True" for each in pod["status"].get("conditions", []))
+                    for pod in found)
+        return ready, len(found)
 
     def rolled_out(self, namespace, name):
         found = namespace.get("Deployment", name)
@@ -85,11 +71,17 @@ class Rollouts(unittest.TestCase):
                 and wanted == status.get("updatedReplicas") == status.get("readyReplicas") == status.get("replicas"))
 
     def roll(self, values, changed, component):
+        """The least number of ready pods and the largest number of pods while the change is rolled out."""
+        name = f"tally-{component}"
         with Namespace() as namespace, Readiness(namespace):
             namespace.install(values)
-            wait_for("the installation", lambda: self.rolled_out(namespace, f"tally-{component}"))
-            return self.ready_over_time(namespace, component, lambda: namespace.upgrade(merged(values, changed)),
-                                        lambda: self.rolled_out(namespace, f"tally-{component}"))
+            wait_for("the installation", lambda: self.rolled_out(namespace, name))
+            before = namespace.get("Deployment", name)["metadata"]["generation"]
+            with watched(lambda: self.numbers(namespace, component)) as seen:
+                namespace.upgrade(merged(values, changed))
+                wait_for("the roll-out", lambda: self.rolled_out(namespace, name))
+            self.assertGreater(namespace.get("Deployment", name)["metadata"]["generation"], before)
+        return min(ready for ready, _ in seen), max(number for _, number in seen)
 
     def test_new_workers_start_before_old_ones_leave(self):
         least, most = self.roll({"worker": {"replicas": 4}}, {"worker": {"drainTimeoutSeconds": 60}}, "worker")

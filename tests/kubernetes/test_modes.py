@@ -8,6 +8,7 @@ import unittest
 from cluster import CHART, CONSUL, HELMS, Namespace, SCHEDULE, merged, wait_for
 from readiness import Readiness
 from state import differences
+from watching import watched
 
 SECRETS = {"mode": "secrets", "coordinatorSecret": "c", "workerSecret": "w", "operatorSecret": "o", "readerSecret": "r"}
 MANAGED = {"mode": "certManager", "certManager": {"issuerRef": {"name": "telemetry-ca"}}}
@@ -82,34 +83,14 @@ class Modes(unittest.TestCase):
     def test_with_helm_3(self):
         self.check("helm-3")
 
-    def test_both_versions_are_known(self):
-        self.assertEqual(HELMS, ["helm-4", "helm-3"])
-
 
 class Elections(unittest.TestCase):
     """Coordinators of two elections would compete for one journal."""
 
-    def pods_over_time(self, namespace, change, done):
-        """The largest number of settings with which coordinators exist at a time."""
-        from threading import Event, Thread
-
-        most, ended = [], Event()
-
-        def follow():
-            while not ended.is_set():
-                # Also those that are being deleted: their process may still run.
-                most.append({pod["metadata"]["annotations"]["checksum/settings"] for pod in namespace.all("Pod")
-                             if pod["metadata"]["labels"]["app.kubernetes.io/component"] == "coordinator"})
-
-        thread = Thread(target=follow)
-        thread.start()
-        try:
-            change()
-            wait_for("the new coordinators", done)
-        finally:
-            ended.set()
-            thread.join()
-        return max(len(each) for each in most)
+    def settings(self, namespace):
+        """The settings with which coordinators exist, also those that are being deleted: their process may still run."""
+        return {pod["metadata"]["annotations"]["checksum/settings"] for pod in namespace.all("Pod")
+                if pod["metadata"]["labels"]["app.kubernetes.io/component"] == "coordinator"}
 
     def test_an_upgrade_that_changes_the_election(self):
         for program in HELMS:
@@ -130,7 +111,10 @@ class Elections(unittest.TestCase):
                         found = namespace.pods("coordinator")
                         return len(found) == 1 and found[0]["metadata"]["uid"] != old["metadata"]["uid"]
 
-                    self.assertEqual(self.pods_over_time(namespace, lambda: namespace.upgrade(after), replaced), overlap)
+                    with watched(lambda: self.settings(namespace)) as seen:
+                        namespace.upgrade(after)
+                        wait_for("the new coordinators", replaced)
+                    self.assertEqual(max(map(len, seen)), overlap)
 
     def test_a_rollback_over_a_change_of_the_election(self):
         """Helm renders nothing at a rollback: it restores the strategy of the older revision, whose coordinators overlap with the
