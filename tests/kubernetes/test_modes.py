@@ -5,7 +5,7 @@ Not here: who owns the number of workers (test_scaling), what Kubernetes refuses
 
 import unittest
 
-from cluster import CHART, CONSUL, HELMS, Namespace, SCHEDULE, merged, wait_for
+from cluster import CHART, CONSUL, HELMS, Namespace, SCHEDULE, merged, wait_for, with_each_helm
 from readiness import Readiness
 from state import differences
 from watching import watched
@@ -52,6 +52,7 @@ MODES = {
     "extra objects": {"extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "mine", "labels": {
         "app.kubernetes.io/instance": "{{ .Release.Name }}"}}}]},
 }
+CLAIM = ("PersistentVolumeClaim", "tally-data")
 CLAIMS = {("PersistentVolumeClaim", name) for name in ("tally-data", "tally-counts-data", "counts-data")}
 
 
@@ -67,15 +68,22 @@ class Modes(unittest.TestCase):
                     self.assertEqual(differences(namespace, kept=CLAIMS), [])
 
     def go_back(self, namespace):
-        """By a rollback. Helm does not take back a claim that a release has left behind; the docs say to upgrade instead."""
-        left = not any(each["kind"] == "PersistentVolumeClaim" and each["metadata"]["name"] == "tally-data"
-                       for each in namespace.manifest())
-        done = namespace.try_helm("rollback", "tally")
-        if left:
-            self.assertRegex(done.err, 'PersistentVolumeClaim with the name "tally-data" (not )?found')
-            namespace.upgrade()
+        """By a rollback, or as the docs say if the claim was left behind: by an upgrade."""
+        if any((each["kind"], each["metadata"]["name"]) == CLAIM for each in namespace.manifest()):
+            namespace.helm("rollback", "tally")
         else:
-            self.assertEqual(done.code, 0, done.err)
+            namespace.upgrade()
+
+    @with_each_helm
+    def test_a_rollback_does_not_take_back_a_claim(self, namespace):
+        namespace.install()
+        namespace.upgrade(MODES["another claim"])
+        done = namespace.try_helm("rollback", "tally")
+        self.assertNotEqual(done.code, 0)
+        self.assertRegex(done.err, 'PersistentVolumeClaim with the name "tally-data" (not )?found')
+        # An upgrade adopts it.
+        namespace.upgrade()
+        self.assertEqual(differences(namespace), [])
 
     def test_with_helm_4(self):
         self.check("helm-4")
