@@ -22,11 +22,11 @@ DEADLINE = 90
 
 
 def wait_for(what, condition, deadline=None):
-    """The first value of `condition` that is neither None nor False."""
+    """The first value of `condition` that is true; an empty list is not."""
     deadline = deadline or DEADLINE
     until = time.monotonic() + deadline
     while True:
-        if (value := condition()) not in (None, False):
+        if value := condition():
             return value
         if time.monotonic() > until:
             raise AssertionError(f"waited {deadline} s in vain for {what}")
