@@ -25,9 +25,9 @@ ELSEWHERE = re.compile(r"^helm (package|push)|^kubectl .*(exec|port-forward|logs
 def lines(page):
     """The helm and kubectl commands of the code blocks, and those within sentences that name the namespace."""
     text = (HANDBOOK / page).read_text().replace("\\\n", " ")
-    blocks = re.findall(r"^```(?:sh)?\n(.*?)^```|`(kubectl --namespace [^`]*)`", text, re.M | re.S)
-    for block, inline in blocks:
-        for line in (block or inline).splitlines():
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```|`((?:helm|kubectl) [^`\n]*--namespace [^`\n]*)`", text, re.M | re.S)
+    for language, block, inline in blocks:
+        for line in (inline or (block if language in ("", "sh") else "")).splitlines():
             line = " ".join(line.split())
             if re.match(r"(helm|kubectl) ", line) and "telemetry" in line and not ELSEWHERE.search(line):
                 yield line
@@ -35,7 +35,7 @@ def lines(page):
 
 class Walk(unittest.TestCase):
     def walk(self, page, program, first=()):
-        """The commands that ran, and the states after the last one."""
+        """The commands that ran."""
         ran = []
         with Namespace(program=program) as namespace, tempfile.TemporaryDirectory() as folder, Readiness(namespace):
             for name, text in FILES.items():
@@ -55,16 +55,12 @@ class Walk(unittest.TestCase):
         words = [{"telemetry": namespace.name, "deploy/helm/tally": str(CHART)}.get(word, word) for word in shlex.split(line)]
         words = [word for word in words if word != "--create-namespace"]
         words[0] = str(HELM / (namespace.program if words[0] == "helm" else words[0]))
-        with self.test_pod(namespace) if words[1] == "test" else contextlib.nullcontext():
+        with self.ended_test_pod(namespace) if words[1] == "test" else contextlib.nullcontext():
             done = namespace.run(words, cwd=folder)
-        # Helm 4 does not take over the number of workers: the line after this one forces it.
-        if namespace.program == "helm-4" and "autoscaling.mode=none" in line and "--force" not in line and done.code:
-            self.assertRegex(done.err, r"(?s)conflict.*\.spec\.replicas")
-            return
         self.assertEqual(done.code, 0, done.err)
 
     @contextlib.contextmanager
-    def test_pod(self, namespace):
+    def ended_test_pod(self, namespace):
         """The pod of `helm test` ends well."""
         thread = threading.Thread(target=lambda: end(
             namespace, wait_for("the test pod", lambda: namespace.find("Pod", "tally-test")), 0))
