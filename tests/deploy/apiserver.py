@@ -1,7 +1,7 @@
 """The part of a Kubernetes API server that Helm needs for a dry run of an upgrade: the version, the API groups, and installed
-ConfigMaps, which templates look up. Helm keeps the releases in memory.
+ConfigMaps and claims, which templates look up. Helm keeps the releases in memory.
 
-Not here: other objects. The server accepts none."""
+Not here: other objects. The server accepts none. tests/kubernetes has a real one."""
 
 import contextlib
 import http.server
@@ -60,12 +60,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(config_maps=()):
+def serving(installed=()):
     """Its URL."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.installed = {
-        f"/api/v1/namespaces/{each['metadata']['namespace']}/configmaps/{each['metadata']['name']}": each
-        for each in config_maps
+        f"/api/v1/namespaces/{each['metadata']['namespace']}/{each['kind'].lower()}s/{each['metadata']['name']}": each
+        for each in installed
     }
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

@@ -13,6 +13,7 @@ import yaml
 from apiserver import serving
 from chart import (
     CHART, CONSUL, HELMS, MINIMAL, NAMESPACE, RELEASE, TOGGLES, helm, merged, objects, of_kind, one, pods, rendered, settings,
+    template,
 )
 
 
@@ -61,6 +62,26 @@ class Upgrades(unittest.TestCase):
                     with self.subTest(f"{name} {program}"):
                         found = rendered(values, program, more=("--dry-run=server", "--disable-openapi-validation", "--kube-apiserver", url))
                         self.assertEqual(strategy(found)["type"], kind)
+
+    def test_a_claim_does_not_change(self):
+        """Kubernetes would refuse the claim, and perhaps only after other objects have changed."""
+        installed = owned(one(objects({}), "PersistentVolumeClaim", "-data"))
+        installed["spec"]["storageClassName"] = "standard"
+        with serving([installed]) as url:
+            for program in HELMS:
+                for claim, message in (
+                    ({}, ""),
+                    ({"storageClass": "standard", "size": "20480Mi"}, ""),
+                    ({"size": "1Ti"}, ""),
+                    ({"size": "19Gi"}, "storage.claim.size is 19Gi, and the claim day-tally-data has 20Gi"),
+                    ({"storageClass": "fast"}, "storage.claim.storageClass is fast, and the claim day-tally-data has standard"),
+                    ({"accessMode": "ReadWriteMany"}, "storage.claim.accessMode is ReadWriteMany, and the claim"),
+                ):
+                    with self.subTest(f"{program} {claim}"):
+                        code, out, err = template({"storage": {"claim": claim}}, program, more=(
+                            "--dry-run=server", "--disable-openapi-validation", "--kube-apiserver", url))
+                        self.assertEqual(code == 0, not message, err)
+                        self.assertIn(message, err)
 
     def test_a_rollout_never_waits_for_a_node(self):
         """With as many nodes as coordinators, a new one has no node until an old one is gone."""

@@ -89,6 +89,7 @@
 {{- end -}}
 {{- end -}}
 {{- include "tally.checkStorage" . -}}
+{{- include "tally.checkClaim" . -}}
 {{- $state := trimPrefix "file://" (include "tally.stateDir" .) -}}
 {{- if and (hasPrefix "/" $state) (not (include "tally.isBelow" (list $state $v.storage.mountPath))) -}}
 {{- fail (printf "coordinator.stateDir is %s, which is not below storage.mountPath, %s: a new pod would not find it" (include "tally.stateDir" .) $v.storage.mountPath) -}}

@@ -35,6 +35,30 @@
 {{- end -}}
 {{- end -}}
 
+{{/* The claim that is there. Kubernetes refuses these changes, but possibly after it has changed other objects. Helm looks into the
+cluster, except when it only renders. */}}
+{{- define "tally.checkClaim" -}}
+{{- $claim := .Values.storage.claim -}}
+{{- $name := printf "%s-data" (include "tally.fullname" .) -}}
+{{- if include "tally.claims" . -}}
+{{- with lookup "v1" "PersistentVolumeClaim" .Release.Namespace $name -}}
+{{- $advice := "a claim cannot change it: restore the value, or copy the data to another claim and set storage.existingClaim" -}}
+{{- $mode := first .spec.accessModes -}}
+{{- if ne $mode $claim.accessMode -}}
+{{- fail (printf "storage.claim.accessMode is %s, and the claim %s has %s; %s" $claim.accessMode $name $mode $advice) -}}
+{{- end -}}
+{{- $class := default "" .spec.storageClassName -}}
+{{- if and $claim.storageClass (ne $claim.storageClass $class) -}}
+{{- fail (printf "storage.claim.storageClass is %s, and the claim %s has %s; %s" $claim.storageClass $name $class $advice) -}}
+{{- end -}}
+{{- $size := .spec.resources.requests.storage -}}
+{{- if lt (include "tally.quantity" $claim.size | float64) (include "tally.quantity" $size | float64) -}}
+{{- fail (printf "storage.claim.size is %s, and the claim %s has %s; a claim cannot shrink: restore the value" $claim.size $name $size) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Consul and HTTP. */}}
 {{- define "tally.checkTraffic" -}}
 {{- $v := .Values -}}
