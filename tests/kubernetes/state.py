@@ -17,6 +17,8 @@ def fresh(plane, manifest):
     """The object as new, with all defaults, strictly validated."""
     wanted = copy.deepcopy(manifest)
     wanted["metadata"]["namespace"] = SCRATCH
+    # Helm adds it to each object that it creates, also to those of `extraObjects`.
+    wanted["metadata"].setdefault("labels", {})["app.kubernetes.io/managed-by"] = "Helm"
     if not plane.find(f"/api/v1/namespaces/{SCRATCH}"):
         plane.create("/api/v1/namespaces", {"metadata": {"name": SCRATCH}})
     return plane.create(path(wanted["kind"], SCRATCH) + "?dryRun=All&fieldValidation=Strict", wanted)
