@@ -3,8 +3,8 @@
 //! that answers it (`jobs`).
 //!
 //! `live` streams changes to `followers`, `query` has the parameters, `problem` is a refused request, `web_guard` refuses
-//! pages of other sites, `page` has the files of the web page. Not here: the fields of the JSON (`view`), connections and
-//! TLS (`tally_common::http`), roles (`tally_common::security`).
+//! pages of other sites, `page` has the files of the web page. Not here: the JSON of jobs, events and workers (`view`),
+//! connections and TLS (`tally_common::http`), roles (`tally_common::security`).
 
 mod followers;
 mod live;
