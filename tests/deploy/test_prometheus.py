@@ -1,0 +1,158 @@
+"""A real Prometheus scrapes the chart's pods as real processes: a job succeeds and no alert fires; then a job fails, workers
+are killed and freeze in a job, and the coordinator is killed, and exactly the alerts of these faults fire. The dashboard's
+queries then show that run.
+
+Not here: each alert on series that fire it and on similar ones, at real durations (`test_alerts`); faults of TLS, stores,
+disks, Consul and peers, slow jobs and late days."""
+
+import contextlib
+import json
+import re
+import signal
+import subprocess
+import time
+import unittest
+
+from chart import BIN, MINIMAL, NAMESPACE, merged, one
+from processes import pods, wait_for
+from prometheus import SPEED, Prometheus, live, sooner_query
+
+VALUES = merged(MINIMAL, {
+    "worker": {"slots": 1, "memoryMiB": 512, "spillGiB": 1},
+    "monitoring": {kind: {"enabled": True} for kind in ("serviceMonitor", "prometheusRule", "dashboard")},
+})
+WORKERS = 3
+DATE = "20170227"
+# The longest `for` of an alert, in seconds.
+LONGEST = 300 / SPEED
+FAULTS = {"TallyJobFailed", "TallyNoWorkers", "TallyWorkersLost", "TallyNoLeader"}
+# Queries of the dashboard, as panel and legend, that stay 0 in this run, and why.
+ZERO = {}
+
+
+class Scraped(unittest.TestCase):
+    def test_the_right_alerts_fire_and_the_dashboard_shows_the_run(self):
+        with pods(VALUES, workers=WORKERS) as self.running, Prometheus(self.running) as self.prometheus:
+            self.began = time.time()
+            self.generate()
+            self.a_job_succeeds()
+            self.a_job_fails()
+            self.workers_are_lost_in_a_job()
+            self.the_coordinator_is_killed()
+            self.all_is_well_again()
+            self.the_dashboard()
+
+    def generate(self):
+        """The tables of a day on the volume."""
+        words = ["generate", "--clients=2000", "--narrow", f"--date={DATE}", f"--output={self.running.folder}/data/day"]
+        subprocess.run([BIN / "tally", *words], check=True, capture_output=True)
+
+    def submit(self, day, *words):
+        tables = [f"--addons=/data/{day}/addons/v2", f"--main-summary=/data/{day}/main_summary/v3"]
+        return self.running.exec("coordinator", ["tally", "submit", *tables, f"--date={DATE}", "--output=/data/output",
+                                                 f"--coordinator={self.running.coordinator}", *words])
+
+    def recorded(self, query, expected):
+        def look():
+            return True if self.prometheus.value(query) == expected else None
+        wait_for(f"{query} to be {expected}", look)
+
+    @contextlib.contextmanager
+    def fires(self, *names):
+        """Exactly these alerts begin in the block or after it, and fire."""
+        since = time.time()
+        yield
+        wait_for(f"{names} to fire", lambda: True if set(names) <= self.prometheus.alerts() else None)
+        self.assertEqual(self.prometheus.alerts(since), set(names))
+
+    def resolved(self, name):
+        wait_for(f"{name} to end", lambda: True if name not in self.prometheus.alerts() else None)
+
+    def a_job_succeeds(self):
+        self.recorded("sum(tally_slots)", WORKERS)
+        done = self.submit("day")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.recorded('sum(tally_jobs_ended_total{outcome="done"})', 1)
+        self.recorded('sum(tally_publishes_total{outcome="done"})', 1)
+        self.recorded("count(tally_worker_read_rows_total > 0)", WORKERS)
+        # Each alert had the time to fire.
+        self.recorded(f'sum(tally_jobs_ended_total{{outcome="done"}} offset {LONGEST + 1:.0f}s)', 1)
+        self.assertEqual(self.prometheus.ever(), set())
+        groups = self.prometheus.api("rules")["groups"]
+        self.assertEqual({rule["health"] for group in groups for rule in group["rules"]}, {"ok"}, groups)
+        up = self.prometheus.query("up == 1")
+        self.assertEqual({labels["pod"].removeprefix("day-tally-") for labels, _ in up}, set(self.running.http))
+
+    def a_job_fails(self):
+        """Its tables are missing."""
+        with self.fires("TallyJobFailed"):
+            done = self.submit("other-day")
+            self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
+
+    def workers_are_lost_in_a_job(self):
+        """They stop in their tasks. Two are killed; the last one stays, frozen."""
+        with self.fires("TallyNoWorkers", "TallyWorkersLost"):
+            workers = [self.process(f"worker-{number}") for number in range(WORKERS)]
+            for worker in workers:
+                worker.send_signal(signal.SIGSTOP)
+            done = self.submit("day", "--detach")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.recorded("sum(tally_attempts_running) > bool 0", 1)
+            for worker in workers[1:]:
+                self.kill(worker)
+        self.kill(workers[0])
+        self.running.start("worker", WORKERS)
+        self.prometheus.find_targets()
+        self.resolved("TallyNoWorkers")
+        self.recorded('sum(tally_jobs_ended_total{outcome="done"})', 2)
+
+    def the_coordinator_is_killed(self):
+        with self.fires("TallyNoLeader"):
+            self.kill(self.process("coordinator-0"))
+        self.running.start("coordinator", 1)
+        self.prometheus.find_targets()
+        self.resolved("TallyNoLeader")
+
+    def all_is_well_again(self):
+        wait_for("all alerts to end", lambda: True if not self.prometheus.alerts() else None)
+        self.assertEqual(self.prometheus.ever(), FAULTS)
+
+    def process(self, name):
+        return self.running.processes[list(self.running.http).index(name)]
+
+    def kill(self, process):
+        process.kill()
+        process.wait()
+        self.prometheus.find_targets()
+
+    def the_dashboard(self):
+        dashboard = json.loads(one(self.running.objects, "ConfigMap", "-dashboard")["data"]["tally.json"])
+        self.variables(dashboard)
+        zero = set()
+        for panel in dashboard["panels"]:
+            for target in panel["targets"]:
+                with self.subTest(panel["title"], query=target["expr"]):
+                    series = self.shown(panel, target)
+                    self.assertTrue(series, "no data")
+                    for labels, _ in series:
+                        self.assertLessEqual(set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])), set(labels))
+                    print(panel["title"], target["legendFormat"], len(series), max(v for _, vs in series for v in vs))
+                    if not max(value for _, values in series for value in values) > 0:
+                        zero.add((panel["title"], target["legendFormat"]))
+        self.assertEqual(zero, set(ZERO))
+
+    def variables(self, dashboard):
+        """What Grafana lets the user choose from."""
+        [query] = [each["query"] for each in dashboard["templating"]["list"] if each["type"] == "query"]
+        metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", query).groups()
+        self.assertEqual(self.prometheus.api(f"label/{label}/values", **{"match[]": metric}), [NAMESPACE])
+
+    def shown(self, panel, target):
+        """Labels and values of each series of a panel: now, or over the whole run."""
+        query = sooner_query(target["expr"].replace("$namespace", NAMESPACE))
+        self.assertNotIn("$", query)
+        if panel["type"] == "stat":
+            return [(labels, [value]) for labels, value in self.prometheus.query(query)]
+        found = self.prometheus.api("query_range", query=query, start=self.began, end=time.time(), step="500ms")["result"]
+        series = [(each["metric"], [float(value) for _, value in each["values"] if value != "NaN"]) for each in found]
+        return [(labels, values) for labels, values in series if values]
