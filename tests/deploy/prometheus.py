@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import tempfile
 import urllib.parse
@@ -76,10 +77,9 @@ class Prometheus:
         self.folder = pathlib.Path(self.kept.name)
         [monitor] = of_kind(self.running.objects, "ServiceMonitor")
         interval = sooner(monitor["spec"]["endpoints"][0]["interval"])
-        self.write("rules.yaml", {"groups": sooner_groups(self.running.objects)})
         self.write("prometheus.yaml", {
             "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},
-            "rule_files": ["rules.yaml"],
+            "rule_files": ["rules*.yaml"],
             "scrape_configs": [{"job_name": "pods", "file_sd_configs": [{"files": ["targets.json"]}]}],
         })
         self.find_targets()
@@ -90,6 +90,7 @@ class Prometheus:
         try:
             self.address = wait_for("the address of Prometheus", self.listens)
             wait_for("Prometheus", lambda: True if get(self.address, "/-/ready")[0] == 200 else None)
+            self.begin_rules()
         except BaseException:
             self.__exit__()
             raise
@@ -99,6 +100,13 @@ class Prometheus:
         self.process.kill()
         self.process.wait()
         self.kept.cleanup()
+
+    def begin_rules(self):
+        """After the first scrapes: until then, for some seconds, there is no leader."""
+        wait_for("a scrape of each pod", lambda: True if self.value("count(up == 1)") == len(self.running.http) else None)
+        self.write("rules.yaml", {"groups": sooner_groups(self.running.objects)})
+        self.process.send_signal(signal.SIGHUP)
+        wait_for("the rules", lambda: self.api("rules")["groups"] or None)
 
     def write(self, name, content):
         """JSON is YAML. The server never sees half of a file."""

@@ -1,6 +1,6 @@
-"""A real Prometheus scrapes the chart's pods as real processes: a job succeeds and no alert fires; then a job fails, workers
-are killed and freeze in a job, and the coordinator is killed, and exactly the alerts of these faults fire. The dashboard's
-queries then show that run.
+"""A real Prometheus scrapes the chart's pods as real processes. No alert fires while jobs succeed, also with two lost workers.
+Then a job fails, all workers of a job are lost, and the coordinator is killed: exactly the alerts of these faults fire, and
+they resolve. The dashboard's queries show that run.
 
 Not here: each alert on series that fire it and on similar ones, at real durations (`test_alerts`); faults of TLS, stores,
 disks, Consul and peers, slow jobs and late days."""
@@ -13,9 +13,9 @@ import subprocess
 import time
 import unittest
 
-from chart import BIN, MINIMAL, NAMESPACE, merged, one
+from chart import BIN, FULL, MINIMAL, NAMESPACE, merged, one
 from processes import pods, wait_for
-from prometheus import SPEED, Prometheus, live, sooner_query
+from prometheus import Prometheus, sooner_query
 
 VALUES = merged(MINIMAL, {
     "worker": {"slots": 1, "memoryMiB": 512, "spillGiB": 1},
@@ -23,11 +23,16 @@ VALUES = merged(MINIMAL, {
 })
 WORKERS = 3
 DATE = "20170227"
-# The longest `for` of an alert, in seconds.
-LONGEST = 300 / SPEED
 FAULTS = {"TallyJobFailed", "TallyNoWorkers", "TallyWorkersLost", "TallyNoLeader"}
-# Queries of the dashboard, as panel and legend, that stay 0 in this run, and why.
-ZERO = {}
+# Queries of the dashboard, as panel and legend, that may stay 0 in this run, and why. They have series, too.
+ZERO = {
+    ("Spill of workers", "{{pod}} used"): "the day fits into memory",
+    ("Requests to object stores", "{{exported_service}} {{outcome}}"): "the tables are on a volume",
+    ("Refused", "{{reason}}"): "all peers are known",
+    ("Shuffle: retries", "again: {{reason}}"): "workers may be lost before others fetch from them",
+    ("Shuffle: retries", "given up"): "as above",
+    ("Shuffle: retries", "slow jobs"): "there are too few jobs to compare with",
+}
 
 
 class Scraped(unittest.TestCase):
@@ -36,8 +41,10 @@ class Scraped(unittest.TestCase):
             self.began = time.time()
             self.generate()
             self.a_job_succeeds()
+            self.two_workers_are_lost_in_a_job()
+            self.no_alert_fired()
             self.a_job_fails()
-            self.workers_are_lost_in_a_job()
+            self.all_workers_are_lost_in_a_job()
             self.the_coordinator_is_killed()
             self.all_is_well_again()
             self.the_dashboard()
@@ -69,19 +76,48 @@ class Scraped(unittest.TestCase):
         wait_for(f"{name} to end", lambda: True if name not in self.prometheus.alerts() else None)
 
     def a_job_succeeds(self):
-        self.recorded("sum(tally_slots)", WORKERS)
+        up = self.prometheus.query("up == 1")
+        self.assertEqual({labels["pod"] for labels, _ in up}, {f"{FULL}-{name}" for name in self.running.http})
         done = self.submit("day")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.recorded('sum(tally_jobs_ended_total{outcome="done"})', 1)
         self.recorded('sum(tally_publishes_total{outcome="done"})', 1)
-        self.recorded("count(tally_worker_read_rows_total > 0)", WORKERS)
-        # Each alert had the time to fire.
-        self.recorded(f'sum(tally_jobs_ended_total{{outcome="done"}} offset {LONGEST + 1:.0f}s)', 1)
-        self.assertEqual(self.prometheus.ever(), set())
+        self.recorded("sum(tally_worker_read_rows_total) > bool 0", 1)
+
+    def freeze_workers(self):
+        """A job whose tasks run on workers that are stopped; returns these."""
+        self.recorded("sum(tally_slots)", WORKERS)
+        workers = [process for name, process in zip(self.running.http, self.running.processes)
+                   if name.startswith("worker") and process.poll() is None]
+        for worker in workers:
+            worker.send_signal(signal.SIGSTOP)
+        done = self.submit("day", "--detach")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.recorded("sum(tally_attempts_running) > bool 0", 1)
+        return workers
+
+    def replace_workers(self, count):
+        for _ in range(count):
+            self.running.start("worker", len(self.running.processes))
+        self.prometheus.find_targets()
+
+    def two_workers_are_lost_in_a_job(self):
+        """The job succeeds, and two are not enough for an alert."""
+        last, *others = self.freeze_workers()
+        self.kill(*others)
+        last.send_signal(signal.SIGCONT)
+        self.replace_workers(len(others))
+        self.recorded('sum(tally_jobs_ended_total{outcome="done"})', 2)
+        self.recorded('sum(tally_workers_left_total{how="lost"})', 2)
+
+    def no_alert_fired(self):
         groups = self.prometheus.api("rules")["groups"]
-        self.assertEqual({rule["health"] for group in groups for rule in group["rules"]}, {"ok"}, groups)
-        up = self.prometheus.query("up == 1")
-        self.assertEqual({labels["pod"].removeprefix("day-tally-") for labels, _ in up}, set(self.running.http))
+        rules = [rule for group in groups for rule in group["rules"]]
+        self.assertEqual({rule["health"] for rule in rules}, {"ok"}, groups)
+        # Each alert had the time to fire.
+        longest = max(rule["duration"] for rule in rules) + 1
+        self.recorded(f'sum(tally_workers_left_total{{how="lost"}} offset {longest:.0f}s)', 2)
+        self.assertEqual(self.prometheus.ever(), set())
 
     def a_job_fails(self):
         """Its tables are missing."""
@@ -89,26 +125,20 @@ class Scraped(unittest.TestCase):
             done = self.submit("other-day")
             self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
 
-    def workers_are_lost_in_a_job(self):
-        """They stop in their tasks. Two are killed; the last one stays, frozen."""
+    def all_workers_are_lost_in_a_job(self):
+        """Two are killed; the last one stays frozen."""
         with self.fires("TallyNoWorkers", "TallyWorkersLost"):
-            workers = [self.process(f"worker-{number}") for number in range(WORKERS)]
-            for worker in workers:
-                worker.send_signal(signal.SIGSTOP)
-            done = self.submit("day", "--detach")
-            self.assertEqual(done.returncode, 0, done.stderr)
-            self.recorded("sum(tally_attempts_running) > bool 0", 1)
-            for worker in workers[1:]:
-                self.kill(worker)
-        self.kill(workers[0])
-        self.running.start("worker", WORKERS)
-        self.prometheus.find_targets()
+            last, *others = self.freeze_workers()
+            self.kill(*others)
+        self.kill(last)
+        self.replace_workers(1)
         self.resolved("TallyNoWorkers")
-        self.recorded('sum(tally_jobs_ended_total{outcome="done"})', 2)
+        self.recorded('sum(tally_jobs_ended_total{outcome="done"})', 3)
 
     def the_coordinator_is_killed(self):
         with self.fires("TallyNoLeader"):
-            self.kill(self.process("coordinator-0"))
+            self.kill(self.running.processes[0])
+        # Another pod with the same journal.
         self.running.start("coordinator", 1)
         self.prometheus.find_targets()
         self.resolved("TallyNoLeader")
@@ -117,12 +147,10 @@ class Scraped(unittest.TestCase):
         wait_for("all alerts to end", lambda: True if not self.prometheus.alerts() else None)
         self.assertEqual(self.prometheus.ever(), FAULTS)
 
-    def process(self, name):
-        return self.running.processes[list(self.running.http).index(name)]
-
-    def kill(self, process):
-        process.kill()
-        process.wait()
+    def kill(self, *processes):
+        for process in processes:
+            process.kill()
+            process.wait()
         self.prometheus.find_targets()
 
     def the_dashboard(self):
@@ -136,10 +164,9 @@ class Scraped(unittest.TestCase):
                     self.assertTrue(series, "no data")
                     for labels, _ in series:
                         self.assertLessEqual(set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])), set(labels))
-                    print(panel["title"], target["legendFormat"], len(series), max(v for _, vs in series for v in vs))
                     if not max(value for _, values in series for value in values) > 0:
                         zero.add((panel["title"], target["legendFormat"]))
-        self.assertEqual(zero, set(ZERO))
+        self.assertLessEqual(zero, set(ZERO))
 
     def variables(self, dashboard):
         """What Grafana lets the user choose from."""
