@@ -154,6 +154,12 @@ CASES = {
     "TallyWorkersLost": [
         ("three go", {coordinator("workers_left_total", how="lost"): "0x20 3x80"}, {"9m": [], "20m20s": [{}], "40m": []}),
         ("two go", {coordinator("workers_left_total", how="lost"): "0x20 2x80"}, {"20m": [], "20m20s": []}),
+        ("two go when the coordinator began", {coordinator("workers_left_total", how="lost"): "0 2x80"},
+         {"40s": [], "1m20s": [], "5m": []}),
+        ("two go before a restart in its pod, and one after", {coordinator("workers_left_total", how="lost"): "0x20 2x5 0 1x80"},
+         {"12m": [], "14m20s": [{}], "40m": []}),
+        ("nothing is scraped for a while", {coordinator("workers_left_total", how="lost"): "5x20 _x60 5x40"},
+         {"40m40s": [], "45m": []}),
         ("many are drained", {coordinator("workers_left_total", how="drained"): "0x20 50x80"}, {"20m20s": []}),
     ],
     "TallySpillNearLimit": [
