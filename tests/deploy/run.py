@@ -1,4 +1,4 @@
-"""Runs the tests of this folder, or the named modules, and prints the result like cargo, so that
+"""Runs the tests of this folder that need no quiet machine, or the named modules, and prints the result like cargo, so that
 tests/run counts it."""
 
 import concurrent.futures
@@ -11,6 +11,8 @@ import unittest
 HERE = pathlib.Path(__file__).resolve().parent
 # Modules that run at once: they mostly wait for other programs.
 AT_ONCE = 2
+# Only `tests/run --full` names them: on a machine that is busy with other modules, scrapes are missed and alerts are late.
+ALONE = {"test_prometheus"}
 sys.path.insert(0, str(HERE))
 
 
@@ -27,7 +29,7 @@ def run(names):
 
 def run_all():
     """Runs each module in its own process. A failed module does not stop the others."""
-    names = sorted(file.stem for file in HERE.glob("test_*.py"))
+    names = sorted({file.stem for file in HERE.glob("test_*.py")} - ALONE)
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         ended = [
             pool.submit(subprocess.run, [sys.executable, __file__, name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
