@@ -6,7 +6,8 @@
 The first two use HTTP, the token service uses TLS with that certificate. Prints both ports on one line.
 Exits at the end of standard input. Each source has its own access key: `by-instance`, `by-container`, `by-web-identity`.
 With SECONDS, credentials of the token service end after so long, and their session says when:
-`by-web-identity-session-until-MILLISECONDS`, since 1970.
+`by-web-identity-session-until-MILLISECONDS`, since 1970. GET /token-requests of the first port returns the number of
+requests to the token service.
 """
 
 import http.server
@@ -19,6 +20,7 @@ import urllib.parse
 
 EXPIRES = "2099-01-01T00:00:00Z"
 SECONDS = float(sys.argv[3]) if len(sys.argv) > 3 else None
+ASKED = []
 ROLES = "/latest/meta-data/iam/security-credentials/"
 
 
@@ -61,11 +63,14 @@ class Answers(http.server.BaseHTTPRequestHandler):
             self.answer(credentials("by-instance") if role == "telemetry" else "telemetry")
         elif self.path == "/container" and self.headers.get("Authorization") == "pod-token":
             self.answer(credentials("by-container"))
+        elif self.path == "/token-requests":
+            self.answer(str(len(ASKED)))
         else:
             self.answer("", 403)
 
     def do_POST(self):
         sent = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        ASKED.append(self.path)
         query = urllib.parse.parse_qs(self.path.partition("?")[2] or sent)
         wanted = {"Action": ["AssumeRoleWithWebIdentity"], "RoleArn": ["arn:aws:iam::1:role/t"]}
         right = wanted.items() <= query.items() and query.get("WebIdentityToken") == ["web-token"]

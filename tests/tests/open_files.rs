@@ -17,9 +17,9 @@ use tally_tests::process::{clean, tally_bin};
 use tally_tests::wait::wait_for;
 
 /// The limit of open files.
-const LIMIT: usize = 64;
+const LIMIT: usize = 40;
 /// More than the limit.
-const IDLE: usize = 80;
+const IDLE: usize = 60;
 const FLAGS: &[&str] = &["--shard-bytes", "100KB", "--partitions", "4", "--target-file-size", "1MB"];
 
 /// A process that was started by a shell, with its address and its health.

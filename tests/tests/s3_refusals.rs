@@ -77,13 +77,14 @@ fn a_decided_day_whose_completion_is_refused_is_carried_out_later() -> Result<()
 fn tasks_that_a_store_refuses_run_once() -> Result<()> {
     let scene = Scene::new()?;
     scene.job().run()?.summary()?;
-    // Small files are read by tasks alone.
-    for (method, part, words) in [
-        ("GET", "/data/case-05/addons", &["cannot be read", "AccessDenied"]),
-        ("PUT", "partNumber", &["a part cannot be uploaded", "AccessDenied"]),
+    // Small files are read by tasks alone. The first upload to begin is the one that is tested before any work.
+    for (method, part, skip, words) in [
+        ("GET", "/data/case-05/addons", 0, &["cannot be read", "AccessDenied"]),
+        ("POST", "?uploads", 1, &["the upload cannot begin", "AccessDenied"]),
+        ("PUT", "partNumber", 0, &["a part cannot be uploaded", "AccessDenied"]),
     ] {
         scene.proxy.take();
-        scene.proxy.break_next(method, part, 0, ALWAYS, Fault::Refuse(403, "AccessDenied"));
+        scene.proxy.break_next(method, part, skip, ALWAYS, Fault::Refuse(403, "AccessDenied"));
         scene.job().run()?.expect_failure(1, words)?;
         scene.proxy.heal();
         let exchanges = scene.proxy.take();

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::no_credentials::{HAD, NoCredentials, S3_RENEWED};
 use super::profile::{self, Profile};
-use super::transient::{causes_of, says_status};
+use super::transient::{causes_of, is_refusal, says_status};
 use super::{BucketError, Service, explain};
 use crate::environment;
 use crate::retry::RetryPolicy;
@@ -95,23 +95,26 @@ impl<C: Send + Sync + std::fmt::Debug + 'static> Fetched<C> {
         Fetched { service, inner: inner.clone(), source, had, state }
     }
 
-    async fn once(&self, time: Duration) -> Result<Arc<C>, NoCredentials> {
-        let (why, answered) = match timeout(time, self.inner.get_credential()).await {
+    async fn once(&self, time: Duration) -> Result<Arc<C>, Failed> {
+        let (why, answer) = match timeout(time, self.inner.get_credential()).await {
             Ok(Ok(credential)) => return Ok(credential),
-            Ok(Err(error)) => (explain(&error), has_answer(&error)),
-            Err(_) => ("no answer in time".to_string(), false),
+            Ok(Err(error)) => (explain(&error), Answer::of(&error)),
+            Err(_) => ("no answer in time".to_string(), Answer::Missing),
         };
         let Source { asked, advice, last_resort } = &self.source;
         let why = format!("{asked}: {why}. {advice}");
-        Err(NoCredentials { why, never: *last_resort && !answered && !self.had.load(Ordering::Relaxed) })
+        let refused = answer == Answer::Refusal;
+        let hopeless = refused || *last_resort && answer == Answer::Missing;
+        let never = hopeless && !self.had.load(Ordering::Relaxed);
+        Err(Failed { why: NoCredentials { why, never }, refused })
     }
 
-    /// Requests credentials until there are some or the policy gives up.
-    async fn retried(&self, policy: RetryPolicy) -> Result<Arc<C>, NoCredentials> {
+    /// Requests credentials until there are some, the service refuses, or the policy gives up.
+    async fn retried(&self, policy: RetryPolicy) -> Result<Arc<C>, Failed> {
         let mut retries = policy.start();
         loop {
             let result = self.once(retries.time_left().min(FIRST)).await;
-            if result.is_ok() || !retries.wait().await {
+            if !matches!(result, Err(Failed { refused: false, .. })) || !retries.wait().await {
                 return result;
             }
         }
@@ -139,7 +142,7 @@ impl<C: Send + Sync + std::fmt::Debug + 'static> Fetched<C> {
                 *state = State { good: Some((Instant::now(), credential.clone())), failed: None };
                 Ok(credential)
             }
-            Err(why) => {
+            Err(Failed { why, .. }) => {
                 if self.had.load(Ordering::Relaxed) {
                     tracing::warn!(%why, current = current.is_some(), "credentials cannot be renewed");
                 }
@@ -150,12 +153,36 @@ impl<C: Send + Sync + std::fmt::Debug + 'static> Fetched<C> {
     }
 }
 
-/// Whether the service exists: it answered, or refused the connection, as a service that restarts does.
-fn has_answer(error: &object_store::Error) -> bool {
-    causes_of(error).any(|cause| {
-        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::ConnectionRefused)
-            || says_status(&cause.to_string())
-    })
+/// A failed request for credentials.
+#[derive(Debug)]
+struct Failed {
+    why: NoCredentials,
+    /// Whether the service refused, so that the same request fails again.
+    refused: bool,
+}
+
+/// What a failed request for credentials says about the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// It refuses the request.
+    Refusal,
+    /// It exists: it answered, or refused the connection, as a service that restarts does.
+    Failure,
+    /// It may not exist.
+    Missing,
+}
+
+impl Answer {
+    fn of(error: &object_store::Error) -> Self {
+        if is_refusal(error) {
+            return Answer::Refusal;
+        }
+        let exists = causes_of(error).any(|cause| {
+            cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::ConnectionRefused)
+                || says_status(&cause.to_string())
+        });
+        if exists { Answer::Failure } else { Answer::Missing }
+    }
 }
 
 #[async_trait]
@@ -307,6 +334,7 @@ impl CredentialProvider for ProfileKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stores::is_transient;
 
     #[test]
     fn the_first_complete_source_is_chosen_and_the_others_are_reported() {
@@ -335,10 +363,11 @@ mod tests {
         }
     }
 
-    /// Returns credentials while `well` is set.
+    /// Returns credentials while `well` is set, and is away or refuses otherwise.
     #[derive(Debug, Default)]
     struct Moody {
         well: AtomicBool,
+        refuses: AtomicBool,
         asked: std::sync::atomic::AtomicUsize,
     }
 
@@ -348,9 +377,13 @@ mod tests {
 
         async fn get_credential(&self) -> object_store::Result<Arc<u8>> {
             self.asked.fetch_add(1, Ordering::Relaxed);
+            let source = match self.refuses.load(Ordering::Relaxed) {
+                true => "Server returned non-2xx status code: 403 Forbidden: ",
+                false => "away",
+            };
             match self.well.load(Ordering::Relaxed) {
                 true => Ok(Arc::new(7)),
-                false => Err(object_store::Error::Generic { store: "t", source: "away".into() }),
+                false => Err(object_store::Error::Generic { store: "t", source: source.into() }),
             }
         }
     }
@@ -381,6 +414,21 @@ mod tests {
         // A configured source may answer later.
         let error = fetched(&moody, false).get_credential().await.unwrap_err();
         assert!(!NoCredentials::of(&error).unwrap().never);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_not_tried_again_and_is_permanent_only_without_earlier_credentials() {
+        let moody = Arc::new(Moody::default());
+        moody.refuses.store(true, Ordering::Relaxed);
+        for (had, last_resort) in [(false, false), (false, true), (true, false), (true, true)] {
+            let refused = fetched(&moody, last_resort);
+            refused.had.store(had, Ordering::Relaxed);
+            let before = moody.asked.load(Ordering::Relaxed);
+            let error = refused.get_credential().await.unwrap_err();
+            assert_eq!(moody.asked.load(Ordering::Relaxed), before + 1, "one request");
+            assert_eq!(NoCredentials::of(&error).unwrap().never, !had, "last resort: {last_resort}");
+            assert_eq!(is_transient(&error), had);
+        }
     }
 
     #[tokio::test]

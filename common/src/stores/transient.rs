@@ -13,6 +13,9 @@ use super::unreachable;
 /// Codes of 4xx answers that a retry may not get: data damaged by the network, and slow requests.
 const TRANSIENT_CODES: [&str; 5] =
     ["RequestTimeout", "BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch", "OperationAborted"];
+/// Codes of 4xx answers that services of credentials give when they are busy, or when they do not reach an identity provider.
+const BUSY_CODES: [&str; 4] =
+    ["Throttling", "ThrottlingException", "RequestLimitExceeded", "IDPCommunicationError"];
 /// Texts of permanent errors that have no status: of single objects in a bulk delete, of certificates, and of connections.
 const PERMANENT_TEXTS: [&str; 5] =
     ["AccessDenied", "UnknownIssuer", "invalid peer certificate", "without LOCATION", unreachable::TEXT];
@@ -39,6 +42,15 @@ pub fn concerns_credentials(error: &Error) -> bool {
     NoCredentials::of(error).is_some() || has_code(&text_of(error), &EXPIRED_CODES)
 }
 
+/// Whether a service of credentials refused a request, so that the same request fails again.
+pub(super) fn is_refusal(error: &Error) -> bool {
+    let text = text_of(error);
+    let refused = |status| (400..500).contains(&status) && !is_transient_status(status);
+    status_of(&text).is_some_and(refused)
+        && !has_code(&text, &TRANSIENT_CODES)
+        && !has_code(&text, &BUSY_CODES)
+}
+
 /// An error and its causes.
 pub(super) fn causes_of(error: &Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
     std::iter::successors(Some(error as &(dyn StdError + 'static)), |&cause| cause.source())
@@ -57,6 +69,11 @@ pub(super) fn says_status(text: &str) -> bool {
     text.contains(STATUS)
 }
 
+/// The status of an answer that a text contains.
+fn status_of(text: &str) -> Option<u16> {
+    text.split_once(STATUS).and_then(|(_, rest)| rest.get(..3)?.parse().ok())
+}
+
 /// Expired credentials are a transient error if they are `renewed`.
 fn is_transient_with(error: &Error, renewed: bool) -> bool {
     if let Some(missing) = NoCredentials::of(error) {
@@ -68,7 +85,6 @@ fn is_transient_with(error: &Error, renewed: bool) -> bool {
     }
     match error {
         Error::Generic { .. } => {
-            let status = text.split_once(STATUS).and_then(|(_, rest)| rest.get(..3)?.parse::<u16>().ok());
             let permanent = PERMANENT_TEXTS.iter().any(|said| text.contains(said))
                 || causes_of(error).any(|cause| {
                     cause.is::<object_store::path::Error>()
@@ -76,7 +92,7 @@ fn is_transient_with(error: &Error, renewed: bool) -> bool {
                             .downcast_ref::<std::io::Error>()
                             .is_some_and(|error| is_permanent(error.kind()))
                 });
-            !permanent && status.is_none_or(is_transient_status)
+            !permanent && status_of(&text).is_none_or(is_transient_status)
         }
         Error::JoinError { .. } => true,
         _ => false,
@@ -145,6 +161,25 @@ mod tests {
         ] {
             assert_eq!(is_transient_with(&error, false), expect, "{error}");
         }
+    }
+
+    #[test]
+    fn refused_requests_for_credentials_are_told_from_busy_services() {
+        for (status, code, expect) in [
+            ("400 Bad Request", "InvalidIdentityToken", true),
+            ("403 Forbidden", "AccessDenied", true),
+            ("404 Not Found", "", true),
+            ("400 Bad Request", "Throttling", false),
+            ("400 Bad Request", "IDPCommunicationError", false),
+            ("408 Request Timeout", "", false),
+            ("429 Too Many Requests", "", false),
+            ("500 Internal Server Error", "", false),
+            ("503 Service Unavailable", "", false),
+        ] {
+            let said = format!("Server returned {STATUS}{status}: <Error><Code>{code}</Code></Error>");
+            assert_eq!(is_refusal(&generic(said)), expect, "{status} {code}");
+        }
+        assert!(!is_refusal(&generic("connection reset by peer")));
     }
 
     #[test]

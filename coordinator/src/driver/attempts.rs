@@ -64,8 +64,9 @@ impl Driver {
                 self.start(worker, attempt)
             }
             Err(error) => {
-                tracing::warn!(%attempt, %error, "an upload could not begin");
-                let outcome = Err(AttemptError::NoUpload(error.to_string()).into());
+                let (what, again) = (error.to_string(), error.is_transient());
+                tracing::warn!(%attempt, %error, again, "an upload could not begin");
+                let outcome = Err(AttemptError::NoUpload { what, again }.into());
                 Some(Event::AttemptEnded { worker, attempt, outcome })
             }
         };

@@ -17,8 +17,13 @@ use crate::publish::PublishError;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AttemptError {
     /// Its upload did not begin.
-    #[error("{0}")]
-    NoUpload(String),
+    #[error("{what}")]
+    NoUpload {
+        /// The store's error.
+        what: String,
+        /// Whether another attempt may succeed.
+        again: bool,
+    },
     /// Its task message could not be built.
     #[error("{0}")]
     NoOrder(String),
@@ -94,8 +99,10 @@ macro_rules! classes {
 }
 
 classes! {
-    "Attempt.NoUpload" CoordinatorError::Attempt(AttemptError::NoUpload(_)) => Elsewhere
+    "Attempt.NoUpload" CoordinatorError::Attempt(AttemptError::NoUpload { again: true, .. }) => Elsewhere
         "the upload of a part file cannot begin, after the retries of the request";
+    "Attempt.UploadRefused" CoordinatorError::Attempt(AttemptError::NoUpload { again: false, .. }) => Fatal
+        "the store refuses to begin the upload of a part file (permission, credentials, no such bucket)";
     "Attempt.NoOrder" CoordinatorError::Attempt(AttemptError::NoOrder(_)) => Elsewhere
         "a task message cannot be made";
     "Attempt.OldWorker" CoordinatorError::Attempt(AttemptError::OldWorker(_)) => AfterWaiting

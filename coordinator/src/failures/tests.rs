@@ -27,7 +27,8 @@ fn each_rejected_attempt_has_its_class() {
     let text = || "it says so".to_string();
     let bad = AttemptError::BadResult { attempt: attempt(), what: "nonsense" };
     for (error, name, retried) in [
-        (AttemptError::NoUpload(text()), "Attempt.NoUpload", true),
+        (AttemptError::NoUpload { what: text(), again: true }, "Attempt.NoUpload", true),
+        (AttemptError::NoUpload { what: text(), again: false }, "Attempt.UploadRefused", false),
         (AttemptError::NoOrder(text()), "Attempt.NoOrder", true),
         (bad, "Attempt.BadResult", true),
         (AttemptError::OtherRows(text()), "Attempt.OtherRows", false),

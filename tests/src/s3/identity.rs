@@ -3,9 +3,10 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::certs::Signed;
+use crate::http::get;
 use crate::python::script_command;
 
 /// The running process; dropping it stops it.
@@ -33,6 +34,17 @@ impl Identity {
         let (plain, sealed) = line.trim().split_once(' ').context("no ports")?;
         let (plain, sealed) = (format!("http://127.0.0.1:{plain}"), format!("https://127.0.0.1:{sealed}"));
         Ok(Self { child, plain, sealed })
+    }
+
+    /// The number of requests to the token service so far.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn token_requests(&self) -> Result<usize> {
+        let address = self.plain.trim_start_matches("http://").parse()?;
+        let (status, body) = get(address, "/token-requests")?;
+        ensure!(status == 200, "status {status}");
+        Ok(body.trim().parse()?)
     }
 }
 
