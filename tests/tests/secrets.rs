@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use tally_tests::cluster::nodes::worker_bin;
 use tally_tests::cluster::server::Server as Process;
 use tally_tests::consul::{ConsulAgent, Setup, closed};
 use tally_tests::output::Place;
@@ -152,14 +153,18 @@ fn credentials_in_urls_are_refused_and_not_repeated() -> Result<()> {
     let signed = format!("s3://bucket/v1?X-Amz-Credential=x&X-Amz-Signature={PASSWORD}");
     let sas = format!("az://container/v1?sv=2024-11-04&sig={PASSWORD}");
     let web = format!("https://bucket.s3.amazonaws.com/v1?X-Amz-Security-Token={PASSWORD}");
-    let refuses = |args: &[&str], words: &[&str]| {
-        let outcome = Tally::new(args[0]).args(&args[1..]).args(TRACE).run()?;
-        ensure!(matches!(outcome.code(), Some(1 | 2)), "{outcome}");
+    let failed = |command: Tally, args: &[&str], words: &[&str]| {
+        let outcome = command.args(args).args(TRACE).run()?;
+        // 7: a published day cannot be read.
+        ensure!(matches!(outcome.code(), Some(1 | 2 | 7)), "{outcome}");
         words.iter().try_for_each(|word| {
             ensure!(outcome.stderr.contains(word), "{args:?} does not say {word:?}\n{outcome}");
             Ok(())
         })
     };
+    let refuses = |args: &[&str], words: &[&str]| failed(Tally::new(args[0]), &args[1..], words);
+    let page = place.path().join("report.html");
+    let html = page.display().to_string();
     for (url, belongs) in [
         (&user, "AWS_ACCESS_KEY_ID"),
         (&slash, "AWS_ACCESS_KEY_ID"),
@@ -180,6 +185,22 @@ fn credentials_in_urls_are_refused_and_not_repeated() -> Result<()> {
         refuses(&[&["backfill", "--spill-dir", &spill][..], &range].concat(), &words)?;
         refuses(&[&["plan"][..], &range].concat(), &words)?;
         refuses(&["coordinator", "--state-dir", url, "--listen", "127.0.0.1:0"], &words)?;
+        // Commands that read published days.
+        let date = ["--date", "20170227", "--spill-dir", &spill];
+        refuses(&[&["verify", "--output", url][..], &date].concat(), &words)?;
+        refuses(&[&["diff", url, url][..], &date].concat(), &words)?;
+        let range = ["--from", "20170227", "--to", "20170227"];
+        refuses(&[&["report", "--output", url, "--html", &html][..], &range].concat(), &words)?;
+        secrets::check("the report's page", &std::fs::read_to_string(&page)?)?;
+        std::fs::remove_file(&page)?;
+        refuses(&["demo", "--dir", url, "--spill-dir", &spill], &words)?;
+        // Options that take no object store at all.
+        let words = ["give a path", words[0], belongs];
+        refuses(&["generate", "--clients", "10", "--output", url], &words)?;
+        refuses(&["run", "--spill-dir", url], &words)?;
+        refuses(&["verify", "--spill-dir", url], &words)?;
+        refuses(&["demo", "--spill-dir", url], &words)?;
+        failed(Tally::wrapped(&worker_bin(), ["--spill-dir", url]), &[], &words)?;
     }
     let consul = |address: &str| format!("{address} is not usable");
     let (named, asked) = (format!("http://me:{PASSWORD}@h:1"), format!("http://h:1/?token={PASSWORD}"));
