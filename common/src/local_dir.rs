@@ -12,11 +12,15 @@ use crate::stores::urls::{self, UrlError};
 /// An argument that does not name a directory of this machine.
 #[derive(Debug, thiserror::Error)]
 enum NotLocal {
-    #[error("it is the URL of an object store, and this option takes a local directory: give a path")]
+    #[error("{REMOTE}")]
     Remote,
+    #[error("{REMOTE}. {0}")]
+    Credentials(UrlError),
     #[error(transparent)]
     Url(#[from] UrlError),
 }
+
+const REMOTE: &str = "it is the URL of an object store, and this option takes a local directory: give a path";
 
 /// The parser of an argument that names a local directory.
 pub fn parser() -> impl TypedValueParser<Value = PathBuf> {
@@ -27,7 +31,9 @@ fn check(folder: PathBuf) -> Result<PathBuf, NotLocal> {
     match folder.to_str().filter(|text| text.contains("://")) {
         None => Ok(folder),
         Some(url) if urls::is_local(url) => Ok(urls::local_path(url)?),
-        Some(_) => Err(NotLocal::Remote),
+        Some(url) => {
+            Err(urls::check_no_credentials(url).err().map_or(NotLocal::Remote, NotLocal::Credentials))
+        }
     }
 }
 
@@ -42,6 +48,17 @@ mod tests {
         }
         for given in ["s3://b/x", "gs://b/x", "az://c/x", "hdfs://n/x"] {
             assert!(check(given.into()).unwrap_err().to_string().contains("give a path"), "{given}");
+        }
+        for (given, belongs) in [
+            ("s3://AKIAIOSFODNN7EXAMPLE:its/secret@b/x", "AWS_ACCESS_KEY_ID"),
+            ("s3://b/x?X-Amz-Signature=its/secret", "AWS_PROFILE"),
+            ("az://c/x?sv=2024-11-04&sig=its/secret", "AZURE_STORAGE_SAS_KEY"),
+        ] {
+            let error = check(given.into()).unwrap_err().to_string();
+            for word in ["give a path", "must not contain credentials", belongs] {
+                assert!(error.contains(word), "{given} does not say {word}: {error}");
+            }
+            assert!(!error.contains("secret@") && !error.contains("its/secret"), "{error}");
         }
     }
 }

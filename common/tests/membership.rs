@@ -7,11 +7,11 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use consul_api_client::{CheckStatus, Client, Config, KvPair, ServiceHealth, Which};
+use consul_api_client::{CheckStatus, Client, Config, KvPair, ServiceHealth, Token, Which};
 use serde_json::json;
 use tally_common::discovery::consul::Consul;
 use tally_common::discovery::membership::{Kind, Member, Membership, Registration};
-use tally_tests::consul::{ConsulAgent, Setup};
+use tally_tests::consul::{ConsulAgent, Setup, closed};
 use tally_tests::wait::eventually;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -97,6 +97,22 @@ async fn maintenance_mode_and_its_end_are_noticed() -> Result<()> {
     Ok(())
 }
 
+/// Why the docs list the rule for nodes: Consul omits their checks from its answer if the token may not read them.
+async fn maintenance_of_a_node_is_seen_with_the_permission_to_read_nodes() -> Result<()> {
+    let setup = Setup { config: closed(MASTER), token: Some(MASTER.into()), ..Setup::default() };
+    let agent = ConsulAgent::start(setup)?;
+    agent.put("/v1/agent/maintenance?enable=true&reason=upgrade")?;
+    let rules = r#"agent_prefix "" { policy = "read" } service_prefix "teams-a-" { policy = "write" }"#;
+    let nodes = r#"node_prefix "" { policy = "read" }"#;
+    for (name, rules, seen) in [("without", rules, false), ("with", &format!("{rules} {nodes}"), true)] {
+        let token = agent.make_token(name, rules)?;
+        let config = Config { token: Some(Token::new(&token.secret)?), ..Config::new(agent.address()) };
+        let checks = Client::new(&config)?.agent().checks("teams-a-worker-w-1").await?;
+        assert_eq!(checks.iter().any(|check| check.is_maintenance()), seen, "{name}: {checks:?}");
+    }
+    Ok(())
+}
+
 async fn a_key_exists_while_the_process_runs() -> Result<()> {
     let agent = ConsulAgent::start(Setup::default())?;
     let consul = consul(&agent)?;
@@ -153,6 +169,7 @@ tally_tests::tests![
     async:
     the_agent_checks_a_process_until_it_leaves,
     maintenance_mode_and_its_end_are_noticed,
+    maintenance_of_a_node_is_seen_with_the_permission_to_read_nodes,
     a_key_exists_while_the_process_runs,
     without_permission_for_the_agent_a_key_is_registered,
 ];

@@ -92,6 +92,76 @@ pub fn check_layers(
     }
 }
 
+/// An option that variables of other programs set, too.
+#[derive(Clone, Copy, Debug)]
+pub struct Shared<'a> {
+    /// The option, without the dashes.
+    pub long: &'a str,
+    /// The variables, in order of precedence.
+    pub variables: &'a [&'a str],
+    /// What values start with; a digit follows.
+    pub prefix: &'a str,
+    /// The value without any source.
+    pub default: Option<&'a str>,
+}
+
+/// The environment variable that sets the variables of a child process of [`check_shared`].
+const GIVEN: &str = "TALLY_TESTS_GIVEN";
+
+/// Checks in processes of the test `test` (its full name), for each combination of sources, that the first one counts:
+/// the flag, the option's own variable, those of other programs, the file, the default. Variables that do not count are
+/// empty. `value` returns the value that takes effect for arguments after the program's name.
+///
+/// # Panics
+/// The wrong source takes effect.
+pub fn check_shared(test: &str, shared: Shared<'_>, value: impl Fn(&[OsString]) -> Option<String>) {
+    let own = format!("TALLY_{}", shared.long.to_uppercase().replace('-', "_"));
+    let variables: Vec<&str> = std::iter::once(&*own).chain(shared.variables.iter().copied()).collect();
+    if let Ok(given) = std::env::var(GIVEN) {
+        return check_given(shared, variables.len(), given.parse().expect("a number"), &value);
+    }
+    let itself = std::env::current_exe().expect("this program");
+    for given in 0..1_usize << variables.len() {
+        let mut process = Process::new(&itself);
+        process.args([test, "--exact", "--nocapture"]).env(GIVEN, given.to_string());
+        process.env_remove("TALLY_CONFIG");
+        for (at, name) in variables.iter().enumerate() {
+            let counts = given & (1 << at) != 0;
+            // The flag is source 0.
+            process.env(name, if counts { format!("{}{}", shared.prefix, at + 1) } else { String::new() });
+        }
+        let output = process.output().expect("this program again");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "variables {given:b} of {variables:?}: {text}\n{said}");
+        assert!(text.contains("1 passed"), "{test} is no test here: {text}");
+    }
+}
+
+/// Runs in a process of its own, whose environment is set.
+fn check_given(
+    shared: Shared<'_>,
+    variables: usize,
+    given: usize,
+    value: &impl Fn(&[OsString]) -> Option<String>,
+) {
+    let Shared { long, prefix, default, .. } = shared;
+    let of = |source: usize| format!("{prefix}{source}");
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("settings.toml");
+    for (flag, file) in [(false, false), (false, true), (true, false), (true, true)] {
+        let last = variables + 1;
+        let text = if file { format!("{long} = {:?}\n", of(last)) } else { String::new() };
+        std::fs::write(&path, text).expect("the file of settings");
+        let mut argv: Vec<OsString> = vec!["--config".into(), path.clone().into()];
+        argv.extend(flag.then(|| format!("--{long}={}", of(0)).into()));
+        let variable = (0..variables).find(|at| given & (1 << at) != 0).map(|at| at + 1);
+        let first = flag.then_some(0).or(variable).or(file.then_some(last));
+        let expected = first.map(of).or_else(|| default.map(str::to_string));
+        assert_eq!(value(&argv), expected, "--{long}: flag {flag}, variables {given:b}, file {file}");
+    }
+}
+
 fn id(arg: &Arg) -> &str {
     arg.get_id().as_str()
 }

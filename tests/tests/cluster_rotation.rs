@@ -16,17 +16,29 @@ use tally_tests::output::Place;
 use tally_tests::wait::{PATIENT, wait_every};
 
 const MASTER: &str = "00000000-1111-2222-3333-444444444444";
-/// The rules that the docs list for a token.
-const RULES: &str = r#"
-    key_prefix "tally/" { policy = "write" }
-    session_prefix "" { policy = "write" }
-    service_prefix "tally-" { policy = "write" }
-    agent_prefix "" { policy = "read" }
-    node_prefix "" { policy = "read" }
-"#;
 const FLAGS: &[&str] = &["--shard-bytes", "100KB", "--partitions", "8", "--target-file-size", "1MB"];
 /// Longer than a session of Consul may last after its last renewal.
 const SESSIONS_END: Duration = Duration::from_secs(40);
+
+/// The rules that the docs list for a token.
+fn rules() -> Result<String> {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/docs/services.md");
+    let text = std::fs::read_to_string(docs)?;
+    let row = text.lines().find(|line| line.starts_with("| Consul |")).context("no Consul in the docs")?;
+    let (mut rules, mut resource) = (String::new(), None);
+    for code in row.split('`').skip(1).step_by(2) {
+        match (code, resource) {
+            ("read" | "write", Some(prefix)) => {
+                rules += &format!("{prefix} {{ policy = \"{code}\" }}\n");
+                resource = None;
+            }
+            (code, _) if code.contains("_prefix \"") => resource = Some(code),
+            _ => {}
+        }
+    }
+    ensure!(rules.lines().count() == 5 && rules.contains("key_prefix \"tally/\""), "the docs list {rules}");
+    Ok(rules)
+}
 
 fn agent(cluster: &Cluster) -> Result<&ConsulAgent> {
     cluster.consul.as_ref().context("no Consul")
@@ -76,14 +88,14 @@ fn a_token_is_replaced_under_a_running_leader() -> Result<()> {
         ..Setup::default()
     };
     with_cluster(setup, |cluster| {
-        let first = agent(cluster)?.make_token("one", RULES)?;
+        let first = agent(cluster)?.make_token("one", &rules()?)?;
         works(cluster, &day)?;
         // The recommended order: the new token is issued before the old one is revoked.
         replace(&file, &first.secret, 0o600)?;
         works(cluster, &day)?;
         // The usual mistake: the old token is revoked first.
         let agent = agent(cluster)?;
-        let second = agent.make_token("two", RULES)?;
+        let second = agent.make_token("two", &rules()?)?;
         agent.delete_token(&first)?;
         wait_doubt(cluster)?;
         let place = Place::new()?;

@@ -5,17 +5,22 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use tally_tests::cluster::client::Client;
+use tally_tests::cluster::nodes::worker_bin;
 use tally_tests::cluster::server::Server as Process;
+use tally_tests::cluster::{Setup as ClusterSetup, with_cluster};
 use tally_tests::consul::{ConsulAgent, Setup, closed};
 use tally_tests::output::Place;
+use tally_tests::pki::{OPERATORS_TOKEN, Pki, READERS_TOKEN};
 use tally_tests::process::{Tally, clean, tally_bin};
 use tally_tests::s3::client::Keys;
-use tally_tests::s3::proxy::{Fault, Proxy};
+use tally_tests::s3::proxy::{Exchange, Fault, Proxy};
 use tally_tests::s3::server::{ADMIN, DATA, Kind, OUT, Server};
-use tally_tests::s3::{job, put_case};
+use tally_tests::s3::{job, put_case, submit};
 use tally_tests::secrets;
 use tally_tests::wait::{PATIENT, wait_every};
 
@@ -52,6 +57,55 @@ fn a_store_that_quotes_what_it_refuses_reveals_nothing() -> Result<()> {
         proxy.heal();
     }
     Ok(())
+}
+
+/// Coordinator and workers with all kinds of secrets: keys and a session token of the store, private keys, tokens.
+fn a_cluster_at_the_most_verbose_level_reveals_nothing() -> Result<()> {
+    let (server, pki) = (Server::start(Kind::Moto)?, Pki::new()?);
+    put_case(&server.client(DATA)?, CASE)?;
+    let proxy = Proxy::before(server.address())?;
+    let mut environment = ADMIN.environment(proxy.address()).to_vec();
+    environment.push(("AWS_SESSION_TOKEN", SESSION.into()));
+    let private = std::fs::read_to_string(pki.dir().join("worker.key"))?;
+    let token = pki.with_token(OPERATORS_TOKEN)?;
+    let setup = ClusterSetup {
+        workers: 2,
+        coordinator_flags: TRACE.to_vec(),
+        worker_flags: TRACE.to_vec(),
+        environment,
+        tls: Some(Arc::new(Mutex::new(pki))),
+        ..ClusterSetup::default()
+    };
+    with_cluster(setup, |cluster| {
+        let private = private.lines().nth(1).context("an empty key")?;
+        for secret in [ADMIN.secret, SESSION, OPERATORS_TOKEN, READERS_TOKEN, private] {
+            ensure!(secrets::check("a log", secret).is_err(), "logs are not searched for {secret}");
+        }
+        let known = vec!["--coordinator".to_string(), cluster.coordinators[0].address().to_string()];
+        let by_token = Client::new([known, token].concat());
+        for client in [&by_token, &cluster.client()] {
+            submit(client, CASE).args(TRACE).run()?.summary()?;
+        }
+        let quoted = "SignatureDoesNotMatch";
+        // The coordinator lists files, workers read them and write others.
+        for (method, part) in [("GET", "list-type"), ("GET", "parquet"), ("PUT", "partNumber")] {
+            proxy.take();
+            proxy.break_next(method, part, 0, 1000, Fault::Quote(403, quoted));
+            let failed = submit(&cluster.client(), CASE).args(TRACE).run()?;
+            failed.expect_failure(1, &[quoted]).with_context(|| format!("{method} {part}"))?;
+            proxy.heal();
+            let quotes = |e: &Exchange| e.status == 403 && e.head.contains(SESSION);
+            ensure!(proxy.take().iter().any(quotes), "{method} {part}: nothing was quoted");
+        }
+        let workers: Vec<String> = cluster.workers.iter().map(|worker| worker.process.said()).collect();
+        let said = [cluster.coordinators[0].process.said()].into_iter().chain(workers.clone());
+        for (at, said) in said.enumerate() {
+            ensure!(said.contains("\"level\":\"TRACE\""), "process {at} does not trace");
+        }
+        ensure!(workers.iter().any(|said| said.contains(quoted)), "no worker was refused");
+        // Before the end, and when the cluster ends.
+        cluster.check_no_crash()
+    })
 }
 
 /// A serving process at trace level, stopped as soon as its log has one of `words`, and searched.
@@ -152,14 +206,18 @@ fn credentials_in_urls_are_refused_and_not_repeated() -> Result<()> {
     let signed = format!("s3://bucket/v1?X-Amz-Credential=x&X-Amz-Signature={PASSWORD}");
     let sas = format!("az://container/v1?sv=2024-11-04&sig={PASSWORD}");
     let web = format!("https://bucket.s3.amazonaws.com/v1?X-Amz-Security-Token={PASSWORD}");
-    let refuses = |args: &[&str], words: &[&str]| {
-        let outcome = Tally::new(args[0]).args(&args[1..]).args(TRACE).run()?;
-        ensure!(matches!(outcome.code(), Some(1 | 2)), "{outcome}");
+    let failed = |command: Tally, args: &[&str], words: &[&str]| {
+        let outcome = command.args(args).args(TRACE).run()?;
+        // 7: a published day cannot be read.
+        ensure!(matches!(outcome.code(), Some(1 | 2 | 7)), "{outcome}");
         words.iter().try_for_each(|word| {
             ensure!(outcome.stderr.contains(word), "{args:?} does not say {word:?}\n{outcome}");
             Ok(())
         })
     };
+    let refuses = |args: &[&str], words: &[&str]| failed(Tally::new(args[0]), &args[1..], words);
+    let page = place.path().join("report.html");
+    let html = page.display().to_string();
     for (url, belongs) in [
         (&user, "AWS_ACCESS_KEY_ID"),
         (&slash, "AWS_ACCESS_KEY_ID"),
@@ -180,6 +238,22 @@ fn credentials_in_urls_are_refused_and_not_repeated() -> Result<()> {
         refuses(&[&["backfill", "--spill-dir", &spill][..], &range].concat(), &words)?;
         refuses(&[&["plan"][..], &range].concat(), &words)?;
         refuses(&["coordinator", "--state-dir", url, "--listen", "127.0.0.1:0"], &words)?;
+        // Commands that read published days.
+        let date = ["--date", "20170227", "--spill-dir", &spill];
+        refuses(&[&["verify", "--output", url][..], &date].concat(), &words)?;
+        refuses(&[&["diff", url, url][..], &date].concat(), &words)?;
+        let range = ["--from", "20170227", "--to", "20170227"];
+        refuses(&[&["report", "--output", url, "--html", &html][..], &range].concat(), &words)?;
+        secrets::check("the report's page", &std::fs::read_to_string(&page)?)?;
+        std::fs::remove_file(&page)?;
+        refuses(&["demo", "--dir", url, "--spill-dir", &spill], &words)?;
+        // Options that take no object store at all.
+        let words = ["give a path", words[0], belongs];
+        refuses(&["generate", "--clients", "10", "--output", url], &words)?;
+        refuses(&["run", "--spill-dir", url], &words)?;
+        refuses(&["verify", "--spill-dir", url], &words)?;
+        refuses(&["demo", "--spill-dir", url], &words)?;
+        failed(Tally::wrapped(&worker_bin(), ["--spill-dir", url]), &[], &words)?;
     }
     let consul = |address: &str| format!("{address} is not usable");
     let (named, asked) = (format!("http://me:{PASSWORD}@h:1"), format!("http://h:1/?token={PASSWORD}"));
@@ -201,6 +275,7 @@ fn credentials_in_urls_are_refused_and_not_repeated() -> Result<()> {
 
 tally_tests::tests![
     a_store_that_quotes_what_it_refuses_reveals_nothing,
+    a_cluster_at_the_most_verbose_level_reveals_nothing,
     a_journal_whose_store_quotes_requests_reveals_nothing,
     a_store_or_a_consul_that_does_not_answer_reveals_nothing,
     a_consul_that_refuses_a_token_reveals_nothing,

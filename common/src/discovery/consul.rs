@@ -60,8 +60,7 @@ impl ConsulArgs {
     pub fn open(&self) -> Result<Option<Consul>, Error> {
         let Some(address) = self.consul.clone() else { return Ok(None) };
         let token_file = self.consul_token_file.clone();
-        let token = environment::text("CONSUL_HTTP_TOKEN").filter(|_| token_file.is_none());
-        let token = token.map(|text| Token::new(&text)).transpose()?;
+        let token = self.token_variable().map(|text| Token::new(&text)).transpose()?;
         let tls = Tls {
             ca_file: self.consul_ca_file.clone(),
             client_cert: self.consul_cert.clone(),
@@ -79,6 +78,11 @@ impl ConsulArgs {
             ..Config::new(address.trim())
         };
         Ok(Some(Consul::new(Client::new(&config)?, &self.consul_prefix)))
+    }
+
+    /// The token of the environment, if no option names a file.
+    fn token_variable(&self) -> Option<String> {
+        environment::text("CONSUL_HTTP_TOKEN").filter(|_| self.consul_token_file.is_none())
     }
 }
 
@@ -241,7 +245,33 @@ impl LeaderView {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
+    use clap::{Command, FromArgMatches};
+    use tally_tests::settings::{Shared, check_shared};
+
     use super::*;
+    use crate::config;
+
+    #[test]
+    fn the_token_is_taken_from_the_first_source_that_has_it() {
+        let shared = Shared {
+            long: "consul-token-file",
+            variables: &["CONSUL_HTTP_TOKEN"],
+            prefix: "token-of-source-",
+            default: None,
+        };
+        let test = "discovery::consul::tests::the_token_is_taken_from_the_first_source_that_has_it";
+        check_shared(test, shared, |flags| {
+            let command = ConsulArgs::augment_args(Command::new("program").arg(config::option()));
+            let argv = [&[OsString::from("program")], flags].concat();
+            let matches = config::parse(config::with_variables(command), &[], &argv).unwrap();
+            let args = ConsulArgs::from_arg_matches(&matches).unwrap();
+            let file = args.consul_token_file.as_ref().map(|file| file.display().to_string());
+            assert!(file.is_none() || args.token_variable().is_none(), "both count");
+            file.or_else(|| args.token_variable())
+        });
+    }
 
     fn pair(value: &str, held: bool) -> Option<KvPair> {
         let session = SessionId::parse("01234567-89ab-cdef-0123-456789abcdef").unwrap();

@@ -258,7 +258,29 @@ impl opentelemetry_sdk::trace::SpanExporter for Exporter {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
+    use tally_tests::settings::{Shared, check_shared};
+
     use super::*;
+    use crate::config;
+
+    #[test]
+    fn the_collector_is_taken_from_the_first_source_that_names_it() {
+        let shared = Shared {
+            long: "otlp-endpoint",
+            variables: &[SPECIFIC, GENERIC],
+            prefix: "http://collector-",
+            default: None,
+        };
+        let test = "traces::collector::tests::the_collector_is_taken_from_the_first_source_that_names_it";
+        check_shared(test, shared, |flags| {
+            let command = TraceArgs::augment_args(Command::new("program").arg(config::option()));
+            let argv = [&[OsString::from("program")], flags].concat();
+            let matches = config::parse(config::with_variables(command), &[], &argv).unwrap();
+            TraceArgs::from_arg_matches(&matches).unwrap().endpoint.map(|endpoint| endpoint.url)
+        });
+    }
 
     fn given(url: &str, by: &'static str) -> Endpoint {
         Endpoint { url: url.into(), by }

@@ -181,7 +181,28 @@ impl JobArgs {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
+    use clap::{Command, FromArgMatches};
+    use tally_common::config;
+    use tally_tests::settings::{Shared, check_shared};
+
     use super::*;
+
+    #[test]
+    fn the_date_is_taken_from_the_first_source_that_has_it() {
+        let shared =
+            Shared { long: "date", variables: &["date"], prefix: "2017011", default: Some("20170227") };
+        let now = "2017-02-28T00:30:00Z".parse().unwrap();
+        let test = "job_args::tests::the_date_is_taken_from_the_first_source_that_has_it";
+        check_shared(test, shared, |flags| {
+            let command = DateArgs::augment_args(Command::new("program").arg(config::option()));
+            let argv = [&[OsString::from("program")], flags].concat();
+            let matches = config::parse(config::with_variables(command), &[], &argv).unwrap();
+            let args = DateArgs::from_arg_matches(&matches).unwrap();
+            Some(date_text(args.date_before(now).unwrap()))
+        });
+    }
 
     #[test]
     fn the_date_comes_from_the_argument_then_the_environment_then_the_clock() {

@@ -205,7 +205,9 @@ pub fn is_hidden(name: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use object_store::ObjectMeta;
 
@@ -273,6 +275,119 @@ mod tests {
         check("bell\u{7}", &|path| std::fs::write(path, "x").unwrap(), "illegal character");
         let socket = |path: &FsPath| drop(std::os::unix::net::UnixListener::bind(path).unwrap());
         check("socket", &socket, "is a socket");
+    }
+
+    /// The size of a file that appears: its number is in its name.
+    fn size_of(number: usize) -> u64 {
+        number as u64 % 5 + 1
+    }
+
+    /// Adds a file, a file in a folder of its own, and a link. Each appears whole.
+    fn add(root: &FsPath, number: usize) {
+        let content = vec![b'x'; usize::try_from(size_of(number)).unwrap()];
+        let sample = root.join(format!("sample_id={number}"));
+        std::fs::create_dir(&sample).unwrap();
+        for place in [root.join(format!("part={number}")), sample.join(format!("part={number}"))] {
+            std::fs::write(root.join(".new"), &content).unwrap();
+            std::fs::rename(root.join(".new"), place).unwrap();
+        }
+        symlink(root.join("stays=0"), root.join(format!("link={number}"))).unwrap();
+    }
+
+    fn remove(root: &FsPath, number: usize) {
+        std::fs::remove_file(root.join(format!("link={number}"))).unwrap();
+        std::fs::remove_file(root.join(format!("part={number}"))).unwrap();
+        std::fs::remove_dir_all(root.join(format!("sample_id={number}"))).unwrap();
+    }
+
+    /// What listings met.
+    #[derive(Default, Debug)]
+    struct Met {
+        /// Listings during which a file appeared or disappeared.
+        changed: usize,
+        /// The numbers of all listed files that appeared.
+        numbers: BTreeSet<usize>,
+        /// Listings without a file that an earlier one has.
+        missed: usize,
+        errors: usize,
+    }
+
+    impl Met {
+        /// Checks a listing.
+        fn listed(&mut self, found: Result<Vec<DataFile>, WalkError>, stay: usize) {
+            let files = match found {
+                Ok(files) => files,
+                Err(error) => {
+                    assert!(error.to_string().contains("/day=1"), "it names no file: {error}");
+                    self.errors += 1;
+                    return;
+                }
+            };
+            let (mut stayed, mut numbers) = (0, BTreeSet::new());
+            for DataFile { file, .. } in files {
+                let (kind, number) = file.name.rsplit_once('/').unwrap().1.split_once('=').unwrap();
+                let number: usize = number.parse().unwrap();
+                let size = match kind {
+                    "stays" => {
+                        stayed += 1;
+                        7
+                    }
+                    "link" => 7,
+                    _ => size_of(number),
+                };
+                assert!(file.size == size && file.etag.is_some(), "{size} bytes: {file:?}");
+                numbers.extend((kind != "stays").then_some(number));
+            }
+            assert_eq!(stayed, stay, "files that stay");
+            self.missed += usize::from(!self.numbers.is_subset(&numbers));
+            self.numbers.extend(numbers);
+        }
+
+        fn is_enough(&self) -> bool {
+            self.changed >= 20 && self.numbers.len() >= 5 && self.missed >= 1
+        }
+    }
+
+    #[test]
+    fn files_that_appear_or_disappear_during_a_listing_are_in_it_whole_or_not_at_all() {
+        // Enough that a listing takes longer than a change.
+        const STAY: usize = 200;
+        const MAX_LISTINGS: usize = 1000;
+        // Files that exist at a time.
+        const LIVE: usize = 3;
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap().join("day=1");
+        std::fs::create_dir(&root).unwrap();
+        for number in 0..STAY {
+            std::fs::write(root.join(format!("stays={number}")), "7 bytes").unwrap();
+        }
+        let changes = AtomicUsize::new(0);
+        let met = std::thread::scope(|scope| {
+            let listings = scope.spawn(|| {
+                let mut met = Met::default();
+                for _ in 0..MAX_LISTINGS {
+                    let before = changes.load(Ordering::SeqCst);
+                    let found = data_files(&store(), root.clone());
+                    met.changed += usize::from(changes.load(Ordering::SeqCst) != before);
+                    met.listed(found, STAY);
+                    if met.is_enough() {
+                        break;
+                    }
+                }
+                met
+            });
+            let mut number = 0;
+            while !listings.is_finished() {
+                add(&root, number);
+                if number >= LIVE {
+                    remove(&root, number - LIVE);
+                }
+                number += 1;
+                changes.store(number, Ordering::SeqCst);
+            }
+            listings.join().unwrap()
+        });
+        assert!(met.is_enough(), "the race was not met: {met:?}");
     }
 
     #[test]
