@@ -87,7 +87,7 @@ fn a_cluster_at_the_most_verbose_level_reveals_nothing() -> Result<()> {
             submit(client, CASE).args(TRACE).run()?.summary()?;
         }
         let quoted = "SignatureDoesNotMatch";
-        // The coordinator lists files, workers read them and write others.
+        // The coordinator lists and reads files; only workers write parts of others.
         for (method, part) in [("GET", "list-type"), ("GET", "parquet"), ("PUT", "partNumber")] {
             proxy.take();
             proxy.break_next(method, part, 0, 1000, Fault::Quote(403, quoted));
@@ -97,12 +97,11 @@ fn a_cluster_at_the_most_verbose_level_reveals_nothing() -> Result<()> {
             let quotes = |e: &Exchange| e.status == 403 && e.head.contains(SESSION);
             ensure!(proxy.take().iter().any(quotes), "{method} {part}: nothing was quoted");
         }
-        let workers: Vec<String> = cluster.workers.iter().map(|worker| worker.process.said()).collect();
-        let said = [cluster.coordinators[0].process.said()].into_iter().chain(workers.clone());
+        let workers = cluster.workers.iter().map(|worker| worker.process.said());
+        let said = [cluster.coordinators[0].process.said()].into_iter().chain(workers);
         for (at, said) in said.enumerate() {
             ensure!(said.contains("\"level\":\"TRACE\""), "process {at} does not trace");
         }
-        ensure!(workers.iter().any(|said| said.contains(quoted)), "no worker was refused");
         // Before the end, and when the cluster ends.
         cluster.check_no_crash()
     })

@@ -4,6 +4,8 @@
 
 use std::fmt::Write;
 
+use tally_common::secrets;
+
 /// Size of a plot, in units of its own. A page scales it to the width of its column.
 const WIDTH: f64 = 360.0;
 const HEIGHT: f64 = 200.0;
@@ -39,8 +41,10 @@ pub(super) struct Bars<'a> {
     pub(super) text: &'a dyn Fn(f64) -> String,
 }
 
-/// Text for HTML and for attributes.
+/// Text for HTML and for attributes. Its secrets are redacted first: afterwards, the separators of a URL's parameters are
+/// escaped too.
 pub(super) fn escape(text: &str) -> String {
+    let text = secrets::cut(text);
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
