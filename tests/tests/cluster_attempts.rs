@@ -117,6 +117,8 @@ const GRACE: Duration = Duration::from_secs(3);
 const GRACE_FLAGS: &[&str] = &["--worker-grace", "3000"];
 /// How often the day is tried until the intended sequence happens, on a machine that may be slow.
 const TRIES: usize = 5;
+/// Workers that are killed until one of them holds a reduce output.
+const KILLS: usize = 12;
 
 fn stage_is(job: &JobView, name: &str, holds: impl Fn(u64, u64, u64) -> bool) -> bool {
     let stage = job.stages.iter().find(|stage| stage.name == name);
@@ -204,7 +206,7 @@ fn reduce_outputs_that_are_made_again_while_part_files_are_written() -> Result<(
     let setup = Setup { worker_memory: "100MiB", ..Setup::quick() };
     with_cluster(setup, |cluster| {
         let flags = ["--partitions", "2", "--shard-bytes", "100KB", "--target-file-size", "20KB"];
-        for at in [0, 1, 2] {
+        for at in (0..3).cycle().take(KILLS) {
             let place = Place::new()?;
             let moment = Moment::Stage("write", 0.3);
             let (job, before) = cluster.submit_held(DAY.dir.path(), &place, &flags, moment)?;
@@ -216,7 +218,7 @@ fn reduce_outputs_that_are_made_again_while_part_files_are_written() -> Result<(
             cluster.mend(Fault::KillWorker(at))?;
             cluster.wait_attached(3)?;
             cluster.wait_empty()?;
-            // One of the three holds none.
+            // At least one of the three holds none, each time another.
             if reruns > 0 {
                 ensure!(before.stage("write")?.done > 100, "few part files were written: {before:?}");
                 return Ok(());
