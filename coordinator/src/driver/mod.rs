@@ -10,7 +10,7 @@
 
 mod answers;
 mod attempts;
-mod describe;
+pub(crate) mod describe;
 mod drain;
 mod job_events;
 mod job_run;
