@@ -316,4 +316,43 @@ mod tests {
             assert!(error.contains(part), "{error}");
         }
     }
+
+    /// A task with that many map tasks by input table, and these outputs of each table.
+    fn complete(map_tasks: &[u32], listed: &[&[u32]]) -> Result<(), TaskError> {
+        let output = |&index: &u32| v1::OutputRef { index, ..Default::default() };
+        let table = |list: &&[u32]| v1::TableOutputs { outputs: list.iter().map(output).collect() };
+        let tables = listed.iter().map(table).collect();
+        check_complete(map_tasks, &ReduceInputs { tables, locations: vec![] })
+    }
+
+    #[test]
+    fn inputs_are_exactly_one_output_of_each_promised_map_task() {
+        assert!(complete(&[2, 1], &[&[0, 1], &[2]]).is_ok());
+        assert!(complete(&[0, 0], &[&[], &[]]).is_ok());
+        for (map_tasks, listed, part) in [
+            (&[2, 1][..], &[&[0][..], &[2]][..], "1 outputs of the 2 map tasks of input table 0"),
+            (&[2, 1], &[&[0, 1], &[]], "0 outputs of the 1 map tasks of input table 1"),
+            (&[1, 1], &[&[0, 1], &[2]], "2 outputs of the 1 map tasks of input table 0"),
+            (&[2, 1], &[&[1, 1], &[2]], "each to be listed once"),
+            (&[2, 1], &[&[0, 1]], "outputs of 1 input tables instead of 2"),
+            (&[2], &[&[0, 1], &[2]], "outputs of 2 input tables instead of 1"),
+        ] {
+            let error = complete(map_tasks, listed).unwrap_err().to_string();
+            assert!(error.contains("not complete") && error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn partials_read_are_compared_with_the_promised_sums() {
+        let sums = |rows, checksum| Some(v1::Sums { rows, checksum });
+        let compared =
+            |expected, read| check(&v1::ReduceWork { partition: 7, expected, ..Default::default() }, read);
+        assert!(compared(sums(5, 77), sums(5, 77)).is_ok());
+        // Map tasks or holders of earlier releases.
+        assert!(compared(None, sums(5, 77)).is_ok() && compared(sums(5, 77), None).is_ok());
+        for read in [sums(4, 77), sums(5, 78), sums(0, 0)] {
+            let error = compared(sums(5, 77), read).unwrap_err().to_string();
+            assert!(error.contains("partition 7 was read as") && error.contains("made 5 with"), "{error}");
+        }
+    }
 }
