@@ -116,9 +116,13 @@ fn check(work: &v1::ReduceWork, read: Option<v1::Sums>) -> Result<(), TaskError>
 }
 
 /// The number of passes for tables of `needed` bytes. Passes decide the order of rows. If the task message states the
-/// size of a pass, it is used, so that all workers have the same passes.
+/// number of an earlier attempt, whose partials may have had other sizes, or the size of a pass, it is used, so that all
+/// attempts have the same passes.
 fn passes(needed: u64, work: &v1::ReduceWork, shares: Shares) -> Result<u32, TaskError> {
     let share = shares.reduce as u64;
+    if needed.checked_div(work.passes.into()).is_some_and(|pass| pass < share) {
+        return Ok(work.passes);
+    }
     let wanted = if work.table_bytes == 0 { share } else { work.table_bytes };
     // A worker with less memory can still run tasks with small tables.
     let one = needed.min(wanted);
@@ -303,7 +307,10 @@ impl RunCheck<'_> {
 
 #[cfg(test)]
 mod tests {
+    use tally_proto::WorkerId;
+
     use super::*;
+    use crate::shares::WorkerConfig;
 
     #[test]
     fn an_output_has_a_limited_number_of_row_groups() {
@@ -340,6 +347,41 @@ mod tests {
             let error = complete(map_tasks, listed).unwrap_err().to_string();
             assert!(error.contains("not complete") && error.contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn attempts_have_the_passes_of_the_first_one_if_they_have_the_memory() {
+        let config = WorkerConfig {
+            id: WorkerId::parse("w").unwrap(),
+            slots: 1,
+            memory_limit: 4 << 20,
+            memory_option: 4 << 20,
+            spill_dir: "/".into(),
+            spill_limit: 0,
+        };
+        let shares = Shares::new(&config);
+        assert_eq!(shares.reduce, 1 << 20);
+        const M: u64 = 1 << 20;
+        for (needed, table_bytes, earlier, expect) in [
+            (0, 0, 0, 1),
+            (4 * M, 0, 0, 4),
+            (4 * M, M / 2, 0, 8),
+            // The partials of the earlier attempt were smaller or larger.
+            (4 * M - 4, M / 2, 7, 7),
+            (4 * M, M / 2, 9, 9),
+            (0, M / 2, 3, 3),
+            // This worker has less memory than that of the earlier attempt.
+            (4 * M, M / 2, 3, 8),
+        ] {
+            let work = v1::ReduceWork { table_bytes, passes: earlier, ..Default::default() };
+            assert_eq!(
+                passes(needed, &work, shares).unwrap(),
+                expect,
+                "{needed} bytes after {earlier} passes"
+            );
+        }
+        let work = v1::ReduceWork { table_bytes: 2 * M, ..Default::default() };
+        assert!(matches!(passes(4 * M, &work, shares), Err(TaskError::Share { .. })));
     }
 
     #[test]

@@ -89,6 +89,7 @@ impl JobRun {
             inputs_version,
             map_tasks: self.plan.map_tasks.clone(),
             day: parse_date(&self.submission.spec.date).map(days_since_1970),
+            passes: self.results.passes(partition),
             ..v1::ReduceWork::default()
         }
     }
@@ -275,6 +276,18 @@ mod tests {
         let later = inputs(&mut run, &scheduler, &attempt(REDUCE, 1)).unwrap();
         assert!(later.0 > stated);
         assert_eq!(later, (later.0, later.0, vec!["w1".to_string()]));
+    }
+
+    #[test]
+    fn later_attempts_of_a_reduce_task_have_the_passes_of_the_first_one() {
+        let mut run = planned(1);
+        assert_eq!(run.reduce_work(0, 1).passes, 0);
+        for (number, passes) in [(0, 3), (1, 4)] {
+            let result = v1::task_result::Result::Reduce(v1::ReduceResult { passes, ..Default::default() });
+            let result = v1::TaskResult { result: Some(result), usage: None };
+            run.keep(&attempt(REDUCE, number), result).unwrap();
+            assert_eq!((run.reduce_work(0, 1).passes, run.reduce_work(1, 1).passes), (3, 0));
+        }
     }
 
     #[test]
