@@ -22,6 +22,7 @@ pub mod http;
 pub mod json_docs;
 pub mod large;
 pub mod many;
+pub mod mounts;
 pub mod naive;
 pub mod objectives;
 pub mod output;

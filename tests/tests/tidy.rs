@@ -143,6 +143,29 @@ fn nothing_names_the_machine_it_was_written_on() -> Result<()> {
     Ok(())
 }
 
+/// The faults of `tests/mutations`: each patch still applies, and the test that finds it exists.
+#[test]
+fn each_mutation_applies_and_names_a_test() -> Result<()> {
+    let sources = sources()?;
+    let patches: Vec<_> = files()?
+        .into_iter()
+        .filter(|file| file.starts_with("tests/mutations") && file.extension().is_some())
+        .collect();
+    ensure!(patches.len() >= 20, "only {} patches were found", patches.len());
+    for patch in patches {
+        let text = std::fs::read_to_string(top().join(&patch))?;
+        let test = text.lines().find_map(|line| line.strip_prefix("Test: "));
+        let name = test.and_then(|test| test.rsplit([' ', ':']).next()).context("no line `Test: `")?;
+        let defined = format!("fn {name}(");
+        let exists = sources.iter().any(|(_, text)| text.contains(&defined));
+        ensure!(exists, "{}: there is no test {name}", patch.display());
+        let checked =
+            Command::new("git").args(["apply", "--check"]).arg(&patch).current_dir(top()).output()?;
+        ensure!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    }
+    Ok(())
+}
+
 /// Words and names with a standard term that replaces them, such as `MAX_` for `MOST_`.
 const OLD_TERMS: [&str; 13] = [
     "anew",

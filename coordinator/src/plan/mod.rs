@@ -31,9 +31,10 @@ use shards::FileWork;
 /// The most bytes of all files in a plan, which is one record of the journal.
 const MAX_PLAN_BYTES: u64 = 1 << 30;
 
-/// The most sums of partitions that all map tasks of a job together may report, of twelve bytes each. A job would exceed
-/// it with hundreds of slots and rows for every partition in every task; tables that are partitioned by client have few.
-const MAX_SUMS: usize = 8 << 20;
+/// The most sums of partitions that all map tasks of a job together may report, of 16 bytes each. Only jobs with hundreds
+/// of slots would have more: the planner combines their shards. A job that asks for smaller shards has more only if its
+/// tables are not partitioned by client; its map tasks fail then, because no day is published unchecked.
+const MAX_SUMS: usize = 16 << 20;
 
 /// A job cannot be planned. Its output is unchanged.
 #[derive(Debug, thiserror::Error)]
@@ -182,8 +183,12 @@ pub async fn plan(
     plan.partitions = job.cut.partitions.unwrap_or_else(|| shards::partitions(plan.bytes, slots)).max(1);
     let (max, warning) = shards::shard_limit(job.cut.shard_bytes, plan.bytes, row_groups, slots);
     plan.warnings.extend(warning);
-    for (table, files) in (0..).zip(tables) {
-        for shard in shards::cut(files, max) {
+    let mut tables: Vec<_> = tables.into_iter().map(|files| shards::cut(files, max)).collect();
+    if job.cut.shard_bytes.is_none() {
+        tables = shards::combine(tables, MAX_SUMS / plan.partitions as usize);
+    }
+    for (table, shards) in (0..).zip(tables) {
+        for shard in shards {
             let bytes = shard.iter().map(FileWork::bytes).sum();
             let rows = Some(shard.iter().map(FileWork::rows).fold(0, u64::saturating_add));
             let (partitions, pieces) = (plan.partitions, shards::pieces(shard));

@@ -158,6 +158,38 @@ pub fn cut(files: Vec<FileWork>, max: u64) -> Vec<Vec<FileWork>> {
     shards
 }
 
+/// Combines neighbouring shards of each table, so that all tables together have at most `most` shards, as far as these
+/// fit into task messages.
+pub fn combine(tables: Vec<Vec<Vec<FileWork>>>, most: usize) -> Vec<Vec<Vec<FileWork>>> {
+    let all: usize = tables.iter().map(Vec::len).sum();
+    if all <= most {
+        return tables;
+    }
+    // The last shard of each table may have fewer parts.
+    let parts = all.div_ceil(most.saturating_sub(tables.len()).max(1));
+    tables.into_iter().map(|shards| combine_table(shards, parts)).collect()
+}
+
+/// Combines up to `parts` neighbouring shards.
+fn combine_table(shards: Vec<Vec<FileWork>>, parts: usize) -> Vec<Vec<FileWork>> {
+    let mut combined: Vec<Vec<FileWork>> = vec![];
+    let (mut count, mut bytes) = (parts, 0);
+    for shard in shards {
+        let pieces = shard.iter().map(FileWork::piece_bytes).sum::<usize>();
+        match combined.last_mut() {
+            Some(last) if count < parts && bytes + pieces <= PIECES_BYTES => {
+                last.extend(shard);
+                (count, bytes) = (count + 1, bytes + pieces);
+            }
+            _ => {
+                combined.push(shard);
+                (count, bytes) = (1, pieces);
+            }
+        }
+    }
+    combined
+}
+
 fn cut_file(file: &FileWork, max: u64) -> impl Iterator<Item = FileWork> {
     let mut parts: Vec<Vec<RowGroupWork>> = vec![];
     let mut room = 0;
@@ -334,6 +366,32 @@ mod tests {
         assert_eq!(shard_limit(None, 1000, MAX_TASKS + 1, 2), (MIB, None));
         let (huge, _) = shard_limit(None, 1 << 60, MAX_TASKS + 1, 2);
         assert_eq!(huge, (1 << 60) / (MAX_TASKS as u64 / 8));
+    }
+
+    #[test]
+    fn shards_are_combined_until_there_are_few_enough() {
+        for (counts, most) in [
+            (vec![10, 0], 10),
+            (vec![11, 0], 10),
+            (vec![16_000, 16_000], 4194),
+            (vec![30_000, 1], 8388),
+            (vec![200_000, 200_000], 1677),
+            (vec![1, 5], 3),
+        ] {
+            let table = |&count: &usize| cut(vec![file(&[100]); count], 100);
+            let before: Vec<_> = counts.iter().map(table).collect();
+            let combined = combine(before, most);
+            let all: usize = combined.iter().map(Vec::len).sum();
+            assert!(all <= most && all > most / 4, "{all} of {counts:?}, {most} at most");
+            let files: Vec<usize> =
+                combined.iter().map(|shards| shards.iter().map(Vec::len).sum::<usize>()).collect();
+            assert_eq!(files, counts, "no file is lost");
+        }
+        // Task messages limit what can be combined.
+        let long = "x".repeat(PIECES_BYTES / 3);
+        let combined = combine(vec![cut(vec![named(&long, &[100]); 9], 100)], 2);
+        assert_eq!(combined[0].iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 2, 2, 1]);
+        assert!(combined.into_iter().flatten().all(|shard| message(shard) <= PIECES_BYTES + 1024));
     }
 
     #[test]

@@ -408,6 +408,11 @@ impl Results {
         self.reduce.get(attempt)
     }
 
+    /// The passes of an attempt of a reduce task that has a result; 0 if there is none.
+    pub fn passes(&self, task: u32) -> u32 {
+        self.reduce.of_task(task).map(|(_, result)| result.passes).find(|&passes| passes > 0).unwrap_or(0)
+    }
+
     /// The result of a write attempt.
     pub fn written(&self, attempt: &AttemptId) -> Option<&v1::WriteResult> {
         self.write.get(attempt)

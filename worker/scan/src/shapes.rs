@@ -173,7 +173,8 @@ fn read(chunk: &Chunk, bytes: &[u8], feed_kind: FeedKind) -> Result<Vec<Value>, 
         FeedKind::Disk | FeedKind::Windows => Feed::start(&context, &file, range.clone()),
         FeedKind::Whole => {
             let ranges = [range.clone()];
-            let started = fetch::start(&context.io, &file.input, &ranges, 0, &context.budget);
+            let requests = fetch::requests(&ranges, 0);
+            let started = fetch::start(&context.io, &file.input, &ranges, requests, &context.budget);
             let (fetch, mut arrivals) = started.unwrap();
             Feed::fetched(&context, "", range.end - range.start, arrivals.remove(0), fetch)
         }

@@ -96,32 +96,40 @@ pub fn run(
     let (output, bytes) = writer.finish();
     result.shuffle_bytes = bytes;
     result.spilled_bytes = output.spilled_bytes();
-    result.sums = sums(&output, work);
+    result.sums = sums(&output, work)?;
     result.bytes_read = scan.fetched.load(Ordering::Relaxed);
     scratch.mapper = Some((kind, mapper));
     Ok((result, Output::Map(output)))
 }
 
-/// The sums of an output per partition, unless there are more than the task message allows.
-fn sums(output: &MapOutput, work: &v1::MapWork) -> Option<v1::PartitionSums> {
+/// The sums of an output per partition. None for a coordinator of an earlier release, which does not ask for them.
+///
+/// # Errors
+/// [`TaskError::SumsLimit`]: there are more than the task message allows.
+fn sums(output: &MapOutput, work: &v1::MapWork) -> Result<Option<v1::PartitionSums>, TaskError> {
+    let most = work.most_sums as usize;
+    if most == 0 {
+        return Ok(None);
+    }
     let mut sums = v1::PartitionSums::default();
     for partition in 0..work.partitions {
         let (mut rows, mut checksum) = (0, 0u64);
         for run in &output.runs {
             let size = run.size(partition).rows;
             rows += size;
-            checksum = checksum.wrapping_add(partial_checksum(run.checksums(partition)?, size));
+            let Some(checksums) = run.checksums(partition) else { return Ok(None) };
+            checksum = checksum.wrapping_add(partial_checksum(checksums, size));
         }
         if rows > 0 {
             extend(&mut sums.partitions, partition, |run| run.first.checked_add(run.count));
             sums.rows.push(rows);
             sums.checksums.push(checksum);
         }
-        if sums.rows.len() > work.most_sums as usize {
-            return None;
+        if sums.rows.len() > most {
+            return Err(TaskError::SumsLimit { partitions: work.partitions, most });
         }
     }
-    Some(sums)
+    Ok(Some(sums))
 }
 
 /// Files and groups of row groups that are fetched ahead.

@@ -358,7 +358,7 @@ mod tests {
     use crate::plan::MapTask;
 
     /// A job that is not planned.
-    fn run() -> JobRun {
+    pub(super) fn run() -> JobRun {
         let spec = JobSpec {
             id: JobId::parse("a").unwrap(),
             dataset: "addon_aggregates".into(),
