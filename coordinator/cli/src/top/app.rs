@@ -26,8 +26,10 @@ pub enum Update {
     Cluster(Cluster),
     /// A job with its detail.
     Job(Box<JobStatus>),
-    /// The search for the leader takes longer, or a request failed.
+    /// No leader answers.
     Trouble(String),
+    /// The leader's refusal, for example because it does not know a job any longer.
+    Refused(String),
     /// The effect of a cancellation.
     Cancelled(String),
 }
@@ -126,7 +128,7 @@ pub struct App {
     pub overlay: Option<Overlay>,
     /// Why there is no answer; `None` after an answer.
     pub trouble: Option<String>,
-    /// The effect of a cancellation, until the next key.
+    /// A refusal, or the effect of a cancellation, until the next key.
     pub notice: Option<String>,
     /// Lines of the job's page above the screen.
     pub scroll: usize,
@@ -191,6 +193,7 @@ impl App {
                 self.notice = Some(short(&text));
                 return;
             }
+            Update::Refused(text) => self.notice = Some(short(&text)),
             Update::Cluster(mut cluster) => {
                 bound(&mut cluster);
                 self.cluster = cluster;
@@ -200,8 +203,13 @@ impl App {
             }
             Update::Job(mut job) => {
                 if let Some(detail) = &mut job.detail {
-                    detail.running_left_out += cut(&mut detail.running);
-                    detail.incidents_left_out += cut(&mut detail.incidents);
+                    let running = detail.running.len().saturating_sub(MAX_DETAIL);
+                    detail.running.truncate(MAX_DETAIL);
+                    detail.running_left_out += running as u64;
+                    // Oldest first.
+                    let incidents = detail.incidents.len().saturating_sub(MAX_DETAIL);
+                    detail.incidents.drain(..incidents);
+                    detail.incidents_left_out += incidents as u64;
                 }
                 // An answer about a job that was closed meanwhile is old.
                 if let Some((id, status)) = &mut self.open
@@ -339,13 +347,6 @@ fn bound(cluster: &mut Cluster) {
     cluster.more_workers |= cluster.workers.len() > MAX_LISTED;
     cluster.jobs.truncate(MAX_LISTED);
     cluster.workers.truncate(MAX_LISTED);
-}
-
-/// Cuts a list; returns how many entries it lost.
-fn cut<T>(list: &mut Vec<T>) -> u64 {
-    let lost = list.len().saturating_sub(MAX_DETAIL);
-    list.truncate(MAX_DETAIL);
-    lost as u64
 }
 
 /// A message on one line.

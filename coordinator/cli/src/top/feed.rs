@@ -53,7 +53,12 @@ pub async fn run(mut client: Client, mut questions: Questions, updates: mpsc::Se
             Some(id) => client.job(&id).await.map(|job| Update::Job(Box::new(job))),
             None => cluster(&mut client).await.map(Update::Cluster),
         };
-        let update = answer.unwrap_or_else(|error| Update::Trouble(error.to_string()));
+        let update = answer.unwrap_or_else(|error| match error {
+            ClientError::NoLeader { .. } | ClientError::Handshake { .. } => {
+                Update::Trouble(error.to_string())
+            }
+            refusal => Update::Refused(refusal.to_string()),
+        });
         if updates.send(update).await.is_err() {
             return;
         }

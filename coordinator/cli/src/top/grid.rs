@@ -220,7 +220,7 @@ mod tests {
             (cut("数据数据", 5), cut("abc", 0), cut("abc", 3)),
             ("数据…".into(), String::new(), "abc".into())
         );
-        assert_eq!(wrap("one two three", 8, 2), ["one two", "  three"]);
+        assert_eq!(wrap("one two three", 9, 2), ["one two", "  three"]);
         assert_eq!(wrap("abcdefghij k", 9, 2), ["abcdefghi", "  j k"]);
         assert_eq!(wrap("数数", 1, 2).join("").trim(), "数数", "no endless loop");
         assert_eq!(wrap("ab", 0, 0).join(""), "ab");
