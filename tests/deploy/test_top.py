@@ -14,7 +14,7 @@ import unittest
 from chart import BIN
 from processes import DEADLINE, wait_for
 from small_cluster import SmallCluster
-from terminal import COLOURED, ENTERED, HIDDEN, Terminal
+from terminal import COLOURED, DRAWING, ENTERED, Terminal
 
 # From the stop of a worker until the screen says so.
 SILENT_WITHIN = 3
@@ -185,8 +185,7 @@ class ManyTasks(Beside):
         cpu, size, begun = cpu_seconds(top.process.pid), len(top.raw()), time.monotonic()
         time.sleep(SECONDS)
         seconds = time.monotonic() - begun
-        # Each drawing hides the cursor.
-        drawn = top.raw()[size:].count(HIDDEN) / seconds
+        drawn = top.raw()[size:].count(DRAWING) / seconds
         cpu = (cpu_seconds(top.process.pid) - cpu) / seconds
         memory = peak_memory_kib(top.process.pid)
         print(f"{TASKS} tasks: {memory} KiB, {cpu:.3f} cores, {drawn:.1f} drawings and {(len(top.raw()) - size) / seconds:.0f} "

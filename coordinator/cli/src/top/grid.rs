@@ -3,8 +3,8 @@
 //!
 //! Not here: which columns there are (`overview`, `job_page`).
 
-use ratatui::style::Style;
-use ratatui::text::{Line, Span};
+use ratatui_core::style::Style;
+use ratatui_core::text::{Line, Span};
 use tally_common::secrets;
 
 use crate::output::plain;

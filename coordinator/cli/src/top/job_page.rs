@@ -3,7 +3,7 @@
 //!
 //! Not here: the overview (`overview`), the frame around both (`paint`).
 
-use ratatui::text::{Line, Span};
+use ratatui_core::text::{Line, Span};
 use tally_coordinator::client::is_over;
 use tally_coordinator::summary::{Summary, bytes, grouped};
 use tally_coordinator::view::{StageTimes, seconds, time};
@@ -92,7 +92,7 @@ impl Page {
         self.lines.extend(table(columns, rows, self.width, self.theme.dim()));
     }
 
-    fn text(&mut self, text: &str, style: ratatui::style::Style) {
+    fn text(&mut self, text: &str, style: ratatui_core::style::Style) {
         let lines = wrap(&safe(text), self.width, INDENT);
         self.lines.extend(lines.into_iter().map(|line| Line::styled(line, style)));
     }

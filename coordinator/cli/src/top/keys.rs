@@ -2,7 +2,7 @@
 //!
 //! Not here: what a key does (`app`), reading them (`screen`).
 
-use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 /// A key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

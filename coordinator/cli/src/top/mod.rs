@@ -1,9 +1,10 @@
 //! `tally top`: the cluster on the whole screen of a terminal, live; the twin of the coordinator's web page.
 //!
 //! `app` is the state, without I/O; `paint`, `overview` and `job_page` draw it with `grid` and `theme`; `keys` names the
-//! keys; `feed` asks the leader; `screen` is the terminal. Here they are connected. Not here: output for programs (`jobs`,
-//! `job`, `workers`).
+//! keys; `feed` asks the leader; `screen` is the terminal, and `ansi` what is written to it. Here they are connected. Not
+//! here: output for programs (`jobs`, `job`, `workers`).
 
+mod ansi;
 mod app;
 mod feed;
 mod grid;
@@ -106,9 +107,7 @@ async fn show(
     let mut keys = screen::keys().map_err(failed)?;
     loop {
         let painted = screen.draw(|buffer| paint::paint(&app, theme, started.elapsed(), buffer));
-        if let Some(extent) = painted.map_err(failed)? {
-            app.fit(extent);
-        }
+        app.fit(painted.map_err(failed)?);
         let mut key = tokio::select! {
             update = updates.recv() => {
                 let waiting = std::iter::from_fn(|| updates.try_recv().ok());

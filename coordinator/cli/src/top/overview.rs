@@ -2,8 +2,8 @@
 //!
 //! Not here: one job (`job_page`), the frame around both (`paint`).
 
-use ratatui::style::Style;
-use ratatui::text::{Line, Span};
+use ratatui_core::style::Style;
+use ratatui_core::text::{Line, Span};
 use tally_coordinator::client::is_over;
 use tally_coordinator::estimate;
 use tally_coordinator::summary::grouped;

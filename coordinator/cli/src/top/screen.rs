@@ -3,22 +3,23 @@
 //!
 //! Not here: what is drawn (`paint`), what keys do (`app`).
 
-use std::io::{self, IsTerminal, Stdout};
+use std::io::{self, IsTerminal, Write};
 use std::panic;
 use std::sync::Once;
 use std::thread;
 
-use ratatui::Terminal;
-use ratatui::backend::CrosstermBackend;
-use ratatui::buffer::Buffer;
-use ratatui::crossterm::cursor::Show;
-use ratatui::crossterm::terminal::{
-    Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+use crossterm::cursor::{Hide, Show};
+use crossterm::terminal::{
+    Clear, ClearType, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode,
+    enable_raw_mode, size,
 };
-use ratatui::crossterm::{event, execute};
+use crossterm::{event, execute};
+use ratatui_core::buffer::Buffer;
+use ratatui_core::layout::Rect;
 use tally_common::{environment, logging};
 use tokio::sync::mpsc;
 
+use super::ansi::changes;
 use super::keys::{self, Key};
 
 /// Keys that were not handled yet. If there are more, the terminal keeps them.
@@ -33,7 +34,7 @@ pub fn is_possible() -> bool {
 /// Leaves the screen. It is no error if it is not in use, or if the terminal is gone.
 fn restore() {
     let _ = disable_raw_mode();
-    let _ = execute!(io::stdout(), LeaveAlternateScreen, Show);
+    let _ = execute!(io::stdout(), EndSynchronizedUpdate, LeaveAlternateScreen, Show);
 }
 
 /// A panic restores the terminal before its message is written.
@@ -50,7 +51,8 @@ fn restore_in_a_panic() {
 
 /// The screen. Dropping it restores the terminal.
 pub struct Screen {
-    terminal: Terminal<CrosstermBackend<Stdout>>,
+    /// What is on it.
+    shown: Buffer,
     /// The filter of the log, if its lines would be written into the screen.
     filter: Option<String>,
 }
@@ -62,15 +64,14 @@ impl Screen {
     /// The terminal cannot be read or written.
     pub fn enter() -> io::Result<Self> {
         let filter = io::stderr().is_terminal().then(logging::filter).flatten();
-        let terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
         // From here on, dropping the value undoes it.
-        let screen = Screen { terminal, filter };
+        let screen = Screen { shown: Buffer::empty(Rect::ZERO), filter };
         if screen.filter.is_some() {
             let _ = logging::set_filter("off", "tally top");
         }
         restore_in_a_panic();
         enable_raw_mode()?;
-        execute!(io::stdout(), EnterAlternateScreen)?;
+        execute!(io::stdout(), EnterAlternateScreen, Hide)?;
         Ok(screen)
     }
 
@@ -78,9 +79,20 @@ impl Screen {
     ///
     /// # Errors
     /// The terminal cannot be written.
-    pub fn draw<T>(&mut self, paint: impl FnOnce(&mut Buffer) -> T) -> io::Result<Option<T>> {
-        let mut painted = None;
-        self.terminal.draw(|frame| painted = Some(paint(frame.buffer_mut())))?;
+    pub fn draw<T>(&mut self, paint: impl FnOnce(&mut Buffer) -> T) -> io::Result<T> {
+        let (columns, rows) = size()?;
+        let area = Rect::new(0, 0, columns, rows);
+        if *self.shown.area() != area {
+            self.clear()?;
+            self.shown = Buffer::empty(area);
+        }
+        let mut next = Buffer::empty(area);
+        let painted = paint(&mut next);
+        let changes = changes(&self.shown, &next);
+        self.shown = next;
+        let mut out = io::stdout().lock();
+        out.write_all(changes.as_bytes())?;
+        out.flush()?;
         Ok(painted)
     }
 
@@ -89,10 +101,8 @@ impl Screen {
     /// # Errors
     /// The terminal cannot be written.
     pub fn clear(&mut self) -> io::Result<()> {
-        execute!(io::stdout(), Clear(ClearType::All))?;
-        // Not `Terminal::clear`: it asks the terminal for the cursor, and the thread of the keys would get the answer.
-        self.terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
-        Ok(())
+        self.shown.reset();
+        execute!(io::stdout(), Clear(ClearType::All))
     }
 }
 

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use ratatui::Terminal;
-use ratatui::backend::TestBackend;
-use ratatui::buffer::Buffer;
-use ratatui::style::{Color, Modifier};
+use ratatui_core::buffer::{Buffer, Cell};
+use ratatui_core::layout::Rect;
+use ratatui_core::style::{Color, Modifier};
 use tally_proto::v1::{JobDetail, JobEvent, JobState, JobStatus, RunningTask};
 
 use super::app::{Action, App, Cluster, Focus, MAX_DETAIL, MAX_LISTED, Overlay, Update};
@@ -36,16 +35,15 @@ fn page(job: JobStatus) -> App {
 
 /// The screen after one drawing, which the next keys refer to.
 fn drawn(app: &mut App, (columns, rows): (u16, u16), theme: Theme, now: Duration) -> Buffer {
-    let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
-    let mut extent = None;
-    terminal.draw(|frame| extent = Some(paint(app, theme, now, frame.buffer_mut()))).unwrap();
-    app.fit(extent.unwrap());
-    terminal.backend().buffer().clone()
+    let mut buffer = Buffer::empty(Rect::new(0, 0, columns, rows));
+    let extent = paint(app, theme, now, &mut buffer);
+    app.fit(extent);
+    buffer
 }
 
 fn lines(buffer: &Buffer) -> Vec<String> {
     let columns = usize::from(buffer.area.width).max(1);
-    let row = |cells: &[ratatui::buffer::Cell]| cells.iter().map(|cell| cell.symbol()).collect();
+    let row = |cells: &[Cell]| cells.iter().map(|cell| cell.symbol()).collect();
     buffer.content().chunks(columns).map(row).collect()
 }
 

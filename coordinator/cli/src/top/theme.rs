@@ -2,7 +2,7 @@
 //!
 //! Not here: which text has which style (`overview`, `job_page`).
 
-use ratatui::style::{Color, Modifier, Style};
+use ratatui_core::style::{Color, Modifier, Style};
 use tally_common::environment;
 
 /// With colours or without.
