@@ -37,6 +37,7 @@ mod show;
 mod show_detail;
 mod submit;
 mod table_args;
+mod top;
 mod verify;
 mod wait;
 mod watch;
@@ -126,6 +127,9 @@ enum Command {
     /// List a cluster's jobs
     #[command(after_help = examples::JOBS)]
     Jobs(jobs::JobsArgs),
+    /// Show jobs and workers of a cluster live, on the whole screen of a terminal
+    #[command(after_help = examples::TOP)]
+    Top(top::TopArgs),
     /// Show one job: stages, running tasks and what they wait for, failures, where the time went
     #[command(after_help = examples::JOB)]
     Job(job::JobArgs),
@@ -207,6 +211,7 @@ pub fn main(datasets: &'static [Constructor]) -> ExitCode {
         Command::Demo(args) => demo::main(&args),
         Command::Submit(args) => submit::main(&args),
         Command::Jobs(args) => jobs::main(&args),
+        Command::Top(args) => top::main(&args),
         Command::Job(args) => job::main(&args),
         Command::Logs(args) => logs::main(&args),
         Command::Wait(args) => wait::main(&args),
