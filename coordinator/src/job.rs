@@ -13,6 +13,7 @@ use tally_proto::ids::InvalidId;
 use tally_proto::{JobId, v1};
 
 use crate::expectations::{Expectation, ExpectationError, MAX_EXPECTATIONS};
+use crate::ready_marker::{MarkerError, ReadyMarker};
 
 /// The stages of every job, in order.
 pub const STAGES: [&str; 3] = ["map", "reduce", "write"];
@@ -49,6 +50,8 @@ pub struct JobSpec {
     pub cut: Cut,
     /// What the day must meet to be published.
     pub expectations: Vec<Expectation>,
+    /// The file in the day's folder that exists only while the day is whole.
+    pub ready_marker: Option<ReadyMarker>,
 }
 
 /// Options of the plan, for tests and tuning; `None` if the planner decides.
@@ -96,6 +99,14 @@ pub enum SpecError {
         /// The reason.
         why: ExpectationError,
     },
+    /// A name that a ready marker cannot have.
+    #[error("ready marker {name:?}: {why}")]
+    ReadyMarker {
+        /// The name.
+        name: String,
+        /// The reason.
+        why: MarkerError,
+    },
     /// Too many expectations.
     #[error("{0} expectations: give at most {MAX_EXPECTATIONS}")]
     Expectations(usize),
@@ -130,9 +141,9 @@ pub enum RecordedError {
     /// The dataset is unknown.
     #[error("there is no dataset {0:?}")]
     Dataset(String),
-    /// An expectation that this version cannot check.
+    /// An expectation that this version cannot check, or a ready marker that it does not accept.
     #[error(transparent)]
-    Expectation(#[from] SpecError),
+    Spec(#[from] SpecError),
 }
 
 /// Reads the expectations of a job.
@@ -150,6 +161,17 @@ pub fn expectations(texts: &[String], dataset: &dyn Dataset) -> Result<Vec<Expec
     texts.iter().map(read).collect()
 }
 
+/// Reads the name of a ready marker.
+///
+/// # Errors
+/// [`SpecError::ReadyMarker`].
+pub fn ready_marker(name: Option<&str>) -> Result<Option<ReadyMarker>, SpecError> {
+    let read = |name: &str| {
+        name.parse().map_err(|why| SpecError::ReadyMarker { name: name.chars().take(80).collect(), why })
+    };
+    name.map(read).transpose()
+}
+
 impl JobSpec {
     /// Whether the other job writes the same day of the same output.
     pub fn same_day(&self, other: &JobSpec) -> bool {
@@ -159,7 +181,8 @@ impl JobSpec {
     /// Whether the other job differs only in its id, target size and plan options.
     pub fn same_work(&self, other: &JobSpec) -> bool {
         let same_result = self.dataset == other.dataset && self.inputs == other.inputs;
-        self.same_day(other) && same_result && self.expectations == other.expectations
+        let same_publish = self.expectations == other.expectations && self.ready_marker == other.ready_marker;
+        self.same_day(other) && same_result && same_publish
     }
 
     /// Validates a requested job and gives it a new id. Inputs and output become absolute paths or URLs, so that each
@@ -197,6 +220,7 @@ impl JobSpec {
             Ok(urls::canonical(url)?)
         };
         let expectations = expectations(&asked.expectations, &*dataset)?;
+        let ready_marker = ready_marker(asked.ready_marker.as_deref())?;
         let mut spec = JobSpec {
             id: new_id(&asked.date)?,
             dataset: asked.dataset,
@@ -207,6 +231,7 @@ impl JobSpec {
             target_file_size: asked.target_file_size,
             cut: Cut { shard_bytes: asked.shard_bytes, partitions: asked.partitions },
             expectations,
+            ready_marker,
         };
         spec.output = absolute(&asked.output)?;
         spec.check_overlap()?;
@@ -230,6 +255,7 @@ impl JobSpec {
             target_file_size: spec.target_file_size,
             cut: Cut { shard_bytes: spec.shard_bytes, partitions: spec.partitions },
             expectations: expectations(&spec.expectations, &*dataset)?,
+            ready_marker: ready_marker(spec.ready_marker.as_deref())?,
         })
     }
 
@@ -262,6 +288,7 @@ impl From<&JobSpec> for v1::JobSpec {
             shard_bytes: spec.cut.shard_bytes,
             partitions: spec.cut.partitions,
             expectations: spec.expectations.iter().map(ToString::to_string).collect(),
+            ready_marker: spec.ready_marker.as_ref().map(ToString::to_string),
         }
     }
 }
@@ -325,6 +352,7 @@ mod tests {
             target_file_size: 1,
             cut: Cut::default(),
             expectations: vec![],
+            ready_marker: None,
         };
         assert_eq!(spec.check_overlap().is_ok(), fits, "{addons} {output}");
     }
@@ -368,6 +396,30 @@ mod tests {
         let error = asked(&["rows > 1", "clients > 1"]).unwrap_err().to_string();
         assert!(error.starts_with("expectation \"clients > 1\": there is no figure"), "{error}");
         assert!(matches!(asked(&["rows > 1"; MAX_EXPECTATIONS + 1]), Err(SpecError::Expectations(65))));
+    }
+
+    #[test]
+    fn a_ready_marker_is_part_of_the_job() {
+        let asked = |name: Option<&str>| {
+            JobSpec::asked(v1::JobSpec {
+                dataset: "addon_aggregates".into(),
+                date: "20170227".into(),
+                inputs: vec!["/data/addons".into(), "/data/main_summary".into()],
+                output: "/data/out".into(),
+                target_file_size: 1,
+                ready_marker: name.map(String::from),
+                ..Default::default()
+            })
+        };
+        let spec = asked(Some("_SUCCESS")).unwrap();
+        let recorded = JobSpec::recorded(spec.id.as_str(), (&spec).into()).unwrap();
+        assert_eq!(recorded.ready_marker.as_ref().map(ReadyMarker::name), Some("_SUCCESS"));
+        assert!(recorded.same_work(&spec) && !recorded.same_work(&asked(None).unwrap()));
+        // A record of a version without markers.
+        assert!(JobSpec::recorded("a", (&asked(None).unwrap()).into()).unwrap().ready_marker.is_none());
+        for bad in ["", "SUCCESS", "_a/b", "_metadata"] {
+            assert!(matches!(asked(Some(bad)), Err(SpecError::ReadyMarker { .. })), "{bad}");
+        }
     }
 
     #[test]

@@ -173,6 +173,19 @@ TOGGLES = {
     },
     "consul enterprise": {"consul": {"url": "http://c:8500", "namespace": "data", "partition": "eu", "register": "agent"}},
     "traces": {"traces": {"endpoint": "http://otel.monitoring.svc:4317"}},
+    "notices": {
+        "notifications": {
+            "webhook": {"url": "https://hooks.example.org/tally", "tokenSecret": {"name": "hook", "key": "bearer"}},
+            "openlineage": {"url": "http://marquez.lineage.svc:5000", "namespace": "team", "tokenSecret": {"name": "lineage"}},
+            "caSecret": {"name": "receivers"},
+        },
+        "schedule": merged(SCHEDULE, {"readyMarker": "_SUCCESS"}),
+    },
+    "notices to a secret url": {
+        "notifications": {"webhook": {"tokenSecret": {"name": "hook"}}},
+        "coordinator": {"extraEnv": [
+            {"name": "TALLY_NOTIFY_URL", "valueFrom": {"secretKeyRef": {"name": "hook", "key": "url"}}}]},
+    },
     "text logs": {"log": {"level": "debug", "format": "text"}},
     "state dir": {"coordinator": {"stateDir": "/data/journal"}},
     "node port": {"coordinator": {"service": {"type": "NodePort", "annotations": {"x": "y"}, "port": 7777}}},

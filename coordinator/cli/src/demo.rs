@@ -92,6 +92,7 @@ pub(crate) fn main(args: &DemoArgs) -> Result<(), Stop> {
         output: place.name(OUTPUT),
         target_file_size: 280_000_000,
         expectations: vec![],
+        ready_marker: None,
         cut: Cut::default(),
     };
     let summary = match args.cluster {

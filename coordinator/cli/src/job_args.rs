@@ -8,7 +8,8 @@ use chrono::{DateTime, Days, NaiveDate, Utc};
 use clap::Args;
 use tally_common::stores::urls;
 use tally_coordinator::expectations::Expectation;
-use tally_coordinator::job::{Cut, JobSpec, date_folder, date_text, expectations, new_id};
+use tally_coordinator::job::{Cut, JobSpec, date_folder, date_text, expectations, new_id, ready_marker};
+use tally_coordinator::ready_marker::ReadyMarker;
 use tally_dataset::Dataset;
 use tally_proto::v1;
 
@@ -40,6 +41,10 @@ pub struct WorkArgs {
     /// 'null_share(client_id) <= 0.01'; may be repeated
     #[arg(long, value_name = "CONDITION", value_delimiter = ';')]
     expect: Vec<String>,
+    /// Name of an empty file in the day's folder that exists only while the day is whole, for example `_SUCCESS`; it
+    /// begins with `_` or `.`
+    #[arg(long, value_name = "NAME")]
+    ready_marker: Option<String>,
     /// Maximum bytes of needed columns in a shard
     #[arg(long, value_name = "SIZE", value_parser = size::parse, hide = true)]
     shard_bytes: Option<u64>,
@@ -119,6 +124,11 @@ impl WorkArgs {
         expectations(&self.given_expectations(), dataset).map_err(|e| Stop::Usage(e.to_string()))
     }
 
+    /// The ready marker, checked.
+    fn marker(&self) -> Result<Option<ReadyMarker>, Stop> {
+        ready_marker(self.ready_marker.as_deref()).map_err(|e| Stop::Usage(e.to_string()))
+    }
+
     /// The job of a day for this process, with its paths and URLs checked. Its id has the current time.
     ///
     /// # Errors
@@ -136,6 +146,7 @@ impl WorkArgs {
             target_file_size: self.target_file_size,
             cut: Cut { shard_bytes: self.shard_bytes, partitions: self.partitions },
             expectations,
+            ready_marker: self.marker()?,
         };
         job.check_overlap().map_err(|e| Stop::Usage(e.to_string()))?;
         Ok(job)
@@ -157,6 +168,7 @@ impl WorkArgs {
             shard_bytes: self.shard_bytes,
             partitions: self.partitions,
             expectations: self.given_expectations(),
+            ready_marker: self.marker()?.map(|marker| marker.to_string()),
         })
     }
 }

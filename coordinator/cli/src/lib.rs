@@ -28,6 +28,7 @@ mod job_args;
 mod jobs;
 mod logs;
 mod man;
+mod notify_args;
 mod output;
 mod plan;
 mod progress;

@@ -52,7 +52,7 @@ pub enum Refusal {
     Dataset(String),
     /// Another job writes the same day.
     #[error(
-        "job {job} already makes this output's day {date} from other inputs or with other expectations: wait for it, or cancel it"
+        "job {job} already makes this output's day {date} from other inputs, with other expectations or with another ready marker: wait for it, or cancel it"
     )]
     OtherInputs {
         /// The running job.

@@ -100,6 +100,7 @@ impl Driver {
             }
             AfterRecord::Ended(job) => self.report_end(&job),
             AfterRecord::Noted => self.note_times.open = false,
+            AfterRecord::Notified => {}
         }
     }
 
@@ -188,7 +189,8 @@ impl Driver {
     /// The staged files of an ended job are removed, or the time limit for that is over: its end goes to the journal.
     pub(super) fn discarded(&mut self, job: &JobId) {
         let Some((status, notes)) = self.jobs.end_to_record(job) else { return };
-        let record = Record::Ended(v1::JobEnded { status: Some(status), notes: Some(notes) });
+        let undelivered = self.metrics.registry.receivers();
+        let record = Record::Ended(v1::JobEnded { status: Some(status), notes: Some(notes), undelivered });
         self.outputs.write(record, AfterRecord::Ended(job.clone()));
     }
 

@@ -26,6 +26,7 @@ use super::folder::{
     retry_while_full, siblings_of, sync,
 };
 use super::replace::Replacement;
+use crate::ready_marker::ReadyMarker;
 
 /// Tries to create a staging folder while other jobs remove its parent.
 const RACES: usize = 20;
@@ -211,11 +212,15 @@ impl FolderStaging {
     }
 
     /// Moves the winners' part files, each given by number and attempt, to the staged day, which then only has to be
-    /// published.
+    /// published. The ready marker is part of it: it appears and disappears together with the day.
     ///
     /// # Errors
     /// [`PublishError`]: a part file is missing, or the disk fails.
-    pub fn commit(&self, winners: &[(u32, u32)]) -> Result<Commit, PublishError> {
+    pub fn commit(
+        &self,
+        winners: &[(u32, u32)],
+        marker: Option<&ReadyMarker>,
+    ) -> Result<Commit, PublishError> {
         let (files, day) = (&*self.location.files, self.folder.join(DAY));
         retry_while_full(files, || remake(files, &day))
             .map_err(failed(&day, "the staged day cannot be created"))?;
@@ -226,6 +231,12 @@ impl FolderStaging {
             let moved = retry_while_full(files, || files.rename(&part, &day.join(&name)));
             moved.map_err(failed(&part, "the part file is missing"))?;
             parts.push(name);
+        }
+        if let Some(marker) = marker {
+            let marker = day.join(marker.name());
+            retry_while_full(files, || files.write(&marker, b""))
+                .map_err(failed(&marker, "the ready marker cannot be written"))?;
+            sync(files, &marker)?;
         }
         sync(files, &day)?;
         sync(files, &self.folder)?;

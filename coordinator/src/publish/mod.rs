@@ -5,7 +5,8 @@
 //! new day. Where the file system cannot do that, two renames replace it (`replace`).
 //!
 //! In object stores (`store_staging`), tasks fill multipart uploads, which only the publish completes, by one record
-//! (`commit_log`). `staging` is either of the two, as the driver uses it. The output never contains anything but part files.
+//! (`commit_log`). `staging` is either of the two, as the driver uses it. The output never contains anything but part files and the
+//! ready marker.
 
 mod abort;
 pub mod commit_log;

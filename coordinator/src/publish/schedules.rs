@@ -205,7 +205,7 @@ impl World {
         let epoch = u64::from(actor == LEADER);
         let staging = FolderStaging::prepare(self.gated(actor), &job(actor), epoch)?;
         fs::write(staging.part(0, 1), job(actor).as_str()).unwrap();
-        let commit = staging.commit(&[(0, 1)]);
+        let commit = staging.commit(&[(0, 1)], None);
         let decided = self.schedule.gate(actor, false, || "decides".into()).is_ok();
         if let Ok(commit) = commit
             && decided

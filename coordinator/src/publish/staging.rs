@@ -200,7 +200,7 @@ impl Staging {
             Staging::Folder(staging) => {
                 let files = staging.location.files.clone();
                 blocking(&*files, move || {
-                    let commit = staging.commit(&winners)?;
+                    let commit = staging.commit(&winners, manifest.ready_marker.as_ref())?;
                     Ok((Staging::Folder(staging), Ready::Folder(commit)))
                 })
                 .await

@@ -207,6 +207,7 @@ impl Rig {
             shard_bytes: None,
             partitions: None,
             expectations: vec![],
+            ready_marker: None,
         });
         let (accepted, answer) = oneshot::channel();
         let submit = Submit { spec: spec.unwrap(), key: new_key(), accepted, ended: None };

@@ -131,6 +131,7 @@ fn spec() -> v1::JobSpec {
         shard_bytes: Some(1 << 20),
         partitions: Some(24),
         expectations: vec!["rows >= 0.8 * previous".into()],
+        ready_marker: Some("_SUCCESS".into()),
     }
 }
 
@@ -192,7 +193,9 @@ pub fn records() -> Vec<Vec<u8>> {
     let event =
         v1::JobEvent { number: 7, at: 8, text: "why".into(), worker: "w".into(), ..Default::default() };
     let notes = v1::JobNotes { job: job(), events: vec![event], phase_millis: vec![9], ..Default::default() };
-    let ended = v1::JobEnded { status: Some(status), notes: Some(notes.clone()) };
+    let undelivered = vec!["webhook".into()];
+    let ended = v1::JobEnded { status: Some(status), notes: Some(notes.clone()), undelivered };
+    let notified = vec![v1::JobNotified { job: job(), receiver: "webhook".into() }];
     let live = v1::LiveJob {
         submitted: Some(submitted.clone()),
         planned: Some(planned.clone()),
@@ -206,6 +209,7 @@ pub fn records() -> Vec<Vec<u8>> {
             address: "127.0.0.1:7070".into(),
             version: "0.1.0".into(),
             notes: vec![notes],
+            notified,
         }),
         Record::Seal(v1::Seal { by_epoch: 4 }),
         Record::Snapshot(v1::Snapshot { live: vec![live; 2], history: vec![ended.clone(); 2] }),

@@ -130,6 +130,7 @@ impl Cluster {
             target_file_size: BYTES_PER_ROW * plan.group_rows,
             cut: Cut { shard_bytes: Some(1), partitions: Some(plan.partitions) },
             expectations: vec![],
+            ready_marker: None,
         };
         say!("client {number} submits {id} to coordinator {leader}");
         world::with(|world| world.days.insert(id, day));

@@ -250,6 +250,7 @@ async fn next_job(owner: Owner, id: String) -> Vec<String> {
         target_file_size: 1,
         cut: Cut { shard_bytes: None, partitions: None },
         expectations: vec![],
+        ready_marker: None,
     };
     match Staging::prepare(&spec, 0, &files).await {
         Ok(staging) => {

@@ -115,6 +115,7 @@ fn job_json() -> serde_json::Value {
         "target_file_size": 1000,
         "expectations": [],
         "unmet_expectation": false,
+        "ready_marker": null,
         "submitted_at": "2017-02-27T00:00:00.000Z",
         "ended_at": null,
         "elapsed_seconds": 12.5,

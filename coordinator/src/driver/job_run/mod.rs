@@ -369,6 +369,7 @@ mod tests {
             target_file_size: 1,
             cut: Cut::default(),
             expectations: vec![],
+            ready_marker: None,
         };
         let dataset = Arc::new(AddonAggregates::new());
         JobRun::new(Submission { spec, dataset, key: vec![], submitted_at: 0 }, Duration::ZERO, 0, true)

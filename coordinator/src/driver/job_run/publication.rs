@@ -46,6 +46,7 @@ impl JobRun {
             dataset: self.submission.spec.dataset.clone(),
             rows: self.plan.totals.rows,
             checksum: self.plan.checksum.map(checksum_text),
+            ready_marker: self.submission.spec.ready_marker.clone(),
             inputs,
             files: written.iter().filter_map(part).collect(),
         }

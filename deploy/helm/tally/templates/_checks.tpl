@@ -9,6 +9,7 @@
 {{- include "tally.checkCertificates" . -}}
 {{- include "tally.checkPlacement" . -}}
 {{- include "tally.checkTraffic" . -}}
+{{- include "tally.checkNotifications" . -}}
 {{- if and (gt (int $v.coordinator.replicas) 1) (not $v.consul.url) -}}
 {{- fail "coordinator.replicas is above 1, and no Consul elects a leader: set consul.url, or coordinator.replicas to 1" -}}
 {{- end -}}
