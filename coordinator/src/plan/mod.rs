@@ -1,10 +1,11 @@
 //! The plan of a job: its input files (`listing`, `local_files`), their footers (`inspect`), whether they can be read
-//! (`schema`), the shard of each map task (`shards`), the rows of each part file (`files`). `days` compares the days of
+//! (`schema`), the shard of each map task (`shards`), which shards probably belong together (`affinity`), the rows of each part file (`files`). `days` compares the days of
 //! inputs and output.
 //!
 //! The planner reads only the names and footers of the target day's files. Small files of an object store are planned by
 //! their size: the workers that fetch them report their footers (`deferred`).
 
+pub mod affinity;
 pub mod days;
 pub mod deferred;
 pub mod files;
@@ -145,7 +146,7 @@ impl TryFrom<v1::JobPlanned> for InputPlan {
 }
 
 /// Plans the map stage of a job for that many slots. With `defer`, workers read the footers of small files in object
-/// stores.
+/// stores. With `apart`, the shuffle crosses a network, so files of one affinity are kept together.
 ///
 /// # Errors
 /// [`PlanError`] names the table, file and column.
@@ -155,6 +156,7 @@ pub async fn plan(
     footers: &Arc<Footers>,
     slots: usize,
     defer: bool,
+    apart: bool,
 ) -> Result<InputPlan, PlanError> {
     let mut plan = InputPlan::default();
     let mut tables = vec![];
@@ -179,11 +181,17 @@ pub async fn plan(
         tables.push(inspected.work);
     }
     check_size(plan.files, record_bytes)?;
-    plan.partitions = job.cut.partitions.unwrap_or_else(|| shards::partitions(plan.bytes, slots)).max(1);
+    let least = if apart { affinity::partitions(&tables, &job.day_folder, slots) } else { 0 };
+    plan.partitions =
+        job.cut.partitions.unwrap_or_else(|| shards::partitions(plan.bytes, slots, least)).max(1);
     let (max, warning) = shards::shard_limit(job.cut.shard_bytes, plan.bytes, row_groups, slots);
     plan.warnings.extend(warning);
     for (table, files) in (0..).zip(tables) {
-        for shard in shards::cut(files, max) {
+        let groups = match apart {
+            true => affinity::groups(files, &job.day_folder, plan.partitions, max),
+            false => vec![files],
+        };
+        for shard in groups.into_iter().flat_map(|group| shards::cut(group, max)) {
             let bytes = shard.iter().map(FileWork::bytes).sum();
             let rows = Some(shard.iter().map(FileWork::rows).fold(0, u64::saturating_add));
             let (partitions, pieces) = (plan.partitions, shards::pieces(shard));
