@@ -15,7 +15,7 @@ use super::shards::FileWork;
 const PARTITIONS_PER_SLOT: u64 = 16;
 /// A shard has at least this part of the most bytes of a shard if it ends with its affinity. Smaller files are combined,
 /// whatever their folders.
-const LEAST_PART: u64 = 16;
+const MIN_SHARD_PART: u64 = 16;
 
 /// The last `NAME=VALUE` folder of a file below the day's folder.
 fn folder<'a>(name: &'a str, day_folder: &str) -> Option<&'a str> {
@@ -63,7 +63,7 @@ pub fn groups(mut files: Vec<FileWork>, day_folder: &str, partitions: u32, max: 
     let (mut bytes, mut last) = (0, None);
     for file in files {
         let this = Some(affinity(&file));
-        let ends = last != this && bytes >= max / LEAST_PART;
+        let ends = last != this && bytes >= max / MIN_SHARD_PART;
         (bytes, last) = (if ends { file.bytes() } else { bytes + file.bytes() }, this);
         match groups.last_mut() {
             Some(group) if !ends => group.push(file),
