@@ -64,7 +64,7 @@ impl Fleet for Played {
     fn release(&mut self, _: &JobId) {}
 
     fn capacity(&self) -> Capacity {
-        Capacity { slots: 3, reduce_table_bytes: 64 << 20, reads_footers: true }
+        Capacity { slots: 3, reduce_table_bytes: 64 << 20, reads_footers: true, apart: true }
     }
 }
 

@@ -152,7 +152,7 @@ pub(crate) fn main(args: &PlanArgs) -> Result<(), Stop> {
 }
 
 async fn plan_day(job: &JobSpec, dataset: &dyn Dataset, footers: &Arc<Footers>, speed: Speed) -> PlannedDay {
-    let planned = plan::plan(job, dataset, footers, speed.threads, true).await;
+    let planned = plan::plan(job, dataset, footers, speed.threads, true, false).await;
     let (state, reason) = match &planned {
         Ok(_) => (PlanState::Ready, None),
         Err(error @ PlanError::List(ListError::Nothing { .. })) => {

@@ -93,11 +93,13 @@ fn only_the_latest_stream_of_a_worker_counts() {
 #[test]
 fn plans_are_made_for_the_smallest_worker_that_does_not_drain() {
     let mut fleet = RemoteFleet::new(1);
-    let capacity = |slots, reduce_table_bytes| Capacity { slots, reduce_table_bytes, reads_footers: true };
+    let capacity =
+        |slots, reduce_table_bytes| Capacity { slots, reduce_table_bytes, reads_footers: true, apart: true };
     // Workers that attach later may be older.
     let empty = Capacity { reads_footers: false, ..capacity(EXPECTED_SLOTS, MIN_TABLE_BYTES) };
     assert_eq!(fleet.capacity(), empty);
     attach(&mut fleet, hello("w")).unwrap();
+    assert!(!fleet.capacity().apart);
     attach(&mut fleet, v1::Hello { reduce_table_bytes: 50 << 20, ..hello("small") }).unwrap();
     attach(&mut fleet, v1::Hello { reduce_table_bytes: 1, draining: true, ..hello("going") }).unwrap();
     assert_eq!(fleet.capacity(), capacity(4, 50 << 20));

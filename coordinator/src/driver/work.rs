@@ -214,8 +214,8 @@ async fn plan_inputs(
     footers: &Arc<Footers>,
     capacity: Capacity,
 ) -> Result<InputPlan, PlanError> {
-    let Capacity { slots, reads_footers, reduce_table_bytes } = capacity;
-    let mut plan = plan::plan(spec, dataset, footers, slots, reads_footers).await?;
+    let Capacity { slots, reads_footers, reduce_table_bytes, apart } = capacity;
+    let mut plan = plan::plan(spec, dataset, footers, slots, reads_footers, apart).await?;
     plan.reduce_table_bytes = reduce_table_bytes;
     for warning in &plan.warnings {
         tracing::warn!("{warning}");

@@ -1,10 +1,11 @@
 //! The plan of a job: its input files (`listing`, `local_files`), their footers (`inspect`), whether they can be read
-//! (`schema`), the shard of each map task (`shards`), the rows of each part file (`files`). `days` compares the days of
+//! (`schema`), the shard of each map task (`shards`), which shards probably belong together (`affinity`), the rows of each part file (`files`). `days` compares the days of
 //! inputs and output.
 //!
 //! The planner reads only the names and footers of the target day's files. Small files of an object store are planned by
 //! their size: the workers that fetch them report their footers (`deferred`).
 
+pub mod affinity;
 pub mod days;
 pub mod deferred;
 pub mod files;
@@ -146,7 +147,7 @@ impl TryFrom<v1::JobPlanned> for InputPlan {
 }
 
 /// Plans the map stage of a job for that many slots. With `defer`, workers read the footers of small files in object
-/// stores.
+/// stores. With `apart`, the shuffle crosses a network, so files of one affinity are kept together.
 ///
 /// # Errors
 /// [`PlanError`] names the table, file and column.
@@ -156,6 +157,7 @@ pub async fn plan(
     footers: &Arc<Footers>,
     slots: usize,
     defer: bool,
+    apart: bool,
 ) -> Result<InputPlan, PlanError> {
     let mut plan = InputPlan::default();
     let mut tables = vec![];
@@ -180,10 +182,19 @@ pub async fn plan(
         tables.push(inspected.work);
     }
     check_size(plan.files, record_bytes)?;
-    plan.partitions = job.cut.partitions.unwrap_or_else(|| shards::partitions(plan.bytes, slots)).max(1);
+    let least = if apart { affinity::partitions(&tables, &job.day_folder, slots) } else { 0 };
+    plan.partitions =
+        job.cut.partitions.unwrap_or_else(|| shards::partitions(plan.bytes, slots, least)).max(1);
     let (max, warning) = shards::shard_limit(job.cut.shard_bytes, plan.bytes, row_groups, slots);
     plan.warnings.extend(warning);
-    let mut tables: Vec<_> = tables.into_iter().map(|files| shards::cut(files, max)).collect();
+    let cut = |files| {
+        let groups = match apart {
+            true => affinity::groups(files, &job.day_folder, plan.partitions, max),
+            false => vec![files],
+        };
+        groups.into_iter().flat_map(|group| shards::cut(group, max)).collect::<Vec<_>>()
+    };
+    let mut tables: Vec<_> = tables.into_iter().map(cut).collect();
     if job.cut.shard_bytes.is_none() {
         tables = shards::combine(tables, MAX_SUMS / plan.partitions as usize);
     }

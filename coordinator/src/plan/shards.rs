@@ -119,12 +119,12 @@ pub fn shard_limit(asked: Option<u64>, bytes: u64, row_groups: usize, slots: usi
     }
 }
 
-/// The number of partitions of the shuffle for a day of `bytes` on `slots`: a divisor or a multiple of 100, because the
-/// inputs are partitioned by `crc32(client_id) % 100`.
-pub fn partitions(bytes: u64, slots: usize) -> u32 {
+/// The number of partitions of the shuffle for a day of `bytes` on `slots`, `least` or more: a divisor or a multiple of 100,
+/// because the inputs are partitioned by `crc32(client_id) % 100`.
+pub fn partitions(bytes: u64, slots: usize, least: u64) -> u32 {
     const FITTING: [u32; 17] =
         [1, 2, 4, 5, 10, 20, 25, 50, 100, 200, 400, 500, 1000, 2000, 4000, 5000, 10_000];
-    let wanted = bytes.div_ceil(32 * MIB).max(slots as u64 * 4);
+    let wanted = bytes.div_ceil(32 * MIB).max(slots as u64 * 4).max(least);
     FITTING.into_iter().find(|&p| u64::from(p) >= wanted).unwrap_or(FITTING[FITTING.len() - 1])
 }
 
@@ -397,7 +397,7 @@ mod tests {
     #[test]
     fn partitions_keep_the_inputs_layout() {
         for (bytes, slots) in [(0, 1), (150 * MIB, 2), (2600 * MIB, 2), (30_000 * MIB, 2), (1 << 50, 64)] {
-            let p = partitions(bytes, slots);
+            let p = partitions(bytes, slots, 0);
             assert!(100 % p == 0 || p.is_multiple_of(100), "{p}");
             assert!(u64::from(p) >= (slots as u64 * 4).min(10_000));
         }

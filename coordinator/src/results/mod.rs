@@ -5,6 +5,7 @@
 //! losing attempt changes nothing. Of a task that is done, only the results of attempts that count are kept.
 
 mod by_attempt;
+pub mod holders;
 #[cfg(test)]
 mod tests;
 
@@ -459,5 +460,11 @@ impl Results {
     /// Bytes that the map tasks wrote to the shuffle.
     pub fn shuffle_bytes(&self, mapped: &[Winner]) -> u64 {
         mapped.iter().filter_map(|winner| self.map.get(&winner.attempt)).map(|r| r.shuffle_bytes).sum()
+    }
+
+    /// Bytes of the shuffle that reduce tasks received from other workers.
+    pub fn network_bytes(&self, reduced: &[Winner]) -> u64 {
+        let results = reduced.iter().filter_map(|winner| self.reduce.get(&winner.attempt));
+        results.fold(0, |all, result| all.saturating_add(result.network_bytes))
     }
 }

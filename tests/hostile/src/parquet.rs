@@ -95,7 +95,7 @@ impl Reader {
     pub fn read(&self, table: usize, bytes: &[u8]) -> Result<Read, String> {
         self.put(table, bytes).map_err(|error| error.to_string())?;
         let footers = Arc::new(Footers::new(1 << 20));
-        let plan = self.runtime.block_on(plan::plan(&self.spec, &*self.dataset, &footers, 1, false));
+        let plan = self.runtime.block_on(plan::plan(&self.spec, &*self.dataset, &footers, 1, false, true));
         let plan = plan.map_err(|error| error.to_string())?;
         let context = ScanContext {
             io: self.runtime.handle().clone(),

@@ -53,6 +53,7 @@ fn result() -> v1::TaskResult {
         objectives: vec![5, 20, 0],
         nulls: vec![0, 1, 2],
         spilled_bytes: 17,
+        network_bytes: 18,
     };
     v1::TaskResult { result: Some(v1::task_result::Result::Reduce(reduced)), usage: None }
 }

@@ -43,6 +43,7 @@ pub(super) fn run(shared: &Arc<Shared>, inbox: &Mutex<mpsc::Receiver<Dispatch>>)
             budget: budget.clone(),
             cancelled,
             io: shared.io.clone(),
+            received: Default::default(),
         };
         let context = TaskContext {
             worker: shared.config.id.clone(),

@@ -5,6 +5,7 @@
 //! not fit, the clients are processed in several passes.
 
 use std::error::Error;
+use std::sync::atomic::Ordering;
 
 use arrow_array::RecordBatch;
 use tally_dataset::{Dataset, DatasetError, Fingerprint, Pass, Reducer, Size, Totals};
@@ -92,6 +93,7 @@ pub fn run(
         objectives: counting.map(|counting| counting.counts()).unwrap_or_default(),
         nulls: encoded.nulls,
         spilled_bytes: output.spilled_bytes(),
+        network_bytes: context.reading.received.load(Ordering::Relaxed),
     };
     Ok((result, Output::File(output)))
 }

@@ -28,8 +28,9 @@ pub(in crate::driver) struct JobPlan {
     pub(super) checksum: Option<u64>,
     /// Nulls by column of the reduced rows, if every reduce task counted its own.
     pub(super) nulls: Option<Vec<u64>>,
-    /// Shuffled bytes, once all part files are written.
+    /// Shuffled bytes, and those that reduce tasks received from other workers, once all part files are written.
     pub(super) shuffle_bytes: u64,
+    pub(super) network_bytes: u64,
     /// Bytes of outputs that workers wrote to disk, once all part files are written.
     pub(super) spilled_bytes: u64,
 }
@@ -76,6 +77,9 @@ impl JobPlan {
         let count = files::count(self.totals.rows, target, bytes_per_row);
         self.files = files::layout(groups, usize::try_from(count).unwrap_or(usize::MAX));
         let rows = |file: &Vec<Encoded>| file.iter().map(|group| group.rows).sum::<u64>();
-        self.files.iter().map(|file| TaskPlan { weight: rows(file), preferred: None }).collect()
+        self.files
+            .iter()
+            .map(|file| TaskPlan { weight: rows(file), preferred: None, affinity: None })
+            .collect()
     }
 }

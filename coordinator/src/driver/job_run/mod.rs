@@ -1,7 +1,7 @@
 //! One live job of the driver: its submission, state, plan, results and what others wait for.
 //!
 //! The parts have files of their own: `submission`, `run_state`, `clients`, `job_plan`, `write_attempts`, `takeover`, `phases`.
-//! Here are the methods that need several of them; `task_messages` builds task messages, `verification` checks a day
+//! Here are the methods that need several of them; `task_plans` plans tasks, `task_messages` builds their messages, `verification` checks a day
 //! before it is published. Not here: when anything happens (the driver).
 
 mod clients;
@@ -15,10 +15,11 @@ mod run_state;
 pub(super) mod submission;
 mod takeover;
 mod task_messages;
+mod task_plans;
 mod verification;
 mod write_attempts;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,9 +31,8 @@ use tally_scheduler::{FoundTask, TaskPlan};
 use crate::dispatch::SharedInputs;
 use crate::failures::AttemptError;
 use crate::job::{MAP, REDUCE, WRITE};
-use crate::plan::InputPlan;
-use crate::plan::deferred::{self, DeferredError};
-use crate::plan::files;
+use crate::plan::deferred::DeferredError;
+use crate::plan::{InputPlan, files};
 use crate::publish::staging::{Staging, StoreStaging};
 use crate::results::{Results, Winner};
 use clients::{Clients, PendingAccept};
@@ -260,23 +260,6 @@ impl JobRun {
         self.state.resume(Some(staging));
     }
 
-    /// Plans the reduce stage: checks what the map tasks reported of files that were planned by their size.
-    ///
-    /// # Errors
-    /// [`StagePlanError::Inputs`].
-    pub(super) fn plan_reduce(&mut self, mapped: &[Winner]) -> Result<Vec<TaskPlan>, StagePlanError> {
-        let attempts: HashMap<u32, &AttemptId> =
-            mapped.iter().map(|winner| (winner.attempt.task.index, &winner.attempt)).collect();
-        let tasks = (0u32..).take(self.plan.inputs.tasks.len());
-        let reported = tasks.map(|task| self.results.footers(attempts.get(&task)?));
-        let deferred = deferred::check(&self.plan.inputs, self.submission.dataset.tables(), reported)?;
-        for warning in &deferred.warnings {
-            tracing::warn!("{warning}");
-        }
-        self.plan.deferred = deferred;
-        Ok((0..self.plan.inputs.partitions).map(|_| TaskPlan { weight: 1, preferred: None }).collect())
-    }
-
     /// Plans the write stage from the results of all reduce tasks.
     ///
     /// # Errors
@@ -314,6 +297,7 @@ impl JobRun {
     pub(super) fn ready_to_publish(&mut self, outputs: &[Vec<Winner>; 3]) -> Result<Staging, NotReady> {
         let [mapped, reduced, written] = outputs;
         self.plan.shuffle_bytes = self.results.shuffle_bytes(mapped);
+        self.plan.network_bytes = self.results.network_bytes(reduced);
         self.plan.spilled_bytes = self.results.spilled_bytes(mapped, reduced);
         for (stage, winners) in (0..).zip(outputs) {
             let amount = self.results.amount(stage, winners);

@@ -106,6 +106,7 @@ impl JobRun {
             totals: NamedTotals::new(self.submission.dataset.totals(), &plan.totals),
             bytes_read: reads.map(|stage| stage.bytes).sum(),
             shuffle_bytes: plan.shuffle_bytes,
+            shuffle_network_bytes: plan.network_bytes,
             spilled_bytes: plan.spilled_bytes,
             seconds: self.phases.total_seconds(now),
             peak_memory_bytes: peak,
