@@ -117,7 +117,7 @@ impl Dataset for Accounts {
         partial_schema()
     }
 
-    fn mapper(&self, table: usize, partitions: u32) -> Box<dyn Mapper> {
+    fn mapper(&self, table: usize, partitions: u32, _: Option<u32>) -> Box<dyn Mapper> {
         Box::new(map::AccountsMapper::new(table, partitions))
     }
 

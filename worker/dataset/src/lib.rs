@@ -28,12 +28,14 @@ pub mod uuid;
 use arrow_array::{ArrayRef, BinaryArray, BooleanArray, RecordBatch};
 use arrow_schema::SchemaRef;
 
-pub use batch::{BATCH_ROWS, Batch, Column, NULL_CODE};
+pub use batch::{BATCH_ROWS, Batch, Column, NULL_CODE, Width};
 pub use bits::Bits;
 pub use checksum::Fingerprint;
 pub use objectives::{Counting, Counts, ObjectivesSpec};
 pub use registry::dataset;
-pub use spec::{ColumnEncoding, ColumnKind, ColumnSpec, Missing, Preset, TableSpec, TotalSpec};
+pub use spec::{
+    ColumnEncoding, ColumnKind, ColumnSpec, ElementKind, FolderSpec, Missing, Preset, TableSpec, TotalSpec,
+};
 pub use totals::Totals;
 
 /// Maximum bytes of a value of a text column, and of a row of partials, so that each fits into a message between workers.
@@ -263,8 +265,14 @@ pub trait Dataset: Send + Sync {
     /// The schema of table `table`'s partials.
     fn partial_schema(&self, table: usize) -> SchemaRef;
 
-    /// A mapper of table `table` into `partitions` partitions.
-    fn mapper(&self, table: usize, partitions: u32) -> Box<dyn Mapper>;
+    /// The second partition column of inputs and output, if there is one. The partition of a row is then its folder.
+    fn folders(&self) -> Option<FolderSpec> {
+        None
+    }
+
+    /// A mapper of table `table` into `partitions` partitions. `folder` is the folder of all its rows, with
+    /// [`Dataset::folders`].
+    fn mapper(&self, table: usize, partitions: u32, folder: Option<u32>) -> Box<dyn Mapper>;
 
     /// A reducer of one pass over one partition; `sizes` are those of its partials, by table.
     fn reducer(&self, pass: Pass, sizes: &[Size]) -> Box<dyn Reducer>;

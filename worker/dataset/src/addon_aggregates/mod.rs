@@ -123,7 +123,7 @@ impl Dataset for AddonAggregates {
         if table == ADDONS { schema::addons_partial() } else { schema::main_partial() }
     }
 
-    fn mapper(&self, table: usize, partitions: u32) -> Box<dyn Mapper> {
+    fn mapper(&self, table: usize, partitions: u32, _: Option<u32>) -> Box<dyn Mapper> {
         if table == ADDONS {
             Box::new(map_addons::AddonsMapper::new(partitions))
         } else {
