@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use tally_common::stores::urls::{self, UrlError};
-use tally_dataset::{Dataset, dataset};
+use tally_dataset::{Dataset, FolderSpec, dataset};
 use tally_proto::ids::InvalidId;
 use tally_proto::{JobId, v1};
 
@@ -85,6 +85,18 @@ pub enum SpecError {
     /// Too many partitions, or none.
     #[error("partitions: give 1 to {MAX_PARTITIONS}")]
     Partitions,
+    /// Another number of partitions than the output has folders.
+    #[error(
+        "partitions: {dataset} has a partition for each of its {count} folders {column}=N: leave it out, or give {count}"
+    )]
+    FolderPartitions {
+        /// The dataset.
+        dataset: String,
+        /// The column of the folders.
+        column: &'static str,
+        /// Its folders.
+        count: u32,
+    },
     /// Shards without bytes.
     #[error("shard_bytes is 0: give the bytes of a shard, or leave it out")]
     NoShardBytes,
@@ -133,6 +145,19 @@ pub enum RecordedError {
     /// An expectation that this version cannot check.
     #[error(transparent)]
     Expectation(#[from] SpecError),
+}
+
+/// Checks that the partitions that a job asks for are those of its dataset's folders, if it has any.
+///
+/// # Errors
+/// [`SpecError::FolderPartitions`].
+pub fn check_partitions(dataset: &dyn Dataset, asked: Option<u32>) -> Result<(), SpecError> {
+    match dataset.folders() {
+        Some(FolderSpec { column, count }) if asked.is_some_and(|asked| asked != count) => {
+            Err(SpecError::FolderPartitions { dataset: dataset.name().into(), column, count })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Reads the expectations of a job.
@@ -184,6 +209,7 @@ impl JobSpec {
         if asked.partitions.is_some_and(|partitions| !(1..=MAX_PARTITIONS).contains(&partitions)) {
             return Err(SpecError::Partitions);
         }
+        check_partitions(&*dataset, asked.partitions)?;
         if asked.shard_bytes == Some(0) {
             return Err(SpecError::NoShardBytes);
         }

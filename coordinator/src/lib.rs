@@ -2,7 +2,7 @@
 //!
 //! `job` specifies a job; `plan` reads the inputs' metadata and plans the tasks (listing, schemas, shards, part files);
 //! `driver` owns the scheduler and carries its commands out through a `fleet` of workers; `publish` stages part files and
-//! makes a day visible in one step;
+//! makes a day visible in one step; `output_folder` names the folders within a day;
 //! `audit` verifies and compares published days; `history` and `load` show jobs and load to clients; `election` decides which of
 //! several coordinators may lead; `client` talks to the leader. Not here: which task runs next (`tally-scheduler`), what
 //! tasks do (`tally-worker`), what rows mean (`tally-dataset`), the `tally` command (`coordinator/cli`).
@@ -24,6 +24,7 @@ pub mod job;
 pub mod journal;
 pub mod load;
 pub mod objectives;
+pub mod output_folder;
 pub mod part_footer;
 pub mod peak_memory;
 pub mod plan;

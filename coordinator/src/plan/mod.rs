@@ -179,7 +179,10 @@ pub async fn plan(
         tables.push(inspected.work);
     }
     check_size(plan.files, record_bytes)?;
-    plan.partitions = job.cut.partitions.unwrap_or_else(|| shards::partitions(plan.bytes, slots)).max(1);
+    plan.partitions = match dataset.folders() {
+        Some(folders) => folders.count,
+        None => job.cut.partitions.unwrap_or_else(|| shards::partitions(plan.bytes, slots)).max(1),
+    };
     let (max, warning) = shards::shard_limit(job.cut.shard_bytes, plan.bytes, row_groups, slots);
     plan.warnings.extend(warning);
     for (table, files) in (0..).zip(tables) {

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tally_dataset::Counts;
+use tally_dataset::{Counts, FolderSpec};
 use tally_proto::limits::MAX_TASKS;
 use tally_proto::{AttemptId, JobId, StageId, TaskId, v1};
 use tally_scheduler::{FoundTask, TaskPlan};
@@ -30,9 +30,10 @@ use tally_scheduler::{FoundTask, TaskPlan};
 use crate::dispatch::SharedInputs;
 use crate::failures::AttemptError;
 use crate::job::{MAP, REDUCE, WRITE};
+use crate::output_folder::folder_name;
 use crate::plan::InputPlan;
 use crate::plan::deferred::{self, DeferredError};
-use crate::plan::files;
+use crate::plan::files::FileSizes;
 use crate::publish::staging::{Staging, StoreStaging};
 use crate::results::{Results, Winner};
 use clients::{Clients, PendingAccept};
@@ -100,6 +101,18 @@ pub(super) enum StagePlanError {
         /// Part files.
         files: u64,
     },
+    /// The shuffle does not have a partition per folder of the output.
+    #[error(
+        "the plan has {partitions} partitions instead of {count}, one for each folder of {column}: submit again"
+    )]
+    Folders {
+        /// Partitions of the plan.
+        partitions: u32,
+        /// The column of the folders.
+        column: &'static str,
+        /// Folders.
+        count: u32,
+    },
 }
 
 /// A day cannot be published.
@@ -162,6 +175,12 @@ impl JobRun {
         if self.state.is_recorded() {
             self.clients.accept(&self.submission.spec.id);
         }
+    }
+
+    /// The folder of a part file within the day, for a dataset with folders.
+    pub(super) fn folder_of(&self, file: u32) -> Option<String> {
+        let folder = self.plan.files.get(file as usize)?.folder?;
+        Some(folder_name(&self.submission.dataset.folders()?, folder))
     }
 
     /// The staging in which the upload of a write attempt has to begin first; `None` if the attempt needs no upload, or
@@ -280,7 +299,7 @@ impl JobRun {
     /// Plans the write stage from the results of all reduce tasks.
     ///
     /// # Errors
-    /// [`StagePlanError::MissingResults`], [`StagePlanError::TooManyFiles`].
+    /// [`StagePlanError::MissingResults`], [`StagePlanError::TooManyFiles`], [`StagePlanError::Folders`].
     pub(super) fn plan_write(&mut self, reduced: &[Winner]) -> Result<Vec<TaskPlan>, StagePlanError> {
         let known = reduced.iter().filter(|winner| self.results.reduced(&winner.attempt).is_some()).count();
         let all = self.plan.inputs.partitions;
@@ -295,15 +314,27 @@ impl JobRun {
             });
         let columns = self.submission.dataset.reduced_schema().fields().len();
         self.plan.nulls = self.results.nulls(reduced, columns);
-        let (target, per_row) =
-            (self.submission.spec.target_file_size, self.submission.dataset.bytes_per_row());
-        let rows = self.plan.totals.rows;
-        let files = files::count(rows, target, per_row);
-        if files > MAX_TASKS as u64 {
-            return Err(StagePlanError::TooManyFiles { rows, files });
-        }
         let groups = self.results.row_groups(reduced);
-        Ok(self.plan.lay_out_files(&groups, target, per_row))
+        let sizes = self.file_sizes()?;
+        let files = sizes.count(&groups);
+        if files > MAX_TASKS as u64 {
+            return Err(StagePlanError::TooManyFiles { rows: self.plan.totals.rows, files });
+        }
+        Ok(self.plan.lay_out_files(&groups, &sizes))
+    }
+
+    /// How the day is divided into part files.
+    fn file_sizes(&self) -> Result<FileSizes, StagePlanError> {
+        let Submission { spec, dataset, .. } = &self.submission;
+        let (folders, partitions) = (dataset.folders(), self.plan.inputs.partitions);
+        if let Some(FolderSpec { column, count }) = folders.filter(|folders| folders.count != partitions) {
+            return Err(StagePlanError::Folders { partitions, column, count });
+        }
+        Ok(FileSizes {
+            target: spec.target_file_size,
+            bytes_per_row: dataset.bytes_per_row(),
+            folders: folders.map(|folders| folders.count),
+        })
     }
 
     /// Verifies the written part files; `outputs` are the winners of all stages. Returns the staging with the day, and

@@ -140,7 +140,7 @@ impl JobRun {
         let mut pieces: Vec<v1::RowGroups> = vec![];
         let mut reads = BTreeMap::new();
         let (mut rows, mut checksum) = (0, Some(0u64));
-        for group in file {
+        for group in &file.groups {
             let missing = || TaskMessageError::NoOutput { task: group.task };
             let winner = by_task.get(&group.task).ok_or_else(missing)?;
             let first = reads.insert(group.task, winner.attempt.attempt).is_none();
@@ -163,7 +163,7 @@ impl JobRun {
         }
         self.writes.set_reads(attempt, reads);
         let target = self.target(attempt).ok_or_else(|| TaskMessageError::NoTarget(attempt.clone()))?;
-        let metadata = self.footer(rows, checksum);
+        let metadata = self.footer(index, rows, checksum);
         let totals = v1::Totals::new(self.plan.totals.rows, &self.plan.totals.counters);
         let (totals, locations) = (Some(totals), locations.into_list());
         Ok(v1::WriteWork { target: Some(target), pieces, totals, metadata, locations })
@@ -176,8 +176,8 @@ impl JobRun {
         path.or_else(|| self.writes.upload(attempt).cloned().map(Target::Upload))
     }
 
-    /// The metadata in the footer of a part file.
-    fn footer(&self, rows: u64, checksum: Option<u64>) -> HashMap<String, String> {
+    /// The metadata in the footer of the part file with that number.
+    fn footer(&self, file: u32, rows: u64, checksum: Option<u64>) -> HashMap<String, String> {
         let (spec, plan) = (&self.submission.spec, &self.plan);
         let day = DayFooter {
             job: spec.id.to_string(),
@@ -190,6 +190,6 @@ impl JobRun {
             nulls: plan.nulls.clone(),
             objectives: plan.objectives.as_ref().map(text_of),
         };
-        PartFooter { rows, checksum, day }.entries(&*self.submission.dataset)
+        PartFooter { rows, checksum, folder: self.folder_of(file), day }.entries(&*self.submission.dataset)
     }
 }
