@@ -3,12 +3,15 @@
 //! Not here: how a job runs.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, NaiveDate, Utc};
+use tally_common::sha256::sha256;
 use tally_common::stores::urls::{self, UrlError};
-use tally_dataset::{Dataset, FolderSpec, dataset};
+use tally_dataset::{Dataset, FolderSpec, OptionError, OptionSpec, dataset};
+use tally_proto::dataset_options::{DatasetOptions, OptionsError};
 use tally_proto::ids::InvalidId;
 use tally_proto::{JobId, v1};
 
@@ -49,6 +52,8 @@ pub struct JobSpec {
     pub cut: Cut,
     /// What the day must meet to be published.
     pub expectations: Vec<Expectation>,
+    /// The options of its dataset.
+    pub options: DatasetOptions,
 }
 
 /// Options of the plan, for tests and tuning; `None` if the planner decides.
@@ -108,6 +113,12 @@ pub enum SpecError {
         /// The reason.
         why: ExpectationError,
     },
+    /// Options that no job can have.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// Options that the dataset refuses.
+    #[error(transparent)]
+    DatasetOption(#[from] DatasetOptionError),
     /// Too many expectations.
     #[error("{0} expectations: give at most {MAX_EXPECTATIONS}")]
     Expectations(usize),
@@ -142,9 +153,44 @@ pub enum RecordedError {
     /// The dataset is unknown.
     #[error("there is no dataset {0:?}")]
     Dataset(String),
-    /// An expectation that this version cannot check.
+    /// An expectation that this version cannot check, or options that it does not have.
     #[error(transparent)]
-    Expectation(#[from] SpecError),
+    Spec(#[from] SpecError),
+}
+
+/// A dataset refuses an option.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}; {}", known_options(*dataset, options))]
+pub struct DatasetOptionError {
+    error: OptionError,
+    dataset: &'static str,
+    options: Vec<OptionSpec>,
+}
+
+fn known_options(dataset: &str, options: &[OptionSpec]) -> String {
+    if options.is_empty() {
+        return format!("{dataset} has no options");
+    }
+    let lines = options.iter().map(|option| format!("{} ({})", option.name, option.help));
+    format!("the options of {dataset} are: {}", lines.collect::<Vec<_>>().join(", "))
+}
+
+/// A dataset with the options of a job.
+///
+/// # Errors
+/// [`DatasetOptionError`] names the options that the dataset has.
+pub fn configured(
+    dataset: Arc<dyn Dataset>,
+    options: &DatasetOptions,
+) -> Result<Arc<dyn Dataset>, DatasetOptionError> {
+    if options.is_empty() {
+        return Ok(dataset);
+    }
+    dataset.with_options(options.by_name()).map_err(|error| DatasetOptionError {
+        error,
+        dataset: dataset.name(),
+        options: dataset.options().to_vec(),
+    })
 }
 
 /// Checks that the partitions that a job asks for are those of its dataset's folders, if it has any.
@@ -183,7 +229,8 @@ impl JobSpec {
 
     /// Whether the other job differs only in its id, target size and plan options.
     pub fn same_work(&self, other: &JobSpec) -> bool {
-        let same_result = self.dataset == other.dataset && self.inputs == other.inputs;
+        let same_dataset = self.dataset == other.dataset && self.options == other.options;
+        let same_result = same_dataset && self.inputs == other.inputs;
         self.same_day(other) && same_result && self.expectations == other.expectations
     }
 
@@ -222,6 +269,8 @@ impl JobSpec {
             }
             Ok(urls::canonical(url)?)
         };
+        let options = DatasetOptions::try_from(asked.options)?;
+        let dataset = configured(dataset, &options)?;
         let expectations = expectations(&asked.expectations, &*dataset)?;
         let mut spec = JobSpec {
             id: new_id(&asked.date)?,
@@ -233,6 +282,7 @@ impl JobSpec {
             target_file_size: asked.target_file_size,
             cut: Cut { shard_bytes: asked.shard_bytes, partitions: asked.partitions },
             expectations,
+            options,
         };
         spec.output = absolute(&asked.output)?;
         spec.check_overlap()?;
@@ -256,7 +306,22 @@ impl JobSpec {
             target_file_size: spec.target_file_size,
             cut: Cut { shard_bytes: spec.shard_bytes, partitions: spec.partitions },
             expectations: expectations(&spec.expectations, &*dataset)?,
+            options: DatasetOptions::try_from(spec.options).map_err(SpecError::from)?,
         })
+    }
+
+    /// Its dataset, with its options.
+    ///
+    /// # Errors
+    /// [`SpecError`]: this process does not have the dataset, or the dataset refuses the options.
+    pub fn configured(&self) -> Result<Arc<dyn Dataset>, SpecError> {
+        let dataset = dataset(&self.dataset).ok_or_else(|| SpecError::Dataset(self.dataset.clone()))?;
+        Ok(configured(dataset, &self.options)?)
+    }
+
+    /// The specification for the journal, with the contents of its options.
+    pub fn record(&self) -> v1::JobSpec {
+        v1::JobSpec { options: self.options.to_messages(), ..self.into() }
     }
 
     /// Checks that the URLs are valid, and that neither the output is in an input nor an input in the output: readers of a
@@ -277,6 +342,13 @@ impl JobSpec {
     }
 }
 
+/// What an option is in the status of a job: its content is not shown.
+fn shown((name, content): (&String, &Vec<u8>)) -> v1::DatasetOption {
+    let (size, sha256) = (content.len() as u64, sha256(content).to_vec());
+    v1::DatasetOption { name: name.clone(), content: vec![], size, sha256 }
+}
+
+/// The specification in the status of a job, without the contents of its options.
 impl From<&JobSpec> for v1::JobSpec {
     fn from(spec: &JobSpec) -> Self {
         v1::JobSpec {
@@ -288,6 +360,7 @@ impl From<&JobSpec> for v1::JobSpec {
             shard_bytes: spec.cut.shard_bytes,
             partitions: spec.cut.partitions,
             expectations: spec.expectations.iter().map(ToString::to_string).collect(),
+            options: spec.options.by_name().iter().map(shown).collect(),
         }
     }
 }
@@ -351,6 +424,7 @@ mod tests {
             target_file_size: 1,
             cut: Cut::default(),
             expectations: vec![],
+            options: DatasetOptions::default(),
         };
         assert_eq!(spec.check_overlap().is_ok(), fits, "{addons} {output}");
     }

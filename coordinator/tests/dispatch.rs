@@ -118,6 +118,7 @@ impl Rig {
             shard_bytes: Some(4096),
             partitions: Some(2),
             expectations: vec![],
+            options: vec![],
         });
         let (handle, inbox) = driver::inbox();
         let deaf = Arc::new(Mutex::new(BTreeSet::new()));

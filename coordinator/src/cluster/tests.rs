@@ -117,7 +117,8 @@ fn a_worker_whose_version_cannot_run_a_task_stays_and_does_not_count_as_running_
     let dispatch = |row_groups: Vec<u32>| {
         let pieces = vec![v1::InputPiece { row_groups, ..Default::default() }];
         let work = v1::task_dispatch::Work::Map(v1::MapWork { pieces, ..Default::default() });
-        TaskDispatch { head: v1::TaskDispatch { work: Some(work), ..Default::default() }, inputs: None }
+        let head = v1::TaskDispatch { work: Some(work), ..Default::default() };
+        TaskDispatch { head, ..TaskDispatch::default() }
     };
     let unable = fleet.start(&id("old"), &attempt, dispatch(vec![tally_proto::ALL_ROW_GROUPS])).unwrap_err();
     assert!(
@@ -143,7 +144,8 @@ fn map_task(excess: isize) -> TaskDispatch {
     let dispatch = |length: usize| {
         let pieces = vec![v1::InputPiece { url: "x".repeat(length), ..Default::default() }];
         let work = v1::task_dispatch::Work::Map(v1::MapWork { pieces, ..Default::default() });
-        TaskDispatch { head: v1::TaskDispatch { work: Some(work), ..Default::default() }, inputs: None }
+        let head = v1::TaskDispatch { work: Some(work), ..Default::default() };
+        TaskDispatch { head, ..TaskDispatch::default() }
     };
     let sized =
         |length| Outbound::Dispatch { epoch: 1, dispatch: Box::new(dispatch(length)) }.encoded_len() - length;
@@ -183,7 +185,7 @@ fn inputs_above_the_limit_are_not_sent_and_are_no_task_of_an_old_worker() {
     let task = |inputs| {
         let work = v1::task_dispatch::Work::Reduce(v1::ReduceWork::default());
         let head = v1::TaskDispatch { work: Some(work), ..Default::default() };
-        TaskDispatch { head, inputs: Some(inputs) }
+        TaskDispatch { head, inputs: Some(inputs), options: None }
     };
     let mut fleet = RemoteFleet::new(1);
     for (worker, protocol) in [("new", tally_proto::PROTOCOL), ("old", tally_proto::OLDEST_PROTOCOL)] {

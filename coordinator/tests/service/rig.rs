@@ -63,6 +63,7 @@ impl Place {
             shard_bytes: Some(4096),
             partitions: Some(2),
             expectations: vec![],
+            options: vec![],
         }
     }
 
@@ -328,7 +329,7 @@ impl Player {
             let message = message.ok().flatten()?;
             self.epoch = message.epoch;
             match message.message {
-                Some(Down::Beat(_)) => {}
+                Some(Down::Beat(_) | Down::Options(_)) => {}
                 Some(Down::Inputs(inputs)) => self.inputs = Some(inputs),
                 message => return message,
             }

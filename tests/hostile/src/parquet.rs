@@ -71,6 +71,7 @@ impl Reader {
             shard_bytes: None,
             partitions: Some(4),
             expectations: vec![],
+            options: vec![],
         };
         let reader = Reader { spec: JobSpec::asked(asked)?, folder, runtime, dataset };
         for table in [ADDONS, MAIN_SUMMARY] {

@@ -27,7 +27,7 @@ use tally_proto::limits::MAX_TASKS;
 use tally_proto::{AttemptId, JobId, StageId, TaskId, v1};
 use tally_scheduler::{FoundTask, TaskPlan};
 
-use crate::dispatch::SharedInputs;
+use crate::dispatch::{SharedInputs, SharedOptions};
 use crate::failures::AttemptError;
 use crate::job::{MAP, REDUCE, WRITE};
 use crate::output_folder::folder_name;
@@ -58,6 +58,8 @@ pub(super) struct JobRun {
     pub(super) plan: JobPlan,
     results: Results,
     pub(super) writes: WriteAttempts,
+    /// The options of the dataset as workers get them.
+    options: Option<Arc<SharedOptions>>,
     /// The inputs of all reduce tasks, for one version of the map outputs.
     reduce_inputs: Option<Arc<SharedInputs>>,
     pub(super) takeover: Takeover,
@@ -136,8 +138,10 @@ impl JobRun {
     /// A job of the term `epoch`; `remote`: workers in other processes run it.
     pub(super) fn new(submission: Submission, now: Duration, epoch: u64, remote: bool) -> Self {
         let plan = JobPlan::new(submission.dataset.totals().len());
+        let options = SharedOptions::new(&submission.spec.options);
         JobRun {
             submission,
+            options,
             state: RunState::Submitted,
             cancelled: false,
             clients: Clients::default(),
@@ -400,6 +404,7 @@ mod tests {
             target_file_size: 1,
             cut: Cut::default(),
             expectations: vec![],
+            options: Default::default(),
         };
         let dataset = Arc::new(AddonAggregates::new());
         JobRun::new(Submission { spec, dataset, key: vec![], submitted_at: 0 }, Duration::ZERO, 0, true)

@@ -76,8 +76,10 @@ impl JobRun {
             _ => return Err(unknown()),
         };
         let (dataset, key) = (self.submission.spec.dataset.clone(), self.submission.key.clone());
-        let head = v1::TaskDispatch { attempt: Some(attempt.into()), dataset, key, work: Some(work) };
-        Ok(TaskDispatch { head, inputs })
+        let (options, has_options) = (self.options.clone(), self.options.is_some());
+        let attempt = Some(attempt.into());
+        let head = v1::TaskDispatch { attempt, dataset, key, work: Some(work), has_options };
+        Ok(TaskDispatch { head, inputs, options })
     }
 
     fn reduce_work(&self, partition: u32, inputs_version: u64) -> v1::ReduceWork {
