@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, NaiveDate, Utc};
-use tally_common::sha256::sha256;
 use tally_common::stores::urls::{self, UrlError};
-use tally_dataset::{Dataset, FolderSpec, OptionError, OptionSpec, dataset};
+use tally_dataset::{Dataset, FolderSpec, dataset};
 use tally_proto::dataset_options::{DatasetOptions, OptionsError};
 use tally_proto::ids::InvalidId;
 use tally_proto::{JobId, v1};
 
+use crate::dataset_config::{DatasetOptionError, configured, shown};
 use crate::expectations::{Expectation, ExpectationError, MAX_EXPECTATIONS};
 
 /// The stages of every job, in order.
@@ -156,41 +156,6 @@ pub enum RecordedError {
     /// An expectation that this version cannot check, or options that it does not have.
     #[error(transparent)]
     Spec(#[from] SpecError),
-}
-
-/// A dataset refuses an option.
-#[derive(Debug, thiserror::Error)]
-#[error("{error}; {}", known_options(*dataset, options))]
-pub struct DatasetOptionError {
-    error: OptionError,
-    dataset: &'static str,
-    options: Vec<OptionSpec>,
-}
-
-fn known_options(dataset: &str, options: &[OptionSpec]) -> String {
-    if options.is_empty() {
-        return format!("{dataset} has no options");
-    }
-    let lines = options.iter().map(|option| format!("{} ({})", option.name, option.help));
-    format!("the options of {dataset} are: {}", lines.collect::<Vec<_>>().join(", "))
-}
-
-/// A dataset with the options of a job.
-///
-/// # Errors
-/// [`DatasetOptionError`] names the options that the dataset has.
-pub fn configured(
-    dataset: Arc<dyn Dataset>,
-    options: &DatasetOptions,
-) -> Result<Arc<dyn Dataset>, DatasetOptionError> {
-    if options.is_empty() {
-        return Ok(dataset);
-    }
-    dataset.with_options(options.by_name()).map_err(|error| DatasetOptionError {
-        error,
-        dataset: dataset.name(),
-        options: dataset.options().to_vec(),
-    })
 }
 
 /// Checks that the partitions that a job asks for are those of its dataset's folders, if it has any.
@@ -340,12 +305,6 @@ impl JobSpec {
         }
         Ok(())
     }
-}
-
-/// What an option is in the status of a job: its content is not shown.
-fn shown((name, content): (&String, &Vec<u8>)) -> v1::DatasetOption {
-    let (size, sha256) = (content.len() as u64, sha256(content).to_vec());
-    v1::DatasetOption { name: name.clone(), content: vec![], size, sha256 }
 }
 
 /// The specification in the status of a job, without the contents of its options.

@@ -1,6 +1,6 @@
 //! The coordinator: plans jobs, drives the scheduler, publishes days.
 //!
-//! `job` specifies a job; `plan` reads the inputs' metadata and plans the tasks (listing, schemas, shards, part files);
+//! `job` specifies a job (`dataset_config`: its dataset); `plan` reads the inputs' metadata and plans the tasks (listing, schemas, shards, part files);
 //! `driver` owns the scheduler and carries its commands out through a `fleet` of workers; `publish` stages part files and
 //! makes a day visible in one step; `output_folder` names the folders within a day;
 //! `audit` verifies and compares published days; `history` and `load` show jobs and load to clients; `election` decides which of
@@ -11,6 +11,7 @@ pub mod attempt_log;
 pub mod audit;
 pub mod client;
 pub mod cluster;
+pub mod dataset_config;
 pub mod dispatch;
 pub mod driver;
 pub mod election;

@@ -8,11 +8,12 @@ use chrono::{DateTime, Days, NaiveDate, Utc};
 use clap::Args;
 use tally_common::stores::urls;
 use tally_coordinator::expectations::Expectation;
-use tally_coordinator::job::{Cut, JobSpec, date_folder, date_text, expectations, new_id};
+use tally_coordinator::job::{Cut, JobSpec, check_partitions, date_folder, date_text, expectations, new_id};
 use tally_dataset::Dataset;
 use tally_proto::v1;
 
 use crate::dataset_args::{DatasetArgs, DatasetPlace, default_text, variable};
+use crate::option_args::OptionArgs;
 use crate::{Stop, dates, size};
 
 /// The day of a job.
@@ -28,6 +29,8 @@ pub struct DateArgs {
 pub struct WorkArgs {
     #[command(flatten)]
     place: DatasetArgs,
+    #[command(flatten)]
+    options: OptionArgs,
     #[arg(
         long,
         value_name = "SIZE",
@@ -126,6 +129,8 @@ impl WorkArgs {
     pub(crate) fn here(&self, date: NaiveDate) -> Result<JobSpec, Stop> {
         let (DatasetPlace { dataset, inputs, output }, date) = (self.place()?, date_text(date));
         let expectations = self.expectations(&*dataset)?;
+        check_partitions(&*dataset, self.partitions).map_err(|e| Stop::Usage(e.to_string()))?;
+        let options = self.options.options(&dataset)?;
         let job = JobSpec {
             id: new_id(&date).map_err(|e| Stop::Usage(e.to_string()))?,
             dataset: dataset.name().into(),
@@ -136,6 +141,7 @@ impl WorkArgs {
             target_file_size: self.target_file_size,
             cut: Cut { shard_bytes: self.shard_bytes, partitions: self.partitions },
             expectations,
+            options,
         };
         job.check_overlap().map_err(|e| Stop::Usage(e.to_string()))?;
         Ok(job)
@@ -148,6 +154,7 @@ impl WorkArgs {
     pub(crate) fn elsewhere(&self, date: NaiveDate) -> Result<v1::JobSpec, Stop> {
         let DatasetPlace { dataset, inputs, output } = self.place()?;
         self.expectations(&*dataset)?;
+        let options = self.options.options(&dataset)?.to_messages();
         Ok(v1::JobSpec {
             dataset: dataset.name().into(),
             date: date_text(date),
@@ -157,6 +164,7 @@ impl WorkArgs {
             shard_bytes: self.shard_bytes,
             partitions: self.partitions,
             expectations: self.given_expectations(),
+            options,
         })
     }
 }

@@ -97,6 +97,10 @@ impl Dataset for Accounts {
         "accounts"
     }
 
+    fn meaning(&self) -> &'static str {
+        "One row per account with a payment, or with an event that is not a test"
+    }
+
     fn tables(&self) -> &[TableSpec] {
         &self.tables
     }

@@ -1,12 +1,14 @@
 //! One live job of the driver: its submission, state, plan, results and what others wait for.
 //!
-//! The parts have files of their own: `submission`, `run_state`, `clients`, `job_plan`, `write_attempts`, `takeover`, `phases`.
+//! The parts have files of their own: `submission`, `run_state`, `clients`, `job_plan`, `write_attempts`, `takeover`, `phases`;
+//! `part_files` plans the write stage.
 //! Here are the methods that need several of them; `task_messages` builds task messages, `verification` checks a day
 //! before it is published. Not here: when anything happens (the driver).
 
 mod clients;
 mod job_plan;
 pub(super) mod notes;
+mod part_files;
 mod phases;
 mod publication;
 mod refusals;
@@ -22,7 +24,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tally_dataset::{Counts, FolderSpec};
 use tally_proto::limits::MAX_TASKS;
 use tally_proto::{AttemptId, JobId, StageId, TaskId, v1};
 use tally_scheduler::{FoundTask, TaskPlan};
@@ -30,10 +31,8 @@ use tally_scheduler::{FoundTask, TaskPlan};
 use crate::dispatch::{SharedInputs, SharedOptions};
 use crate::failures::AttemptError;
 use crate::job::{MAP, REDUCE, WRITE};
-use crate::output_folder::folder_name;
 use crate::plan::InputPlan;
 use crate::plan::deferred::{self, DeferredError};
-use crate::plan::files::FileSizes;
 use crate::publish::staging::{Staging, StoreStaging};
 use crate::results::{Results, Winner};
 use clients::{Clients, PendingAccept};
@@ -181,12 +180,6 @@ impl JobRun {
         }
     }
 
-    /// The folder of a part file within the day, for a dataset with folders.
-    pub(super) fn folder_of(&self, file: u32) -> Option<String> {
-        let folder = self.plan.files.get(file as usize)?.folder?;
-        Some(folder_name(&self.submission.dataset.folders()?, folder))
-    }
-
     /// The staging in which the upload of a write attempt has to begin first; `None` if the attempt needs no upload, or
     /// has one.
     pub(super) fn needs_upload(&self, attempt: &AttemptId) -> Option<StoreStaging> {
@@ -298,47 +291,6 @@ impl JobRun {
         }
         self.plan.deferred = deferred;
         Ok((0..self.plan.inputs.partitions).map(|_| TaskPlan { weight: 1, preferred: None }).collect())
-    }
-
-    /// Plans the write stage from the results of all reduce tasks.
-    ///
-    /// # Errors
-    /// [`StagePlanError::MissingResults`], [`StagePlanError::TooManyFiles`], [`StagePlanError::Folders`].
-    pub(super) fn plan_write(&mut self, reduced: &[Winner]) -> Result<Vec<TaskPlan>, StagePlanError> {
-        let known = reduced.iter().filter(|winner| self.results.reduced(&winner.attempt).is_some()).count();
-        let all = self.plan.inputs.partitions;
-        if known != all as usize {
-            return Err(StagePlanError::MissingResults { known, all });
-        }
-        self.plan.totals = self.results.totals(reduced, self.submission.dataset.totals().len());
-        self.plan.checksum = self.results.checksum(reduced);
-        self.plan.objectives =
-            self.submission.dataset.objectives().and_then(|spec| {
-                Counts::of(spec.counters, &self.results.objectives(reduced, spec.counts())?)
-            });
-        let columns = self.submission.dataset.reduced_schema().fields().len();
-        self.plan.nulls = self.results.nulls(reduced, columns);
-        let groups = self.results.row_groups(reduced);
-        let sizes = self.file_sizes()?;
-        let files = sizes.count(&groups);
-        if files > MAX_TASKS as u64 {
-            return Err(StagePlanError::TooManyFiles { rows: self.plan.totals.rows, files });
-        }
-        Ok(self.plan.lay_out_files(&groups, &sizes))
-    }
-
-    /// How the day is divided into part files.
-    fn file_sizes(&self) -> Result<FileSizes, StagePlanError> {
-        let Submission { spec, dataset, .. } = &self.submission;
-        let (folders, partitions) = (dataset.folders(), self.plan.inputs.partitions);
-        if let Some(FolderSpec { column, count }) = folders.filter(|folders| folders.count != partitions) {
-            return Err(StagePlanError::Folders { partitions, column, count });
-        }
-        Ok(FileSizes {
-            target: spec.target_file_size,
-            bytes_per_row: dataset.bytes_per_row(),
-            folders: folders.map(|folders| folders.count),
-        })
     }
 
     /// Verifies the written part files; `outputs` are the winners of all stages. Returns the staging with the day, and
