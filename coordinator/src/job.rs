@@ -430,6 +430,35 @@ mod tests {
     }
 
     #[test]
+    fn jobs_with_other_options_are_other_work_and_the_journal_keeps_the_contents() {
+        let asked = JobSpec::asked(v1::JobSpec {
+            dataset: "addon_aggregates".into(),
+            date: "20170227".into(),
+            inputs: vec!["/data/addons".into(), "/data/main_summary".into()],
+            output: "/data/out".into(),
+            target_file_size: 1,
+            ..Default::default()
+        });
+        let spec = asked.unwrap();
+        let with = |content: &[u8]| {
+            let options = DatasetOptions::new([("list".to_string(), content.to_vec())]).unwrap();
+            JobSpec { options, ..spec.clone() }
+        };
+        let (one, other) = (with(b"a"), with(b"b"));
+        assert!(one.same_work(&with(b"a")) && one.same_day(&other));
+        assert!(!one.same_work(&other) && !one.same_work(&spec) && !spec.same_work(&one));
+        let recorded = JobSpec::recorded(one.id.as_str(), one.record()).unwrap();
+        assert!(recorded.same_work(&one));
+        // Records of earlier versions have no options.
+        assert!(JobSpec::recorded(spec.id.as_str(), spec.record()).unwrap().options.is_empty());
+        let status = v1::JobSpec::from(&one);
+        assert!(status.options[0].content.is_empty() && status.options[0].size == 1);
+        // This dataset has no options.
+        assert!(matches!(one.configured(), Err(SpecError::DatasetOption(_))));
+        assert!(matches!(JobSpec::asked(one.record()), Err(SpecError::DatasetOption(_))));
+    }
+
+    #[test]
     fn a_date_has_eight_digits_and_a_job_id_has_its_time() {
         let date = parse_date("20170227").unwrap();
         assert_eq!(date_text(date), "20170227");

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tally_proto::dataset_options::DatasetOptions;
 use tally_proto::dispatch::ReduceInputs;
 use tally_proto::{AttemptId, JobId, MESSAGE_BYTES, StageId, TaskId};
 use tokio::sync::mpsc;
@@ -9,7 +10,7 @@ use tokio::sync::mpsc;
 use super::as_fleet::{EXPECTED_SLOTS, MIN_TABLE_BYTES};
 use super::member::READS_FOOTERS;
 use super::*;
-use crate::dispatch::{SharedInputs, TaskDispatch};
+use crate::dispatch::{SharedInputs, SharedOptions, TaskDispatch};
 use crate::fleet::{Capacity, DispatchError, Fleet};
 
 fn hello(worker: &str) -> v1::Hello {
@@ -173,6 +174,29 @@ fn a_task_message_above_the_limit_is_not_sent_and_the_worker_goes_on() {
     assert!(member.attached() && member.running.is_empty() && sent.try_recv().is_err());
     fleet.start(&id("w"), &attempt(0), map_task(-1)).unwrap();
     assert!(sent.try_recv().is_ok());
+}
+
+#[test]
+fn options_of_a_dataset_are_sent_once_per_job_and_stream_and_not_to_old_workers() {
+    let given = DatasetOptions::new([("list".to_string(), b"a".to_vec())]).unwrap();
+    let task = || TaskDispatch { options: SharedOptions::new(&given), ..TaskDispatch::default() };
+    let mut fleet = RemoteFleet::new(1);
+    let old = v1::Hello { protocol: tally_proto::PROTOCOL - 1, ..hello("old") };
+    attach(&mut fleet, old).unwrap();
+    let refused = fleet.start(&id("old"), &attempt(0), task()).unwrap_err();
+    assert!(matches!(&refused, DispatchError::Unsupported(reason) if reason.contains("upgrade it")));
+    for _ in 0..2 {
+        let attached = attach(&mut fleet, hello("w")).unwrap();
+        let (channel, mut sent) = mpsc::channel(8);
+        assert!(fleet.open(&id("w"), attached.generation, channel));
+        for _ in 0..2 {
+            fleet.start(&id("w"), &attempt(0), task()).unwrap();
+        }
+        let order: Vec<bool> = std::iter::from_fn(|| sent.try_recv().ok())
+            .map(|message| matches!(message, Outbound::Options { .. }))
+            .collect();
+        assert_eq!(order, [true, false, false]);
+    }
 }
 
 #[test]
