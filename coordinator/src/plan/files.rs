@@ -67,7 +67,7 @@ impl FileSizes {
         groups: &'a [Encoded],
     ) -> Box<dyn Iterator<Item = (Option<u32>, &'a [Encoded])> + 'a> {
         let Some(folders) = self.folders else { return Box::new(std::iter::once((None, groups))) };
-        Box::new((0..folders).map(|folder| {
+        Box::new((0..folders).map(move |folder| {
             let from = groups.partition_point(|group| group.task < folder);
             let to = groups.partition_point(|group| group.task <= folder);
             (Some(folder), &groups[from..to])

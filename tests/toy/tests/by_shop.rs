@@ -17,6 +17,8 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tally_tests::cluster::{Bins, Setup, with_cluster};
 use tally_tests::process::{Outcome, Tally};
+use tally_tests::s3::reach;
+use tally_tests::s3::server::{ADMIN, Kind, OUT, Server};
 use tally_tests::table::data_files;
 use tempfile::TempDir;
 
@@ -205,7 +207,6 @@ fn some(scene: &Scene) -> BTreeSet<String> {
     accounts.chain(["nobody".to_string()]).collect()
 }
 
-#[test]
 fn each_folder_has_its_rows_and_the_day_is_replaced_as_a_whole() -> Result<()> {
     let scene = Scene::new()?;
     let none = BTreeSet::new();
@@ -225,7 +226,6 @@ fn each_folder_has_its_rows_and_the_day_is_replaced_as_a_whole() -> Result<()> {
     Ok(())
 }
 
-#[test]
 fn a_date_without_inputs_is_an_error_and_the_old_day_stays() -> Result<()> {
     let scene = Scene::new()?;
     let none = BTreeSet::new();
@@ -235,7 +235,6 @@ fn a_date_without_inputs_is_an_error_and_the_old_day_stays() -> Result<()> {
     scene.check("out", &scene.expected(&none))
 }
 
-#[test]
 fn a_row_in_another_folder_is_found() -> Result<()> {
     let scene = Scene::new()?;
     let none = BTreeSet::new();
@@ -255,7 +254,6 @@ fn a_row_in_another_folder_is_found() -> Result<()> {
     Ok(())
 }
 
-#[test]
 fn days_and_plan_know_the_folders_and_other_partitions_are_refused() -> Result<()> {
     let scene = Scene::new()?;
     let none = BTreeSet::new();
@@ -281,7 +279,6 @@ fn days_and_plan_know_the_folders_and_other_partitions_are_refused() -> Result<(
     Ok(())
 }
 
-#[test]
 fn options_are_read_and_checked_before_anything_runs() -> Result<()> {
     let scene = Scene::new()?;
     let file = scene.path("file");
@@ -304,7 +301,32 @@ fn options_are_read_and_checked_before_anything_runs() -> Result<()> {
     Ok(())
 }
 
-#[test]
+fn in_a_store_the_day_is_replaced_with_all_of_its_folders() -> Result<()> {
+    let scene = Scene::new()?;
+    let server = Server::start(Kind::Seaweed)?;
+    let (store, none) = (server.client(OUT)?, BTreeSet::new());
+    let old = [format!("agg/day={DAY}/shop=9/old.parquet"), format!("agg/day={DAY}/old.parquet")];
+    old.iter().try_for_each(|key| store.put(key, b"old".to_vec()))?;
+    for excluded in [some(&scene), none] {
+        let mut args = scene.args("agg", &excluded)?;
+        let output = args.iter().position(|arg| arg == "--output").context("no output")?;
+        args[output + 1] = format!("s3://{OUT}/agg");
+        let job = tally(&["run", "--threads", "2", "--spill-dir"]).args([scene.path("spill")]).args(args);
+        reach(job, server.address(), ADMIN).run()?.expect_code(0)?;
+        let copy = scene.path("agg");
+        if copy.exists() {
+            fs::remove_dir_all(&copy)?;
+        }
+        store.get_tree("agg", &copy)?;
+        scene.check("agg", &scene.expected(&excluded))?;
+        ensure!(store.open_uploads()? == 0);
+    }
+    let url = format!("s3://{OUT}/agg");
+    let verify = tally(&["verify", "--dataset", "accounts_by_shop", "--date", DAY, "--output", &url]);
+    reach(verify, server.address(), ADMIN).run()?.expect_code(0)?;
+    Ok(())
+}
+
 fn a_cluster_makes_the_same_folders_with_the_options_of_the_client() -> Result<()> {
     let scene = Scene::new()?;
     let excluded = some(&scene);
@@ -331,3 +353,13 @@ fn a_cluster_makes_the_same_folders_with_the_options_of_the_client() -> Result<(
         Ok(())
     })
 }
+
+tally_tests::tests![
+    each_folder_has_its_rows_and_the_day_is_replaced_as_a_whole,
+    a_date_without_inputs_is_an_error_and_the_old_day_stays,
+    a_row_in_another_folder_is_found,
+    days_and_plan_know_the_folders_and_other_partitions_are_refused,
+    options_are_read_and_checked_before_anything_runs,
+    in_a_store_the_day_is_replaced_with_all_of_its_folders,
+    a_cluster_makes_the_same_folders_with_the_options_of_the_client,
+];
