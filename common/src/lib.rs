@@ -39,6 +39,7 @@ pub mod retry;
 pub mod runtime;
 pub mod secrets;
 pub mod security;
+pub mod sha256;
 pub mod signals;
 pub mod size;
 pub mod stores;

@@ -119,6 +119,7 @@ impl Rig {
             partitions: Some(2),
             expectations: vec![],
             ready_marker: None,
+            options: vec![],
         });
         let (handle, inbox) = driver::inbox();
         let deaf = Arc::new(Mutex::new(BTreeSet::new()));

@@ -83,6 +83,8 @@ fn commands_without_a_cluster_print_what_is_documented() -> Result<()> {
     let days = result(&unmet)?;
     docs.check("backfill", &days)?;
     ensure!(days["days"][0]["state"] == "unmet" && days["days"][0]["reason"].is_string(), "{unmet}");
+    let datasets = Tally::new("datasets").args(["--output-format", "json"]).run()?.expect_code(0)?;
+    docs.check("datasets", &result(&datasets)?)?;
     let dir = folder.path().join("demo");
     let demo = Tally::new("demo").args(["--clients", "300", "--output-format", "json", "--dir"]).args([&dir]);
     let demo = result(&demo.run()?.expect_code(0)?)?;

@@ -99,7 +99,8 @@ impl Fleet for Local {
         let lost = || DispatchError::WorkerLost(format!("there is no worker {worker}"));
         let found = self.workers.get(worker).ok_or_else(lost)?;
         let inputs = dispatch.inputs.map(|shared| shared.list().clone());
-        match found.run(tally_proto::dispatch::Dispatch { head: dispatch.head, inputs }) {
+        let options = dispatch.options.map(|shared| shared.get().clone()).unwrap_or_default();
+        match found.run(tally_proto::dispatch::Dispatch { head: dispatch.head, inputs, options }) {
             Ok(true) => Ok(()),
             Ok(false) => Err(DispatchError::WorkerLost(format!("worker {worker} has no free slot"))),
             Err(error) => Err(DispatchError::WorkerLost(error.to_string())),

@@ -8,12 +8,15 @@ use chrono::{DateTime, Days, NaiveDate, Utc};
 use clap::Args;
 use tally_common::stores::urls;
 use tally_coordinator::expectations::Expectation;
-use tally_coordinator::job::{Cut, JobSpec, date_folder, date_text, expectations, new_id, ready_marker};
+use tally_coordinator::job::{
+    Cut, JobSpec, check_partitions, date_folder, date_text, expectations, new_id, ready_marker,
+};
 use tally_coordinator::ready_marker::ReadyMarker;
 use tally_dataset::Dataset;
 use tally_proto::v1;
 
 use crate::dataset_args::{DatasetArgs, DatasetPlace, default_text, variable};
+use crate::option_args::OptionArgs;
 use crate::{Stop, dates, size};
 
 /// The day of a job.
@@ -29,6 +32,8 @@ pub struct DateArgs {
 pub struct WorkArgs {
     #[command(flatten)]
     place: DatasetArgs,
+    #[command(flatten)]
+    options: OptionArgs,
     #[arg(
         long,
         value_name = "SIZE",
@@ -136,6 +141,8 @@ impl WorkArgs {
     pub(crate) fn here(&self, date: NaiveDate) -> Result<JobSpec, Stop> {
         let (DatasetPlace { dataset, inputs, output }, date) = (self.place()?, date_text(date));
         let expectations = self.expectations(&*dataset)?;
+        check_partitions(&*dataset, self.partitions).map_err(|e| Stop::Usage(e.to_string()))?;
+        let options = self.options.options(&dataset)?;
         let job = JobSpec {
             id: new_id(&date).map_err(|e| Stop::Usage(e.to_string()))?,
             dataset: dataset.name().into(),
@@ -147,6 +154,7 @@ impl WorkArgs {
             cut: Cut { shard_bytes: self.shard_bytes, partitions: self.partitions },
             expectations,
             ready_marker: self.marker()?,
+            options,
         };
         job.check_overlap().map_err(|e| Stop::Usage(e.to_string()))?;
         Ok(job)
@@ -159,6 +167,7 @@ impl WorkArgs {
     pub(crate) fn elsewhere(&self, date: NaiveDate) -> Result<v1::JobSpec, Stop> {
         let DatasetPlace { dataset, inputs, output } = self.place()?;
         self.expectations(&*dataset)?;
+        let options = self.options.options(&dataset)?.to_messages();
         Ok(v1::JobSpec {
             dataset: dataset.name().into(),
             date: date_text(date),
@@ -169,6 +178,7 @@ impl WorkArgs {
             partitions: self.partitions,
             expectations: self.given_expectations(),
             ready_marker: self.marker()?.map(|marker| marker.to_string()),
+            options,
         })
     }
 }

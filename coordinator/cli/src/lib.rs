@@ -11,6 +11,7 @@ mod completions;
 mod connect;
 mod coordinator;
 mod dataset_args;
+mod datasets;
 mod dates;
 mod day_results;
 mod days;
@@ -29,6 +30,7 @@ mod jobs;
 mod logs;
 mod man;
 mod notify_args;
+mod option_args;
 mod output;
 mod plan;
 mod progress;
@@ -105,6 +107,8 @@ enum Command {
     Run(run::RunArgs),
     /// Compute the days of a range: one job per day, in this process or on a cluster
     Backfill(backfill::BackfillArgs),
+    /// List the datasets: meaning, inputs, options, output columns
+    Datasets(datasets::DatasetsArgs),
     /// Show which days inputs and output have: missing days, and days with late data
     Days(days::DaysArgs),
     /// Show the plan of a day or a range: files, bytes, rows, shards, estimated time; runs nothing
@@ -202,6 +206,7 @@ pub fn main(datasets: &'static [Constructor]) -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => run::main(&args),
         Command::Backfill(args) => backfill::main(&args),
+        Command::Datasets(args) => datasets::main(&args),
         Command::Days(args) => days::main(&args),
         Command::Plan(args) => plan::main(&args),
         Command::Report(args) => report::main(&args),

@@ -2,6 +2,7 @@
 //!
 //! Not here: the requests (`tally_coordinator::client`), the fields of the JSON (`tally_coordinator::view`).
 
+use tally_common::sha256::hex;
 use tally_coordinator::client::is_over;
 use tally_coordinator::summary::{Summary, bytes, grouped};
 use tally_coordinator::view::{Job, Jobs, Progress, Worker, Workers, state, time};
@@ -98,6 +99,10 @@ pub fn job(job: &JobStatus, format: OutputFormat) -> Result<String, Stop> {
         add("date", spec.date.clone());
         spec.inputs.iter().for_each(|input| add("input", input.clone()));
         add("output", spec.output.clone());
+        for option in &spec.options {
+            let digest = hex(&option.sha256);
+            add("option", format!("{}: {}, SHA-256 {digest}", option.name, bytes(option.size)));
+        }
     }
     time(job.submitted_at).into_iter().for_each(|at| add("submitted", at));
     time(job.ended_at).into_iter().for_each(|at| add("ended", at));

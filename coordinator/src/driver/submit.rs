@@ -3,7 +3,6 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use tally_common::{secrets, traces};
-use tally_dataset::dataset;
 use tally_proto::limits::shorten;
 use tally_proto::v1::EventKind;
 use tally_proto::v1::journal_record::Record;
@@ -42,11 +41,17 @@ impl Driver {
             }
             return;
         }
-        if let Some(refusal) = self.jobs.refusal(&spec) {
+        if let Some(refusal) = self.jobs.refusal() {
             let _ = accepted.send(Err(refusal));
             return;
         }
-        let Some(dataset) = dataset(&spec.dataset) else { return };
+        let dataset = match spec.configured() {
+            Ok(dataset) => dataset,
+            Err(error) => {
+                let _ = accepted.send(Err(Refusal::Dataset(error.to_string())));
+                return;
+            }
+        };
         let job = spec.id.clone();
         let submission = Submission { spec, dataset, key, submitted_at: self.now.unix_millis };
         let remote = self.workers.remote().is_some();

@@ -183,8 +183,10 @@ pub async fn plan(
     }
     check_size(plan.files, record_bytes)?;
     let least = if apart { affinity::partitions(&tables, &job.day_folder, slots) } else { 0 };
-    plan.partitions =
-        job.cut.partitions.unwrap_or_else(|| shards::partitions(plan.bytes, slots, least)).max(1);
+    plan.partitions = match dataset.folders() {
+        Some(folders) => folders.count,
+        None => job.cut.partitions.unwrap_or_else(|| shards::partitions(plan.bytes, slots, least)).max(1),
+    };
     let (max, warning) = shards::shard_limit(job.cut.shard_bytes, plan.bytes, row_groups, slots);
     plan.warnings.extend(warning);
     let cut = |files| {

@@ -280,6 +280,7 @@ mod tests {
             dataset: "a".repeat(100),
             key: vec![0; 16],
             work: Some(v1::task_dispatch::Work::Map(work)),
+            has_options: true,
         };
         let message = v1::coordinator_message::Message::Start(start);
         v1::CoordinatorMessage { epoch: u64::MAX, message: Some(message) }.encoded_len()

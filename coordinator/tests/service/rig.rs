@@ -65,6 +65,7 @@ impl Place {
             partitions: Some(2),
             expectations: vec![],
             ready_marker: None,
+            options: vec![],
         }
     }
 
@@ -336,7 +337,7 @@ impl Player {
             let message = message.ok().flatten()?;
             self.epoch = message.epoch;
             match message.message {
-                Some(Down::Beat(_)) => {}
+                Some(Down::Beat(_) | Down::Options(_)) => {}
                 Some(Down::Inputs(inputs)) => self.inputs = Some(inputs),
                 message => return message,
             }

@@ -72,6 +72,7 @@ impl Reader {
             partitions: Some(4),
             expectations: vec![],
             ready_marker: None,
+            options: vec![],
         };
         let reader = Reader { spec: JobSpec::asked(asked)?, folder, runtime, dataset };
         for table in [ADDONS, MAIN_SUMMARY] {
@@ -125,7 +126,7 @@ impl Reader {
     ) -> Result<(), String> {
         let number = work.table as usize;
         let table = &self.dataset.tables()[number];
-        let mut mapper = self.dataset.mapper(number, work.partitions);
+        let mut mapper = self.dataset.mapper(number, work.partitions, None);
         for piece in &work.pieces {
             let (store, path) = urls::open(&piece.url).map_err(|error| error.to_string())?;
             let (name, etag) = (piece.url.clone(), piece.etag.clone());

@@ -133,7 +133,12 @@ fn spec() -> v1::JobSpec {
         partitions: Some(24),
         expectations: vec!["rows >= 0.8 * previous".into()],
         ready_marker: Some("_SUCCESS".into()),
+        options: vec![option()],
     }
+}
+
+fn option() -> v1::DatasetOption {
+    v1::DatasetOption { name: "list".into(), content: b"a\nb\n".to_vec(), ..Default::default() }
 }
 
 /// Messages of coordinators, and a job specification.
@@ -156,6 +161,7 @@ pub fn coordinator_messages() -> Vec<Vec<u8>> {
         dataset: "addon_aggregates".into(),
         key: vec![7; 16],
         work: Some(v1::task_dispatch::Work::Map(map())),
+        has_options: true,
     };
     let attempts = vec![attempt(); 2];
     let messages = [
@@ -170,6 +176,7 @@ pub fn coordinator_messages() -> Vec<Vec<u8>> {
         }),
         Down::Admit(v1::Admit { job: "20170227-1a2b".into(), key: vec![7; 16] }),
         Down::Inputs(inputs),
+        Down::Options(v1::JobOptions { job: "20170227-1a2b".into(), options: vec![option()] }),
     ];
     let whole = |message| v1::CoordinatorMessage { epoch: 3, message: Some(message) }.encode_to_vec();
     messages.map(whole).into_iter().chain([spec().encode_to_vec()]).collect()

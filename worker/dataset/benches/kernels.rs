@@ -186,7 +186,7 @@ const PARTITIONS: u32 = 10;
 /// A mapper of `addons` that has seen each of so many clients with four add-ons of 20,000.
 fn filled(clients: usize) -> Box<dyn Mapper> {
     let mut numbers = Numbers(10);
-    let mut mapper = AddonAggregates::new().mapper(ADDONS, PARTITIONS);
+    let mut mapper = AddonAggregates::new().mapper(ADDONS, PARTITIONS, None);
     let texts: Vec<_> = numbers.ids(clients).into_iter().map(uuid::format).collect();
     let addons: Vec<_> = (0..20_000).map(|at| format!("addon{at}@example.org")).collect();
     let mut codes = vec![0; addons.len()];
@@ -206,7 +206,7 @@ fn filled(clients: usize) -> Box<dyn Mapper> {
         let flags = Column::Bool { valid: all.clone(), value: none };
         let mut columns = vec![Column::Text { codes: client }, Column::Text { codes: addon }];
         columns.extend(std::iter::repeat_n(flags, 4));
-        mapper.consume(&Batch { rows, columns }, &all);
+        mapper.consume(&Batch { rows, columns, ends: vec![] }, &all);
     }
     mapper
 }

@@ -2,8 +2,8 @@
 //!
 //! Not here: how they are decoded (`tally-scan`).
 
-use crate::ColumnKind;
 use crate::bits::Bits;
+use crate::{ColumnKind, ElementKind};
 
 /// Maximum number of rows in a batch. Small enough that a batch's columns stay in the first-level cache.
 pub const BATCH_ROWS: usize = 4096;
@@ -11,7 +11,17 @@ pub const BATCH_ROWS: usize = 4096;
 /// The dictionary code of a null string.
 pub const NULL_CODE: u32 = u32::MAX;
 
-/// One column of a batch. Values of null rows are unspecified.
+/// How wide the integers of a column are in the files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Width {
+    /// 32 bits.
+    W32,
+    /// 64 bits.
+    #[default]
+    W64,
+}
+
+/// One column of a batch: a value per row, or per element for [`ColumnKind::Element`]. Values of null rows are unspecified.
 #[derive(Debug, Clone)]
 pub enum Column {
     /// Of [`ColumnKind::Bool`].
@@ -33,6 +43,15 @@ pub enum Column {
         /// One dictionary code per row, [`NULL_CODE`] for null; unspecified where the row is not selected.
         codes: Vec<u32>,
     },
+    /// Of [`ColumnKind::Int`].
+    Int {
+        /// Rows that are not null.
+        valid: Bits,
+        /// The values, one per row.
+        value: Vec<i64>,
+        /// How wide they are in the file.
+        width: Width,
+    },
     /// Of [`ColumnKind::ListMinInt32`].
     ListMin {
         /// Rows whose list has an element, null or not.
@@ -48,9 +67,14 @@ impl Column {
     /// An empty column of a kind.
     pub fn new(kind: ColumnKind) -> Self {
         match kind {
-            ColumnKind::Bool => Column::Bool { valid: Bits::default(), value: Bits::default() },
+            ColumnKind::Bool | ColumnKind::Element(ElementKind::Bool) => {
+                Column::Bool { valid: Bits::default(), value: Bits::default() }
+            }
             ColumnKind::Int64 => Column::Int64 { valid: Bits::default(), value: vec![] },
-            ColumnKind::Text => Column::Text { codes: vec![] },
+            ColumnKind::Int | ColumnKind::Element(ElementKind::Int) => {
+                Column::Int { valid: Bits::default(), value: vec![], width: Width::default() }
+            }
+            ColumnKind::Text | ColumnKind::Element(ElementKind::Text) => Column::Text { codes: vec![] },
             ColumnKind::ListMinInt32 => {
                 Column::ListMin { present: Bits::default(), valid: Bits::default(), value: vec![] }
             }
@@ -68,7 +92,7 @@ impl Column {
                 nulls(valid);
                 nulls(value);
             }
-            Column::Int64 { valid, value } => {
+            Column::Int64 { valid, value } | Column::Int { valid, value, .. } => {
                 nulls(valid);
                 value.clear();
                 value.resize(rows, 0);
@@ -94,6 +118,9 @@ pub struct Batch {
     pub rows: usize,
     /// The columns.
     pub columns: Vec<Column>,
+    /// The elements of row `r` are `ends[r - 1] .. ends[r]`, from 0 for the first row. A null list has none, and a null element is
+    /// one whose fields are all null. Empty if the table has no [`ColumnKind::Element`].
+    pub ends: Vec<u32>,
 }
 
 impl Batch {
@@ -114,6 +141,19 @@ impl Batch {
             Column::Int64 { valid, value } => (valid, value),
             other => wrong_kind(at, other),
         }
+    }
+
+    /// The bitmap, values and width of a column of [`ColumnKind::Int`] or of such elements. Panics as [`Batch::bool`].
+    pub fn int(&self, at: usize) -> (&Bits, &[i64], Width) {
+        match &self.columns[at] {
+            Column::Int { valid, value, width } => (valid, value, *width),
+            other => wrong_kind(at, other),
+        }
+    }
+
+    /// The number of elements.
+    pub fn elements(&self) -> usize {
+        self.ends.last().map_or(0, |&end| end as usize)
     }
 
     /// The dictionary codes of a text column. Panics as [`Batch::bool`].

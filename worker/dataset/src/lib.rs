@@ -16,6 +16,7 @@ pub mod checksum;
 pub mod interner;
 pub mod keys;
 pub mod objectives;
+pub mod options;
 pub mod pair_set;
 pub mod partials;
 pub mod partition;
@@ -25,15 +26,21 @@ pub mod spec;
 pub mod totals;
 pub mod uuid;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use arrow_array::{ArrayRef, BinaryArray, BooleanArray, RecordBatch};
 use arrow_schema::SchemaRef;
 
-pub use batch::{BATCH_ROWS, Batch, Column, NULL_CODE};
+pub use batch::{BATCH_ROWS, Batch, Column, NULL_CODE, Width};
 pub use bits::Bits;
 pub use checksum::Fingerprint;
 pub use objectives::{Counting, Counts, ObjectivesSpec};
+pub use options::{OptionError, OptionSpec};
 pub use registry::dataset;
-pub use spec::{ColumnEncoding, ColumnKind, ColumnSpec, Missing, Preset, TableSpec, TotalSpec};
+pub use spec::{
+    ColumnEncoding, ColumnKind, ColumnSpec, ElementKind, FolderSpec, Missing, Preset, TableSpec, TotalSpec,
+};
 pub use totals::Totals;
 
 /// Maximum bytes of a value of a text column, and of a row of partials, so that each fits into a message between workers.
@@ -243,6 +250,31 @@ pub trait Dataset: Send + Sync {
     /// The name, which jobs and part files record: it never changes.
     fn name(&self) -> &'static str;
 
+    /// What it is, in a sentence for people.
+    fn meaning(&self) -> &'static str {
+        ""
+    }
+
+    /// What a column of the output means, in a few words for people; empty if its name says it.
+    fn column_meaning(&self, column: &str) -> &'static str {
+        let _ = column;
+        ""
+    }
+
+    /// The options of a job.
+    fn options(&self) -> &[OptionSpec] {
+        &[]
+    }
+
+    /// The dataset with these options, by name; an option that is absent has its default. A dataset with options
+    /// implements this.
+    ///
+    /// # Errors
+    /// [`OptionError::Unknown`] for a name that [`Dataset::options`] does not have, [`OptionError::Invalid`] for a value.
+    fn with_options(&self, values: &BTreeMap<String, Vec<u8>>) -> Result<Arc<dyn Dataset>, OptionError> {
+        options::without_options(self.name(), values)
+    }
+
     /// Input tables, in the order of every `table` argument.
     fn tables(&self) -> &[TableSpec];
 
@@ -263,8 +295,14 @@ pub trait Dataset: Send + Sync {
     /// The schema of table `table`'s partials.
     fn partial_schema(&self, table: usize) -> SchemaRef;
 
-    /// A mapper of table `table` into `partitions` partitions.
-    fn mapper(&self, table: usize, partitions: u32) -> Box<dyn Mapper>;
+    /// The second partition column of inputs and output, if there is one. The partition of a row is then its folder.
+    fn folders(&self) -> Option<FolderSpec> {
+        None
+    }
+
+    /// A mapper of table `table` into `partitions` partitions. `folder` is the folder of all its rows, with
+    /// [`Dataset::folders`].
+    fn mapper(&self, table: usize, partitions: u32, folder: Option<u32>) -> Box<dyn Mapper>;
 
     /// A reducer of one pass over one partition; `sizes` are those of its partials, by table.
     fn reducer(&self, pass: Pass, sizes: &[Size]) -> Box<dyn Reducer>;

@@ -2,6 +2,20 @@
 //!
 //! Not here: how rows are computed ([`crate::Dataset`]).
 
+use arrow_schema::DataType;
+pub use arrow_schema::FieldRef;
+
+/// The name of the type of an output column, as documents have it.
+pub fn type_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Boolean => "boolean".into(),
+        DataType::Int32 => "integer".into(),
+        DataType::Int64 => "long".into(),
+        DataType::Utf8 => "string".into(),
+        other => other.to_string(),
+    }
+}
+
 /// What a needed column holds, and so how the scan delivers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColumnKind {
@@ -13,6 +27,22 @@ pub enum ColumnKind {
     Text,
     /// A 32-bit integer inside the elements of a list: delivered as the minimum of each row's list.
     ListMinInt32,
+    /// Signed integers of 32 or of 64 bits. All files of a day have the same width, which is delivered with the values.
+    Int,
+    /// A field of the elements of a list: delivered element by element. All such columns of a table are fields of the
+    /// same list; [`crate::Batch::ends`] tells which elements are whose.
+    Element(ElementKind),
+}
+
+/// What a field of a list's elements holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ElementKind {
+    /// As [`ColumnKind::Bool`].
+    Bool,
+    /// As [`ColumnKind::Int`].
+    Int,
+    /// As [`ColumnKind::Text`].
+    Text,
 }
 
 /// What a column means that no file of the day has.
@@ -48,6 +78,17 @@ pub struct TableSpec {
     pub help: &'static str,
     /// The columns that are read, in the order of [`crate::Batch::columns`].
     pub columns: Vec<ColumnSpec>,
+}
+
+/// A second partition column: inputs and output have folders `COLUMN=N` below the folder of the day. Folders are independent: no
+/// output row depends on the rows of two of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FolderSpec {
+    /// The name of the column.
+    pub column: &'static str,
+    /// Its values are `0 .. count`; files below other values are ignored. Each value is a partition of the shuffle, and has a
+    /// part file even if it has no row.
+    pub count: u32,
 }
 
 /// Locations of a dataset under one name, so that they need not be given one by one. No location is a default.

@@ -280,7 +280,7 @@ fn list_min(bencher: Bencher, pages: Pages) {
 fn map(bencher: Bencher, scene: &Scene, table: usize) {
     let dataset = AddonAggregates::new();
     bencher.counter(ItemsCount::new(ROWS)).bench_local(|| {
-        let mut mapper = dataset.mapper(table, 100);
+        let mut mapper = dataset.mapper(table, 100, None);
         scene.scan(&dataset.tables()[table], &mut *mapper);
         assert!(!mapper.is_empty());
         mapper

@@ -196,7 +196,7 @@ impl<'a> RowGroup<'a> {
     fn read_batches(&mut self, mapper: &mut dyn Mapper, after: &mut AfterBatch<'_>) -> Result<(), ScanError> {
         let specs = &self.table.columns;
         let columns = specs.iter().map(|spec| Column::new(spec.kind)).collect();
-        let mut batch = Batch { rows: 0, columns };
+        let mut batch = Batch { rows: 0, columns, ends: vec![] };
         let mut selected = Bits::default();
         let mut left = usize::try_from(self.metadata.row_group(self.at).num_rows()).unwrap_or(0);
         while left > 0 {
@@ -294,6 +294,7 @@ impl<'a> RowGroup<'a> {
             ColumnKind::Bool => Reader::Bool(BoolReader::new(Flat::new(pages, &descriptor))),
             ColumnKind::Int64 => Reader::Int64(Int64Reader::new(Flat::new(pages, &descriptor))),
             ColumnKind::Text => Reader::Text(TextReader::new(Flat::new(pages, &descriptor))),
+            ColumnKind::Int | ColumnKind::Element(_) => return Fault::corrupt("not read yet"),
         })
     }
 }

@@ -9,7 +9,7 @@
 
 use parquet::basic::{ConvertedType, LogicalType, Repetition, Type as Physical};
 use parquet::schema::types::{SchemaDescriptor, Type};
-use tally_dataset::{ColumnKind, ColumnSpec, TableSpec};
+use tally_dataset::{ColumnKind, ColumnSpec, ElementKind, TableSpec};
 
 /// Fields of the same name that a message names.
 const MAX_NAMED: usize = 4;
@@ -43,6 +43,10 @@ pub fn kind_name(kind: ColumnKind) -> &'static str {
         ColumnKind::Int64 => "64-bit integer",
         ColumnKind::Text => "string",
         ColumnKind::ListMinInt32 => "32-bit integer in a list",
+        ColumnKind::Int => "32-bit or 64-bit integer",
+        ColumnKind::Element(ElementKind::Bool) => "boolean in a list",
+        ColumnKind::Element(ElementKind::Int) => "32-bit or 64-bit integer in a list",
+        ColumnKind::Element(ElementKind::Text) => "string in a list",
     }
 }
 

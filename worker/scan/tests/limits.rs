@@ -51,7 +51,7 @@ fn read(bytes: Vec<u8>, budget: u64) -> Result<Result<usize, ScanError>, Box<dyn
         rows: Arc::default(),
     };
     let dataset = AddonAggregates::new();
-    let mut mapper = dataset.mapper(MAIN_SUMMARY, 4);
+    let mut mapper = dataset.mapper(MAIN_SUMMARY, 4, None);
     let group = RowGroup::open(&context, file, metadata, 0, 0, &dataset.tables()[MAIN_SUMMARY])?;
     let done = group.read(&mut *mapper, &mut |_| Ok(false));
     assert_eq!(context.budget.used(), 0, "reserved memory is released");

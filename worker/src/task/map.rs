@@ -54,7 +54,7 @@ pub fn run(
     let kind = MapperKind { dataset: dataset.name(), table: number, partitions: work.partitions };
     let mut mapper = match scratch.mapper.take() {
         Some((had, mapper)) if had == kind => mapper,
-        _ => dataset.mapper(number, work.partitions),
+        _ => dataset.mapper(number, work.partitions, None),
     };
     let mut writer = context.store.map_writer();
     let mut result = v1::MapResult::default();

@@ -71,6 +71,7 @@ fn dispatch(index: u32, work: v1::MapWork) -> v1::TaskDispatch {
         dataset: "addon_aggregates".into(),
         key: b"key".to_vec(),
         work: Some(v1::task_dispatch::Work::Map(work)),
+        has_options: false,
     }
 }
 

@@ -144,9 +144,13 @@ impl Rig {
             dataset: "addon_aggregates".into(),
             key: KEY.to_vec(),
             work: Some(work),
+            has_options: false,
         };
         let worker = if at_reader { &self.reader } else { &self.holder };
-        ensure!(worker.run(Dispatch { head, inputs: inputs.map(Arc::new) })?, "no slot is free");
+        ensure!(
+            worker.run(Dispatch { head, inputs: inputs.map(Arc::new), options: Default::default() })?,
+            "no slot is free"
+        );
         let report = self.reports.recv_timeout(Duration::from_secs(60))?;
         ensure!(report.attempt.attempt == self.attempts, "{report:?}");
         let outcome = report.outcome.map(|result| result.result.expect("a result"));

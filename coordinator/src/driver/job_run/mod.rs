@@ -1,12 +1,14 @@
 //! One live job of the driver: its submission, state, plan, results and what others wait for.
 //!
 //! The parts have files of their own: `submission`, `run_state`, `clients`, `job_plan`, `write_attempts`, `takeover`, `phases`.
-//! Here are the methods that need several of them; `task_plans` plans tasks, `task_messages` builds their messages, `verification` checks a day
+//! Here are the methods that need several of them; `task_plans` and `part_files` plan stages, `task_messages` builds task
+//! messages, `verification` checks a day
 //! before it is published. Not here: when anything happens (the driver).
 
 mod clients;
 mod job_plan;
 pub(super) mod notes;
+mod part_files;
 mod phases;
 mod publication;
 mod refusals;
@@ -23,16 +25,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tally_dataset::Counts;
 use tally_proto::limits::MAX_TASKS;
 use tally_proto::{AttemptId, JobId, StageId, TaskId, v1};
 use tally_scheduler::{FoundTask, TaskPlan};
 
-use crate::dispatch::SharedInputs;
+use crate::dispatch::{SharedInputs, SharedOptions};
 use crate::failures::AttemptError;
 use crate::job::{MAP, REDUCE, WRITE};
+use crate::plan::InputPlan;
 use crate::plan::deferred::DeferredError;
-use crate::plan::{InputPlan, files};
 use crate::publish::staging::{Staging, StoreStaging};
 use crate::results::{Results, Winner};
 use clients::{Clients, PendingAccept};
@@ -57,6 +58,8 @@ pub(super) struct JobRun {
     pub(super) plan: JobPlan,
     results: Results,
     pub(super) writes: WriteAttempts,
+    /// The options of the dataset as workers get them.
+    options: Option<Arc<SharedOptions>>,
     /// The inputs of all reduce tasks, for one version of the map outputs.
     reduce_inputs: Option<Arc<SharedInputs>>,
     pub(super) takeover: Takeover,
@@ -100,6 +103,18 @@ pub(super) enum StagePlanError {
         /// Part files.
         files: u64,
     },
+    /// The shuffle does not have a partition per folder of the output.
+    #[error(
+        "the plan has {partitions} partitions instead of {count}, one for each folder of {column}: submit again"
+    )]
+    Folders {
+        /// Partitions of the plan.
+        partitions: u32,
+        /// The column of the folders.
+        column: &'static str,
+        /// Folders.
+        count: u32,
+    },
 }
 
 /// A day cannot be published.
@@ -123,8 +138,10 @@ impl JobRun {
     /// A job of the term `epoch`; `remote`: workers in other processes run it.
     pub(super) fn new(submission: Submission, now: Duration, epoch: u64, remote: bool) -> Self {
         let plan = JobPlan::new(submission.dataset.totals().len());
+        let options = SharedOptions::new(&submission.spec.options);
         JobRun {
             submission,
+            options,
             state: RunState::Submitted,
             cancelled: false,
             clients: Clients::default(),
@@ -260,35 +277,6 @@ impl JobRun {
         self.state.resume(Some(staging));
     }
 
-    /// Plans the write stage from the results of all reduce tasks.
-    ///
-    /// # Errors
-    /// [`StagePlanError::MissingResults`], [`StagePlanError::TooManyFiles`].
-    pub(super) fn plan_write(&mut self, reduced: &[Winner]) -> Result<Vec<TaskPlan>, StagePlanError> {
-        let known = reduced.iter().filter(|winner| self.results.reduced(&winner.attempt).is_some()).count();
-        let all = self.plan.inputs.partitions;
-        if known != all as usize {
-            return Err(StagePlanError::MissingResults { known, all });
-        }
-        self.plan.totals = self.results.totals(reduced, self.submission.dataset.totals().len());
-        self.plan.checksum = self.results.checksum(reduced);
-        self.plan.objectives =
-            self.submission.dataset.objectives().and_then(|spec| {
-                Counts::of(spec.counters, &self.results.objectives(reduced, spec.counts())?)
-            });
-        let columns = self.submission.dataset.reduced_schema().fields().len();
-        self.plan.nulls = self.results.nulls(reduced, columns);
-        let (target, per_row) =
-            (self.submission.spec.target_file_size, self.submission.dataset.bytes_per_row());
-        let rows = self.plan.totals.rows;
-        let files = files::count(rows, target, per_row);
-        if files > MAX_TASKS as u64 {
-            return Err(StagePlanError::TooManyFiles { rows, files });
-        }
-        let groups = self.results.row_groups(reduced);
-        Ok(self.plan.lay_out_files(&groups, target, per_row))
-    }
-
     /// Verifies the written part files; `outputs` are the winners of all stages. Returns the staging with the day, and
     /// moves the job to the publish.
     ///
@@ -354,6 +342,7 @@ mod tests {
             cut: Cut::default(),
             expectations: vec![],
             ready_marker: None,
+            options: Default::default(),
         };
         let dataset = Arc::new(AddonAggregates::new());
         JobRun::new(Submission { spec, dataset, key: vec![], submitted_at: 0 }, Duration::ZERO, 0, true)

@@ -76,8 +76,10 @@ impl JobRun {
             _ => return Err(unknown()),
         };
         let (dataset, key) = (self.submission.spec.dataset.clone(), self.submission.key.clone());
-        let head = v1::TaskDispatch { attempt: Some(attempt.into()), dataset, key, work: Some(work) };
-        Ok(TaskDispatch { head, inputs })
+        let (options, has_options) = (self.options.clone(), self.options.is_some());
+        let attempt = Some(attempt.into());
+        let head = v1::TaskDispatch { attempt, dataset, key, work: Some(work), has_options };
+        Ok(TaskDispatch { head, inputs, options })
     }
 
     fn reduce_work(&self, partition: u32, inputs_version: u64) -> v1::ReduceWork {
@@ -141,7 +143,7 @@ impl JobRun {
         let mut pieces: Vec<v1::RowGroups> = vec![];
         let mut reads = BTreeMap::new();
         let (mut rows, mut checksum) = (0, Some(0u64));
-        for group in file {
+        for group in &file.groups {
             let missing = || TaskMessageError::NoOutput { task: group.task };
             let winner = by_task.get(&group.task).ok_or_else(missing)?;
             let first = reads.insert(group.task, winner.attempt.attempt).is_none();
@@ -164,7 +166,7 @@ impl JobRun {
         }
         self.writes.set_reads(attempt, reads);
         let target = self.target(attempt).ok_or_else(|| TaskMessageError::NoTarget(attempt.clone()))?;
-        let metadata = self.footer(rows, checksum);
+        let metadata = self.footer(index, rows, checksum);
         let totals = v1::Totals::new(self.plan.totals.rows, &self.plan.totals.counters);
         let (totals, locations) = (Some(totals), locations.into_list());
         Ok(v1::WriteWork { target: Some(target), pieces, totals, metadata, locations })
@@ -177,8 +179,8 @@ impl JobRun {
         path.or_else(|| self.writes.upload(attempt).cloned().map(Target::Upload))
     }
 
-    /// The metadata in the footer of a part file.
-    fn footer(&self, rows: u64, checksum: Option<u64>) -> HashMap<String, String> {
+    /// The metadata in the footer of the part file with that number.
+    fn footer(&self, file: u32, rows: u64, checksum: Option<u64>) -> HashMap<String, String> {
         let (spec, plan) = (&self.submission.spec, &self.plan);
         let day = DayFooter {
             job: spec.id.to_string(),
@@ -191,7 +193,7 @@ impl JobRun {
             nulls: plan.nulls.clone(),
             objectives: plan.objectives.as_ref().map(text_of),
         };
-        PartFooter { rows, checksum, day }.entries(&*self.submission.dataset)
+        PartFooter { rows, checksum, folder: self.folder_of(file), day }.entries(&*self.submission.dataset)
     }
 }
 

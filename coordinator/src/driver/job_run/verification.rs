@@ -133,11 +133,11 @@ impl JobRun {
         for (winner, file) in written.iter().zip(&self.plan.files) {
             let number = winner.attempt.task.index;
             let result = self.results.written(&winner.attempt).ok_or(VerifyError::NoResult(number))?;
-            let planned: u64 = file.iter().map(|group| group.rows).sum();
+            let planned = file.rows();
             if result.rows != planned {
                 return Err(VerifyError::FileRows { number, rows: result.rows, planned });
             }
-            let made = self.checksum_of(&winner.attempt, file);
+            let made = self.checksum_of(&winner.attempt, &file.groups);
             if let Some((made, copied)) = made.zip(result.checksum)
                 && made != copied
             {

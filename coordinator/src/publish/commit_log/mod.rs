@@ -305,11 +305,14 @@ impl CommitLog {
         Err(self.busy())
     }
 
-    /// The objects in the day's folder, except the part files of the new day.
+    /// The objects in the day's folder, except the part files of the new day, and the markers of folders that have some of these.
     async fn old(&self, manifest: &Manifest) -> Result<Vec<String>, PublishError> {
         let listed = list_below(&*self.bucket.objects, &self.day).await;
         let listed = listed.map_err(self.failed(&self.day, "the old day cannot be listed"))?;
-        let new = |key: &String| manifest.files.iter().any(|part| part.key == *key);
+        let is_or_has = |part: &ManifestPart, key: &str| {
+            part.key.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let new = |key: &String| manifest.files.iter().any(|part| is_or_has(part, key));
         Ok(listed.into_iter().map(|object| object.location.to_string()).filter(|key| !new(key)).collect())
     }
 

@@ -6,6 +6,7 @@
 {{- include "tally.checkExtras" (list . "worker") -}}
 {{- include "tally.checkResources" . -}}
 {{- include "tally.checkCron" . -}}
+{{- include "tally.checkDataset" . -}}
 {{- include "tally.checkCertificates" . -}}
 {{- include "tally.checkPlacement" . -}}
 {{- include "tally.checkTraffic" . -}}
@@ -48,8 +49,7 @@
 {{- fail "networkPolicy.kedaNamespaceLabels is empty, which would let in every namespace: write labels of KEDA's, or set networkPolicy.enabled to false" -}}
 {{- end -}}
 {{- if $v.schedule.enabled -}}
-{{- range $key := list "addons" "mainSummary" "output" -}}
-{{- $place := get $v.schedule $key -}}
+{{- range $key, $place := include "tally.schedulePlaces" . | fromJson -}}
 {{- if and $place (not (include "tally.isInStore" $place)) (eq (int $sources) 0) -}}
 {{- fail (printf "schedule.%s is a path, and there is no storage that holds it: set storage.existingClaim, or write a URL such as s3://bucket/folder" $key) -}}
 {{- end -}}

@@ -99,6 +99,14 @@ impl Dataset for AddonAggregates {
         NAME
     }
 
+    fn meaning(&self) -> &'static str {
+        "One row per client and install type of a day, with the number of its distinct add-ons"
+    }
+
+    fn column_meaning(&self, column: &str) -> &'static str {
+        schema::meaning(column)
+    }
+
     fn tables(&self) -> &[TableSpec] {
         &self.tables
     }
@@ -123,7 +131,7 @@ impl Dataset for AddonAggregates {
         if table == ADDONS { schema::addons_partial() } else { schema::main_partial() }
     }
 
-    fn mapper(&self, table: usize, partitions: u32) -> Box<dyn Mapper> {
+    fn mapper(&self, table: usize, partitions: u32, _: Option<u32>) -> Box<dyn Mapper> {
         if table == ADDONS {
             Box::new(map_addons::AddonsMapper::new(partitions))
         } else {

@@ -152,12 +152,12 @@ impl<R> Table<R> {
         second: impl Fn(&R) -> Text,
     ) -> Vec<Output> {
         // One mapper for all shards, as in a slot.
-        let mut mapper = dataset.mapper(self.number, cut.partitions);
+        let mut mapper = dataset.mapper(self.number, cut.partitions, None);
         let mut outputs = vec![];
         for shard in rows.chunks(cut.shard) {
             let mut runs = vec![];
             for (at, rows) in shard.chunks(cut.batch.min(BATCH_ROWS)).enumerate() {
-                let mut batch = Batch { rows: rows.len(), columns: (self.columns)(rows) };
+                let mut batch = Batch { rows: rows.len(), columns: (self.columns)(rows), ends: vec![] };
                 let mut selected = Bits::default();
                 selected.push_run(true, rows.len());
                 mapper.select(&batch, &mut selected);
