@@ -16,6 +16,7 @@ pub mod checksum;
 pub mod interner;
 pub mod keys;
 pub mod objectives;
+pub mod options;
 pub mod pair_set;
 pub mod partials;
 pub mod partition;
@@ -25,6 +26,9 @@ pub mod spec;
 pub mod totals;
 pub mod uuid;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use arrow_array::{ArrayRef, BinaryArray, BooleanArray, RecordBatch};
 use arrow_schema::SchemaRef;
 
@@ -32,6 +36,7 @@ pub use batch::{BATCH_ROWS, Batch, Column, NULL_CODE, Width};
 pub use bits::Bits;
 pub use checksum::Fingerprint;
 pub use objectives::{Counting, Counts, ObjectivesSpec};
+pub use options::{OptionError, OptionSpec};
 pub use registry::dataset;
 pub use spec::{
     ColumnEncoding, ColumnKind, ColumnSpec, ElementKind, FolderSpec, Missing, Preset, TableSpec, TotalSpec,
@@ -244,6 +249,20 @@ pub struct ImpossibleRow {
 pub trait Dataset: Send + Sync {
     /// The name, which jobs and part files record: it never changes.
     fn name(&self) -> &'static str;
+
+    /// The options of a job.
+    fn options(&self) -> &[OptionSpec] {
+        &[]
+    }
+
+    /// The dataset with these options, by name; an option that is absent has its default. A dataset with options
+    /// implements this.
+    ///
+    /// # Errors
+    /// [`OptionError::Unknown`] for a name that [`Dataset::options`] does not have, [`OptionError::Invalid`] for a value.
+    fn with_options(&self, values: &BTreeMap<String, Vec<u8>>) -> Result<Arc<dyn Dataset>, OptionError> {
+        options::without_options(self.name(), values)
+    }
 
     /// Input tables, in the order of every `table` argument.
     fn tables(&self) -> &[TableSpec];
