@@ -7,12 +7,14 @@ use std::sync::{Arc, OnceLock};
 
 use crate::Dataset;
 use crate::addon_aggregates::AddonAggregates;
+use crate::addon_aggregates_v2::AddonAggregatesV2;
 
 /// Makes a dataset.
 pub type Constructor = fn() -> Arc<dyn Dataset>;
 
 /// The datasets of Tally's own binaries; the first one is the default.
-pub const BUILT_IN: &[Constructor] = &[|| Arc::new(AddonAggregates::new())];
+pub const BUILT_IN: &[Constructor] =
+    &[|| Arc::new(AddonAggregates::new()), || Arc::new(AddonAggregatesV2::default())];
 
 static INSTALLED: OnceLock<&[Constructor]> = OnceLock::new();
 
@@ -39,6 +41,7 @@ mod tests {
     #[test]
     fn the_built_in_datasets_are_found_by_name() {
         assert_eq!(datasets().next().unwrap().name(), "addon_aggregates");
-        assert!(dataset("addon_aggregates").is_some() && dataset("nothing").is_none());
+        assert!(dataset("addon_aggregates").is_some() && dataset("addon_aggregates_v2").is_some());
+        assert!(dataset("nothing").is_none());
     }
 }
