@@ -4,9 +4,7 @@
 
 use crate::{Batch, Bits};
 
-/// `foreign_install` of an element, in the two low bits: false.
-pub(super) const FOREIGN_FALSE: u32 = 0;
-/// `foreign_install` is true.
+/// `foreign_install` of an element, in the two low bits: true. False is 0.
 pub(super) const FOREIGN: u32 = 1;
 /// `foreign_install` is null.
 pub(super) const FOREIGN_NULL: u32 = 2;
@@ -118,7 +116,7 @@ mod tests {
             let mut expect = match foreign {
                 None => FOREIGN_NULL,
                 Some(true) => FOREIGN,
-                Some(false) => FOREIGN_FALSE,
+                Some(false) => 0,
             };
             let mut set = |is: bool, flag| expect |= if is { flag } else { 0 };
             set(system == Some(true), SYSTEM);

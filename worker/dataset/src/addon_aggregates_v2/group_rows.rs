@@ -1,4 +1,4 @@
-//! The columns of the output, filled row by row.
+//! What is counted of a group, and the columns of the output, filled row by row.
 //!
 //! Not here: which rows there are (`reduce_groups`).
 
@@ -8,8 +8,8 @@ use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow_buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 
 use super::day_text::DayText;
+use super::flags::{self, FOREIGN, FOREIGN_BITS, OWN};
 use super::ping_schema::{self, DATES, KEYS, SUMS};
-use super::reduce_groups::Group;
 use crate::batch::{NULL_CODE, Width};
 use crate::keys::Key;
 use crate::partials::malformed;
@@ -19,6 +19,34 @@ use crate::{DatasetError, StringDictionary, uuid};
 const SINK_ROWS: usize = 32 * 1024;
 /// Approximate number of bytes of texts in a batch for the sink.
 const SINK_TEXT: usize = 4 << 20;
+
+/// What is known of a group.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Group {
+    /// In the order of [`SUMS`].
+    pub(super) sums: [u64; SUMS.len()],
+    /// The first install day of its own elements.
+    pub(super) first: DayText,
+    /// The least profile creation date.
+    pub(super) created: Option<i64>,
+}
+
+impl Group {
+    pub(super) const EMPTY: Group = Group { sums: [0; SUMS.len()], first: DayText::NONE, created: None };
+
+    #[inline]
+    pub(super) fn add(&mut self, flags: u32) {
+        let foreign = flags & FOREIGN_BITS;
+        let counted = [
+            foreign == OWN,
+            flags & flags::SHIELD != 0,
+            foreign == FOREIGN,
+            flags & flags::SYSTEM != 0,
+            flags & flags::WEB != 0,
+        ];
+        self.sums.iter_mut().zip(counted).for_each(|(sum, counted)| *sum += u64::from(counted));
+    }
+}
 
 /// A column of nullable strings.
 #[derive(Default)]
@@ -104,7 +132,8 @@ impl Rows {
 
     /// The rows as a batch; afterwards there are none.
     pub(super) fn take(&mut self) -> Result<RecordBatch, DatasetError> {
-        let Rows { keys, sums, days, .. } = std::mem::replace(self, Rows::new(self.dates));
+        let none = Rows::new(self.dates);
+        let Rows { keys, sums, days, .. } = std::mem::replace(self, none);
         let mut columns = vec![];
         for keys in keys {
             columns.push(keys.finish()?);

@@ -80,7 +80,7 @@ mod tests {
     use std::sync::Arc;
 
     use arrow_array::{ArrayRef, FixedSizeBinaryArray, ListArray, UInt8Array, UInt32Array, UInt64Array};
-    use arrow_buffer::{OffsetBuffer, ScalarBuffer};
+    use arrow_buffer::OffsetBuffer;
     use arrow_schema::{DataType, Field};
 
     use super::super::ping_schema;
@@ -95,7 +95,6 @@ mod tests {
         };
         let field = Arc::new(Field::new("item", DataType::UInt64, false));
         let offsets = OffsetBuffer::from_lengths(rows.iter().map(|row| row.4.len()));
-        let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets.to_vec()));
         let items: Vec<u64> = rows.iter().flat_map(|row| row.4.clone()).collect();
         let columns: Vec<ArrayRef> = vec![
             Arc::new(FixedSizeBinaryArray::new(16, ids.into(), None)),

@@ -18,7 +18,7 @@ use hashbrown::HashMap;
 use super::elements::ElementSets;
 use super::numbered::Numbered;
 use super::packed::Packer;
-use super::ping_schema::{self, state};
+use super::ping_schema::{self, set_width, state};
 use super::test_pilots::TestPilots;
 use super::{ADDON, CHANNEL, CLIENT, CREATED, LOCALE, VERSION};
 use crate::batch::{BATCH_ROWS, Batch, NULL_CODE, Width};
@@ -168,17 +168,17 @@ impl PingsMapper {
         let mut dates = Vec::with_capacity(pings.len());
         for (row, &ping) in pings.iter().enumerate() {
             let (client, (kind, date)) = self.pings.all()[ping as usize];
-            let client = match clients.get(client as usize) {
+            let client = match clients.get(client as usize).map(|&key| ids.set(row, key)) {
                 None => state::NULL_CLIENT,
-                Some(&key) if ids.set(row, key) => state::CODED,
-                Some(_) => 0,
+                Some(true) => state::CODED,
+                Some(false) => 0,
             };
             let dated = if date.is_some() { state::DATED } else { 0 };
             states.push(client | dated | widths);
             kinds.iter_mut().zip(self.kind_codes[kind as usize]).for_each(|(column, code)| column.push(code));
             dates.push(date.unwrap_or(0));
         }
-        let mut columns = vec![ids.finish(), Arc::new(UInt8Array::from(states))];
+        let mut columns: Vec<ArrayRef> = vec![ids.finish(), Arc::new(UInt8Array::from(states))];
         columns.extend(kinds.map(|codes| -> ArrayRef { Arc::new(UInt32Array::from(codes)) }));
         columns.push(Arc::new(Int64Array::from(dates)));
         columns
@@ -192,14 +192,6 @@ impl PingsMapper {
         self.elements.clear();
         self.packer.clear();
         self.dates = None;
-    }
-}
-
-/// Records the width of a column, which is the same in all batches.
-pub(super) fn set_width(known: &mut Option<Width>, width: Width) -> Result<(), DatasetError> {
-    match known.replace(width) {
-        Some(other) if other != width => Err(malformed("integers of two widths in one column")),
-        _ => Ok(()),
     }
 }
 
@@ -271,7 +263,7 @@ impl Mapper for PingsMapper {
     fn flush(&mut self) -> Result<MapRun, DatasetError> {
         if let Some(failed) = self.failed.take() {
             self.clear();
-            self.strings.take()?;
+            self.strings = Interner::default();
             return Err(failed);
         }
         let (ends, items) = self.items()?;
@@ -316,12 +308,5 @@ mod tests {
         assert_eq!(pings, [0, 1, 2, 2, 2, 3, 3]);
         assert_eq!(starts, [0, 3, 4, 7, 10, 11, 14, 15]);
         assert_eq!(cut_rows(&[0], 3), (vec![], vec![0]));
-    }
-
-    #[test]
-    fn a_column_has_one_width() {
-        let mut known = None;
-        assert!(set_width(&mut known, Width::W32).is_ok() && set_width(&mut known, Width::W32).is_ok());
-        assert!(set_width(&mut known, Width::W64).is_err());
     }
 }

@@ -6,8 +6,7 @@
 use std::sync::Arc;
 
 use super::flags::{self, FOREIGN_BITS, MAYBE_OWN, OWN, element_flags};
-use super::map_pings::set_width;
-use super::ping_schema::{DAY_BITS, NULL_ADDON};
+use super::ping_schema::{DAY_BITS, NULL_ADDON, set_width};
 use super::test_pilots::{self, EXCLUDED, TestPilots};
 use super::{ADDON, FIELDS};
 use crate::batch::{Batch, NULL_CODE, Width};
@@ -109,8 +108,7 @@ impl Packer {
 fn pack(addon: u32, day: i64, flags: u8) -> u64 {
     let flags = u32::from(flags);
     let addon = if addon == NULL_CODE { NULL_ADDON << MARK_BITS | EXCLUDED } else { addon };
-    // All ones if the element is the user's own.
-    let own = ((flags & MAYBE_OWN != 0) & (addon & EXCLUDED == 0)) as u32 * OWN;
+    let own = u32::from((flags & MAYBE_OWN != 0) & (addon & EXCLUDED == 0)) * OWN;
     let shield = (addon & test_pilots::SHIELD) * flags::SHIELD;
     let day = if flags & flags::NO_DAY == 0 { day as u32 } else { 0 };
     let low = (flags & (flags::NO_DAY | flags::WEB | flags::SYSTEM | FOREIGN_BITS)) | own | shield;

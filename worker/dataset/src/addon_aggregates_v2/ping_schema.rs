@@ -7,6 +7,8 @@ use std::sync::Arc;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 
 use super::flags;
+use crate::partials::malformed;
+use crate::{DatasetError, Width};
 
 /// Bits of a partial's `state` column.
 pub(super) mod state {
@@ -66,4 +68,24 @@ pub(super) fn output() -> SchemaRef {
     fields.extend(SUMS.map(|name| Field::new(name, DataType::Int64, true)));
     fields.extend(texts(&DATES));
     Arc::new(Schema::new(fields))
+}
+
+/// Records the width of a column, which is the same in all batches.
+pub(super) fn set_width(known: &mut Option<Width>, width: Width) -> Result<(), DatasetError> {
+    match known.replace(width) {
+        Some(other) if other != width => Err(malformed("integers of two widths in one column")),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_column_has_one_width() {
+        let mut known = None;
+        assert!(set_width(&mut known, Width::W32).is_ok() && set_width(&mut known, Width::W32).is_ok());
+        assert!(set_width(&mut known, Width::W64).is_err());
+    }
 }

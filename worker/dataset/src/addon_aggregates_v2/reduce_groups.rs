@@ -13,11 +13,10 @@ use arrow_array::{
 use super::TOTALS;
 use super::day_text::DayText;
 use super::elements::ElementSets;
-use super::flags::{self, FOREIGN, FOREIGN_BITS, NO_DAY, OWN};
-use super::group_rows::Rows;
-use super::map_pings::set_width;
+use super::flags::{self, FOREIGN_BITS, NO_DAY, OWN};
+use super::group_rows::{Group, Rows};
 use super::numbered::Numbered;
-use super::ping_schema::{DAY_BITS, KEYS, NULL_ADDON, SUMS, state};
+use super::ping_schema::{DAY_BITS, KEYS, NULL_ADDON, SUMS, set_width, state};
 use crate::batch::{NULL_CODE, Width};
 use crate::keys::{Key, KeyTable};
 use crate::partials::{Dictionary, KeyBits, OTHER_PASS, code_of, column, malformed, number_keys};
@@ -25,34 +24,6 @@ use crate::{DatasetError, Pass, ReduceError, Reducer, RowSink, Size, StringDicti
 
 /// The lowest bit of the add-on's code in an element.
 const ADDON_AT: u32 = DAY_BITS + flags::BITS;
-
-/// What is known of a group.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Group {
-    /// In the order of [`SUMS`].
-    pub(super) sums: [u64; SUMS.len()],
-    /// The first install day of its own elements.
-    pub(super) first: DayText,
-    /// The least profile creation date.
-    pub(super) created: Option<i64>,
-}
-
-impl Group {
-    const EMPTY: Group = Group { sums: [0; SUMS.len()], first: DayText::NONE, created: None };
-
-    #[inline]
-    fn add(&mut self, flags: u32) {
-        let foreign = flags & FOREIGN_BITS;
-        let counted = [
-            foreign == OWN,
-            flags & flags::SHIELD != 0,
-            foreign == FOREIGN,
-            flags & flags::SYSTEM != 0,
-            flags & flags::WEB != 0,
-        ];
-        self.sums.iter_mut().zip(counted).for_each(|(sum, counted)| *sum += u64::from(counted));
-    }
-}
 
 /// Reducer of one pass over one partition.
 pub(super) struct GroupsReducer {
