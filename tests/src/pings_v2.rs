@@ -10,7 +10,7 @@ use arrow_schema::DataType;
 
 use crate::columns::{Columns, Record, extra_columns, fields, shuffle};
 use crate::day::{DataFile, OtherWidths};
-use crate::shred::{Cell, Column, Field, Kind, ListLayout};
+use crate::shred::{Cell, Column, Field, Get, Kind, ListLayout};
 use crate::table::{booleans, data_files, longs, plain_list, read, strings, text};
 
 /// One ping, limited to what the job reads.
@@ -190,8 +190,7 @@ impl Record for PingV2 {
 
     fn columns(file: &DataFile<Self>) -> Columns<Self> {
         let OtherWidths { wide_days, narrow_dates } = file.format.widths;
-        let day =
-            if wide_days { (Kind::Long, wide_day as fn(&_, _) -> _) } else { (Kind::Int, narrow_day as _) };
+        let day: (Kind, Get<Self>) = if wide_days { (Kind::Long, wide_day) } else { (Kind::Int, narrow_day) };
         let mut addon = fields(
             file,
             "active_addons",

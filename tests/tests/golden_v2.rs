@@ -1,5 +1,7 @@
 //! Every golden case of `addon_aggregates_v2` gives exactly the output of Spark, in one process and on a cluster.
 
+use std::ffi::OsStr;
+
 use anyhow::{Context, Result, ensure};
 use tally_tests::cluster::{Setup, with_cluster};
 use tally_tests::golden_v2::{CASES, Case, DATE};
@@ -31,7 +33,7 @@ fn check(name: &str) -> Result<()> {
     let place = Place::new()?;
     for cut in CUTS {
         let spill = place.spill();
-        let command = Tally::new("run").args(cut).args(["--spill-dir".as_ref(), spill.as_os_str()]);
+        let command = Tally::new("run").args(cut).args([OsStr::new("--spill-dir"), spill.as_os_str()]);
         check_case(&case, &place, command).with_context(|| format!("{name} with {cut:?}"))?;
     }
     Ok(())
