@@ -8,7 +8,7 @@ use tally_tests::cluster::{Setup, with_cluster};
 use tally_tests::golden_v2::DATE;
 use tally_tests::naive_v2::aggregate;
 use tally_tests::output::Place;
-use tally_tests::output_v2::{check_summary, read_output, summary_of, with_job};
+use tally_tests::output_v2::{SUMS, check_summary, read_output, summary_of, with_job};
 use tally_tests::process::Tally;
 use tally_tests::random_v2::{ShapeV2, random_day};
 use tally_tests::table;
@@ -87,6 +87,32 @@ fn fixed_days_match_the_naive_reference() -> Result<()> {
     for seed in 0..8 {
         let shape = ShapeV2 { seed, clients: 30, pings: 15, files: 6 };
         check(shape, &Place::new()?, run(&cut)).with_context(|| format!("{shape:?} {cut:?}"))?;
+    }
+    Ok(())
+}
+
+/// The totals of the generator, which shares no code with the engine.
+#[test]
+fn a_generated_day_has_the_totals_of_its_generator() -> Result<()> {
+    let place = Place::new()?;
+    let root = place.path().join("day");
+    let generated = Tally::new("generate")
+        .args(["--dataset", "addon_aggregates_v2", "--clients", "20000", "--date", DATE])
+        .args(["--output-format", "json", "--output"])
+        .args([&root])
+        .run()?
+        .expect_code(0)?;
+    let expected: serde_json::Value = serde_json::from_str(&generated.stdout)?;
+    for shard_bytes in [1, 1 << 30] {
+        let cut = Cut { workers: 2, threads: 2, shard_bytes };
+        let summary = summary_of(with_job(run(&cut), &root, &place, DATE, None))?;
+        let rows = read_output(&place, DATE)?;
+        check_summary(&summary, &rows)?;
+        assert_eq!(expected["rows"], rows.len());
+        assert_eq!(expected["n_clients"], summary.n_clients);
+        for (at, name) in SUMS.iter().enumerate() {
+            assert_eq!(expected[name], rows.iter().map(|row| row.sums[at]).sum::<i64>(), "{name}");
+        }
     }
     Ok(())
 }
