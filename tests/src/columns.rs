@@ -134,7 +134,7 @@ fn day_of(row: &MainRow, at: usize) -> Option<Cell> {
 }
 
 /// The fields of a struct: those that are wanted and not missing, and another one if the struct would otherwise be empty.
-fn fields<R, const N: usize>(
+pub(crate) fn fields<R, const N: usize>(
     file: &DataFile<R>,
     parent: &str,
     wanted: [(&'static str, Kind, Get<R>); N],
@@ -152,7 +152,7 @@ fn fields<R, const N: usize>(
 }
 
 /// Adds unused columns and puts all columns into the file's order.
-fn extra_columns<R>(file: &DataFile<R>, columns: &mut Vec<Column<R>>) {
+pub(crate) fn extra_columns<R>(file: &DataFile<R>, columns: &mut Vec<Column<R>>) {
     if file.format.extras {
         let (kind, get): (_, fn(&R, usize) -> Option<Cell>) = match file.format.order % 3 {
             0 => (Kind::Int, |_, _| Some(Cell::Int(7))),
@@ -176,7 +176,7 @@ fn extra_columns<R>(file: &DataFile<R>, columns: &mut Vec<Column<R>>) {
     shuffle(file, 3, columns);
 }
 
-fn shuffle<R, T>(file: &DataFile<R>, salt: u64, items: &mut [T]) {
+pub(crate) fn shuffle<R, T>(file: &DataFile<R>, salt: u64, items: &mut [T]) {
     if file.format.order != 0 {
         items.shuffle(&mut StdRng::seed_from_u64(file.format.order.wrapping_mul(salt)));
     }

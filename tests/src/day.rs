@@ -111,6 +111,16 @@ pub struct Format {
     /// A row group without rows precedes the others.
     pub empty_row_group: bool,
     pub statistics: EnabledStatistics,
+    /// Integers of `main_summary/v4` with another width than usual, which all files of a day share: install days of 64
+    /// bits, and profile creation dates of 32.
+    pub widths: OtherWidths,
+}
+
+/// See [`Format::widths`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OtherWidths {
+    pub wide_days: bool,
+    pub narrow_dates: bool,
 }
 
 impl Default for Format {
@@ -129,6 +139,7 @@ impl Default for Format {
             order: 0,
             empty_row_group: false,
             statistics: EnabledStatistics::Chunk,
+            widths: OtherWidths::default(),
         }
     }
 }
@@ -233,7 +244,11 @@ impl Day {
     }
 }
 
-fn write_table<R: Record>(files: &[DataFile<R>], root: &Path, date: &str) -> Result<()> {
+/// Writes the files of a table under `root`.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_table<R: Record>(files: &[DataFile<R>], root: &Path, date: &str) -> Result<()> {
     let partition = root.join(R::TABLE).join(format!("submission_date_s3={date}"));
     files.iter().try_for_each(|file| file.write_to(&partition.join(&file.path)))
 }

@@ -270,6 +270,7 @@ pub fn random_format(rng: &mut StdRng) -> Format {
         empty_row_group: rng.random_bool(0.2),
         statistics: [EnabledStatistics::None, EnabledStatistics::Chunk, EnabledStatistics::Page]
             [rng.random_range(0..3)],
+        widths: Default::default(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Reading Parquet back into typed rows with the parquet crate's own Arrow reader (never with the engine's), and
 //! comparing two outputs as multisets. Not here: the expected rows (`naive`), or the layout of the files (`output`).
 
+use std::fmt::Debug;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -118,7 +119,7 @@ pub fn read_aggregates(path: &Path) -> Result<Vec<Row>> {
 ///
 /// # Errors
 /// Says how many rows only one side has and shows the first ten of each.
-pub fn compare(actual: &[Row], expected: &[Row]) -> Result<()> {
+pub fn compare<R: Ord + Debug>(actual: &[R], expected: &[R]) -> Result<()> {
     let (mut extra, mut missing) = (Vec::new(), Vec::new());
     let (mut a, mut e) = (0, 0);
     while a < actual.len() || e < expected.len() {
@@ -148,7 +149,10 @@ pub fn compare(actual: &[Row], expected: &[Row]) -> Result<()> {
     bail!(text)
 }
 
-fn read<R>(path: &Path, mut take: impl FnMut(&RecordBatch, &mut Vec<R>) -> Result<()>) -> Result<Vec<R>> {
+pub(crate) fn read<R>(
+    path: &Path,
+    mut take: impl FnMut(&RecordBatch, &mut Vec<R>) -> Result<()>,
+) -> Result<Vec<R>> {
     let mut rows = Vec::new();
     for file in data_files(path)? {
         let context = || format!("reading {}", file.display());
@@ -175,15 +179,15 @@ fn typed(array: Option<ArrayRef>, len: usize, kind: &DataType) -> Result<ArrayRe
     }
 }
 
-fn strings(array: Option<ArrayRef>, len: usize) -> Result<StringArray> {
+pub(crate) fn strings(array: Option<ArrayRef>, len: usize) -> Result<StringArray> {
     Ok(typed(array, len, &DataType::Utf8)?.as_string::<i32>().clone())
 }
 
-fn booleans(array: Option<ArrayRef>, len: usize) -> Result<BooleanArray> {
+pub(crate) fn booleans(array: Option<ArrayRef>, len: usize) -> Result<BooleanArray> {
     Ok(typed(array, len, &DataType::Boolean)?.as_boolean().clone())
 }
 
-fn longs(array: Option<ArrayRef>, len: usize) -> Result<Int64Array> {
+pub(crate) fn longs(array: Option<ArrayRef>, len: usize) -> Result<Int64Array> {
     Ok(typed(array, len, &DataType::Int64)?.as_primitive().clone())
 }
 
@@ -191,7 +195,7 @@ fn ints(array: Option<ArrayRef>, len: usize) -> Result<Int32Array> {
     Ok(typed(array, len, &DataType::Int32)?.as_primitive().clone())
 }
 
-fn text(array: &StringArray, row: usize) -> Option<String> {
+pub(crate) fn text(array: &StringArray, row: usize) -> Option<String> {
     array.is_valid(row).then(|| array.value(row).to_owned())
 }
 
@@ -218,7 +222,7 @@ fn addons_at(lists: &ListArray, row: usize) -> Result<Option<Vec<Option<ActiveAd
 }
 
 /// The list with 32-bit offsets, in whatever form it was read.
-fn plain_list(array: &ArrayRef) -> Result<ListArray> {
+pub(crate) fn plain_list(array: &ArrayRef) -> Result<ListArray> {
     let element = match array.data_type() {
         DataType::List(field) | DataType::LargeList(field) => Arc::clone(field),
         other => bail!("active_addons was read as {other}"),

@@ -58,6 +58,11 @@ fn commands_without_a_cluster_print_what_is_documented() -> Result<()> {
         Tally::new("generate").args(["--clients", "300", "--date", DATE, "--output"]).args([&output]);
     let generated = generate.args(["--output-format", "json"]).run()?.expect_code(0)?;
     docs.check("generate", &result(&generated)?)?;
+    let second = folder.path().join("day2");
+    let second = Tally::new("generate")
+        .args(["--clients", "300", "--dataset", "addon_aggregates_v2", "--output-format", "json", "--output"])
+        .args([&second]);
+    docs.check("generate, addon_aggregates_v2", &result(&second.run()?.expect_code(0)?)?)?;
     let progress = lines(&generated.stderr)?;
     ensure!(!progress.is_empty(), "{generated}");
     progress.iter().try_for_each(|line| docs.check("generate, progress", line))?;

@@ -13,6 +13,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use tally_common::local_dir;
 use tally_coordinator::summary::grouped;
+use tally_generate::samples::{SampleTotals, generate_samples};
 use tally_generate::{GenerateError, Options, Overactive, Progress, Totals, generate_until};
 
 use crate::output::{OutputFormat, json};
@@ -24,7 +25,12 @@ const EXAMPLES: &str = "Examples:
   Another day in the same folder, as JSON:
     tally generate --clients 1000 --narrow --output day --date 20170227 --output-format json
   The same day again, with other random numbers:
-    tally generate --clients 1000 --narrow --output day --date 20170227 --seed 2 --replace";
+    tally generate --clients 1000 --narrow --output day --date 20170227 --seed 2 --replace
+  A day of the inputs of another dataset:
+    tally generate --clients 1000 --dataset addon_aggregates_v2 --output day2 --date 20180101";
+
+/// The datasets that a day can be generated for, the default first.
+const DATASETS: [&str; 2] = ["addon_aggregates", "addon_aggregates_v2"];
 
 /// Arguments of `tally generate`.
 #[derive(Debug, Args)]
@@ -33,7 +39,10 @@ pub struct GenerateArgs {
     /// Number of clients, not counting the null client
     #[arg(long, value_name = "N")]
     clients: u64,
-    /// Local folder for addons/v2 and main_summary/v3; the totals are written to DIR.totals.json
+    /// The dataset whose inputs are generated
+    #[arg(long, value_name = "NAME", default_value = DATASETS[0], value_parser = DATASETS)]
+    dataset: String,
+    /// Local folder for addons/v2 and main_summary/v3, or main_summary/v4; the totals are written to DIR.totals.json
     #[arg(long, value_name = "DIR", value_parser = local_dir::parser())]
     output: PathBuf,
     /// The date of the day
@@ -73,10 +82,10 @@ pub struct GenerateArgs {
 
 /// The totals in JSON.
 #[derive(Serialize)]
-struct Report<'a> {
+struct Report<'a, T: Serialize> {
     output: &'a Path,
     #[serde(flatten)]
-    totals: &'a Totals,
+    totals: &'a T,
 }
 
 /// Runs the command.
@@ -95,6 +104,9 @@ pub(crate) fn main(args: &GenerateArgs) -> Result<(), Stop> {
         threads: args.threads,
         replace: args.replace,
     };
+    if args.dataset != DATASETS[0] {
+        return samples(args, &options);
+    }
     let totals = generated(&options, args.output_format)?;
     match args.output_format {
         OutputFormat::Json => say(&json(&Report { output: &args.output, totals: &totals })?),
@@ -109,11 +121,39 @@ pub(crate) fn main(args: &GenerateArgs) -> Result<(), Stop> {
     }
 }
 
-/// Generates a day, and shows the progress. A request to end the process ends the generator, which removes its files.
+/// Generates a day of `addon_aggregates_v2`.
+fn samples(args: &GenerateArgs, options: &Options) -> Result<(), Stop> {
+    let totals: SampleTotals = shown(options, args.output_format, generate_samples)?;
+    match args.output_format {
+        OutputFormat::Json => say(&json(&Report { output: &args.output, totals: &totals })?),
+        OutputFormat::Table => say(&format!(
+            "{} pings with {} add-ons of {} in {}; a correct result has {} rows\n",
+            grouped(totals.main_summary_rows),
+            grouped(totals.elements),
+            totals.date,
+            args.output.display(),
+            grouped(totals.rows)
+        )),
+    }
+}
+
+/// Generates a day of `addon_aggregates`, and shows the progress.
 ///
 /// # Errors
 /// [`Stop`]; in each case the files are removed.
 pub(crate) fn generated(options: &Options, format: OutputFormat) -> Result<Totals, Stop> {
+    shown(options, format, generate_until)
+}
+
+/// Runs a generator, and shows the progress. A request to end the process ends the generator, which removes its files.
+///
+/// # Errors
+/// [`Stop`]; in each case the files are removed.
+fn shown<T>(
+    options: &Options,
+    format: OutputFormat,
+    generate: impl FnOnce(&Options, &(dyn Fn(Progress) + Sync), &AtomicBool) -> Result<T, GenerateError>,
+) -> Result<T, Stop> {
     options.validate().map_err(|e| Stop::Usage(e.to_string()))?;
     let stop = Arc::<AtomicBool>::default();
     let signals = run::engine_runtime()?;
@@ -123,7 +163,7 @@ pub(crate) fn generated(options: &Options, format: OutputFormat) -> Result<Total
         asked.store(true, Ordering::Relaxed);
     });
     let display = Display::new(format);
-    let totals = generate_until(options, &|progress| display.show(progress), &stop);
+    let totals = generate(options, &|progress| display.show(progress), &stop);
     display.clear();
     signals.shutdown_background();
     totals.map_err(|error| match error {

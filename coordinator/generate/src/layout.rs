@@ -25,24 +25,25 @@ pub(crate) enum Table {
     Addons,
 }
 
-/// The two partitions of one date, and the file of its totals.
+/// The partitions of one date, and the file of its totals.
 #[derive(Debug)]
 pub(crate) struct Layout {
-    main_summary: PathBuf,
-    addons: PathBuf,
+    /// By table.
+    partitions: Vec<PathBuf>,
     pub(crate) totals: PathBuf,
     /// Folders above the partitions that did not exist before, outermost first.
     new_folders: Vec<PathBuf>,
 }
 
 impl Layout {
-    /// The layout below `output`.
+    /// The layout below `output`, with the folders of [`Table`]s in their order.
     ///
     /// # Errors
     /// The name of the output folder is unknown, as for a missing `..`.
-    pub(crate) fn new(output: &Path, date: &str) -> Result<Self, GenerateError> {
-        let above = ["", "main_summary", "main_summary/v3", "addons", "addons/v2"];
-        let new_folders = above.iter().map(|below| output.join(below)).filter(|folder| !folder.exists());
+    pub(crate) fn new(output: &Path, date: &str, tables: &[&str]) -> Result<Self, GenerateError> {
+        let names = tables.iter().filter_map(|table| Path::new(table).parent()?.to_str());
+        let above = std::iter::once("").chain(names.zip(tables).flat_map(|(name, table)| [name, table]));
+        let new_folders = above.map(|below| output.join(below)).filter(|folder| !folder.exists());
         let new_folders = new_folders.collect();
         let named = match output.file_name() {
             Some(_) => output.to_path_buf(),
@@ -58,23 +59,19 @@ impl Layout {
         totals.push(".totals.json");
         let partition = |table: &str| output.join(table).join(format!("submission_date_s3={date}"));
         Ok(Layout {
-            main_summary: partition("main_summary/v3"),
-            addons: partition("addons/v2"),
+            partitions: tables.iter().map(|table| partition(table)).collect(),
             totals: named.with_file_name(totals),
             new_folders,
         })
     }
 
     fn partition(&self, table: Table) -> &Path {
-        match table {
-            Table::MainSummary => &self.main_summary,
-            Table::Addons => &self.addons,
-        }
+        &self.partitions[table as usize]
     }
 
     /// Fails if any part of the day exists. Empty folders are allowed.
     pub(crate) fn require_no_files(&self) -> Result<(), GenerateError> {
-        for partition in [&self.main_summary, &self.addons] {
+        for partition in &self.partitions {
             if holds_files(partition)? {
                 return Err(GenerateError::Exists(partition.clone()));
             }
@@ -82,7 +79,7 @@ impl Layout {
         Ok(())
     }
 
-    /// Removes both partitions, which had no files before, and the folders above them that did not exist before.
+    /// Removes the partitions, which had no files before, and the folders above them that did not exist before.
     pub(crate) fn clean_up(&self) -> Result<(), GenerateError> {
         self.remove()?;
         for folder in self.new_folders.iter().rev() {
@@ -92,9 +89,9 @@ impl Layout {
         Ok(())
     }
 
-    /// Removes both partitions.
+    /// Removes the partitions.
     pub(crate) fn remove(&self) -> Result<(), GenerateError> {
-        for partition in [&self.main_summary, &self.addons] {
+        for partition in &self.partitions {
             match fs::remove_dir_all(partition) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(io("remove the unfinished", partition)(error));

@@ -1,5 +1,6 @@
-//! Generates synthetic telemetry days with known `addon_aggregates` totals: the layout, schema and characteristics
-//! of main_summary/v3 and addons/v2, for any number of clients in bounded memory.
+//! Generates synthetic telemetry days with known totals of their datasets, for any number of clients in bounded memory: the
+//! layout, schema and characteristics of main_summary/v3 and addons/v2 for `addon_aggregates`, and of main_summary/v4 for
+//! `addon_aggregates_v2` ([`samples`]).
 //!
 //! Not here: the engine. The totals are computed from the random numbers that the rows are drawn from. Nor is there a
 //! command line: the `tally` binary calls [`generate`].
@@ -19,6 +20,7 @@ mod layout;
 mod options;
 mod population;
 mod run;
+pub mod samples;
 mod spread;
 mod strings;
 mod totals;

@@ -17,6 +17,9 @@ use crate::strings::Strings;
 use crate::totals::Share;
 use crate::{GenerateError, Options, Totals};
 
+/// The folders of the tables.
+const TABLES: [&str; 2] = ["main_summary/v3", "addons/v2"];
+
 /// The progress of the generator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
@@ -52,7 +55,7 @@ pub fn generate_until(
     stop: &AtomicBool,
 ) -> Result<Totals, GenerateError> {
     let date = options.validate()?;
-    let layout = Layout::new(&options.output, &options.date)?;
+    let layout = Layout::new(&options.output, &options.date, &TABLES)?;
     match options.replace {
         true => layout.remove()?,
         false => layout.require_no_files()?,

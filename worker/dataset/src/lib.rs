@@ -1,6 +1,6 @@
 //! The engine's view of a dataset, behind one trait: which tables and columns it reads, how rows become
 //! partials (map), how partials of one key are merged, which rows result (reduce), and all schemas in
-//! between. Tally's own dataset is `addon_aggregates`.
+//! between. Tally's own datasets are `addon_aggregates` and `addon_aggregates_v2`.
 //!
 //! A new dataset implements [`Dataset`] and is passed to the binaries in a list ([`registry`]); the engine does not
 //! change. The modules `keys`, `uuid`, `interner`, `pair_set`, `partition`, `partials` and `checksum` are building blocks for
@@ -10,6 +10,7 @@
 //! carry record batches on.
 
 pub mod addon_aggregates;
+pub mod addon_aggregates_v2;
 pub mod batch;
 pub mod bits;
 pub mod checksum;
@@ -25,6 +26,7 @@ pub mod registry;
 pub mod spec;
 pub mod totals;
 pub mod uuid;
+pub mod wide_set;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -75,8 +77,8 @@ pub enum DatasetError {
     /// Arrow's list and string offsets have 31 bits.
     #[error("a partial of {0} entries is too large for one record batch")]
     TooLarge(usize),
-    /// Output strings are UTF-8, so keys must be UTF-8, too.
-    #[error("a value of the key column is not UTF-8: {0}")]
+    /// Output strings are UTF-8, so what they are made of must be UTF-8, too.
+    #[error("a value of a column that the output has is not UTF-8: {0}")]
     NotUtf8(String),
     /// A value of a text column is too long.
     #[error(

@@ -9,9 +9,9 @@ use arrow_array::{Array, ArrayRef, FixedSizeBinaryArray, RecordBatch};
 use arrow_buffer::Buffer;
 
 use crate::interner::Interner;
-use crate::keys::{Key, KeyTable};
+use crate::keys::{Key, KeyTable, pass_of_text, pass_of_uuid};
 use crate::partition::Partitioner;
-use crate::{DatasetError, uuid};
+use crate::{DatasetError, Pass, StringDictionary, uuid};
 
 /// Keys resolved at a time.
 const BLOCK: usize = 128;
@@ -47,11 +47,19 @@ pub fn resolve_keys(
 
 #[cold]
 fn string_key(strings: &mut Interner, value: &[u8]) -> Result<Key, DatasetError> {
-    if std::str::from_utf8(value).is_err() {
+    strings.intern(utf8(value)?.as_bytes()).map(Key::Code)
+}
+
+/// A value of a column that the output has, as text.
+///
+/// # Errors
+/// [`DatasetError::NotUtf8`].
+#[inline]
+pub fn utf8(value: &[u8]) -> Result<&str, DatasetError> {
+    std::str::from_utf8(value).map_err(|_| {
         let shown = value.iter().take(SHOWN).copied().collect::<Vec<_>>();
-        return Err(DatasetError::NotUtf8(shown.escape_ascii().to_string()));
-    }
-    strings.intern(value).map(Key::Code)
+        DatasetError::NotUtf8(shown.escape_ascii().to_string())
+    })
 }
 
 /// The partition of each key, in the order of their numbers.
@@ -132,4 +140,89 @@ pub fn column<'a, T: Array + 'static>(batch: &'a RecordBatch, name: &str) -> Res
 #[inline]
 pub fn code_of(codes: &[u32], code: u32) -> Result<u32, DatasetError> {
     codes.get(code as usize).copied().ok_or_else(|| malformed("a code that is not in its dictionary"))
+}
+
+/// In place of a key's number: another pass takes the key, or the key is null.
+pub const OTHER_PASS: u32 = u32::MAX;
+
+/// Bits of the `state` column of partials that tell how their keys are stored.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyBits {
+    /// The key is a dictionary code.
+    pub coded: u8,
+    /// The key is null.
+    pub null: u8,
+}
+
+/// The strings of a partial's codes.
+#[derive(Clone, Copy)]
+pub struct Dictionary<'a> {
+    /// The process-wide code for each of its codes.
+    pub codes: &'a [u32],
+    /// The strings of the process-wide codes.
+    pub strings: &'a dyn StringDictionary,
+}
+
+/// The numbers that `keys` gives to the keys of partials, [`OTHER_PASS`] for those of other passes and for null.
+///
+/// # Errors
+/// [`DatasetError::Malformed`] or [`DatasetError::TooManyKeys`].
+pub fn number_keys(
+    keys: &mut KeyTable,
+    pass: Pass,
+    ids: &FixedSizeBinaryArray,
+    states: &[u8],
+    bits: KeyBits,
+    dictionary: Dictionary<'_>,
+) -> Result<Vec<u32>, DatasetError> {
+    let (ids, rest) = ids.value_data().as_chunks::<16>();
+    if ids.len() != states.len() || !rest.is_empty() {
+        return Err(malformed("keys of other than 16 bytes"));
+    }
+    let mut numbers = vec![OTHER_PASS; ids.len()];
+    if pass.of == 1 && states.iter().all(|state| state & (bits.coded | bits.null) == 0) {
+        let ids: Vec<u128> = ids.iter().map(|&id| u128::from_be_bytes(id)).collect();
+        keys.intern_uuids(&ids, &mut numbers)?;
+        return Ok(numbers);
+    }
+    let mut coded = dictionary.coded(ids, states, bits, pass.of)?.into_iter();
+    for ((&id, &state), number) in ids.iter().zip(states).zip(&mut numbers) {
+        if state & bits.null != 0 {
+            continue;
+        }
+        let (key, taken_by) = if state & bits.coded == 0 {
+            let id = u128::from_be_bytes(id);
+            (Key::Uuid(id), pass_of_uuid(id, pass.of))
+        } else {
+            coded.next().ok_or_else(|| malformed("a key without its code"))?
+        };
+        if taken_by == pass.index {
+            *number = keys.intern(key)?;
+        }
+    }
+    Ok(numbers)
+}
+
+impl Dictionary<'_> {
+    /// The keys by code, in the order of their rows, and the pass of each. A key occurs once per run, or few times, so a
+    /// cache of passes would not be faster.
+    fn coded(
+        &self,
+        ids: &[[u8; 16]],
+        states: &[u8],
+        bits: KeyBits,
+        passes: u32,
+    ) -> Result<Vec<(Key, u32)>, DatasetError> {
+        let rows =
+            ids.iter().zip(states).filter(|(_, state)| **state & (bits.coded | bits.null) == bits.coded);
+        let codes = rows.map(|(id, _)| code_of(self.codes, u32::from_le_bytes([id[0], id[1], id[2], id[3]])));
+        let codes = codes.collect::<Result<Vec<u32>, _>>()?;
+        let mut crc32s = vec![0; codes.len()];
+        if passes > 1 {
+            crc32s.copy_from_slice(&codes);
+            self.strings.crc32s(&mut crc32s);
+        }
+        let key = |(code, crc32)| (Key::Code(code), pass_of_text(crc32, passes));
+        Ok(codes.into_iter().zip(crc32s).map(key).collect())
+    }
 }

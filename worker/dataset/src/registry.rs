@@ -7,12 +7,14 @@ use std::sync::{Arc, OnceLock};
 
 use crate::Dataset;
 use crate::addon_aggregates::AddonAggregates;
+use crate::addon_aggregates_v2::AddonAggregatesV2;
 
 /// Makes a dataset.
 pub type Constructor = fn() -> Arc<dyn Dataset>;
 
 /// The datasets of Tally's own binaries; the first one is the default.
-pub const BUILT_IN: &[Constructor] = &[|| Arc::new(AddonAggregates::new())];
+pub const BUILT_IN: &[Constructor] =
+    &[|| Arc::new(AddonAggregates::new()), || Arc::new(AddonAggregatesV2::default())];
 
 static INSTALLED: OnceLock<&[Constructor]> = OnceLock::new();
 
@@ -39,6 +41,27 @@ mod tests {
     #[test]
     fn the_built_in_datasets_are_found_by_name() {
         assert_eq!(datasets().next().unwrap().name(), "addon_aggregates");
-        assert!(dataset("addon_aggregates").is_some() && dataset("nothing").is_none());
+        assert!(dataset("addon_aggregates").is_some() && dataset("addon_aggregates_v2").is_some());
+        assert!(dataset("nothing").is_none());
+    }
+
+    #[test]
+    fn a_dataset_without_options_refuses_every_name() {
+        let found = dataset("addon_aggregates").unwrap();
+        assert!(found.with_options(&BTreeMap::new()).is_ok_and(|same| same.name() == found.name()));
+        let given = BTreeMap::from([("list".to_string(), vec![])]);
+        let refused = found.with_options(&given).err();
+        assert_eq!(refused, Some(OptionError::Unknown { dataset: "addon_aggregates", name: "list".into() }));
+    }
+
+    #[test]
+    fn a_dataset_takes_its_options_and_no_others() {
+        let found = dataset("addon_aggregates_v2").unwrap();
+        let name = found.options()[0].name;
+        assert!(found.with_options(&BTreeMap::from([(name.into(), b"a@b\n".to_vec())])).is_ok());
+        let given = BTreeMap::from([(name.to_string(), vec![]), ("other".into(), vec![])]);
+        assert!(
+            matches!(found.with_options(&given).err(), Some(OptionError::Unknown { name, .. }) if name == "other")
+        );
     }
 }

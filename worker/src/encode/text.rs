@@ -2,7 +2,7 @@
 //!
 //! An id is random text. It repeats only in consecutive rows (one for each install kind and profile date). Its length
 //! precedes it and rarely changes. So the repeats are known: a repeated id is a copy, and so is a repeated length. A
-//! search for other repeats gains little (0.94 of the bytes in eight times the time).
+//! search for other repeats gains little (0.94 of the bytes in eight times the time). A null has no value, only a level.
 
 use arrow_array::{Array, StringArray};
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use super::snappy::{copy, literal_head, varint};
 /// Uncompressed bytes after which a page ends.
 const PAGE: usize = 1 << 20;
 /// Space before a page's elements for what is known only at its end: the uncompressed length (5 bytes), and the levels
-/// as a literal (1 and 4 and 5 and 1).
+/// as a literal (1 and 4 and 5 and 1), which are more only if there are nulls.
 const HEAD: usize = 16;
 /// Bytes of a plain value's length.
 const LENGTH: usize = 4;
@@ -33,7 +33,9 @@ pub(super) struct TextChunk {
 struct PageInTheMaking {
     /// Space for the header, then Snappy's elements.
     elements: Vec<u8>,
+    /// Values and nulls.
     values: u32,
+    levels: Levels,
     /// Bytes of all values with their lengths.
     plain: usize,
     /// Offset of the last value in the elements, and its length.
@@ -42,15 +44,54 @@ struct PageInTheMaking {
     repeated: usize,
 }
 
+/// Which values are not null, as runs of equal levels.
+#[derive(Default)]
+struct Levels {
+    /// The runs before the last one.
+    runs: Vec<u8>,
+    valid: bool,
+    count: u32,
+}
+
+impl Levels {
+    #[inline]
+    fn push(&mut self, valid: bool) {
+        if valid != self.valid {
+            self.end_run();
+            self.valid = valid;
+        }
+        self.count += 1;
+    }
+
+    fn end_run(&mut self) {
+        if self.count > 0 {
+            varint(u64::from(std::mem::take(&mut self.count)) << 1, &mut self.runs);
+            self.runs.push(u8::from(self.valid));
+        }
+    }
+
+    /// The levels as a page has them.
+    fn finish(mut self) -> Vec<u8> {
+        self.end_run();
+        [&(self.runs.len() as u32).to_le_bytes()[..], &self.runs].concat()
+    }
+}
+
 impl PageInTheMaking {
     fn new() -> Self {
         let mut elements = Vec::with_capacity(PAGE);
         elements.resize(HEAD, 0);
-        PageInTheMaking { elements, values: 0, plain: 0, last: None, repeated: 0 }
+        PageInTheMaking { elements, values: 0, levels: Levels::default(), plain: 0, last: None, repeated: 0 }
+    }
+
+    fn push_null(&mut self) {
+        self.values += 1;
+        self.levels.push(false);
     }
 
     fn push(&mut self, value: &[u8]) {
         self.values += 1;
+        self.levels.push(true);
         self.plain += LENGTH + value.len();
         if let Some((at, length)) = self.last
             && length == value.len()
@@ -81,15 +122,7 @@ impl PageInTheMaking {
     /// The page's compressed contents, and their uncompressed length.
     fn finish(mut self, optional: bool) -> (Bytes, usize) {
         self.flush();
-        let mut levels = vec![];
-        if optional {
-            // One run: all rows have a value.
-            let mut run = vec![];
-            varint(u64::from(self.values) << 1, &mut run);
-            run.push(1);
-            levels.extend_from_slice(&(run.len() as u32).to_le_bytes());
-            levels.extend_from_slice(&run);
-        }
+        let levels = if optional { std::mem::take(&mut self.levels).finish() } else { vec![] };
         let plain = levels.len() + self.plain;
         let mut head = Vec::with_capacity(HEAD);
         varint(plain as u64, &mut head);
@@ -97,7 +130,10 @@ impl PageInTheMaking {
             literal_head(levels.len(), &mut head);
             head.extend_from_slice(&levels);
         }
-        let start = HEAD - head.len();
+        let Some(start) = HEAD.checked_sub(head.len()) else {
+            head.extend_from_slice(&self.elements[HEAD..]);
+            return (Bytes::from(head), plain);
+        };
         self.elements[start..HEAD].copy_from_slice(&head);
         (Bytes::from(self.elements).slice(start..), plain)
     }
@@ -109,17 +145,22 @@ impl TextChunk {
         TextChunk { chunk: Chunk::new(descriptor), optional, page: PageInTheMaking::new() }
     }
 
-    /// Adds values, which must not be null.
+    /// Adds values.
     ///
     /// # Errors
-    /// A value is null, or the page writer fails.
+    /// A value of a required column is null, or the page writer fails.
     pub fn write(&mut self, values: &StringArray) -> Result<()> {
-        if values.null_count() > 0 {
-            return Err(ParquetError::General("an id is null".into()));
+        let nulls = values.nulls().filter(|nulls| nulls.null_count() > 0);
+        if nulls.is_some() && !self.optional {
+            return Err(ParquetError::General("a required value is null".into()));
         }
         let text = values.value_data();
-        for ends in values.value_offsets().windows(2) {
-            self.page.push(&text[ends[0] as usize..ends[1] as usize]);
+        for (row, ends) in values.value_offsets().windows(2).enumerate() {
+            if nulls.is_some_and(|nulls| nulls.is_null(row)) {
+                self.page.push_null();
+            } else {
+                self.page.push(&text[ends[0] as usize..ends[1] as usize]);
+            }
             if self.page.plain >= PAGE {
                 self.end_page()?;
             }
@@ -167,21 +208,21 @@ mod tests {
 
     /// Writes the values, and reads them with the Parquet crate.
     fn round_trip(
-        values: &[String],
+        values: &[Option<String>],
         nullable: bool,
         row_group_rows: u64,
         batch_rows: usize,
-    ) -> (Vec<String>, usize) {
+    ) -> (Vec<Option<String>>, usize) {
         let schema = Arc::new(Schema::new(vec![Field::new("client_id", DataType::Utf8, nullable)]));
-        let length = |id: &str| id.len() as u64 + 1;
+        let length = |id: Option<&str>| id.map_or(0, |id| id.len() as u64 + 1);
         let count = |rows: &RecordBatch, all: &mut Fingerprint| {
-            rows.column(0).as_string::<i32>().iter().flatten().for_each(|id| all.add(length(id)));
+            rows.column(0).as_string::<i32>().iter().for_each(|id| all.add(length(id)));
             Ok(())
         };
         let encoding = |_: &str| ColumnEncoding::PlainRuns;
         let mut encoder = Encoder::new(vec![], schema.clone(), row_group_rows, &encoding, &count).unwrap();
         for values in values.chunks(batch_rows) {
-            let ids: ArrayRef = Arc::new(StringArray::from_iter_values(values));
+            let ids: ArrayRef = Arc::new(StringArray::from_iter(values));
             encoder.write(&RecordBatch::try_new(schema.clone(), vec![ids]).unwrap()).unwrap();
         }
         let (encoded, file) = encoder.finish().unwrap();
@@ -195,7 +236,7 @@ mod tests {
         for ((written, found), rows) in
             encoded.row_groups.iter().zip(reader.metadata().row_groups()).zip(rows)
         {
-            assert_eq!(written.checksum, rows.iter().map(|id| length(id)).sum::<u64>());
+            assert_eq!(written.checksum, rows.iter().map(|id| length(id.as_deref())).sum::<u64>());
             let columns = found.columns().iter().map(|column| column.compressed_size() as usize);
             let from = end;
             end += columns.sum::<usize>();
@@ -206,15 +247,15 @@ mod tests {
         let reader = reader.build().unwrap();
         let mut read = vec![];
         for batch in reader {
-            read.extend(batch.unwrap().column(0).as_string::<i32>().iter().map(|id| id.unwrap().to_owned()));
+            read.extend(batch.unwrap().column(0).as_string::<i32>().iter().map(|id| id.map(str::to_owned)));
         }
         (read, bytes)
     }
 
     #[test]
     fn repeated_ids_take_almost_no_space() {
-        let ids: Vec<String> =
-            (0..100_000_u128).map(|i| format!("{:036x}", (i / 4) * 0x9e37_79b9_7f4a_7c15)).collect();
+        let id = |i: u128| format!("{:036x}", (i / 4) * 0x9e37_79b9_7f4a_7c15);
+        let ids: Vec<Option<String>> = (0..100_000).map(|i| Some(id(i))).collect();
         let (read, bytes) = round_trip(&ids, true, 40_000, 7_000);
         assert_eq!(read, ids);
         assert!(bytes < 25_000 * (36 + 1 + 3 + 3 + 3) + 10_000, "{bytes}");
@@ -222,11 +263,31 @@ mod tests {
 
     #[test]
     fn ids_may_be_longer_than_a_page() {
-        let ids: Vec<String> =
-            [70_000, 70_000, 3, 0, 0, 1 << 20, 1 << 20, 5].iter().map(|&n| "x".repeat(n)).collect();
+        let ids: Vec<Option<String>> =
+            [70_000, 70_000, 3, 0, 0, 1 << 20, 1 << 20, 5].iter().map(|&n| Some("x".repeat(n))).collect();
         assert_eq!(round_trip(&ids, true, 1_000, 3).0, ids);
         assert_eq!(round_trip(&ids, false, 2, 8).0, ids);
-        assert_eq!(round_trip(&[], true, 2, 8).0, Vec::<String>::new());
+        assert_eq!(round_trip(&[], true, 2, 8).0, vec![]);
+    }
+
+    #[test]
+    fn nulls_are_no_values() {
+        let id = |at: usize| (at % 3 > 0).then(|| format!("{:036}", at / 4));
+        let ids: Vec<Option<String>> = (0..100_000).map(id).collect();
+        assert_eq!(round_trip(&ids, true, 40_000, 7_000).0, ids);
+        let few: Vec<Option<String>> =
+            (0..3_000).map(|at| (at % 1_000 > 0).then(|| at.to_string())).collect();
+        assert_eq!(round_trip(&few, true, 2_000, 999).0, few);
+        assert_eq!(round_trip(&[None, None, None], true, 2, 2).0, vec![None; 3]);
+        let mut required = TextChunk::new(Arc::new(required_column()));
+        assert!(required.write(&StringArray::from(vec![Some("a")])).is_ok());
+        assert!(required.write(&StringArray::from(vec![Some("a"), None])).is_err());
+    }
+
+    fn required_column() -> parquet::schema::types::ColumnDescriptor {
+        let schema = Schema::new(vec![Field::new("client_id", DataType::Utf8, false)]);
+        let schema = parquet::arrow::ArrowSchemaConverter::new().convert(&schema).unwrap();
+        (*schema.column(0)).clone()
     }
 
     proptest! {
@@ -234,12 +295,14 @@ mod tests {
         fn what_is_written_is_read(
             ids in prop::collection::vec(prop_oneof!["[ab]{0,2}", "[a-f0-9]{36}", ".{0,70}"], 0..40),
             repeats in prop::collection::vec(1_usize..9, 40),
+            nulls in prop::collection::vec(any::<bool>(), 40),
             nullable in any::<bool>(),
             row_group_rows in 1_u64..60,
             batch_rows in 1_usize..60,
         ) {
-            let ids: Vec<String> =
-                ids.into_iter().zip(repeats).flat_map(|(id, n)| std::iter::repeat_n(id, n)).collect();
+            let ids: Vec<Option<String>> = ids.into_iter().zip(repeats).zip(nulls)
+                .flat_map(|((id, n), null)| std::iter::repeat_n((!(null && nullable)).then_some(id), n))
+                .collect();
             prop_assert_eq!(round_trip(&ids, nullable, row_group_rows, batch_rows).0, ids);
         }
     }

@@ -5,4 +5,5 @@
 
 mod day;
 mod format;
+mod sample_days;
 mod support;

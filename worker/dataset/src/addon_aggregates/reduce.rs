@@ -17,13 +17,11 @@ use arrow_buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use super::map_main::{MoreGroups, Record};
 use super::schema::{self, NULL_ADDON, install, state};
 use super::{ADDONS, CLIENTS, CUSTOM_THEME_CLIENTS, MAIN_SUMMARY, TOTALS};
-use crate::keys::{Key, KeyTable, pass_of_text, pass_of_uuid};
+use crate::keys::{Key, KeyTable};
 use crate::pair_set::PairSet;
-use crate::partials::{code_of, column, malformed};
+use crate::partials::{Dictionary, KeyBits, OTHER_PASS, code_of, column, malformed, number_keys};
 use crate::{DatasetError, Pass, ReduceError, Reducer, RowSink, Size, StringDictionary, Totals, uuid};
 
-/// In place of a client's number: another pass takes the client.
-const OTHER_PASS: u32 = u32::MAX;
 /// Items counted at a time.
 const BLOCK: usize = 1024;
 /// Approximate number of rows in a batch for the sink.
@@ -81,31 +79,8 @@ impl AddonReducer {
         states: &[u8],
         dictionary: Dictionary<'_>,
     ) -> Result<Vec<u32>, DatasetError> {
-        let (ids, rest) = ids.value_data().as_chunks::<16>();
-        if ids.len() != states.len() || !rest.is_empty() {
-            return Err(malformed("client ids of other than 16 bytes"));
-        }
-        let mut numbers = vec![OTHER_PASS; ids.len()];
-        if self.pass.of == 1 && states.iter().all(|state| state & (state::CODED | state::NULL_CLIENT) == 0) {
-            let ids: Vec<u128> = ids.iter().map(|&id| u128::from_be_bytes(id)).collect();
-            self.clients.intern_uuids(&ids, &mut numbers)?;
-        } else {
-            let mut coded = dictionary.coded(ids, states, self.pass.of)?.into_iter();
-            for ((&id, &state), number) in ids.iter().zip(states).zip(&mut numbers) {
-                if state & state::NULL_CLIENT != 0 {
-                    continue;
-                }
-                let (key, pass) = if state & state::CODED == 0 {
-                    let id = u128::from_be_bytes(id);
-                    (Key::Uuid(id), pass_of_uuid(id, self.pass.of))
-                } else {
-                    coded.next().ok_or_else(|| malformed("a client without its code"))?
-                };
-                if pass == self.pass.index {
-                    *number = self.clients.intern(key)?;
-                }
-            }
-        }
+        let bits = KeyBits { coded: state::CODED, null: state::NULL_CLIENT };
+        let numbers = number_keys(&mut self.clients, self.pass, ids, states, bits, dictionary)?;
         self.records.resize(self.clients.len(), Client::default());
         Ok(numbers)
     }
@@ -186,32 +161,6 @@ impl AddonReducer {
             self.more.drain().map(|((client, date), day)| (client, date, day)).collect();
         further.sort_unstable();
         further
-    }
-}
-
-/// The strings of a partial's codes.
-#[derive(Clone, Copy)]
-struct Dictionary<'a> {
-    /// The process-wide code for each of its codes.
-    codes: &'a [u32],
-    strings: &'a dyn StringDictionary,
-}
-
-impl Dictionary<'_> {
-    /// The clients by code, in the order of their rows, and the pass of each. A client occurs once per run, so a cache of
-    /// passes would not be faster.
-    fn coded(&self, ids: &[[u8; 16]], states: &[u8], passes: u32) -> Result<Vec<(Key, u32)>, DatasetError> {
-        let coded = |state: &u8| state & (state::CODED | state::NULL_CLIENT) == state::CODED;
-        let rows = ids.iter().zip(states).filter(|(_, state)| coded(state));
-        let codes = rows.map(|(id, _)| code_of(self.codes, u32::from_le_bytes([id[0], id[1], id[2], id[3]])));
-        let codes = codes.collect::<Result<Vec<u32>, _>>()?;
-        let mut crc32s = vec![0; codes.len()];
-        if passes > 1 {
-            crc32s.copy_from_slice(&codes);
-            self.strings.crc32s(&mut crc32s);
-        }
-        let client = |(code, crc32)| (Key::Code(code), pass_of_text(crc32, passes));
-        Ok(codes.into_iter().zip(crc32s).map(client).collect())
     }
 }
 

@@ -166,7 +166,7 @@ impl<R> Table<R> {
                         0 => rows.iter().map(|row| (self.client)(row).clone()).collect(),
                         _ => rows.iter().map(&second).collect(),
                     };
-                    let codes = codes(&mut *mapper, column, &texts, &selected, cut.block);
+                    let codes = resolved(&mut *mapper, column, &texts, &selected, cut.block);
                     batch.columns[column] = Column::Text { codes };
                 }
                 mapper.consume(&batch, &selected);
@@ -184,7 +184,13 @@ impl<R> Table<R> {
 }
 
 /// The codes of the selected rows; those of other rows are arbitrary.
-fn codes(mapper: &mut dyn Mapper, column: usize, texts: &[Text], selected: &Bits, block: usize) -> Vec<u32> {
+pub fn resolved(
+    mapper: &mut dyn Mapper,
+    column: usize,
+    texts: &[Text],
+    selected: &Bits,
+    block: usize,
+) -> Vec<u32> {
     let mut codes: Vec<u32> =
         texts.iter().map(|text| if text.is_none() { NULL_CODE } else { 12_345_678 }).collect();
     let wanted: Vec<usize> = selected.ones(0, texts.len()).filter(|&row| texts[row].is_some()).collect();
@@ -198,13 +204,13 @@ fn codes(mapper: &mut dyn Mapper, column: usize, texts: &[Text], selected: &Bits
     codes
 }
 
-fn bits(all: impl Iterator<Item = bool>) -> Bits {
+pub fn bits(all: impl Iterator<Item = bool>) -> Bits {
     let mut bits = Bits::default();
     all.for_each(|bit| bits.push_word(u64::from(bit), 1));
     bits
 }
 
-fn flags<R>(rows: &[R], of: impl Fn(&R) -> Option<bool>) -> Column {
+pub fn flags<R>(rows: &[R], of: impl Fn(&R) -> Option<bool>) -> Column {
     Column::Bool {
         valid: bits(rows.iter().map(|row| of(row).is_some())),
         value: bits(rows.iter().map(|row| of(row).unwrap_or(false))),

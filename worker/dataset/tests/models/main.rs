@@ -5,7 +5,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod days;
+mod folders;
+mod groups;
 mod numbers;
+mod pings;
 mod reference;
 mod tables;
 mod whole;

@@ -17,11 +17,11 @@ use crate::reference::{Row, aggregate};
 
 /// A process's numbering of strings.
 #[derive(Default)]
-struct Process(RefCell<Interner>);
+pub struct Process(RefCell<Interner>);
 
 impl Process {
     /// A numbering that has seen other strings, and those of these outputs in another order.
-    fn with_history(outputs: &[Output], numbers: &mut Numbers) -> Self {
+    pub fn with_history(outputs: &[Output], numbers: &mut Numbers) -> Self {
         let process = Process::default();
         for output in outputs.iter().rev() {
             for run in output.runs.iter().rev() {
@@ -37,7 +37,7 @@ impl Process {
         process
     }
 
-    fn codes(&self, run: &tally_dataset::MapRun) -> Vec<u32> {
+    pub fn codes(&self, run: &tally_dataset::MapRun) -> Vec<u32> {
         let mut interner = self.0.borrow_mut();
         run.dictionary.iter().flatten().map(|text| interner.intern(text).unwrap()).collect()
     }
