@@ -36,22 +36,16 @@ pub fn dataset(name: &str) -> Option<Arc<dyn Dataset>> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::options::OptionError;
 
     #[test]
     fn the_built_in_datasets_are_found_by_name() {
         assert_eq!(datasets().next().unwrap().name(), "addon_aggregates");
         assert!(dataset("addon_aggregates").is_some() && dataset("addon_aggregates_v2").is_some());
         assert!(dataset("nothing").is_none());
-    }
-
-    #[test]
-    fn a_dataset_without_options_refuses_every_name() {
-        let found = dataset("addon_aggregates").unwrap();
-        assert!(found.with_options(&BTreeMap::new()).is_ok_and(|same| same.name() == found.name()));
-        let given = BTreeMap::from([("list".to_string(), vec![])]);
-        let refused = found.with_options(&given).err();
-        assert_eq!(refused, Some(OptionError::Unknown { dataset: "addon_aggregates", name: "list".into() }));
     }
 
     #[test]
