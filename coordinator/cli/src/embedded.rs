@@ -222,8 +222,8 @@ pub async fn run(
     let workers = Arc::new(workers);
     let no_workers_timeout = resources.no_room_timeout;
     let config = Config { worker_timeout: None, speculation: None, no_workers_timeout, ..Config::default() };
-    let slots = resources.threads;
-    let capacity = Capacity { slots, reduce_table_bytes, reads_footers: true, apart: false };
+    let threads = resources.threads;
+    let capacity = Capacity { slots: threads, reduce_table_bytes, reads_footers: true, apart: false };
     let registry = Arc::new(Registry::new(1));
     let parts = DriverParts {
         config,
