@@ -402,6 +402,6 @@ mod tests {
             assert!(100 % p == 0 || p.is_multiple_of(100), "{p}");
             assert!(u64::from(p) >= (slots as u64 * 4).min(10_000));
         }
-        assert_eq!(partitions(2600 * MIB, 2), 100);
+        assert_eq!(partitions(2600 * MIB, 2, 0), 100);
     }
 }

@@ -222,7 +222,7 @@ mod tests {
         let job = || JobId::parse("a").unwrap();
         let joined = |name| Event::WorkerJoined { worker: worker(name), slots: 1, draining: false };
         let planned = |stage| {
-            let tasks = vec![TaskPlan { weight: 1, preferred: None }];
+            let tasks = vec![TaskPlan { weight: 1, preferred: None, affinity: None }];
             Event::StagePlanned { job: job(), stage: StageId(stage), tasks, found: vec![] }
         };
         let mut commands = vec![];
