@@ -11,7 +11,7 @@ use tally_proto::v1;
 
 /// A dataset refuses an option.
 #[derive(Debug, thiserror::Error)]
-#[error("{error}; {}", known_options(*dataset, options))]
+#[error("{error}; {}", known_options(dataset, options))]
 pub struct DatasetOptionError {
     error: OptionError,
     dataset: &'static str,
