@@ -35,7 +35,7 @@ enum Source {
     /// The column that is read first.
     Column(usize),
     /// A leaf of which only the levels are read: no column has elements.
-    Levels(Cursor),
+    Levels(Box<Cursor>),
     /// The file does not have the list, so that no row has elements.
     Absent,
 }
@@ -49,7 +49,7 @@ impl Lead {
     ) -> Self {
         let (source, left) = match (column, levels) {
             (Some((at, left)), _) => (Source::Column(at), left),
-            (None, Some((levels, left))) => (Source::Levels(levels), left),
+            (None, Some((levels, left))) => (Source::Levels(Box::new(levels)), left),
             (None, None) => (Source::Absent, 0),
         };
         let kinds = table.columns.iter().map(|spec| match spec.kind {

@@ -83,14 +83,17 @@ fn page(entries: &[Entry], (v2, packed): (bool, bool)) -> Vec<u8> {
     with(3, &[rep, def, body].concat(), (5, [counts, sizes].concat()))
 }
 
+/// The values of all elements, the elements of each row, the entries and elements of each batch.
+type Found = (Vec<Option<bool>>, Vec<u32>, Vec<(usize, usize)>);
+
 /// Reads a chunk in batches, as the leaf from which elements are counted, or with the entries and elements of each
-/// batch that `lead` counted. Returns the elements of each row, and these numbers.
+/// batch that `lead` counted.
 fn read(
     entries: &[Entry],
     bytes: &[u8],
     rows: usize,
     lead: Option<&[(usize, usize)]>,
-) -> Result<(Vec<Option<bool>>, Vec<u32>, Vec<(usize, usize)>), Fault> {
+) -> Result<Found, Fault> {
     let chunk = Chunk::of(LIST, entries.len(), bytes);
     read_pages(&chunk, bytes, FeedKind::Disk, |metadata, pages| {
         let cursor = Cursor::elements(pages, &metadata.column_descr_ptr(), ELEMENT_DEF);

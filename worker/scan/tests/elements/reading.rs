@@ -118,6 +118,9 @@ pub fn scan(bytes: &[u8], mapper: &mut Collect, budget: u64) -> Result<std::resu
     runtime.block_on(store.put(&path, bytes.to_vec().into()))?;
     let file = runtime.block_on(InputFile::head(store, path, "mem://part-7.parquet".into()))?;
     let metadata = runtime.block_on(Footers::new(1 << 20).get(&file))?.metadata;
+    if metadata.num_row_groups() == 0 {
+        return Err("no row group".into());
+    }
     let file = Arc::new(OpenFile::open(file)?);
     let context = ScanContext {
         io: runtime.handle().clone(),
