@@ -42,10 +42,9 @@ pub fn of_task(work: &v1::MapWork, day_folder: &str) -> Option<u32> {
     files.all(|other| other == Some(first)).then_some(first)
 }
 
-/// The least number of partitions for tables with these files on `slots`, so that most of a co-partitioned day stays where
+/// The least number of partitions for tables with these files, together on `slots`, so that most of a co-partitioned day stays where
 /// it is: not more than there are folders.
-pub fn partitions(tables: &[Vec<FileWork>], day_folder: &str, slots: usize) -> u64 {
-    let files = tables.iter().flatten();
+pub fn partitions<'a>(files: impl Iterator<Item = &'a FileWork>, day_folder: &str, slots: usize) -> u64 {
     let folders: HashSet<_> = files.filter_map(|file| folder(&file.file.name, day_folder)).collect();
     (slots as u64 * PARTITIONS_PER_SLOT).min(folders.len() as u64)
 }
@@ -154,8 +153,8 @@ mod tests {
             let files: Vec<_> = (0..samples).map(|n| file(&format!("sample_id={n}"), 1)).collect();
             [files.clone(), files]
         };
-        assert_eq!(partitions(&tables(100), DAY, 3), 48);
-        assert_eq!(partitions(&tables(100), DAY, 1000), 100);
-        assert_eq!(partitions(&[vec![file("x", 1)]], DAY, 3), 0);
+        assert_eq!(partitions(tables(100).iter().flatten(), DAY, 3), 48);
+        assert_eq!(partitions(tables(100).iter().flatten(), DAY, 1000), 100);
+        assert_eq!(partitions([file("x", 1)].iter(), DAY, 3), 0);
     }
 }

@@ -273,7 +273,8 @@ mod tests {
     /// The size of the message of a map task.
     fn message(shard: Vec<FileWork>) -> usize {
         let pieces = pieces(shard);
-        let work = v1::MapWork { table: 1, partitions: 10_000, pieces, most_sums: u32::MAX };
+        let work =
+            v1::MapWork { table: 1, partitions: 10_000, pieces, most_sums: u32::MAX, folder: Some(99) };
         let attempt = v1::Attempt { job: "j".repeat(64), stage: 0, index: u32::MAX, attempt: u32::MAX };
         let start = v1::TaskDispatch {
             attempt: Some(attempt),

@@ -126,7 +126,7 @@ impl Reader {
     ) -> Result<(), String> {
         let number = work.table as usize;
         let table = &self.dataset.tables()[number];
-        let mut mapper = self.dataset.mapper(number, work.partitions, None);
+        let mut mapper = self.dataset.mapper(number, work.partitions, work.folder);
         for piece in &work.pieces {
             let (store, path) = urls::open(&piece.url).map_err(|error| error.to_string())?;
             let (name, etag) = (piece.url.clone(), piece.etag.clone());

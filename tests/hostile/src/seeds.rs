@@ -119,7 +119,7 @@ fn piece() -> v1::InputPiece {
 }
 
 fn map() -> v1::MapWork {
-    v1::MapWork { table: 0, partitions: 24, pieces: vec![piece(); 2], most_sums: 99 }
+    v1::MapWork { table: 0, partitions: 24, pieces: vec![piece(); 2], most_sums: 99, folder: Some(7) }
 }
 
 fn spec() -> v1::JobSpec {

@@ -179,7 +179,7 @@ impl Rig {
 
     fn map_as(&mut self, table: usize, index: u32, partitions: u32, most_sums: u32) -> Result<Map> {
         let pieces = self.pieces(table)?;
-        let work = v1::MapWork { table: table as u32, partitions, pieces, most_sums };
+        let work = v1::MapWork { table: table as u32, partitions, pieces, most_sums, folder: None };
         match self.run(false, 0, index, Work::Map(work), None)? {
             (attempt, Ok(Done::Map(result))) => Ok(Map { table, index, attempt, result }),
             other => bail!("{other:?}"),
