@@ -146,7 +146,7 @@ fn files_in_folders_of_a_day_replace_all_of_the_old_day_in_one_step() {
         let in_folder = |folder: &str, part| StagedPart { folder: Some(folder.into()), ..part };
         let second = StagedPart { index: 1, attempt: 2, folder: None };
         let winners = [in_folder("sample_id=0", winner(7)), in_folder("sample_id=1", second)];
-        let commit = staging.commit(&winners).unwrap();
+        let commit = staging.commit(&winners, None).unwrap();
         assert_eq!(commit.parts[1], "sample_id=1/part-00001-a.snappy.parquet");
         staging.publish(&commit).unwrap();
         assert_eq!(finish(&root.path().join("out"), 1, &commit), Finished::Done, "{}", system.name);
@@ -405,7 +405,7 @@ fn the_ready_marker_is_part_of_the_day_also_after_a_takeover() {
     let marker: ReadyMarker = "_SUCCESS".parse().unwrap();
     let there = output.join(DAY_FOLDER).join("_SUCCESS");
     let staging = stage(root.path(), "a", "one");
-    let commit = staging.commit(&[(0, 7)], Some(&marker)).unwrap();
+    let commit = staging.commit(&[winner(7)], Some(&marker)).unwrap();
     assert!(!there.exists() && !commit.parts.contains(&"_SUCCESS".to_string()));
     staging.leave();
     assert_eq!(finish(&output, 1, &commit), Finished::Done);
@@ -417,7 +417,7 @@ fn the_ready_marker_is_part_of_the_day_also_after_a_takeover() {
     assert!(!there.exists());
     for system in FILE_SYSTEMS {
         let staging = stage_on(system, root.path(), "d", "four");
-        let commit = staging.commit(&[(0, 7)], Some(&marker)).unwrap();
+        let commit = staging.commit(&[winner(7)], Some(&marker)).unwrap();
         staging.publish(&commit).unwrap();
         assert!(there.exists(), "{}", system.name);
         publish(stage(root.path(), "e", "five")).unwrap();

@@ -332,7 +332,7 @@ fn a_cluster_makes_the_same_folders_with_the_options_of_the_client() -> Result<(
     let setup = Setup { workers: 2, bins: Some(bins()), ..Setup::default() };
     with_cluster(setup, |cluster| {
         let coordinator = cluster.coordinators[0].address().to_string();
-        let submit = |excluded| -> Result<Outcome> {
+        let submit = |excluded: &BTreeSet<_>| -> Result<Outcome> {
             let args = scene.args("out", excluded)?;
             tally(&["submit", "--coordinator", &coordinator]).args(args).run()?.expect_code(0)
         };

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use tally_proto::limits::MAX_TASKS;
 use tally_proto::{AttemptId, JobId, StageId, TaskId, v1};
-use tally_scheduler::{FoundTask, TaskPlan};
+use tally_scheduler::FoundTask;
 
 use crate::dispatch::{SharedInputs, SharedOptions};
 use crate::failures::AttemptError;
@@ -324,6 +324,7 @@ impl JobRun {
 mod tests {
     use tally_dataset::addon_aggregates::AddonAggregates;
     use tally_proto::{ALL_ROW_GROUPS, WorkerId};
+    use tally_scheduler::TaskPlan;
 
     use super::*;
     use crate::job::{Cut, JobSpec, REDUCE, date_folder};

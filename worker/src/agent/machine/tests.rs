@@ -146,6 +146,7 @@ impl Rig {
         let host = CountingHost {
             id: WorkerId::parse("w").unwrap(),
             started: vec![],
+            options: vec![],
             stopped: vec![],
             released: vec![],
             admitted: BTreeSet::new(),
