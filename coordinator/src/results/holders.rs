@@ -76,7 +76,7 @@ mod tests {
             let task = TaskId { job: JobId::parse("j").unwrap(), stage: StageId(0), index };
             let attempt = AttemptId { task, attempt: 0 };
             let run = v1::Run { first: 0, count: 4 };
-            let partials = rows.iter().sum();
+            let partials: u64 = rows.iter().sum();
             let sums = v1::PartitionSums { partitions: vec![run], checksums: vec![0; 4], rows };
             let shuffle_bytes = partials * bytes;
             let result = v1::MapResult { partials, shuffle_bytes, sums: Some(sums), ..Default::default() };
