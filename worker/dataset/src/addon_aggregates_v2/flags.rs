@@ -111,7 +111,7 @@ mod tests {
         let mut flags = vec![9];
         element_flags(&batch, &FIELDS, &mut flags);
         assert!(flags.len() >= elements);
-        for at in 0..elements {
+        for (at, &found) in flags.iter().enumerate().take(elements) {
             let (foreign, system, web) = (of(at, 1), of(at, 3), of(at, 9));
             let mut expect = match foreign {
                 None => FOREIGN_NULL,
@@ -123,7 +123,7 @@ mod tests {
             set(web == Some(true), WEB);
             set(!has_day(at), NO_DAY);
             set(foreign == Some(false) && system == Some(false), MAYBE_OWN);
-            assert_eq!(u32::from(flags[at]), expect, "{at}");
+            assert_eq!(u32::from(found), expect, "{at}");
         }
     }
 }
