@@ -75,7 +75,8 @@ pub(super) fn element_flags(batch: &Batch, fields: &Fields, out: &mut Vec<u8>) {
         ];
         for byte in 0..8 {
             let spread = columns.iter().fold(0, |all, &(bits, flag)| {
-                all | SPREAD[(bits >> (8 * byte) & 255) as usize] * u64::from(flag)
+                let flags = SPREAD[(bits >> (8 * byte) & 255) as usize] * u64::from(flag);
+                all | flags
             });
             out.extend_from_slice(&spread.to_le_bytes());
         }
@@ -102,9 +103,9 @@ mod tests {
         // The values of nulls are unspecified.
         let column = |unit: usize| Column::Bool {
             valid: bits(&|at| of(at, unit).is_some()),
-            value: bits(&|at| of(at, unit).unwrap_or(at % 2 == 0)),
+            value: bits(&|at| of(at, unit).unwrap_or(at.is_multiple_of(2))),
         };
-        let has_day = |at: usize| at / 27 % 2 == 0;
+        let has_day = |at: usize| (at / 27).is_multiple_of(2);
         let days = Column::Int { valid: bits(&has_day), value: vec![7; elements], width: Width::W32 };
         let columns = vec![column(1), column(3), column(9), days];
         let batch = Batch { rows: 1, columns, ends: vec![elements as u32] };
