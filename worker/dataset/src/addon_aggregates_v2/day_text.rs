@@ -62,9 +62,7 @@ impl DayText {
         if year >= 10_000 {
             text.digit(year / 10_000 % 10);
         }
-        for unit in [1000, 100, 10, 1] {
-            text.digit(year / unit % 10);
-        }
+        [1000, 100, 10, 1].iter().for_each(|unit| text.digit(year / unit % 10));
         for two in [month.unsigned_abs(), day.unsigned_abs()] {
             text.digit(two / 10);
             text.digit(two % 10);

@@ -75,7 +75,8 @@ pub(super) fn element_flags(batch: &Batch, fields: &Fields, out: &mut Vec<u8>) {
         ];
         for byte in 0..8 {
             let spread = columns.iter().fold(0, |all, &(bits, flag)| {
-                all | (SPREAD[(bits >> (8 * byte) & 255) as usize] * u64::from(flag))
+                let flags = SPREAD[(bits >> (8 * byte) & 255) as usize] * u64::from(flag);
+                all | flags
             });
             out.extend_from_slice(&spread.to_le_bytes());
         }
@@ -102,7 +103,7 @@ mod tests {
         // The values of nulls are unspecified.
         let column = |unit: usize| Column::Bool {
             valid: bits(&|at| of(at, unit).is_some()),
-            value: bits(&|at| of(at, unit).unwrap_or(at % 2 == 0)),
+            value: bits(&|at| of(at, unit).unwrap_or(at.is_multiple_of(2))),
         };
         let has_day = |at: usize| (at / 27).is_multiple_of(2);
         let days = Column::Int { valid: bits(&has_day), value: vec![7; elements], width: Width::W32 };
@@ -111,7 +112,7 @@ mod tests {
         let mut flags = vec![9];
         element_flags(&batch, &FIELDS, &mut flags);
         assert!(flags.len() >= elements);
-        for (at, &flags) in flags.iter().enumerate().take(elements) {
+        for (at, &found) in flags.iter().enumerate().take(elements) {
             let (foreign, system, web) = (of(at, 1), of(at, 3), of(at, 9));
             let mut expect = match foreign {
                 None => FOREIGN_NULL,
@@ -123,7 +124,7 @@ mod tests {
             set(web == Some(true), WEB);
             set(!has_day(at), NO_DAY);
             set(foreign == Some(false) && system == Some(false), MAYBE_OWN);
-            assert_eq!(u32::from(flags), expect, "{at}");
+            assert_eq!(u32::from(found), expect, "{at}");
         }
     }
 }

@@ -131,7 +131,7 @@ mod tests {
             changed(&|row| row.2[2] = 0),
             changed(&|row| row.3 = 7),
             changed(&|row| row.4[0] = 11),
-            changed(&|row| row.4.truncate(row.4.len() - 1)),
+            changed(&|row| row.4.truncate(2)),
             changed(&|row| row.4.push(0)),
         ];
         let distinct: HashSet<u64> = others.iter().chain([&base]).copied().collect();

@@ -118,8 +118,8 @@ mod tests {
             let mut model = HashMap::new();
             numbered.resize(100);
             for at in 0..5_000u32 {
-                let owner = if at % 11 == 0 { u32::MAX } else { at * at % 101 };
-                let key = (at % 7 == 0).then_some(at % 5);
+                let owner = if at.is_multiple_of(11) { u32::MAX } else { at * at % 101 };
+                let key = at.is_multiple_of(7).then_some(at % 5);
                 let next = model.len() as u32;
                 let expect = *model.entry((owner, key)).or_insert(next);
                 numbered.prefetch(owner);
