@@ -41,7 +41,7 @@ impl Default for Limits {
             files: u32::MAX,
             partitions: u32::MAX,
             faults: usize::MAX,
-            folders: false,
+            folders: true,
         }
     }
 }
