@@ -57,7 +57,13 @@ impl Driver {
 
     /// The part files are prepared, or not.
     pub(super) fn staged(&mut self, job: JobId, staged: Result<Box<Staged>, StageError>) {
-        let Some(run) = self.jobs.get_mut(&job) else { return };
+        let Some(run) = self.jobs.get_mut(&job) else {
+            // The job ended meanwhile.
+            if let Ok(staged) = staged {
+                self.outputs.work(Work::Discard { job, staging: staged.staging });
+            }
+            return;
+        };
         match staged {
             Err(error) => {
                 let reason = error.to_string();

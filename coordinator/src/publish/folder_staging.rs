@@ -21,7 +21,7 @@ use tally_proto::JobId;
 use super::PublishError;
 use super::day_id::day_id;
 use super::dead_folders::{clean_dead, remove, sweep, take};
-use super::file_system::{FileSystem, LockFile, is_gone};
+use super::file_system::{FileSystem, LockFile, is_gone, sync_upwards};
 use super::folder::{
     DAY, MADE, PARTS, aside, check_folder, failed, folders_before, folders_from, make, missing_above, remake,
     retry_while_full, siblings_of, sync,
@@ -265,9 +265,8 @@ impl FolderStaging {
         sync(files, &day)?;
         sync(files, &self.folder)?;
         // The names of the folders above it, so that the decision does not outlive the day.
-        for folder in self.location.siblings.ancestors().take(2) {
-            sync(files, folder)?;
-        }
+        let above = &self.location.siblings;
+        sync_upwards(files, above).map_err(failed(above, "the folders above it cannot be synced"))?;
         let found = files.stat(&day).map_err(failed(&day, "the staged day cannot be read"))?;
         // A day that cannot be read is replaced without a condition.
         let replaces = day_id(files, &self.location.target).ok();

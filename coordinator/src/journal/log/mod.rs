@@ -122,6 +122,8 @@ impl EpochLog {
                 break (epoch, records, tail);
             }
         };
+        // Another claimant may have created the epoch's folder, or one above it, and have died before it synced them.
+        dir.sync_folders().await?;
         let mut log = EpochLog {
             dir,
             epoch,

@@ -92,7 +92,7 @@ pub fn state_dir(owner: Owner) -> StateDir {
     match world::with(|world| world.folders.journal) {
         true => {
             let folder = Path::from(ROOT).join(STATE);
-            StateDir::of(Arc::new(FolderStore(Mount::of(owner))), &folder)
+            StateDir::in_folder(Arc::new(FolderStore(Mount::of(owner))), &folder, files(owner))
         }
         false => StateDir::of(Arc::new(Client), &Path::from(STATE)),
     }
