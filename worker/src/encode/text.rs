@@ -276,7 +276,7 @@ mod tests {
         let ids: Vec<Option<String>> = (0..100_000).map(id).collect();
         assert_eq!(round_trip(&ids, true, 40_000, 7_000).0, ids);
         let few: Vec<Option<String>> =
-            (0..3_000).map(|at| (!at.is_multiple_of(1_000)).then(|| at.to_string())).collect();
+            (0..3_000_usize).map(|at| (!at.is_multiple_of(1_000)).then(|| at.to_string())).collect();
         assert_eq!(round_trip(&few, true, 2_000, 999).0, few);
         assert_eq!(round_trip(&[None, None, None], true, 2, 2).0, vec![None; 3]);
         let mut required = TextChunk::new(required_column());
