@@ -56,7 +56,8 @@ impl StateDir {
         match urls::is_local(url) {
             true => {
                 let store = Arc::new(LocalFileSystem::new().with_fsync(true));
-                Ok(StateDir { url: Some(url.into()), ..Self::in_folder(store, &path, system()) })
+                let folder = urls::local_path(url)?;
+                Ok(StateDir { url: Some(url.into()), ..Self::in_folder(store, &path, &folder, system()) })
             }
             false => Ok(StateDir { url: Some(url.into()), ..Self::of(store, &path) }),
         }
@@ -67,11 +68,14 @@ impl StateDir {
         StateDir { store, log: root.clone().join("log"), url: None, folder: None }
     }
 
-    /// A state directory in a file system, whose keys in the store are its absolute paths.
-    pub fn in_folder(store: Arc<dyn ObjectStore>, root: &Path, files: Arc<dyn FileSystem>) -> Self {
-        let it = Self::of(store, root);
-        let folder = PathBuf::from(format!("/{}", it.log));
-        StateDir { folder: Some((files, folder)), ..it }
+    /// A state directory in a store of files, and the same folder in the file system.
+    pub fn in_folder(
+        store: Arc<dyn ObjectStore>,
+        root: &Path,
+        folder: &std::path::Path,
+        files: Arc<dyn FileSystem>,
+    ) -> Self {
+        StateDir { folder: Some((files, folder.join("log"))), ..Self::of(store, root) }
     }
 
     /// A record's path or URL, for messages.

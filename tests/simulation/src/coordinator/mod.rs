@@ -91,8 +91,8 @@ pub fn now(owner: Owner) -> Now {
 pub fn state_dir(owner: Owner) -> StateDir {
     match world::with(|world| world.folders.journal) {
         true => {
-            let folder = Path::from(ROOT).join(STATE);
-            StateDir::in_folder(Arc::new(FolderStore(Mount::of(owner))), &folder, files(owner))
+            let (key, folder) = (Path::from(ROOT).join(STATE), std::path::Path::new(ROOT).join(STATE));
+            StateDir::in_folder(Arc::new(FolderStore(Mount::of(owner))), &key, &folder, files(owner))
         }
         false => StateDir::of(Arc::new(Client), &Path::from(STATE)),
     }
