@@ -9,14 +9,14 @@ pub mod affinity;
 pub mod days;
 pub mod deferred;
 pub mod files;
-#[cfg(test)]
-mod folder_plans;
 pub mod folders;
 pub mod inspect;
 pub mod listing;
 mod local_files;
 pub mod schema;
 pub mod shards;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -279,47 +279,4 @@ fn cut(
 /// Checks the size of the files in a plan.
 fn check_size(files: usize, bytes: u64) -> Result<(), PlanError> {
     if bytes > MAX_PLAN_BYTES { Err(PlanError::TooLarge { files, bytes }) } else { Ok(()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use prost::Message;
-    use tally_proto::MESSAGE_BYTES;
-    use tally_proto::limits::LIST_BYTES;
-
-    use super::*;
-
-    #[test]
-    fn a_plan_that_no_journal_record_can_hold_is_refused() {
-        for bytes in [0, MAX_PLAN_BYTES - 1, MAX_PLAN_BYTES] {
-            assert!(check_size(1, bytes).is_ok());
-        }
-        let error = check_size(9, MAX_PLAN_BYTES + 1).unwrap_err().to_string();
-        assert!(error.contains("9 files") && error.contains("combine small files"), "{error}");
-    }
-
-    #[test]
-    fn the_sums_of_a_map_task_fit_into_a_message_at_the_limit_of_partitions() {
-        let partitions = 10_000u32;
-        let run = |first| v1::Run { first, count: 1 };
-        let sums = v1::PartitionSums {
-            partitions: (0..partitions).map(run).collect(),
-            rows: vec![u64::MAX; partitions as usize],
-            checksums: vec![u64::MAX; partitions as usize],
-        };
-        let column = v1::ColumnPresence {
-            found: u64::MAX,
-            missing: u64::MAX,
-            missing_rows: u64::MAX,
-            example: "x".repeat(4096),
-            unfit: u64::MAX,
-            unfit_example: "x".repeat(8192),
-            narrow_example: "x".repeat(4096),
-            wide_example: "x".repeat(4096),
-        };
-        let presence = v1::Presence { with_rows: vec![column.clone(); 20], without_rows: vec![column; 20] };
-        let footers = v1::Footers { rows: u64::MAX, presence: Some(presence), file_bytes: u64::MAX };
-        let result = v1::MapResult { sums: Some(sums), footers: Some(footers), ..Default::default() };
-        assert!(result.encoded_len() < LIST_BYTES && LIST_BYTES < MESSAGE_BYTES, "{}", result.encoded_len());
-    }
 }

@@ -140,7 +140,7 @@ impl Scene {
         let output = self.path(output).display().to_string();
         let words =
             ["--dataset", "accounts_by_shop", "--date", DAY, "--output-format", "json", "--output", &output];
-        let cut = ["--shard-bytes", "5KB", "--target-file-size", "20KB"];
+        let cut = ["--shard-bytes", "5KB", "--target-file-size", "4KB"];
         let tables = ["--table".into(), table("payments"), "--table".into(), table("events")];
         let mut args: Vec<String> = words.iter().chain(&cut).map(ToString::to_string).chain(tables).collect();
         if !excluded.is_empty() {
@@ -202,7 +202,7 @@ impl Scene {
 /// Some accounts, and one that does not exist.
 fn some(scene: &Scene) -> BTreeSet<String> {
     let accounts = scene.events.iter().take(300).map(|(account, _)| account.clone());
-    accounts.chain(["nobody".to_string()]).collect()
+    accounts.chain(["stranger".to_string()]).collect()
 }
 
 fn each_folder_has_its_rows_and_the_day_is_replaced_as_a_whole() -> Result<()> {
@@ -343,7 +343,7 @@ fn a_cluster_makes_the_same_folders_with_the_options_of_the_client() -> Result<(
         scene.verify("out")?.expect_code(0)?;
         let shown = tally(&["job", "latest", "--coordinator", &coordinator]).run()?.expect_code(0)?;
         ensure!(shown.stdout.contains("excluded-accounts: ") && shown.stdout.contains("SHA-256"), "{shown}");
-        ensure!(!shown.stdout.contains("nobody"), "{shown}");
+        ensure!(!shown.stdout.contains("stranger"), "{shown}");
         let shown =
             tally(&["job", "latest", "--output-format", "json", "--coordinator", &coordinator]).run()?;
         let shown: serde_json::Value = serde_json::from_str(&shown.expect_code(0)?.stdout)?;

@@ -274,7 +274,7 @@ pub trait Dataset: Send + Sync {
     /// # Errors
     /// [`OptionError::Unknown`] for a name that [`Dataset::options`] does not have, [`OptionError::Invalid`] for a value.
     fn with_options(&self, values: &BTreeMap<String, Vec<u8>>) -> Result<Arc<dyn Dataset>, OptionError> {
-        options::without_options(self.name(), values)
+        registry::without_options(self.name(), values)
     }
 
     /// Input tables, in the order of every `table` argument.

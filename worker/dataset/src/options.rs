@@ -2,11 +2,6 @@
 //!
 //! Not here: how a command reads an option's file, and how a job carries it.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use crate::{Dataset, registry};
-
 /// An option of a dataset. Its value is the content of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OptionSpec {
@@ -43,32 +38,4 @@ pub enum OptionError {
         /// What is wrong with it.
         fault: String,
     },
-}
-
-/// The registered dataset of that name, if no options are given.
-///
-/// # Errors
-/// [`OptionError::Unknown`], [`OptionError::Unregistered`].
-pub(crate) fn without_options(
-    dataset: &'static str,
-    values: &BTreeMap<String, Vec<u8>>,
-) -> Result<Arc<dyn Dataset>, OptionError> {
-    match values.keys().next() {
-        Some(name) => Err(OptionError::Unknown { dataset, name: name.clone() }),
-        None => registry::dataset(dataset).ok_or(OptionError::Unregistered { dataset }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_dataset_without_options_refuses_every_name() {
-        let dataset = registry::dataset("addon_aggregates").unwrap();
-        assert!(dataset.with_options(&BTreeMap::new()).is_ok_and(|same| same.name() == dataset.name()));
-        let given = BTreeMap::from([("list".to_string(), vec![])]);
-        let refused = dataset.with_options(&given).err();
-        assert_eq!(refused, Some(OptionError::Unknown { dataset: "addon_aggregates", name: "list".into() }));
-    }
 }

@@ -3,11 +3,13 @@
 //! A binary with other datasets passes another list to the library's entry points; the engine crates do not change.
 //! Not here: what a dataset is ([`crate::Dataset`]).
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use crate::Dataset;
 use crate::addon_aggregates::AddonAggregates;
 use crate::addon_aggregates_v2::AddonAggregatesV2;
+use crate::options::OptionError;
 
 /// Makes a dataset.
 pub type Constructor = fn() -> Arc<dyn Dataset>;
@@ -34,12 +36,23 @@ pub fn dataset(name: &str) -> Option<Arc<dyn Dataset>> {
     datasets().find(|dataset| dataset.name() == name)
 }
 
+/// The registered dataset of that name, if no options are given.
+///
+/// # Errors
+/// [`OptionError::Unknown`], [`OptionError::Unregistered`].
+pub(crate) fn without_options(
+    name: &'static str,
+    values: &BTreeMap<String, Vec<u8>>,
+) -> Result<Arc<dyn Dataset>, OptionError> {
+    match values.keys().next() {
+        Some(option) => Err(OptionError::Unknown { dataset: name, name: option.clone() }),
+        None => dataset(name).ok_or(OptionError::Unregistered { dataset: name }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::options::OptionError;
 
     #[test]
     fn the_built_in_datasets_are_found_by_name() {
@@ -57,5 +70,14 @@ mod tests {
         assert!(
             matches!(found.with_options(&given).err(), Some(OptionError::Unknown { name, .. }) if name == "other")
         );
+    }
+
+    #[test]
+    fn a_dataset_without_options_refuses_every_name() {
+        let found = dataset("addon_aggregates").unwrap();
+        assert!(found.with_options(&BTreeMap::new()).is_ok_and(|same| same.name() == found.name()));
+        let given = BTreeMap::from([("list".to_string(), vec![])]);
+        let refused = found.with_options(&given).err();
+        assert_eq!(refused, Some(OptionError::Unknown { dataset: "addon_aggregates", name: "list".into() }));
     }
 }

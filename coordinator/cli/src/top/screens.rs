@@ -15,7 +15,7 @@ use super::theme::Theme;
 
 /// Narrow, usual and wide.
 const SIZES: [(u16, u16); 3] = [(60, 20), (80, 24), (200, 50)];
-/// Screens that nobody wants, and that must not fail.
+/// Screens that no user wants, and that must not fail.
 const ODD_SIZES: [(u16, u16); 8] = [(0, 0), (1, 1), (3, 2), (7, 3), (20, 4), (59, 5), (1, 40), (400, 1)];
 const NOW: Duration = Duration::from_secs(100);
 

@@ -109,6 +109,7 @@ fn job_json() -> serde_json::Value {
             "failed_attempts": 0, "reruns": 0, "second_attempts": 0
         }],
         "dataset": "addon_aggregates",
+        "dataset_options": [],
         "date": "20170227",
         "inputs": ["/day/addons", "/day/main"],
         "output": "/day/out",

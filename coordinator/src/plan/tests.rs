@@ -1,4 +1,4 @@
-//! For tests: plans of a dataset with a second partition column.
+//! Plans of a dataset with a second partition column, and the limits of plans.
 //!
 //! Not here: which folder a path has (`folders`).
 
@@ -14,11 +14,14 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::data_type::{Int32Type, Int64Type};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
+use prost::Message;
 use tally_dataset::addon_aggregates::{ADDONS, AddonAggregates};
 use tally_dataset::{
     ColumnKind, ColumnSpec, Dataset, DatasetError, Fingerprint, FolderSpec, Mapper, Missing, Pass, Reducer,
     Size, TotalSpec, Totals,
 };
+use tally_proto::MESSAGE_BYTES;
+use tally_proto::limits::LIST_BYTES;
 
 use super::*;
 use crate::job::{Cut, check_partitions};
@@ -261,4 +264,38 @@ async fn small_files_in_stores_are_planned_by_folder_and_size() {
 async fn file_of(store: &Arc<dyn ObjectStore>) -> InputFile {
     let path = Path::from("submission_date_s3=20180101/sample_id=200/3");
     InputFile::head(store.clone(), path, "s3://b/3".into()).await.unwrap()
+}
+
+#[test]
+fn a_plan_that_no_journal_record_can_hold_is_refused() {
+    for bytes in [0, MAX_PLAN_BYTES - 1, MAX_PLAN_BYTES] {
+        assert!(check_size(1, bytes).is_ok());
+    }
+    let error = check_size(9, MAX_PLAN_BYTES + 1).unwrap_err().to_string();
+    assert!(error.contains("9 files") && error.contains("combine small files"), "{error}");
+}
+
+#[test]
+fn the_sums_of_a_map_task_fit_into_a_message_at_the_limit_of_partitions() {
+    let partitions = 10_000u32;
+    let run = |first| v1::Run { first, count: 1 };
+    let sums = v1::PartitionSums {
+        partitions: (0..partitions).map(run).collect(),
+        rows: vec![u64::MAX; partitions as usize],
+        checksums: vec![u64::MAX; partitions as usize],
+    };
+    let column = v1::ColumnPresence {
+        found: u64::MAX,
+        missing: u64::MAX,
+        missing_rows: u64::MAX,
+        example: "x".repeat(4096),
+        unfit: u64::MAX,
+        unfit_example: "x".repeat(8192),
+        narrow_example: "x".repeat(4096),
+        wide_example: "x".repeat(4096),
+    };
+    let presence = v1::Presence { with_rows: vec![column.clone(); 16], without_rows: vec![column; 16] };
+    let footers = v1::Footers { rows: u64::MAX, presence: Some(presence), file_bytes: u64::MAX };
+    let result = v1::MapResult { sums: Some(sums), footers: Some(footers), ..Default::default() };
+    assert!(result.encoded_len() < LIST_BYTES && LIST_BYTES < MESSAGE_BYTES, "{}", result.encoded_len());
 }
