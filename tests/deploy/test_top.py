@@ -193,7 +193,3 @@ class ManyTasks(Beside):
         self.assertLess(memory, MAX_MEMORY_KIB)
         self.assertLess(cpu, MAX_CPU_SHARE)
         self.assertLess(drawn, MAX_DRAWINGS_PER_SECOND + 0.5)
-        top.key("c")
-        top.key("y")
-        top.wait("is cancelled")
-

@@ -221,7 +221,7 @@ ALONE = {
     "schedule.date": "2017-02-27",
     "schedule.dataset": "Other Dataset",
     "schedule.tables": {"events": "bucket/events"},
-    "schedule.datasetOptions": {"Not A Name": "text"},
+    "schedule.datasetOptions": {"list": 7},
     "schedule.datasetOptionsConfigMap.name": "Not A Name",
     "schedule.datasetOptionsConfigMap.keys": {"list": "a/b"},
     "schedule.addons": "bucket/addons",
