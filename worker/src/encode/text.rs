@@ -279,15 +279,11 @@ mod tests {
             (0..3_000).map(|at| (at % 1_000 > 0).then(|| at.to_string())).collect();
         assert_eq!(round_trip(&few, true, 2_000, 999).0, few);
         assert_eq!(round_trip(&[None, None, None], true, 2, 2).0, vec![None; 3]);
-        let mut required = TextChunk::new(Arc::new(required_column()));
-        assert!(required.write(&StringArray::from(vec![Some("a")])).is_ok());
-        assert!(required.write(&StringArray::from(vec![Some("a"), None])).is_err());
-    }
-
-    fn required_column() -> parquet::schema::types::ColumnDescriptor {
         let schema = Schema::new(vec![Field::new("client_id", DataType::Utf8, false)]);
         let schema = parquet::arrow::ArrowSchemaConverter::new().convert(&schema).unwrap();
-        (*schema.column(0)).clone()
+        let mut required = TextChunk::new(schema.column(0));
+        assert!(required.write(&StringArray::from(vec![Some("a")])).is_ok());
+        assert!(required.write(&StringArray::from(vec![Some("a"), None])).is_err());
     }
 
     proptest! {
