@@ -5,6 +5,7 @@
 //! - `http` serves health and `metrics`; `logging` is the log; `traces` exports spans; `secrets` redacts all of these.
 //! - `config` reads settings from flags, the environment and a file; `environment` reads variables.
 //! - `discovery` finds the leader and registers processes in Consul.
+//! - `receiver` posts JSON to webhooks and collectors.
 //! - `stores` opens the buckets and directories that URLs name.
 //! - `budget` limits memory; `memory`, `procfs`, `disk` and `open_files` ask the operating system.
 //! - `waits` tells what a task waits for.
@@ -32,11 +33,13 @@ pub mod metrics;
 pub mod open_files;
 pub mod port_file;
 pub mod procfs;
+pub mod receiver;
 pub mod refusal_log;
 pub mod retry;
 pub mod runtime;
 pub mod secrets;
 pub mod security;
+pub mod sha256;
 pub mod signals;
 pub mod size;
 pub mod stores;

@@ -1,10 +1,11 @@
-//! Tasks as the driver dispatches them. What the reduce tasks of a job have in common is shared, and encoded once.
+//! Tasks as the driver dispatches them. What the tasks of a job have in common is shared, and encoded once.
 //!
 //! Not here: which tasks are dispatched (the driver); how they are sent (`service::wire`).
 
 use std::sync::{Arc, OnceLock};
 
 use prost::Message;
+use tally_proto::dataset_options::DatasetOptions;
 use tally_proto::dispatch::ReduceInputs;
 use tally_proto::limits::field_len;
 use tally_proto::packed::pack;
@@ -16,6 +17,8 @@ pub(crate) mod field {
     pub(crate) const START: u32 = 3;
     /// The inputs of reduce tasks, in a message of the coordinator.
     pub(crate) const INPUTS: u32 = 11;
+    /// The options of a job's dataset, in a message of the coordinator.
+    pub(crate) const OPTIONS: u32 = 12;
     /// The work of a reduce task, in its task message.
     pub(crate) const REDUCE: u32 = 4;
 }
@@ -74,13 +77,42 @@ impl SharedInputs {
     }
 }
 
-/// A task for a worker, with the inputs that it shares with other tasks.
-#[derive(Debug, Clone)]
+/// The options of a job's dataset. Every worker needs them, so they are encoded once.
+#[derive(Debug)]
+pub struct SharedOptions {
+    options: DatasetOptions,
+    packed: OnceLock<Vec<u8>>,
+}
+
+impl SharedOptions {
+    /// The options, if there are any.
+    pub fn new(options: &DatasetOptions) -> Option<Arc<Self>> {
+        let shared = || Arc::new(SharedOptions { options: options.clone(), packed: OnceLock::new() });
+        (!options.is_empty()).then(shared)
+    }
+
+    /// The options in the form that workers of this process take.
+    pub fn get(&self) -> &DatasetOptions {
+        &self.options
+    }
+
+    /// The encoded [`v1::JobOptions`].
+    pub fn packed(&self, job: &JobId) -> &[u8] {
+        self.packed.get_or_init(|| {
+            v1::JobOptions { job: job.to_string(), options: self.options.to_messages() }.encode_to_vec()
+        })
+    }
+}
+
+/// A task for a worker, with what it shares with other tasks.
+#[derive(Debug, Clone, Default)]
 pub struct TaskDispatch {
     /// The task message, without shared inputs.
     pub head: v1::TaskDispatch,
     /// The inputs of a reduce task.
     pub inputs: Option<Arc<SharedInputs>>,
+    /// The options of the job's dataset, if it has any.
+    pub options: Option<Arc<SharedOptions>>,
 }
 
 impl TaskDispatch {

@@ -13,7 +13,7 @@ pub const MAX_BYTES: usize = 32 << 10;
 /// The largest encoded list of an ended job, which every snapshot of the journal contains.
 pub const MAX_ENDED_BYTES: usize = 12 << 10;
 /// The longest text of an event, in bytes.
-const MAX_TEXT: usize = 500;
+pub(crate) const MAX_TEXT: usize = 500;
 
 /// The events of a job, oldest first.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -18,6 +18,8 @@ pub struct Capacity {
     /// Every worker can read the footers of small files and report them. False for an empty fleet: workers that attach
     /// later may be older than the coordinator.
     pub reads_footers: bool,
+    /// Workers fetch outputs from each other over a network. True for an empty fleet.
+    pub apart: bool,
 }
 
 /// A task was not sent.

@@ -4,8 +4,8 @@
 //! Not here: what changes a status (the driver).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 use tally_proto::limits::{MAX_REASON_BYTES, entry_len, shorten};
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::attempt_log::{AttemptLog, AttemptPage};
 use crate::load::Load;
+use crate::notify::queue::{Moment, Notices};
 
 /// The most bytes of a page, unless a single job has more, so that it fits into a message.
 const PAGE_BYTES: usize = 2 << 20;
@@ -33,6 +34,7 @@ pub struct Registry {
     /// When the last day was published, in milliseconds since 1970; 0 if that is unknown.
     last_publish: AtomicU64,
     load: watch::Sender<Option<Load>>,
+    notices: OnceLock<Notices>,
 }
 
 /// The key by which jobs are listed: time of submission, then id.
@@ -94,6 +96,24 @@ impl Registry {
             max_ended,
             last_publish: AtomicU64::new(0),
             load: watch::Sender::new(None),
+            notices: OnceLock::new(),
+        }
+    }
+
+    /// Announces the jobs that begin or end from now on.
+    pub fn announce_to(&self, notices: Notices) {
+        // There is one set of receivers in a term.
+        let _ = self.notices.set(notices);
+    }
+
+    /// The names of the receivers that are notified of ends.
+    pub fn receivers(&self) -> Vec<String> {
+        self.notices.get().map(Notices::kinds).unwrap_or_default()
+    }
+
+    fn announce(&self, job: &JobId, moment: Moment) {
+        if let Some(notices) = self.notices.get() {
+            notices.send(job, moment);
         }
     }
 
@@ -108,6 +128,10 @@ impl Registry {
         jobs.by_key.insert((at, job.clone()), watch::Sender::new(status));
         if over {
             jobs.end(job, self.max_ended);
+        }
+        drop(jobs);
+        if !over {
+            self.announce(job, Moment::Start);
         }
     }
 
@@ -128,6 +152,7 @@ impl Registry {
         }
         if ended {
             self.jobs.write().end(job, self.max_ended);
+            self.announce(job, Moment::End);
         }
     }
 

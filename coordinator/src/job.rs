@@ -3,16 +3,20 @@
 //! Not here: how a job runs.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use tally_common::stores::urls::{self, UrlError};
-use tally_dataset::{Dataset, dataset};
+use tally_dataset::{Dataset, FolderSpec, dataset};
+use tally_proto::dataset_options::{DatasetOptions, OptionsError};
 use tally_proto::ids::InvalidId;
 use tally_proto::{JobId, v1};
 
+use crate::dataset_config::{DatasetOptionError, configured, shown};
 use crate::expectations::{Expectation, ExpectationError, MAX_EXPECTATIONS};
+use crate::ready_marker::{MarkerError, ReadyMarker};
 
 /// The stages of every job, in order.
 pub const STAGES: [&str; 3] = ["map", "reduce", "write"];
@@ -49,6 +53,10 @@ pub struct JobSpec {
     pub cut: Cut,
     /// What the day must meet to be published.
     pub expectations: Vec<Expectation>,
+    /// The file in the day's folder that exists only while the day is whole.
+    pub ready_marker: Option<ReadyMarker>,
+    /// The options of its dataset.
+    pub options: DatasetOptions,
 }
 
 /// Options of the plan, for tests and tuning; `None` if the planner decides.
@@ -85,6 +93,18 @@ pub enum SpecError {
     /// Too many partitions, or none.
     #[error("partitions: give 1 to {MAX_PARTITIONS}")]
     Partitions,
+    /// Another number of partitions than the output has folders.
+    #[error(
+        "partitions: {dataset} has a partition for each of its {count} folders {column}=N: leave it out, or give {count}"
+    )]
+    FolderPartitions {
+        /// The dataset.
+        dataset: String,
+        /// The column of the folders.
+        column: &'static str,
+        /// Its folders.
+        count: u32,
+    },
     /// Shards without bytes.
     #[error("shard_bytes is 0: give the bytes of a shard, or leave it out")]
     NoShardBytes,
@@ -96,6 +116,20 @@ pub enum SpecError {
         /// The reason.
         why: ExpectationError,
     },
+    /// A name that a ready marker cannot have.
+    #[error("ready marker {name:?}: {why}")]
+    ReadyMarker {
+        /// The name.
+        name: String,
+        /// The reason.
+        why: MarkerError,
+    },
+    /// Options that no job can have.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// Options that the dataset refuses.
+    #[error(transparent)]
+    DatasetOption(#[from] DatasetOptionError),
     /// Too many expectations.
     #[error("{0} expectations: give at most {MAX_EXPECTATIONS}")]
     Expectations(usize),
@@ -130,9 +164,23 @@ pub enum RecordedError {
     /// The dataset is unknown.
     #[error("there is no dataset {0:?}")]
     Dataset(String),
-    /// An expectation that this version cannot check.
+    /// An expectation that this version cannot check, a ready marker that it does not accept, or options that it does not
+    /// have.
     #[error(transparent)]
-    Expectation(#[from] SpecError),
+    Spec(#[from] SpecError),
+}
+
+/// Checks that the partitions that a job asks for are those of its dataset's folders, if it has any.
+///
+/// # Errors
+/// [`SpecError::FolderPartitions`].
+pub fn check_partitions(dataset: &dyn Dataset, asked: Option<u32>) -> Result<(), SpecError> {
+    match dataset.folders() {
+        Some(FolderSpec { column, count }) if asked.is_some_and(|asked| asked != count) => {
+            Err(SpecError::FolderPartitions { dataset: dataset.name().into(), column, count })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Reads the expectations of a job.
@@ -150,6 +198,17 @@ pub fn expectations(texts: &[String], dataset: &dyn Dataset) -> Result<Vec<Expec
     texts.iter().map(read).collect()
 }
 
+/// Reads the name of a ready marker.
+///
+/// # Errors
+/// [`SpecError::ReadyMarker`].
+pub fn ready_marker(name: Option<&str>) -> Result<Option<ReadyMarker>, SpecError> {
+    let read = |name: &str| {
+        name.parse().map_err(|why| SpecError::ReadyMarker { name: name.chars().take(80).collect(), why })
+    };
+    name.map(read).transpose()
+}
+
 impl JobSpec {
     /// Whether the other job writes the same day of the same output.
     pub fn same_day(&self, other: &JobSpec) -> bool {
@@ -158,8 +217,10 @@ impl JobSpec {
 
     /// Whether the other job differs only in its id, target size and plan options.
     pub fn same_work(&self, other: &JobSpec) -> bool {
-        let same_result = self.dataset == other.dataset && self.inputs == other.inputs;
-        self.same_day(other) && same_result && self.expectations == other.expectations
+        let same_dataset = self.dataset == other.dataset && self.options == other.options;
+        let same_result = same_dataset && self.inputs == other.inputs;
+        let same_publish = self.expectations == other.expectations && self.ready_marker == other.ready_marker;
+        self.same_day(other) && same_result && same_publish
     }
 
     /// Validates a requested job and gives it a new id. Inputs and output become absolute paths or URLs, so that each
@@ -184,6 +245,7 @@ impl JobSpec {
         if asked.partitions.is_some_and(|partitions| !(1..=MAX_PARTITIONS).contains(&partitions)) {
             return Err(SpecError::Partitions);
         }
+        check_partitions(&*dataset, asked.partitions)?;
         if asked.shard_bytes == Some(0) {
             return Err(SpecError::NoShardBytes);
         }
@@ -196,7 +258,10 @@ impl JobSpec {
             }
             Ok(urls::canonical(url)?)
         };
+        let options = DatasetOptions::try_from(asked.options)?;
+        let dataset = configured(dataset, &options)?;
         let expectations = expectations(&asked.expectations, &*dataset)?;
+        let ready_marker = ready_marker(asked.ready_marker.as_deref())?;
         let mut spec = JobSpec {
             id: new_id(&asked.date)?,
             dataset: asked.dataset,
@@ -207,6 +272,8 @@ impl JobSpec {
             target_file_size: asked.target_file_size,
             cut: Cut { shard_bytes: asked.shard_bytes, partitions: asked.partitions },
             expectations,
+            ready_marker,
+            options,
         };
         spec.output = absolute(&asked.output)?;
         spec.check_overlap()?;
@@ -230,7 +297,23 @@ impl JobSpec {
             target_file_size: spec.target_file_size,
             cut: Cut { shard_bytes: spec.shard_bytes, partitions: spec.partitions },
             expectations: expectations(&spec.expectations, &*dataset)?,
+            ready_marker: ready_marker(spec.ready_marker.as_deref())?,
+            options: DatasetOptions::try_from(spec.options).map_err(SpecError::from)?,
         })
+    }
+
+    /// Its dataset, with its options.
+    ///
+    /// # Errors
+    /// [`SpecError`]: this process does not have the dataset, or the dataset refuses the options.
+    pub fn configured(&self) -> Result<Arc<dyn Dataset>, SpecError> {
+        let dataset = dataset(&self.dataset).ok_or_else(|| SpecError::Dataset(self.dataset.clone()))?;
+        Ok(configured(dataset, &self.options)?)
+    }
+
+    /// The specification for the journal, with the contents of its options.
+    pub fn record(&self) -> v1::JobSpec {
+        v1::JobSpec { options: self.options.to_messages(), ..self.into() }
     }
 
     /// Checks that the URLs are valid, and that neither the output is in an input nor an input in the output: readers of a
@@ -251,6 +334,7 @@ impl JobSpec {
     }
 }
 
+/// The specification in the status of a job, without the contents of its options.
 impl From<&JobSpec> for v1::JobSpec {
     fn from(spec: &JobSpec) -> Self {
         v1::JobSpec {
@@ -262,6 +346,8 @@ impl From<&JobSpec> for v1::JobSpec {
             shard_bytes: spec.cut.shard_bytes,
             partitions: spec.cut.partitions,
             expectations: spec.expectations.iter().map(ToString::to_string).collect(),
+            ready_marker: spec.ready_marker.as_ref().map(ToString::to_string),
+            options: spec.options.by_name().iter().map(shown).collect(),
         }
     }
 }
@@ -325,6 +411,8 @@ mod tests {
             target_file_size: 1,
             cut: Cut::default(),
             expectations: vec![],
+            ready_marker: None,
+            options: DatasetOptions::default(),
         };
         assert_eq!(spec.check_overlap().is_ok(), fits, "{addons} {output}");
     }
@@ -368,6 +456,59 @@ mod tests {
         let error = asked(&["rows > 1", "clients > 1"]).unwrap_err().to_string();
         assert!(error.starts_with("expectation \"clients > 1\": there is no figure"), "{error}");
         assert!(matches!(asked(&["rows > 1"; MAX_EXPECTATIONS + 1]), Err(SpecError::Expectations(65))));
+    }
+
+    #[test]
+    fn a_ready_marker_is_part_of_the_job() {
+        let asked = |name: Option<&str>| {
+            JobSpec::asked(v1::JobSpec {
+                dataset: "addon_aggregates".into(),
+                date: "20170227".into(),
+                inputs: vec!["/data/addons".into(), "/data/main_summary".into()],
+                output: "/data/out".into(),
+                target_file_size: 1,
+                ready_marker: name.map(String::from),
+                ..Default::default()
+            })
+        };
+        let spec = asked(Some("_SUCCESS")).unwrap();
+        let recorded = JobSpec::recorded(spec.id.as_str(), (&spec).into()).unwrap();
+        assert_eq!(recorded.ready_marker.as_ref().map(ReadyMarker::name), Some("_SUCCESS"));
+        assert!(recorded.same_work(&spec) && !recorded.same_work(&asked(None).unwrap()));
+        // A record of a version without markers.
+        assert!(JobSpec::recorded("a", (&asked(None).unwrap()).into()).unwrap().ready_marker.is_none());
+        for bad in ["", "SUCCESS", "_a/b", "_metadata"] {
+            assert!(matches!(asked(Some(bad)), Err(SpecError::ReadyMarker { .. })), "{bad}");
+        }
+    }
+
+    #[test]
+    fn jobs_with_other_options_are_other_work_and_the_journal_keeps_the_contents() {
+        let asked = JobSpec::asked(v1::JobSpec {
+            dataset: "addon_aggregates".into(),
+            date: "20170227".into(),
+            inputs: vec!["/data/addons".into(), "/data/main_summary".into()],
+            output: "/data/out".into(),
+            target_file_size: 1,
+            ..Default::default()
+        });
+        let spec = asked.unwrap();
+        let with = |content: &[u8]| {
+            let options = DatasetOptions::new([("list".to_string(), content.to_vec())]).unwrap();
+            JobSpec { options, ..spec.clone() }
+        };
+        let (one, other) = (with(b"a"), with(b"b"));
+        assert!(one.same_work(&with(b"a")) && one.same_day(&other));
+        assert!(!one.same_work(&other) && !one.same_work(&spec) && !spec.same_work(&one));
+        let recorded = JobSpec::recorded(one.id.as_str(), one.record()).unwrap();
+        assert!(recorded.same_work(&one));
+        // Records of earlier versions have no options.
+        assert!(JobSpec::recorded(spec.id.as_str(), spec.record()).unwrap().options.is_empty());
+        let status = v1::JobSpec::from(&one);
+        assert!(status.options[0].content.is_empty() && status.options[0].size == 1);
+        // This dataset has no options.
+        assert!(matches!(one.configured(), Err(SpecError::DatasetOption(_))));
+        assert!(matches!(JobSpec::asked(one.record()), Err(SpecError::DatasetOption(_))));
     }
 
     #[test]

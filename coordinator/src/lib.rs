@@ -1,16 +1,17 @@
 //! The coordinator: plans jobs, drives the scheduler, publishes days.
 //!
-//! `job` specifies a job; `plan` reads the inputs' metadata and plans the tasks (listing, schemas, shards, part files);
+//! `job` specifies a job (`dataset_config`: its dataset); `plan` reads the inputs' metadata and plans the tasks (listing, schemas, shards, part files);
 //! `driver` owns the scheduler and carries its commands out through a `fleet` of workers; `publish` stages part files and
-//! makes a day visible in one step;
+//! makes a day visible in one step; `output_folder` names the folders within a day;
 //! `audit` verifies and compares published days; `history` and `load` show jobs and load to clients; `election` decides which of
-//! several coordinators may lead; `client` talks to the leader. Not here: which task runs next (`tally-scheduler`), what
+//! several coordinators may lead; `client` talks to the leader; `notify` tells other programs of jobs. Not here: which task runs next (`tally-scheduler`), what
 //! tasks do (`tally-worker`), what rows mean (`tally-dataset`), the `tally` command (`coordinator/cli`).
 
 pub mod attempt_log;
 pub mod audit;
 pub mod client;
 pub mod cluster;
+pub mod dataset_config;
 pub mod dispatch;
 pub mod driver;
 pub mod election;
@@ -23,11 +24,14 @@ pub mod history;
 pub mod job;
 pub mod journal;
 pub mod load;
+pub mod notify;
 pub mod objectives;
+pub mod output_folder;
 pub mod part_footer;
 pub mod peak_memory;
 pub mod plan;
 pub mod publish;
+pub mod ready_marker;
 pub mod results;
 pub mod service;
 pub mod summary;

@@ -27,6 +27,8 @@ pub struct Summary {
     pub bytes_read: u64,
     /// Shuffled bytes of partials.
     pub shuffle_bytes: u64,
+    /// Bytes of them that reduce tasks received from other workers, as they were sent.
+    pub shuffle_network_bytes: u64,
     /// Bytes spilled to disk.
     pub spilled_bytes: u64,
     /// Wall time from the start to the end of the publish.
@@ -133,6 +135,7 @@ impl Summary {
         }
         line("bytes read", bytes(self.bytes_read));
         line("bytes shuffled", bytes(self.shuffle_bytes));
+        line("over the network", bytes(self.shuffle_network_bytes));
         line("bytes spilled", bytes(self.spilled_bytes));
         line("time", format!("{:.2} s", self.seconds));
         line("peak memory", bytes(self.peak_memory_bytes));

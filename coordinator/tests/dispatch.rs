@@ -64,7 +64,7 @@ impl Fleet for Played {
     fn release(&mut self, _: &JobId) {}
 
     fn capacity(&self) -> Capacity {
-        Capacity { slots: 3, reduce_table_bytes: 64 << 20, reads_footers: true }
+        Capacity { slots: 3, reduce_table_bytes: 64 << 20, reads_footers: true, apart: true }
     }
 }
 
@@ -118,6 +118,8 @@ impl Rig {
             shard_bytes: Some(4096),
             partitions: Some(2),
             expectations: vec![],
+            ready_marker: None,
+            options: vec![],
         });
         let (handle, inbox) = driver::inbox();
         let deaf = Arc::new(Mutex::new(BTreeSet::new()));

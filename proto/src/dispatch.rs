@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::convert::BadMessage;
+use crate::dataset_options::DatasetOptions;
 use crate::packed::unpack;
 use crate::v1;
 
@@ -34,4 +35,6 @@ pub struct Dispatch {
     pub head: v1::TaskDispatch,
     /// The inputs of a reduce task.
     pub inputs: Option<Arc<ReduceInputs>>,
+    /// The options of the job's dataset.
+    pub options: DatasetOptions,
 }

@@ -5,6 +5,7 @@
 
 pub mod class;
 pub mod convert;
+pub mod dataset_options;
 pub mod dispatch;
 pub mod failure;
 pub mod ids;
@@ -33,8 +34,8 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 
 /// The version of this program's protocol between coordinators and workers. A field that a peer may ignore needs no new
 /// version. 2: the inputs of reduce tasks are sent once per stream. 3: workers read the footers of small files
-/// ([`ALL_ROW_GROUPS`]).
-pub const PROTOCOL: u32 = 3;
+/// ([`ALL_ROW_GROUPS`]). 4: the dataset of a job has options.
+pub const PROTOCOL: u32 = 4;
 
 /// The oldest version that a coordinator supports: workers of the previous release stay attached during an upgrade,
 /// which starts with the coordinators.

@@ -109,6 +109,7 @@ mod tests {
             objectives: vec![u64::MAX; 256],
             nulls: vec![u64::MAX; 16],
             spilled_bytes: u64::MAX,
+            network_bytes: u64::MAX,
         };
         let size = result.encoded_len();
         assert!(size + 1024 <= MESSAGE_BYTES && size > MESSAGE_BYTES / 2, "{size}");

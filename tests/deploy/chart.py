@@ -27,6 +27,12 @@ MINIMAL = {"storage": {"existingClaim": "tables"}}
 CONSUL = {"consul": {"url": "http://consul.consul.svc:8500"}}
 SCHEDULE = {"enabled": True, "addons": "/data/a", "mainSummary": "/data/m", "output": "/data/o"}
 
+OTHER_DATASET = {
+    "enabled": True, "dataset": "accounts_by_shop", "addons": "", "mainSummary": "",
+    "tables": {"events": "/data/e", "payments": "s3://b/p"}, "output": "/data/o",
+    "datasetOptions": {"excluded-accounts": "a: b\n\"c\"\n"},
+    "datasetOptionsConfigMap": {"name": "lists", "keys": {"other-list": "list.txt"}}}
+
 
 def merged(*parts):
     """Merges dicts; later ones win, key by key."""
@@ -173,6 +179,19 @@ TOGGLES = {
     },
     "consul enterprise": {"consul": {"url": "http://c:8500", "namespace": "data", "partition": "eu", "register": "agent"}},
     "traces": {"traces": {"endpoint": "http://otel.monitoring.svc:4317"}},
+    "notices": {
+        "notifications": {
+            "webhook": {"url": "https://hooks.example.org/tally", "tokenSecret": {"name": "hook", "key": "bearer"}},
+            "openlineage": {"url": "http://marquez.lineage.svc:5000", "namespace": "team", "tokenSecret": {"name": "lineage"}},
+            "caSecret": {"name": "receivers"},
+        },
+        "schedule": merged(SCHEDULE, {"readyMarker": "_SUCCESS"}),
+    },
+    "notices to a secret url": {
+        "notifications": {"webhook": {"tokenSecret": {"name": "hook"}}},
+        "coordinator": {"extraEnv": [
+            {"name": "TALLY_NOTIFY_URL", "valueFrom": {"secretKeyRef": {"name": "hook", "key": "url"}}}]},
+    },
     "text logs": {"log": {"level": "debug", "format": "text"}},
     "state dir": {"coordinator": {"stateDir": "/data/journal"}},
     "node port": {"coordinator": {"service": {"type": "NodePort", "annotations": {"x": "y"}, "port": 7777}}},
@@ -212,6 +231,10 @@ TOGGLES = {
     "hpa": {"autoscaling": {"mode": "hpa", "minReplicas": 1, "hpa": {"metricLabels": {"namespace": "x"}}}},
     "schedule": {"schedule": SCHEDULE},
     "schedule of one date": {"schedule": merged(SCHEDULE, {"date": "20170227", "suspend": True})},
+    "schedule of another dataset": {"schedule": OTHER_DATASET},
+    "schedule of another dataset with tls": merged(
+        {"schedule": OTHER_DATASET},
+        {"tls": {"mode": "certManager", "certManager": {"issuerRef": {"name": "own", "kind": "ClusterIssuer"}}}}),
     "no policies": {"networkPolicy": {"enabled": False}},
     "clients": {"networkPolicy": {"clients": [
         {"namespaceSelector": {"matchLabels": {"a": "b"}}}, {"ipBlock": {"cidr": "10.0.0.0/8"}}]}},

@@ -18,10 +18,11 @@ TABLES = (("addons", "addons/v2"), ("main-summary", "main_summary/v3"))
 
 
 class SmallCluster:
-    """A context with the running processes. `grpc` and `http` are the coordinator's addresses."""
+    """A context with the running processes. `grpc` and `http` are the coordinator's addresses, `coordinator` more of its flags."""
 
-    def __init__(self, workers=2, clients=2000, slots=1):
+    def __init__(self, workers=2, clients=2000, slots=1, coordinator=()):
         self.workers, self.clients, self.slots, self.processes = workers, clients, slots, []
+        self.coordinator = coordinator
 
     def __enter__(self):
         self.kept = tempfile.TemporaryDirectory(prefix="tally-small-")
@@ -51,7 +52,7 @@ class SmallCluster:
         return True if len(json.loads(said)["workers"]) == self.workers else None
 
     def start_coordinator(self, at=("127.0.0.1:0", "127.0.0.1:0")):
-        return self.start("coordinator", "tally", "coordinator", f"--state-dir={self.folder}/state", *COORDINATOR, at=at)
+        return self.start("coordinator", "tally", "coordinator", f"--state-dir={self.folder}/state", *COORDINATOR, *self.coordinator, at=at)
 
     def restart_coordinator(self, meanwhile):
         """Kills the coordinator, and starts another one at the same addresses."""

@@ -13,7 +13,7 @@ import kubernetes_validate
 import yaml
 
 from chart import (
-    BIN, CHART, CONSUL, FULL, HELMS, KUBE, MINIMAL, NAMESPACE, SCHEDULE, SIZES, TOGGLES, helm, merged, notes, objects,
+    BIN, CHART, CONSUL, FULL, HELMS, KUBE, MINIMAL, NAMESPACE, OTHER_DATASET, SCHEDULE, SIZES, TOGGLES, helm, merged, notes, objects,
     of_kind, one, own_container, pods, settings,
 )
 
@@ -410,6 +410,25 @@ class Rendered(unittest.TestCase):
         self.assertEqual(name["valueFrom"]["fieldRef"]["fieldPath"], "metadata.labels['batch.kubernetes.io/job-name']")
         # A run may be hours late.
         self.assertGreater(cron["startingDeadlineSeconds"], 12 * 3600)
+
+    def test_the_daily_job_of_another_dataset(self):
+        for more in ({}, TOGGLES["tls by cert-manager"]):
+            found = objects(merged(MINIMAL, more, {"schedule": OTHER_DATASET}))
+            pod = one(found, "CronJob", "-daily")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+            [container] = pod["containers"]
+            args = container["args"]
+            for arg in ("--dataset=accounts_by_shop", "--table=events=/data/e", "--table=payments=s3://b/p", "--output=/data/o",
+                        "--dataset-option=excluded-accounts=/etc/tally/options/excluded-accounts",
+                        "--dataset-option=other-list=/etc/tally/options/other-list"):
+                self.assertIn(arg, args)
+            self.assertFalse([arg for arg in args if arg.startswith(("--addons", "--main-summary"))])
+            [mount] = [mount for mount in container["volumeMounts"] if mount["name"] == "options"]
+            self.assertEqual(mount["mountPath"], "/etc/tally/options")
+            [volume] = [volume for volume in pod["volumes"] if volume["name"] == "options"]
+            own, given = (source["configMap"] for source in volume["projected"]["sources"])
+            options = one(found, "ConfigMap", "-daily-options")
+            self.assertEqual((own["name"], options["data"]), (options["metadata"]["name"], OTHER_DATASET["datasetOptions"]))
+            self.assertEqual(given, {"name": "lists", "items": [{"key": "list.txt", "path": "other-list"}]})
 
     def test_notes_tell_what_was_installed(self):
         operator = "--tls-cert /etc/tally/operator/tls.crt"

@@ -6,7 +6,7 @@ import unittest
 
 import yaml
 
-from chart import CHART, CONSUL, HELMS, MINIMAL, SCHEDULE, SIZES, TOGGLES, helm, merged, nested, template
+from chart import CHART, CONSUL, HELMS, MINIMAL, OTHER_DATASET, SCHEDULE, SIZES, TOGGLES, helm, merged, nested, template
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
@@ -41,8 +41,19 @@ TOGETHER = [
     (merged(MINIMAL, {"autoscaling": {"mode": "hpa"}}), "set it to 1, or autoscaling.mode to keda"),
     (merged(MINIMAL, nested("schedule.enabled", True)), "schedule.addons is empty"),
     (merged(MINIMAL, {"schedule": merged(SCHEDULE, {"output": ""})}), "schedule.output is empty"),
+    (merged(MINIMAL, {"schedule": merged(SCHEDULE, {"dataset": "other"})}), "schedule.dataset is other, and schedule.tables is empty"),
+    (merged(MINIMAL, {"schedule": merged(SCHEDULE, {"tables": {"a": "/data/a"}})}), "give each table once"),
+    (merged(MINIMAL, {"schedule": merged(OTHER_DATASET, {"tables": {"events": "/data/o/e"}})}),
+     "schedule.output and schedule.tables.events lie within"),
+    (merged(MINIMAL, {"schedule": merged(OTHER_DATASET, {"tables": {"events": "/other/e"}})}), "schedule.tables.events is /other/e"),
+    (merged(MINIMAL, {"schedule": merged(OTHER_DATASET, nested("datasetOptionsConfigMap.name", ""))}), "name the ConfigMap"),
+    (merged(MINIMAL, {"schedule": merged(OTHER_DATASET, nested("datasetOptionsConfigMap.keys", {"excluded-accounts": "k"}))}),
+     "give the option once"),
+    (merged(MINIMAL, nested("schedule.datasetOptionsConfigMap.name", "x")), "write the key of each option"),
     (merged(MINIMAL, CONSUL, nested("consul.caSecret.name", "ca")), "write https://"),
     (merged(MINIMAL, nested("consul.tokenSecret.name", "t")), "consul.url is empty"),
+    (merged(MINIMAL, nested("notifications.webhook.tokenSecret.name", "t")), "notifications.webhook.url is empty"),
+    (merged(MINIMAL, nested("notifications.openlineage.tokenSecret.name", "t")), "notifications.openlineage.url is empty"),
     (merged(MINIMAL, {"objectStore": {"endpoint": "http://s3:8333", "caSecret": {"name": "ca"}}}),
      "write https://, or remove objectStore.caSecret"),
     ({"coordinator": {"stateDir": "file:///data/state"}, "storage": {"claim": {"create": False}}}, "there is no storage"),
@@ -173,6 +184,9 @@ ALONE = {
     "tls.mode": "mutual",
     "tls.certManager.duration": "90d",
     "traces.endpoint": "collector:4317",
+    "notifications.webhook.url": "hooks.example.org",
+    "notifications.openlineage.url": "https://user:secret@marquez:5000",
+    "notifications.openlineage.namespace": "",
     "log.level": "loud",
     "log.format": "xml",
     "coordinator.replicas": 0,
@@ -205,9 +219,15 @@ ALONE = {
     "autoscaling.hpa.metricName": "tally-slots",
     "schedule.cron": "daily",
     "schedule.date": "2017-02-27",
+    "schedule.dataset": "Other Dataset",
+    "schedule.tables": {"events": "bucket/events"},
+    "schedule.datasetOptions": {"Not A Name": "text"},
+    "schedule.datasetOptionsConfigMap.name": "Not A Name",
+    "schedule.datasetOptionsConfigMap.keys": {"list": "a/b"},
     "schedule.addons": "bucket/addons",
     "schedule.timeout": "99999999h",
     "schedule.expectations": ["rows is large"],
+    "schedule.readyMarker": "SUCCESS",
     "schedule.mainSummary": "s3://bucket//main",
     "schedule.timeZone": "Local",
     "monitoring.serviceMonitor.interval": "often",

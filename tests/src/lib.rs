@@ -23,6 +23,7 @@ pub mod http;
 pub mod json_docs;
 pub mod large;
 pub mod many;
+pub mod mounts;
 pub mod naive;
 pub mod naive_v2;
 pub mod objectives;

@@ -44,8 +44,8 @@ pub type Sampled = (Option<i64>, PingV2);
 /// # Errors
 /// No folder of it is one of a sample.
 pub fn sample_of(path: &Path) -> Result<Option<i64>> {
-    let mut names = path.iter().filter_map(|name| name.to_str()?.strip_prefix("sample_id="));
-    let name = names.next_back().with_context(|| format!("{} has no sample", path.display()))?;
+    let mut names = path.iter().rev().filter_map(|name| name.to_str()?.strip_prefix("sample_id="));
+    let name = names.next().with_context(|| format!("{} has no sample", path.display()))?;
     match name {
         "__HIVE_DEFAULT_PARTITION__" => Ok(None),
         number => Ok(Some(number.parse()?)),

@@ -54,6 +54,9 @@ pub struct Summary {
     pub n_clients: u64,
     pub n_custom_theme_clients: u64,
     pub bytes_read: u64,
+    /// Bytes of the shuffle, and those of them that crossed the network.
+    pub shuffle_bytes: u64,
+    pub shuffle_network_bytes: u64,
     /// Bytes that did not fit in memory and were written to disk.
     pub spilled_bytes: u64,
     pub seconds: f64,

@@ -197,6 +197,8 @@ fn jobs_and_ids_that_play_tricks_are_refused() -> Result<()> {
             shard_bytes: None,
             partitions: None,
             expectations: vec![],
+            ready_marker: None,
+            options: vec![],
         };
         let address = cluster.coordinators[0].address();
         runtime()?.block_on(async {

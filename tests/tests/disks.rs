@@ -1,42 +1,13 @@
-//! Days that need the disk, disks that are full or not writable, and other file systems: small mounts in a mount namespace
+//! Days that need the disk, disks that are full or not writable, and file systems in memory: small mounts in a mount namespace
 //! of the job, so that nothing outlives the test. That needs the permission to mount (root, or user namespaces).
-
-use std::ffi::OsString;
-use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use tally_tests::cluster::truth::Truth;
 use tally_tests::generated::Generated;
 use tally_tests::golden::DATE;
-use tally_tests::harness::Missing;
+use tally_tests::mounts::{job_in, namespace, publish_and_replace};
 use tally_tests::output::{Place, check_no_spill, check_unchanged, snapshot};
-use tally_tests::process::{Tally, job_args, tally_bin};
-
-/// The flags of `unshare` under which a mount works here.
-fn namespace() -> Result<Vec<&'static str>> {
-    let works = |flags: &[&str]| {
-        let script = ["sh", "-c", "mount -t tmpfs -o size=64k none /mnt"];
-        Command::new("unshare").args(flags).args(script).output().is_ok_and(|output| output.status.success())
-    };
-    let found = [vec!["--mount"], vec!["--mount", "--map-root-user"]].into_iter().find(|flags| works(flags));
-    Ok(found.ok_or_else(|| Missing("no right to mount a tmpfs".into()))?)
-}
-
-/// Runs `tally run FLAGS` after `before` and followed by `after` in a shell where `$disk` is `disk`.
-fn job_in(
-    namespace: &[&str],
-    (before, after): (&str, &str),
-    disk: &Path,
-    args: Vec<OsString>,
-) -> Result<tally_tests::process::Outcome> {
-    let script = format!("set -e; disk=$1; shift; {before}; code=0; \"$@\" || code=$?; {after}; exit $code");
-    let mut line: Vec<OsString> = namespace.iter().map(Into::into).collect();
-    line.extend(["sh", "-c", &script, "sh"].map(Into::into));
-    line.extend([disk.into(), tally_bin().into(), "run".into()]);
-    line.extend(args);
-    Tally::wrapped(Path::new("unshare"), line).run()
-}
+use tally_tests::process::{Tally, job_args};
 
 fn a_full_disk_under_the_output_leaves_the_old_day() -> Result<()> {
     let namespace = namespace()?;
@@ -134,62 +105,18 @@ fn a_read_only_output_is_named() -> Result<()> {
     check_no_spill(&place.spill())
 }
 
-/// How a file system is mounted at `$disk`. Those on an image need root, and their `mkfs`.
-const FILE_SYSTEMS: [(&str, &str); 5] = [
-    ("tmpfs", "mount -t tmpfs none \"$disk\""),
-    (
-        "overlay",
-        "mount -t tmpfs none \"$image\"; mkdir \"$image/lower\" \"$image/upper\" \"$image/work\"; cd \"$image\"; \
-         mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work none \"$disk\"; cd /",
-    ),
-    (
-        "ext4",
-        "mkfs.ext4 -q \"$image/ext4\" 400M; mount -o loop \"$image/ext4\" \"$disk\"; rmdir \"$disk/lost+found\"",
-    ),
-    (
-        "xfs",
-        "truncate -s 400M \"$image/xfs\"; mkfs.xfs -q \"$image/xfs\"; mount -o loop \"$image/xfs\" \"$disk\"",
-    ),
-    (
-        "btrfs",
-        "truncate -s 400M \"$image/btrfs\"; mkfs.btrfs -q \"$image/btrfs\"; mount -o loop \"$image/btrfs\" \"$disk\"",
-    ),
-];
-
-/// Whether this machine can mount a file system of [`FILE_SYSTEMS`].
-fn mounts(namespace: &[&str], mount: &str) -> Result<bool> {
-    let place = Place::new()?;
-    let script = format!("set -e; disk=$1; image=$2; mkdir \"$image\"; {mount}");
-    let mut command = Command::new("unshare");
-    command.args(namespace).args(["sh", "-c", &script, "sh"]);
-    command.args([place.published(), place.path().join("image")]);
-    Ok(command.output()?.status.success())
+/// The first publish of a day and the replacement of a day give different errors on different file systems. Those on an
+/// image of a disk: `file_systems`.
+fn a_day_is_published_and_replaced_on_a_tmpfs() -> Result<()> {
+    let day = Truth::new(&["--clients", "1000", "--narrow"])?;
+    publish_and_replace(&day, "tmpfs", "mount -t tmpfs none \"$disk\"")
 }
 
-/// The first publish of a day and the replacement of a day give different errors on different file systems.
-fn days_are_published_and_replaced_on_real_file_systems() -> Result<()> {
-    let namespace = namespace()?;
+fn a_day_is_published_and_replaced_on_an_overlay() -> Result<()> {
     let day = Truth::new(&["--clients", "1000", "--narrow"])?;
-    let mut tried = vec![];
-    for (name, mount) in FILE_SYSTEMS {
-        if !mounts(&namespace, mount)? {
-            eprintln!("skipped: this machine cannot make and mount {name}");
-            continue;
-        }
-        let place = Place::new()?;
-        let before = format!("image=\"$disk/../image\"; mkdir \"$image\"; {{ {mount}; }} >&2; \"$@\" >&2");
-        let after = "mkdir \"$disk/../after\"; cp -a \"$disk/.\" \"$disk/../after\"";
-        let mut args = job_args(&day.root, &place.output(), &place.spill());
-        args.extend(["--date".into(), DATE.into()]);
-        let outcome = job_in(&namespace, (&before, after), &place.published(), args)?;
-        let summary = outcome.summary().with_context(|| name.to_string())?;
-        std::fs::remove_dir(place.published())?;
-        std::fs::rename(place.path().join("after"), place.published())?;
-        day.check_summary(&place, &summary).with_context(|| name.to_string())?;
-        tried.push(name);
-    }
-    ensure!(tried.contains(&"tmpfs"), "only {tried:?}");
-    Ok(())
+    let overlay = "mount -t tmpfs none \"$image\"; mkdir \"$image/lower\" \"$image/upper\" \"$image/work\"; cd \"$image\"; \
+                   mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work none \"$disk\"; cd /";
+    publish_and_replace(&day, "overlay", overlay)
 }
 
 /// A bind mount has the device number of its parent, but cannot be exchanged.
@@ -209,7 +136,8 @@ fn a_day_that_is_a_mount_is_refused_before_any_work() -> Result<()> {
 }
 
 tally_tests::tests![
-    days_are_published_and_replaced_on_real_file_systems,
+    a_day_is_published_and_replaced_on_a_tmpfs,
+    a_day_is_published_and_replaced_on_an_overlay,
     a_day_that_is_a_mount_is_refused_before_any_work,
     a_full_disk_under_the_output_leaves_the_old_day,
     a_day_larger_than_the_limit_spills,

@@ -28,6 +28,9 @@ const DAYS: [&str; 3] = ["20170226", "20170227", "20170228"];
 /// Commands that run until they are ended, and what they say when they are ready.
 const SERVERS: [(&str, &str); 2] = [("coordinator", "listening on"), ("tally-worker", "attached")];
 
+/// A command that needs a terminal, and the key with which it ends.
+const ON_SCREEN: (&str, char) = ("tally top", 'q');
+
 /// Commands whose examples read published days, and the script that publishes them.
 const READERS: [&str; 3] = ["tally verify", "tally diff", "tally report"];
 const PUBLISH: &str = "
@@ -43,6 +46,13 @@ const PUBLISH: &str = "
 fn script(examples: &[Example]) -> String {
     let lines = examples.iter().flat_map(|example| example.lines.iter());
     lines.map(|line| format!("{line}\n")).collect()
+}
+
+/// The script of a command that needs a terminal: `script` gives one to each line, and the key, also before it is read.
+fn in_a_terminal(script: &str, key: char) -> Result<String> {
+    ensure!(!script.contains('\''), "{script}");
+    let line = |line: &str| format!("printf {key} | TERM=xterm script -qec '{line}' /dev/null\n");
+    Ok(script.lines().map(line).collect())
 }
 
 /// A folder in which examples run: `day` with three days, and a home.
@@ -153,7 +163,11 @@ fn every_example_of_every_command_works() -> Result<()> {
             if name == "tally cancel" {
                 cluster.freeze_workers()?;
             }
-            let _folder = run(name, &script.replace(ADDRESS, &address), &known)?;
+            let mut script = script.replace(ADDRESS, &address);
+            if name == ON_SCREEN.0 {
+                script = in_a_terminal(&script, ON_SCREEN.1)?;
+            }
+            let _folder = run(name, &script, &known)?;
             cluster.release()?;
             // A job that no example waits for reads the folder, and other examples are about the latest job.
             cluster.client().wait_over("latest")?;

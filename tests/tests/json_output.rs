@@ -88,6 +88,8 @@ fn commands_without_a_cluster_print_what_is_documented() -> Result<()> {
     let days = result(&unmet)?;
     docs.check("backfill", &days)?;
     ensure!(days["days"][0]["state"] == "unmet" && days["days"][0]["reason"].is_string(), "{unmet}");
+    let datasets = Tally::new("datasets").args(["--output-format", "json"]).run()?.expect_code(0)?;
+    docs.check("datasets", &result(&datasets)?)?;
     let dir = folder.path().join("demo");
     let demo = Tally::new("demo").args(["--clients", "300", "--output-format", "json", "--dir"]).args([&dir]);
     let demo = result(&demo.run()?.expect_code(0)?)?;
@@ -298,7 +300,7 @@ fn every_command_with_json_is_documented() -> Result<()> {
     for name in commands()?.into_iter().filter(|name| !name.is_empty()) {
         let offers = help(&tally_bin(), &name)?.contains("--output-format");
         let name = name.join(" ");
-        let without = ["coordinator", "completions", "man"].contains(&name.as_str());
+        let without = ["coordinator", "completions", "man", "top"].contains(&name.as_str());
         ensure!(offers != without, "{name} has no --output-format, or has one that the test does not expect");
         ensure!(without || titles.contains(&name), "json.md does not document {name}");
         with_json += usize::from(offers);

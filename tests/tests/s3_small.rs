@@ -30,6 +30,11 @@ const ROW_GROUPS: usize = 2_000;
 /// Minimum average number of row groups per request.
 const ROW_GROUPS_A_REQUEST: usize = 20;
 
+/// Maximum fetched bytes in hundredths of the needed ones, for row groups of one row with other columns between them, and
+/// without.
+const MAX_WITH_EXTRAS: u64 = 125;
+const MAX_WITHOUT: u64 = 103;
+
 fn scale(name: &str, default: usize) -> Result<usize> {
     let set = std::env::var(name).ok();
     set.map_or(Ok(default), |text| text.parse()).with_context(|| name.to_string())
@@ -114,6 +119,13 @@ fn row_groups_of_one_row_share_requests() -> Result<()> {
             if bounds_count() {
                 let most = all / ROW_GROUPS_A_REQUEST;
                 ensure!(gets <= most, "{name}: {gets} requests, {most} at most may be");
+                let least = needed.chunks + needed.footers;
+                let percent = if extras { MAX_WITH_EXTRAS } else { MAX_WITHOUT };
+                let most = least * percent / 100;
+                ensure!(
+                    bytes <= most,
+                    "{name}: {bytes} bytes are fetched, {most} at most may be, {least} are needed"
+                );
             }
             Ok(())
         })?;

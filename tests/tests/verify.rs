@@ -163,8 +163,9 @@ fn missing_and_foreign_files_are_named() -> Result<()> {
     std::fs::remove_file(&bare)?;
     let below = last.with_file_name("sample_id=1");
     std::fs::create_dir(&below)?;
-    std::fs::rename(last, below.join(last.file_name().unwrap_or_default()))?;
-    day.expect(Some(last), &["foreign file: its name"])?;
+    let moved = below.join(last.file_name().unwrap_or_default());
+    std::fs::rename(last, &moved)?;
+    day.expect(Some(&moved), &["it is in sample_id=1, and its footer says the day's folder"])?;
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use hyper::{Request, Response, StatusCode};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tonic::Status;
 use tonic::body::Body;
 
 use super::site::Site;
@@ -50,14 +51,15 @@ impl Pages {
         }
     }
 
-    /// A body whose parts are made on the runtime of the pages, each when there is room for it.
+    /// A body whose parts are made on the runtime of the pages, each when there is room for it. If the making of them panics
+    /// or the runtime ends, the body ends with an error, so that it does not look complete.
     fn relay(&self, mut body: Body) -> Body {
         // It is in memory already.
         if body.size_hint().exact().is_some() {
             return body;
         }
         let (sender, receiver) = mpsc::channel(1);
-        self.runtime.spawn(async move {
+        let making = self.runtime.spawn(async move {
             while let Ok(room) = sender.reserve().await {
                 let part = tokio::select! {
                     part = body.frame() => part,
@@ -67,9 +69,12 @@ impl Pages {
                 room.send(part);
             }
         });
-        let parts = stream::unfold(receiver, |mut receiver| async move {
-            let part = receiver.recv().await?;
-            Some((part, receiver))
+        let parts = stream::unfold(Some((receiver, making)), |state| async move {
+            let (mut receiver, making) = state?;
+            if let Some(part) = receiver.recv().await {
+                return Some((part, Some((receiver, making))));
+            }
+            making.await.err().map(|_| (Err(Status::internal("the answer could not be completed")), None))
         });
         Body::new(StreamBody::new(parts))
     }
@@ -118,6 +123,21 @@ mod tests {
             }
         };
         timeout(Duration::from_secs(60), dropped).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_body_that_breaks_is_not_complete() {
+        let breaks = stream::unfold(0, |part| async move {
+            assert!(part < 2, "as the test wants it");
+            Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"state"))), part + 1))
+        });
+        let pages = Pages { site: Arc::new(Panics), runtime: Handle::current() };
+        let mut body = pages.relay(Body::new(StreamBody::new(breaks)));
+        for _ in 0..2 {
+            body.frame().await.unwrap().unwrap();
+        }
+        assert!(body.frame().await.unwrap().is_err());
+        assert!(body.frame().await.is_none());
     }
 
     #[tokio::test(flavor = "multi_thread")]

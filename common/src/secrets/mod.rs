@@ -59,13 +59,15 @@ const PAIRS: [&str; 2] = ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRAC
 const SECRET_NAMES: [&str; 8] =
     ["authorization", "key", "token", "secret", "password", "cookie", "credential", "signature"];
 /// Variables whose values are URLs that may contain a user and a password.
-const URLS: [&str; 6] = [
+const URLS: [&str; 8] = [
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "ALL_PROXY",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "TALLY_OTLP_ENDPOINT",
     "TALLY_CONSUL",
+    "TALLY_NOTIFY_URL",
+    "TALLY_OPENLINEAGE_URL",
 ];
 
 /// Characters that URLs must encode (RFC 3986, 2.3); some encode more.

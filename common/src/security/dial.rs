@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use http::HeaderValue;
 use hyper::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -55,6 +56,15 @@ impl Bearer {
         let mut value: MetadataValue<Ascii> = format!("Bearer {}", text.trim()).parse().map_err(none)?;
         value.set_sensitive(true);
         Ok(Bearer(Some(value)))
+    }
+}
+
+impl Bearer {
+    /// The value of the header `authorization`; `None` without a token.
+    pub fn header(&self) -> Option<HeaderValue> {
+        let mut value = HeaderValue::from_bytes(self.0.as_ref()?.as_encoded_bytes()).ok()?;
+        value.set_sensitive(true);
+        Some(value)
     }
 }
 

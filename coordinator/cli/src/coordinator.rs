@@ -13,6 +13,7 @@ use tally_common::signals::EndSignals;
 use tally_common::traces::{self, TraceArgs};
 use tally_common::{addresses, duration, http, port_file};
 use tally_coordinator::election::Election;
+use tally_coordinator::notify::delivery::Sinks;
 use tally_coordinator::service::api::{HostName, HttpApi};
 use tally_coordinator::service::lead::LeadOptions;
 use tally_coordinator::service::observed::Seen;
@@ -22,6 +23,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 
 use crate::Stop;
+use crate::notify_args::NotifyArgs;
 
 /// How long the process waits at its end for writes in progress.
 const LAST_WRITES: Duration = Duration::from_secs(1);
@@ -79,6 +81,8 @@ pub struct CoordinatorArgs {
     #[arg(long, help_heading = "Security", value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_request_rate: u32,
     #[command(flatten)]
+    notify: NotifyArgs,
+    #[command(flatten)]
     traces: TraceArgs,
     #[command(flatten)]
     timing: TimingArgs,
@@ -105,7 +109,13 @@ struct TimingArgs {
 }
 
 impl CoordinatorArgs {
-    fn options(&self, address: String, role: Arc<CoordinatorRole>, security: Arc<Security>) -> ServeOptions {
+    fn options(
+        &self,
+        address: String,
+        role: Arc<CoordinatorRole>,
+        security: Arc<Security>,
+        sinks: Sinks,
+    ) -> ServeOptions {
         let millis = Duration::from_millis;
         let timing = Timing {
             heartbeat: millis(self.timing.heartbeat),
@@ -120,6 +130,7 @@ impl CoordinatorArgs {
             max_jobs: self.max_jobs as usize,
             compact_after: self.timing.compact_after,
             timing,
+            sinks,
         };
         ServeOptions { state_dir: self.state_dir.clone(), lead, role, security }
     }
@@ -178,6 +189,7 @@ impl CoordinatorArgs {
         let consul = self.member.consul.open().map_err(|e| Stop::Usage(e.to_string()))?;
         traces::start(&self.traces, "tally-coordinator").map_err(|e| Stop::Usage(e.to_string()))?;
         let security = self.security()?;
+        let sinks = self.notify.sinks()?;
         check_journal(&self.state_dir).await.map_err(|e| Stop::Failed(e.to_string()))?;
         let listener = self.bind(&security).await?;
         let address = self.address(&listener, consul.is_some())?;
@@ -196,7 +208,7 @@ impl CoordinatorArgs {
                 (election, Some(Membership::join(consul, member, self.member.consul_register)))
             }
         };
-        let exit = serve(listener, self.options(address, role, security), election, stop).await;
+        let exit = serve(listener, self.options(address, role, security, sinks), election, stop).await;
         if let Some(membership) = membership {
             membership.leave().await;
         }

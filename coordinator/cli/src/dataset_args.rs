@@ -31,6 +31,14 @@ pub struct NamedDataset {
     dataset: String,
 }
 
+/// There is no dataset of that name.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no dataset {name:?}; the datasets are: {names}")]
+pub(crate) struct UnknownDataset {
+    name: String,
+    names: String,
+}
+
 /// A dataset and its output.
 #[derive(Debug, Args)]
 pub struct OutputArgs {
@@ -121,10 +129,17 @@ impl NamedDataset {
     /// # Errors
     /// [`Stop::Usage`]: there is no such dataset.
     pub(crate) fn get(&self) -> Result<Arc<dyn Dataset>, Stop> {
-        registry::dataset(&self.dataset).ok_or_else(|| {
+        Self::named(&self.dataset).map_err(|why| Stop::Usage(format!("--dataset: {why}")))
+    }
+
+    /// The dataset of that name.
+    ///
+    /// # Errors
+    /// [`UnknownDataset`].
+    pub(crate) fn named(name: &str) -> Result<Arc<dyn Dataset>, UnknownDataset> {
+        registry::dataset(name).ok_or_else(|| {
             let names: Vec<_> = registry::datasets().map(|dataset| dataset.name()).collect();
-            let (name, names) = (&self.dataset, names.join(", "));
-            Stop::Usage(format!("--dataset: there is no dataset {name:?}; the datasets are: {names}"))
+            UnknownDataset { name: name.into(), names: names.join(", ") }
         })
     }
 }

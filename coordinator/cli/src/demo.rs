@@ -12,6 +12,7 @@ use tally_coordinator::summary::{Summary, grouped};
 use tally_dataset::Dataset;
 use tally_dataset::addon_aggregates::{self, AddonAggregates, PARTITION_COLUMN};
 use tally_generate::Options;
+use tally_proto::dataset_options::DatasetOptions;
 use tally_proto::v1;
 
 use crate::connect::{ConnectArgs, runtime};
@@ -92,6 +93,8 @@ pub(crate) fn main(args: &DemoArgs) -> Result<(), Stop> {
         output: place.name(OUTPUT),
         target_file_size: 280_000_000,
         expectations: vec![],
+        ready_marker: None,
+        options: DatasetOptions::default(),
         cut: Cut::default(),
     };
     let summary = match args.cluster {

@@ -99,7 +99,8 @@ impl Fleet for Local {
         let lost = || DispatchError::WorkerLost(format!("there is no worker {worker}"));
         let found = self.workers.get(worker).ok_or_else(lost)?;
         let inputs = dispatch.inputs.map(|shared| shared.list().clone());
-        match found.run(tally_proto::dispatch::Dispatch { head: dispatch.head, inputs }) {
+        let options = dispatch.options.map(|shared| shared.get().clone()).unwrap_or_default();
+        match found.run(tally_proto::dispatch::Dispatch { head: dispatch.head, inputs, options }) {
             Ok(true) => Ok(()),
             Ok(false) => Err(DispatchError::WorkerLost(format!("worker {worker} has no free slot"))),
             Err(error) => Err(DispatchError::WorkerLost(error.to_string())),
@@ -221,7 +222,8 @@ pub async fn run(
     let workers = Arc::new(workers);
     let no_workers_timeout = resources.no_room_timeout;
     let config = Config { worker_timeout: None, speculation: None, no_workers_timeout, ..Config::default() };
-    let capacity = Capacity { slots: resources.threads, reduce_table_bytes, reads_footers: true };
+    let threads = resources.threads;
+    let capacity = Capacity { slots: threads, reduce_table_bytes, reads_footers: true, apart: false };
     let registry = Arc::new(Registry::new(1));
     let parts = DriverParts {
         config,

@@ -33,6 +33,14 @@ pub(crate) const JOBS: &str = "Examples:
   As JSON:
     tally jobs --coordinator localhost:7070 --output-format json";
 
+pub(crate) const TOP: &str = "Examples:
+  Jobs and workers of a cluster, until `q`; `?` shows the keys:
+    tally top --coordinator localhost:7070
+  Without colours:
+    NO_COLOR=1 tally top --coordinator localhost:7070
+
+Without a terminal, use `tally jobs --watch` or `tally job ID --watch`.";
+
 pub(crate) const JOB: &str = "Examples:
   A job, by the id that `tally submit` and `tally jobs` print:
     tally job \"$JOB\" --coordinator localhost:7070";

@@ -8,11 +8,15 @@ use chrono::{DateTime, Days, NaiveDate, Utc};
 use clap::Args;
 use tally_common::stores::urls;
 use tally_coordinator::expectations::Expectation;
-use tally_coordinator::job::{Cut, JobSpec, date_folder, date_text, expectations, new_id};
+use tally_coordinator::job::{
+    Cut, JobSpec, check_partitions, date_folder, date_text, expectations, new_id, ready_marker,
+};
+use tally_coordinator::ready_marker::ReadyMarker;
 use tally_dataset::Dataset;
 use tally_proto::v1;
 
 use crate::dataset_args::{DatasetArgs, DatasetPlace, default_text, variable};
+use crate::option_args::OptionArgs;
 use crate::{Stop, dates, size};
 
 /// The day of a job.
@@ -28,6 +32,8 @@ pub struct DateArgs {
 pub struct WorkArgs {
     #[command(flatten)]
     place: DatasetArgs,
+    #[command(flatten)]
+    options: OptionArgs,
     #[arg(
         long,
         value_name = "SIZE",
@@ -40,6 +46,10 @@ pub struct WorkArgs {
     /// 'null_share(client_id) <= 0.01'; may be repeated
     #[arg(long, value_name = "CONDITION", value_delimiter = ';')]
     expect: Vec<String>,
+    /// Name of an empty file in the day's folder that exists only while the day is whole, for example `_SUCCESS`; it
+    /// begins with `_` or `.`
+    #[arg(long, value_name = "NAME")]
+    ready_marker: Option<String>,
     /// Maximum bytes of needed columns in a shard
     #[arg(long, value_name = "SIZE", value_parser = size::parse, hide = true)]
     shard_bytes: Option<u64>,
@@ -119,6 +129,11 @@ impl WorkArgs {
         expectations(&self.given_expectations(), dataset).map_err(|e| Stop::Usage(e.to_string()))
     }
 
+    /// The ready marker, checked.
+    fn marker(&self) -> Result<Option<ReadyMarker>, Stop> {
+        ready_marker(self.ready_marker.as_deref()).map_err(|e| Stop::Usage(e.to_string()))
+    }
+
     /// The job of a day for this process, with its paths and URLs checked. Its id has the current time.
     ///
     /// # Errors
@@ -126,6 +141,8 @@ impl WorkArgs {
     pub(crate) fn here(&self, date: NaiveDate) -> Result<JobSpec, Stop> {
         let (DatasetPlace { dataset, inputs, output }, date) = (self.place()?, date_text(date));
         let expectations = self.expectations(&*dataset)?;
+        check_partitions(&*dataset, self.partitions).map_err(|e| Stop::Usage(e.to_string()))?;
+        let options = self.options.options(&dataset)?;
         let job = JobSpec {
             id: new_id(&date).map_err(|e| Stop::Usage(e.to_string()))?,
             dataset: dataset.name().into(),
@@ -136,6 +153,8 @@ impl WorkArgs {
             target_file_size: self.target_file_size,
             cut: Cut { shard_bytes: self.shard_bytes, partitions: self.partitions },
             expectations,
+            ready_marker: self.marker()?,
+            options,
         };
         job.check_overlap().map_err(|e| Stop::Usage(e.to_string()))?;
         Ok(job)
@@ -148,6 +167,7 @@ impl WorkArgs {
     pub(crate) fn elsewhere(&self, date: NaiveDate) -> Result<v1::JobSpec, Stop> {
         let DatasetPlace { dataset, inputs, output } = self.place()?;
         self.expectations(&*dataset)?;
+        let options = self.options.options(&dataset)?.to_messages();
         Ok(v1::JobSpec {
             dataset: dataset.name().into(),
             date: date_text(date),
@@ -157,6 +177,8 @@ impl WorkArgs {
             shard_bytes: self.shard_bytes,
             partitions: self.partitions,
             expectations: self.given_expectations(),
+            ready_marker: self.marker()?.map(|marker| marker.to_string()),
+            options,
         })
     }
 }

@@ -11,6 +11,7 @@ mod completions;
 mod connect;
 mod coordinator;
 mod dataset_args;
+mod datasets;
 mod dates;
 mod day_results;
 mod days;
@@ -28,6 +29,8 @@ mod job_args;
 mod jobs;
 mod logs;
 mod man;
+mod notify_args;
+mod option_args;
 mod output;
 mod plan;
 mod progress;
@@ -37,6 +40,7 @@ mod show;
 mod show_detail;
 mod submit;
 mod table_args;
+mod top;
 mod verify;
 mod wait;
 mod watch;
@@ -103,6 +107,8 @@ enum Command {
     Run(run::RunArgs),
     /// Compute the days of a range: one job per day, in this process or on a cluster
     Backfill(backfill::BackfillArgs),
+    /// List the datasets: meaning, inputs, options, output columns
+    Datasets(datasets::DatasetsArgs),
     /// Show which days inputs and output have: missing days, and days with late data
     Days(days::DaysArgs),
     /// Show the plan of a day or a range: files, bytes, rows, shards, estimated time; runs nothing
@@ -126,6 +132,9 @@ enum Command {
     /// List a cluster's jobs
     #[command(after_help = examples::JOBS)]
     Jobs(jobs::JobsArgs),
+    /// Show jobs and workers of a cluster live, on the whole screen of a terminal
+    #[command(after_help = examples::TOP)]
+    Top(top::TopArgs),
     /// Show one job: stages, running tasks and what they wait for, failures, where the time went
     #[command(after_help = examples::JOB)]
     Job(job::JobArgs),
@@ -197,6 +206,7 @@ pub fn main(datasets: &'static [Constructor]) -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => run::main(&args),
         Command::Backfill(args) => backfill::main(&args),
+        Command::Datasets(args) => datasets::main(&args),
         Command::Days(args) => days::main(&args),
         Command::Plan(args) => plan::main(&args),
         Command::Report(args) => report::main(&args),
@@ -207,6 +217,7 @@ pub fn main(datasets: &'static [Constructor]) -> ExitCode {
         Command::Demo(args) => demo::main(&args),
         Command::Submit(args) => submit::main(&args),
         Command::Jobs(args) => jobs::main(&args),
+        Command::Top(args) => top::main(&args),
         Command::Job(args) => job::main(&args),
         Command::Logs(args) => logs::main(&args),
         Command::Wait(args) => wait::main(&args),

@@ -124,7 +124,10 @@ pub(crate) fn main(args: &PlanArgs) -> Result<(), Stop> {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = args.threads.map_or_else(cores, usize::from);
     let speed = Speed { threads, bytes_per_thread_second: args.rate };
-    let dataset = args.work.place()?.dataset;
+    let dataset = match jobs.first() {
+        Some(job) => job.configured().map_err(|e| Stop::Usage(e.to_string()))?,
+        None => args.work.place()?.dataset,
+    };
     let footers = Arc::new(Footers::new(FOOTER_BYTES));
     let days = block_on(&runtime()?, async {
         let mut days = vec![];
@@ -152,7 +155,7 @@ pub(crate) fn main(args: &PlanArgs) -> Result<(), Stop> {
 }
 
 async fn plan_day(job: &JobSpec, dataset: &dyn Dataset, footers: &Arc<Footers>, speed: Speed) -> PlannedDay {
-    let planned = plan::plan(job, dataset, footers, speed.threads, true).await;
+    let planned = plan::plan(job, dataset, footers, speed.threads, true, false).await;
     let (state, reason) = match &planned {
         Ok(_) => (PlanState::Ready, None),
         Err(error @ PlanError::List(ListError::Nothing { .. })) => {

@@ -2,6 +2,7 @@
 //!
 //! Not here: the requests (`tally_coordinator::client`), the fields of the JSON (`tally_coordinator::view`).
 
+use tally_common::sha256::hex;
 use tally_coordinator::client::is_over;
 use tally_coordinator::summary::{Summary, bytes, grouped};
 use tally_coordinator::view::{Job, Jobs, Progress, Worker, Workers, state, time};
@@ -98,6 +99,10 @@ pub fn job(job: &JobStatus, format: OutputFormat) -> Result<String, Stop> {
         add("date", spec.date.clone());
         spec.inputs.iter().for_each(|input| add("input", input.clone()));
         add("output", spec.output.clone());
+        for option in &spec.options {
+            let digest = hex(&option.sha256);
+            add("option", format!("{}: {}, SHA-256 {digest}", option.name, bytes(option.size)));
+        }
     }
     time(job.submitted_at).into_iter().for_each(|at| add("submitted", at));
     time(job.ended_at).into_iter().for_each(|at| add("ended", at));
@@ -166,18 +171,13 @@ pub fn workers(workers: &[WorkerStatus], format: OutputFormat) -> Result<String,
     let head =
         ["WORKER", "STATE", "HOST", "SLOTS", "MEMORY", "SPILL", "OUTPUTS", "HEARTBEAT", "WAITING", "VERSION"];
     let row = |worker: &WorkerStatus| {
-        let spill = match worker.spill_limit {
-            // A worker of an earlier release.
-            0 => bytes(worker.spilled_bytes),
-            limit => format!("{}/{}", bytes(worker.spill_used), bytes(limit)),
-        };
         [
             plain(&worker.worker),
             plain(&worker_state(worker)),
             plain(&worker.flight_address),
             format!("{}/{}", worker.running, worker.slots),
-            format!("{}/{}", bytes(worker.memory_used), bytes(worker.memory_limit)),
-            spill,
+            worker_memory(worker),
+            worker_spill(worker),
             grouped(worker.outputs),
             format!("{} ago", age(worker.heartbeat_age_millis)),
             worker_waits(worker),
@@ -188,15 +188,29 @@ pub fn workers(workers: &[WorkerStatus], format: OutputFormat) -> Result<String,
 }
 
 /// The state of a worker for people.
-fn worker_state(worker: &WorkerStatus) -> String {
+pub fn worker_state(worker: &WorkerStatus) -> String {
     match worker.silent {
         true => format!("silent for {}", age(worker.heartbeat_age_millis)),
         false => worker.state.clone(),
     }
 }
 
+/// Used memory of a worker and its limit.
+pub fn worker_memory(worker: &WorkerStatus) -> String {
+    format!("{}/{}", bytes(worker.memory_used), bytes(worker.memory_limit))
+}
+
+/// Used spill space of a worker and its limit.
+pub fn worker_spill(worker: &WorkerStatus) -> String {
+    match worker.spill_limit {
+        // A worker of an earlier release.
+        0 => bytes(worker.spilled_bytes),
+        limit => format!("{}/{}", bytes(worker.spill_used), bytes(limit)),
+    }
+}
+
 /// What the tasks of a worker wait for.
-fn worker_waits(worker: &WorkerStatus) -> String {
+pub fn worker_waits(worker: &WorkerStatus) -> String {
     let waits = [
         (worker.waiting_for_store, "store"),
         (worker.waiting_for_memory, "memory"),

@@ -10,8 +10,11 @@ use crate::shape::JobShape;
 pub struct TaskPlan {
     /// The amount of work, in bytes to read. The heaviest tasks of a stage start first.
     pub weight: u64,
-    /// The worker on which the task reads least over the network. It is chosen if it has a free slot.
+    /// The worker on which the task reads least over the network. Others take the task only when they have no other.
     pub preferred: Option<WorkerId>,
+    /// Tasks with the same number should run on the same worker, because their outputs are probably read together. Others
+    /// take them only when they have no other. Only a hint: it may be wrong, and nothing but the placement depends on it.
+    pub affinity: Option<u32>,
 }
 
 /// A task of an earlier coordinator that a worker has.

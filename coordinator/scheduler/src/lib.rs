@@ -18,6 +18,7 @@ mod demand;
 mod event;
 mod explain;
 mod job;
+mod lanes;
 mod median;
 mod membership;
 mod placement;

@@ -1,5 +1,5 @@
-//! The loss of workers: what it means for their tasks and outputs, and which workers count as lost. Joining and draining
-//! change only the list in `worker`.
+//! The loss of workers: what it means for their tasks and outputs, and which workers count as lost. Joining
+//! changes only the list in `worker`.
 
 use tally_proto::ids::WorkerId;
 
@@ -16,9 +16,23 @@ impl Scheduler {
         Ok(())
     }
 
+    pub(crate) fn worker_draining(&mut self, id: &WorkerId) -> Result<(), Warning> {
+        self.workers.seen(id, self.now)?;
+        self.workers.drain(id)?;
+        self.release_lanes(id);
+        Ok(())
+    }
+
+    /// Gives the lanes of a worker that takes no further tasks to others.
+    fn release_lanes(&mut self, id: &WorkerId) {
+        let stages = self.jobs.values_mut().flat_map(|job| &mut job.stages);
+        stages.for_each(|stage| stage.release_lanes(id));
+    }
+
     /// Ends the attempts of a removed worker, which counts as a failure unless the worker was draining, and drops its
     /// outputs; `settle` runs the tasks again whose outputs are needed.
     fn on_worker_lost(&mut self, id: &WorkerId, worker: &Worker) {
+        self.release_lanes(id);
         for job in self.jobs.values_mut() {
             job.stages.iter_mut().for_each(|stage| stage.drop_outputs(id));
             job.throttles.on_worker_lost(id);

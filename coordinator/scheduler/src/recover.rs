@@ -45,6 +45,9 @@ impl Scheduler {
         // Attempt numbers are never reused.
         task.next_attempt = task.next_attempt.max(attempt.attempt.saturating_add(1));
         let (weight, state) = (task.weight, task.state().clone());
+        if !worker.draining {
+            stage.claim_lane(id.index, &found.worker);
+        }
         if found.done {
             let (step, moved) = (self.steps, self.steps);
             let output = Output { worker: found.worker.clone(), attempt: attempt.attempt, step, moved };

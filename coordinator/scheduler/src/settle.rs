@@ -5,7 +5,7 @@ use tally_proto::ids::{AttemptId, JobId, StageId, TaskId, WorkerId};
 
 use crate::command::Command;
 use crate::job::{Job, Phase};
-use crate::placement::{Candidate, Fleet, Queue, place};
+use crate::placement::{Candidate, Fleet, LaneRound, Queue, place};
 use crate::status::StagePhase;
 use crate::step::Scheduler;
 use crate::task::{Attempt, Running, TaskState};
@@ -43,6 +43,7 @@ impl Scheduler {
             running: job.attempts(),
             candidates: candidates(job),
             throttled: job.throttles.offers(self.now, |worker| self.workers.attempts_on(worker, id)),
+            lanes: lanes(job),
         });
         let placed = place(Fleet::of(&self.workers), queues.collect());
         let owners: Vec<JobId> = jobs.iter().map(|(id, _)| (*id).clone()).collect();
@@ -75,7 +76,10 @@ impl Scheduler {
             TaskState::Running(Running { first, .. }) => {
                 TaskState::Running(Running { first: first.clone(), second: Some(attempt) })
             }
-            _ => TaskState::alone(attempt),
+            _ => {
+                stage.claim_lane(id.index, &worker);
+                TaskState::alone(attempt)
+            }
         };
         stage.set(id.index, state);
         let attempt = AttemptId { task: id, attempt: number };
@@ -131,4 +135,9 @@ fn candidates(job: &Job) -> impl Iterator<Item = Candidate<'_>> {
             avoid: &task.avoid,
         })
     })
+}
+
+fn lanes(job: &Job) -> Vec<LaneRound<'_>> {
+    let stages = job.startable().filter(|(_, state)| state.lanes().ready() > 0);
+    stages.map(|(stage, state)| LaneRound::new(stage, state.lanes())).collect()
 }

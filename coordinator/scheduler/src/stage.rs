@@ -11,6 +11,7 @@ use tally_proto::ids::{StageId, WorkerId};
 
 use crate::config::Speculation;
 use crate::event::TaskPlan;
+use crate::lanes::Lanes;
 use crate::median::Median;
 use crate::status::{StagePhase, StageStatus};
 use crate::task::{Output, Running, Task, TaskState};
@@ -40,8 +41,10 @@ pub(crate) struct Stage {
 /// The tasks by state.
 #[derive(Debug, Default)]
 struct Queues {
-    /// Those that were refused least often first, and of these the heaviest.
+    /// Ready tasks without a lane: those that were refused least often first, and of these the heaviest.
     ready: BTreeSet<(u32, Reverse<u64>, u32)>,
+    /// The other ready tasks.
+    lanes: Lanes,
     backoff: BTreeSet<(Millis, u32)>,
     running: usize,
     /// Tasks that run with a single attempt, longest first.
@@ -68,9 +71,10 @@ impl Queues {
     /// Adds the task to the queue of its state, or removes it.
     fn file(&mut self, index: u32, task: &Task, present: bool) {
         match task.state() {
-            TaskState::Ready => {
-                toggle(&mut self.ready, (task.refusals(), Reverse(task.weight), index), present);
-            }
+            TaskState::Ready => match task.lane() {
+                Some(lane) => self.lanes.file(lane, (Reverse(task.weight), index), present),
+                None => toggle(&mut self.ready, (task.refusals(), Reverse(task.weight), index), present),
+            },
             TaskState::Backoff { until } => toggle(&mut self.backoff, (*until, index), present),
             TaskState::Running(running) => {
                 count(&mut self.running, present);
@@ -144,19 +148,41 @@ impl Stage {
         self.phase == StagePhase::Planned && self.queues.done + self.queues.lost.len() == self.tasks.len()
     }
 
-    /// The tasks that are ready, heaviest first. Tasks that were refused come last, so that a worker with room for others
+    /// The tasks without a lane that are ready, heaviest first. Tasks that were refused come last, so that a worker with room for others
     /// is not offered the same task again and again.
     pub(crate) fn ready(&self) -> impl Iterator<Item = (u32, &Task)> {
         self.queues.ready.iter().map(|(_, _, index)| (*index, &self.tasks[*index as usize]))
     }
 
+    /// The lanes, with all other tasks that are ready.
+    pub(crate) fn lanes(&self) -> &Lanes {
+        &self.queues.lanes
+    }
+
+    /// A worker starts or has a task: it becomes the home of the task's lane, unless there is one.
+    pub(crate) fn claim_lane(&mut self, index: u32, worker: &WorkerId) {
+        if let Some(lane) = self.task(index).and_then(Task::lane) {
+            self.queues.lanes.claim(lane, worker);
+        }
+    }
+
+    /// A worker takes no further tasks.
+    pub(crate) fn release_lanes(&mut self, worker: &WorkerId) {
+        self.queues.lanes.release(worker);
+    }
+
     pub(crate) fn has_ready(&self) -> bool {
-        !self.queues.ready.is_empty()
+        self.ready_tasks() > 0
+    }
+
+    /// The number of tasks that are ready.
+    fn ready_tasks(&self) -> usize {
+        self.queues.ready.len() + self.queues.lanes.ready()
     }
 
     /// The number of tasks that are ready, or will be after the pause before their retry.
     pub(crate) fn idle(&self) -> usize {
-        self.queues.ready.len() + self.queues.backoff.len()
+        self.ready_tasks() + self.queues.backoff.len()
     }
 
     /// Makes the tasks ready whose pause is over.
@@ -260,7 +286,7 @@ impl Stage {
         StageStatus {
             phase: self.phase,
             tasks: self.tasks.len(),
-            pending: self.queues.ready.len(),
+            pending: self.ready_tasks(),
             waiting: self.queues.backoff.len(),
             running: self.queues.running,
             done: self.queues.done + self.queues.lost.len(),
@@ -285,7 +311,7 @@ mod tests {
     fn every_state_is_counted_once_and_only_while_it_lasts() {
         let worker = WorkerId::parse("w").unwrap();
         let mut stage = Stage::new(&[]);
-        stage.plan(vec![TaskPlan { weight: 1, preferred: None }], 0);
+        stage.plan(vec![TaskPlan { weight: 1, preferred: None, affinity: None }], 0);
         let second = Running { first: attempt(0, 5), second: Some(attempt(1, 6)) };
         let output = Output { worker: worker.clone(), attempt: 0, step: 0, moved: 0 };
         let states = [
@@ -308,7 +334,7 @@ mod tests {
     #[test]
     fn the_heaviest_task_is_ready_first_and_ties_go_by_index() {
         let mut stage = Stage::new(&[]);
-        stage.plan([3, 9, 3, 7].map(|weight| TaskPlan { weight, preferred: None }).into(), 0);
+        stage.plan([3, 9, 3, 7].map(|weight| TaskPlan { weight, preferred: None, affinity: None }).into(), 0);
         let order: Vec<_> = stage.ready().map(|(index, _)| index).collect();
         assert_eq!(order, [1, 3, 0, 2]);
     }

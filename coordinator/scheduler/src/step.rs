@@ -81,10 +81,7 @@ impl Scheduler {
                 self.workers.join(&worker, slots, draining, self.now)
             }
             Event::WorkerLost { worker } => self.worker_lost(&worker),
-            Event::WorkerDraining { worker } => {
-                self.workers.seen(&worker, self.now)?;
-                self.workers.drain(&worker)
-            }
+            Event::WorkerDraining { worker } => self.worker_draining(&worker),
             Event::Heartbeat { worker } => self.workers.seen(&worker, self.now),
             Event::AttemptEnded { worker, attempt, outcome } => {
                 self.attempt_ended(&worker, &attempt, outcome)

@@ -5,6 +5,7 @@
 use tally_proto::ids::WorkerId;
 
 use crate::event::TaskPlan;
+use crate::lanes::LaneKey;
 use crate::time::Millis;
 
 /// A running attempt of a task.
@@ -92,6 +93,7 @@ pub(crate) struct Refusal {
 pub(crate) struct Task {
     pub weight: u64,
     pub preferred: Option<WorkerId>,
+    affinity: Option<u32>,
     /// Workers on which it failed, or from which its output could not be read. Other workers are preferred.
     pub avoid: Vec<WorkerId>,
     pub failures: u32,
@@ -111,6 +113,7 @@ impl Task {
         Self {
             weight: plan.weight,
             preferred: plan.preferred,
+            affinity: plan.affinity,
             avoid: Vec::new(),
             failures: 0,
             excused: 0,
@@ -119,6 +122,16 @@ impl Task {
             next_attempt: first_attempt,
             state: TaskState::Ready,
         }
+    }
+
+    /// The lane that it belongs to. None after it avoids a worker: then it starts as soon as any other worker has room. Like
+    /// the workers that it avoids, it does not change while the task is ready.
+    pub(crate) fn lane(&self) -> Option<LaneKey> {
+        if !self.avoid.is_empty() {
+            return None;
+        }
+        let preferred = self.preferred.clone().map(LaneKey::Worker);
+        preferred.or_else(|| self.affinity.map(LaneKey::Affinity))
     }
 
     /// The number of refusals since a worker accepted it. It changes only while the task runs, because the queue of ready

@@ -84,7 +84,11 @@ impl World {
                     self.ends.insert((end, worker, attempt));
                 }
                 Command::PlanStage { job, stage } => {
-                    let tasks = (0..self.tasks).map(|n| TaskPlan { weight: n as u64 % 7, preferred: None });
+                    let tasks = (0..self.tasks).map(|n| TaskPlan {
+                        weight: n as u64 % 7,
+                        preferred: None,
+                        affinity: None,
+                    });
                     self.tell(Event::StagePlanned { job, stage, tasks: tasks.collect(), found: vec![] });
                 }
                 Command::Publish { job } => self.tell(Event::Published { job }),

@@ -123,6 +123,7 @@ impl Plant {
                     let task = |n: u64| TaskPlan {
                         weight: n * 7919 % 1000,
                         preferred: n.is_multiple_of(3).then(|| worker(n as usize % 200)),
+                        affinity: n.is_multiple_of(2).then_some(n as u32 % 500),
                     };
                     let tasks = (0..count).map(task).collect();
                     self.running.push_back(Event::StagePlanned { job, stage, tasks, found: vec![] });

@@ -2,7 +2,7 @@
 //! are read once; the first rows that differ are then read again to show their values.
 //!
 //! The last columns, which have one value for a whole day, are compared by day, so that a different count of clients does
-//! not make all rows different. Not here: how a difference is shown.
+//! not make all rows different. The folder within the day is part of a row, where the dataset has folders. Not here: how a difference is shown.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,10 +19,11 @@ use super::buckets::{Buckets, Entry, Tag};
 use super::differences::{Differences, Differing};
 use super::local_copy::LocalCopy;
 use super::part_rows::PartRows;
-use super::row_hashes::RowHasher;
+use super::row_hashes::{RowHasher, in_folder};
 use super::row_values::{RowValues, values};
 use super::{AuditError, AuditLimits, OUTPUT};
 use crate::job::date_folder;
+use crate::output_folder::folder_value;
 use crate::plan::listing::day_files;
 
 /// The folder of a day.
@@ -139,8 +140,8 @@ pub async fn compare(
     let reader = Reader { dataset, limits: limits.clone() };
     let mut with_constants = false;
     let (read, differences) = loop {
-        let a = reader.day(&files[0], with_constants).await?;
-        let b = reader.day(&files[1], with_constants).await?;
+        let a = reader.day(days[0], &files[0], with_constants).await?;
+        let b = reader.day(days[1], &files[1], with_constants).await?;
         // Files of one day with different values: they are part of the rows, then.
         if !with_constants && (a.constants.len() > 1 || b.constants.len() > 1) {
             with_constants = true;
@@ -153,7 +154,7 @@ pub async fn compare(
         true => vec![],
         false => reader.constant_differences(&read[0].constants, &read[1].constants),
     };
-    let first = reader.show(&files, differences.first).await?;
+    let first = reader.show(days, &files, differences.first).await?;
     let side = |at: usize| Side {
         url: days[at].url(),
         files: files[at].len(),
@@ -190,16 +191,16 @@ struct Reader {
 impl Reader {
     /// Reads all rows of a day. The last columns are part of a row if they differ from those of the first row of its file,
     /// or with `with_constants`.
-    async fn day(&self, files: &[InputFile], with_constants: bool) -> Result<ReadDay, AuditError> {
+    async fn day(
+        &self,
+        day: &DayLocation,
+        files: &[InputFile],
+        with_constants: bool,
+    ) -> Result<ReadDay, AuditError> {
         let buckets = Buckets::new(self.limits.memory / 6, self.limits.spill_dir.clone());
         let buckets = Arc::new(Mutex::new(buckets));
         let read = files.iter().enumerate().map(|(number, file)| {
-            let part = Part {
-                dataset: self.dataset.clone(),
-                limits: self.limits.clone(),
-                file: file.clone(),
-                io: Handle::current(),
-            };
+            let part = self.part(file, day);
             let buckets = buckets.clone();
             let read = move || part.hash(number as u64, with_constants, &buckets);
             async move { tokio::task::spawn_blocking(read).await.map_err(|_| AuditError::Panic)? }
@@ -216,6 +217,15 @@ impl Reader {
         Ok(ReadDay { buckets, constants })
     }
 
+    fn part(&self, file: &InputFile, day: &DayLocation) -> Part {
+        let folders = self.dataset.folders();
+        let folder = folders.and_then(|folders| {
+            Some((folders.column, folder_value(&folders, file.path.as_ref(), &day.folder)?))
+        });
+        let (dataset, limits) = (self.dataset.clone(), self.limits.clone());
+        Part { dataset, limits, file: file.clone(), folder, io: Handle::current() }
+    }
+
     fn constant_differences(&self, a: &[Vec<Value>], b: &[Vec<Value>]) -> Vec<ConstantDifference> {
         let schema = self.dataset.output_schema();
         let columns = schema.fields().iter().skip(self.dataset.reduced_schema().fields().len());
@@ -230,6 +240,7 @@ impl Reader {
     /// Reads the rows of differing keys.
     async fn show(
         &self,
+        days: [&DayLocation; 2],
         files: &[Vec<InputFile>; 2],
         keys: Vec<Differing>,
     ) -> Result<Vec<KeyDifference>, AuditError> {
@@ -245,12 +256,7 @@ impl Reader {
                     continue;
                 };
                 numbers.sort_unstable();
-                let part = Part {
-                    dataset: self.dataset.clone(),
-                    limits: self.limits.clone(),
-                    file: file.clone(),
-                    io: Handle::current(),
-                };
+                let part = self.part(file, days[side]);
                 let wanted = numbers.clone();
                 let read = tokio::task::spawn_blocking(move || part.rows(&wanted)).await;
                 let read = read.map_err(|_| AuditError::Panic)??;
@@ -277,6 +283,8 @@ struct Part {
     dataset: Arc<dyn Dataset>,
     limits: AuditLimits,
     file: InputFile,
+    /// The column and the value of its folder within the day, if it is in one.
+    folder: Option<(&'static str, u32)>,
     io: Handle,
 }
 
@@ -315,7 +323,8 @@ impl Part {
         for batch in self.open()?.batches(schema.clone(), None).map_err(|why| self.failed(why))? {
             let batch = batch.map_err(|why| self.failed(why))?;
             let hash = |hasher: &RowHasher| hasher.hash(&batch).map_err(|e| self.failed(e));
-            let mut hashes = hash(&rows)?;
+            let folder = self.folder.map(|(_, value)| value);
+            let mut hashes: Vec<u64> = hash(&rows)?.into_iter().map(|hash| in_folder(hash, folder)).collect();
             if has_constants && batch.num_rows() > 0 {
                 let others = hash(&constants)?;
                 let (_, usual) = first.get_or_insert_with(|| {
@@ -340,13 +349,19 @@ impl Part {
         Ok(first.map(|(values, _)| values))
     }
 
+    /// A row with the column of its folder.
+    fn with_folder(&self, mut row: RowValues) -> RowValues {
+        row.0.extend(self.folder.map(|(column, value)| (column.to_string(), value.into())));
+        row
+    }
+
     /// The rows with these numbers, which are sorted. Blocks.
     fn rows(&self, numbers: &[u64]) -> Result<Vec<RowValues>, AuditError> {
         let mut rows = vec![];
         let batches = self.open()?.batches(self.dataset.output_schema(), Some(numbers));
         for batch in batches.map_err(|why| self.failed(why))? {
             let batch = batch.map_err(|why| self.failed(why))?;
-            rows.extend((0..batch.num_rows()).map(|row| values(&batch, row)));
+            rows.extend((0..batch.num_rows()).map(|row| self.with_folder(values(&batch, row))));
         }
         Ok(rows)
     }

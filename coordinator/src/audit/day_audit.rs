@@ -19,9 +19,10 @@ use super::buckets::{BUCKETS, Buckets, Entry, Tag};
 use super::findings::{Finding, PartAudit, of_parts};
 use super::local_copy::LocalCopy;
 use super::part_rows::PartRows;
-use super::row_hashes::RowHasher;
+use super::row_hashes::{RowHasher, in_folder};
 use super::{AuditError, AuditLimits, OUTPUT};
 use crate::job::date_folder;
+use crate::output_folder::folder_value;
 use crate::part_footer::PartFooter;
 use crate::plan::listing::{DayFiles, ListError, day_files};
 use crate::publish::store_staging::StoreStaging;
@@ -217,7 +218,9 @@ impl PartOfDay {
                 part.faults.push(format!("row {row}: {}, which no job writes", found.fault));
                 impossible = true;
             }
-            let entries = self.entries(&batch, part.rows, &keys, &unique)?;
+            let folder =
+                dataset.folders().and_then(|folders| folder_value(&folders, &part.key, &self.folder));
+            let entries = self.entries(&batch, part.rows, &keys, &unique, folder)?;
             self.buckets.lock().add(&entries)?;
             part.rows += batch.num_rows() as u64;
         }
@@ -225,13 +228,14 @@ impl PartOfDay {
         Ok(())
     }
 
-    /// The entries of a batch whose first row has that number in the file.
+    /// The entries of a batch whose first row has that number in the file. Rows of different folders do not repeat each other.
     fn entries(
         &self,
         batch: &RecordBatch,
         first: u64,
         keys: &RowHasher,
         unique: &RowHasher,
+        folder: Option<u32>,
     ) -> Result<Vec<Entry>, RowsError> {
         let mut flags = vec![0u8; batch.num_rows()];
         let counted = self.dataset.counted_rows(batch).map_err(|e| e.to_string())?;
@@ -240,7 +244,8 @@ impl PartOfDay {
                 *flags |= u8::from(counted == Some(true)) << total;
             }
         }
-        let hashes = keys.hash(batch)?.into_iter().zip(unique.hash(batch)?);
+        let unique = unique.hash(batch)?.into_iter().map(|hash| in_folder(hash, folder));
+        let hashes = keys.hash(batch)?.into_iter().zip(unique);
         let tags = (first..).zip(flags).map(|(row, flags)| Tag { file: self.number, row, flags }.pack());
         Ok(hashes.zip(tags).map(|((key, row), tag)| Entry { key, row, tag }).collect())
     }

@@ -4,9 +4,11 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::iter;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow_array::RecordBatch;
-use arrow_schema::SchemaRef;
+use arrow_schema::{ArrowError, SchemaRef};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
@@ -25,11 +27,12 @@ impl PartRows {
     /// Opens a part file.
     ///
     /// # Errors
-    /// It is not a Parquet file.
+    /// It is not a Parquet file, or its footer is damaged.
     pub fn open(file: File) -> Result<Self, String> {
         // The Parquet schema counts, not the Arrow schema that a writer may have stored beside it.
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-        let metadata = ArrowReaderMetadata::load(&file, options).map_err(|e| e.to_string())?;
+        let load = || ArrowReaderMetadata::load(&file, options).map_err(|e| e.to_string());
+        let metadata = guarded(load).unwrap_or_else(|| Err("its footer is damaged".into()))?;
         Ok(PartRows { file, metadata })
     }
 
@@ -92,8 +95,15 @@ impl PartRows {
             let rows = usize::try_from(rows).unwrap_or(usize::MAX);
             builder = builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges, rows));
         }
-        let reader = builder.build().map_err(|e| e.to_string())?;
-        Ok(reader.map(move |batch| {
+        let mut reader = Some(builder.build().map_err(|e| e.to_string())?);
+        let next = move || {
+            let batch = guarded(|| reader.as_mut()?.next());
+            batch.unwrap_or_else(|| {
+                reader = None;
+                Some(Err(ArrowError::ParquetError("a page is damaged".into())))
+            })
+        };
+        Ok(iter::from_fn(next).map(move |batch| {
             let batch = batch.map_err(|e| e.to_string())?;
             let column = |field: &arrow_schema::FieldRef| {
                 let found = batch.column_by_name(field.name()).cloned();
@@ -103,5 +113,54 @@ impl PartRows {
             // A part file that another program wrote may call a column nullable that is not.
             RecordBatch::try_new(schema.clone(), columns).map_err(|e| e.to_string())
         }))
+    }
+}
+
+/// The result of a call into the Parquet crate; `None` if it panics, as it does on some damaged files.
+fn guarded<T>(call: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(call)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Arc;
+
+    use arrow_array::{Int64Array, StringArray};
+    use arrow_schema::{DataType, Field, Schema};
+    use parquet::arrow::ArrowWriter;
+
+    use super::*;
+
+    /// All rows of a file with these bytes, or the error.
+    fn rows(bytes: &[u8], schema: &SchemaRef) -> Result<Vec<RecordBatch>, String> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        PartRows::open(file)?.batches(schema.clone(), None)?.collect()
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_or_other_rows_and_no_panic() {
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("client", DataType::Utf8, true),
+            Field::new("n", DataType::Int64, false),
+        ]));
+        let clients = StringArray::from(vec![Some("a"), None, Some("c")]);
+        let columns: Vec<arrow_array::ArrayRef> =
+            vec![Arc::new(clients), Arc::new(Int64Array::from(vec![1, 2, 3]))];
+        let batch = RecordBatch::try_new(schema.clone(), columns).unwrap();
+        let mut writer = ArrowWriter::try_new(vec![], schema.clone(), None).unwrap();
+        writer.write(&batch).unwrap();
+        let bytes = writer.into_inner().unwrap();
+        assert_eq!(rows(&bytes, &schema).unwrap(), [batch]);
+        for at in 0..bytes.len() {
+            assert!(rows(&bytes[..at], &schema).is_err(), "cut at {at}");
+            for bit in 0..8 {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 1 << bit;
+                // Whether the damage is noticed depends on the place; checksums of pages are not written here.
+                let _ = rows(&damaged, &schema);
+            }
+        }
     }
 }

@@ -50,6 +50,15 @@ impl RowHasher {
     }
 }
 
+/// The hash of a row of a folder within the day: the same row in another folder has another hash.
+pub fn in_folder(hash: u64, folder: Option<u32>) -> u64 {
+    let Some(folder) = folder else { return hash };
+    let mut hasher = FixedState::default().build_hasher();
+    hasher.write_u64(hash);
+    hasher.write_u32(folder);
+    hasher.finish()
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -76,5 +85,8 @@ mod tests {
         let (one, other) = (all.hash(&one).unwrap(), all.hash(&other).unwrap());
         assert!(one[0] != other[0] && one[1] == other[1] && one[2] != other[2]);
         assert!(one[0] != one[1] && one[1] != one[2]);
+        let hashes = [None, Some(0), Some(1), Some(7)].map(|folder| in_folder(one[0], folder));
+        assert_eq!(hashes[0], one[0]);
+        assert_eq!(hashes.iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
     }
 }

@@ -121,7 +121,11 @@ fn unavailable_if_unknown(status: Status) -> Status {
 const FOLLOW_RETRY: RetryPolicy = RetryPolicy::doubling(Duration::from_millis(100), Duration::from_secs(1));
 
 /// Entries of a page: few enough for a message of 4 MiB, even with long paths.
-const PAGE: u32 = 200;
+pub const PAGE: u32 = 200;
+
+fn first_page() -> v1::ListRequest {
+    v1::ListRequest { page_size: PAGE, page_token: String::new() }
+}
 
 impl Client {
     /// Submits a job.
@@ -185,6 +189,24 @@ impl Client {
         .await
     }
 
+    /// The newest jobs, at most a page, and whether the leader knows more.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn newest_jobs(&mut self) -> Result<(Vec<v1::JobStatus>, bool), ClientError> {
+        let page = self.ask("the list", async |mut jobs| jobs.list(first_page()).await).await?;
+        Ok((page.jobs, !page.next_page_token.is_empty()))
+    }
+
+    /// The first workers, at most a page, and whether the leader knows more.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn first_workers(&mut self) -> Result<(Vec<v1::WorkerStatus>, bool), ClientError> {
+        let page = self.ask("the list", async |mut jobs| jobs.list_workers(first_page()).await).await?;
+        Ok((page.workers, !page.next_page_token.is_empty()))
+    }
+
     /// Asks to drain a worker; returns its status at that time.
     ///
     /// # Errors
@@ -199,7 +221,7 @@ impl Client {
         page: impl AsyncFn(&mut Self, v1::ListRequest) -> Result<(Vec<T>, String), ClientError>,
     ) -> Result<Vec<T>, ClientError> {
         let mut all = vec![];
-        let mut request = v1::ListRequest { page_size: PAGE, page_token: String::new() };
+        let mut request = first_page();
         loop {
             let (entries, next) = page(self, request.clone()).await?;
             // Do not loop if a leader always returns the same page.

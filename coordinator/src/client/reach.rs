@@ -53,8 +53,8 @@ impl Client {
         self.patience
     }
 
-    /// The address of the coordinator that answered last.
-    pub(super) fn address(&self) -> String {
+    /// The address of the coordinator that answered last; empty if there is none.
+    pub fn address(&self) -> String {
         self.connected.as_ref().map(|found| found.address.to_string()).unwrap_or_default()
     }
 

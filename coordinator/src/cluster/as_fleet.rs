@@ -68,6 +68,7 @@ impl Fleet for RemoteFleet {
         Capacity {
             slots: if slots == 0 { EXPECTED_SLOTS } else { slots },
             reduce_table_bytes: smallest.filter(|&bytes| bytes > 0).unwrap_or(MIN_TABLE_BYTES),
+            apart: serving().count() != 1,
             reads_footers: slots > 0 && serving().all(|hello| hello.protocol >= READS_FOOTERS),
         }
     }

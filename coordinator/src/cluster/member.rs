@@ -21,6 +21,8 @@ use crate::fleet::DispatchError;
 const SHARED_INPUTS: u32 = 2;
 /// The first protocol version whose workers read the footers of small files and report them.
 pub(super) const READS_FOOTERS: u32 = 3;
+/// The first protocol version whose workers take the options of a job's dataset.
+const TAKES_OPTIONS: u32 = 4;
 
 /// Jobs that a worker is told again to drop if its stream breaks: the last ones that it was told of. Earlier messages have
 /// arrived.
@@ -77,6 +79,8 @@ pub struct Member {
     channel: Option<Outgoing>,
     /// The version of each job's reduce inputs that was sent on its stream.
     inputs: BTreeMap<JobId, u64>,
+    /// Jobs whose dataset's options were sent on its stream.
+    options: BTreeSet<JobId>,
     /// Jobs that it has to drop, and was not told of on its stream.
     unreleased: BTreeSet<JobId>,
     /// Jobs that it was told of on its stream. The messages may be lost with the stream.
@@ -99,6 +103,7 @@ impl Member {
             deadline: Some(deadline),
             channel: None,
             inputs: BTreeMap::new(),
+            options: BTreeSet::new(),
             unreleased: BTreeSet::new(),
             released: VecDeque::new(),
         }
@@ -135,6 +140,7 @@ impl Member {
         self.channel = Some(channel);
         self.deadline = None;
         self.inputs.clear();
+        self.options.clear();
         self.unreleased.extend(self.released.drain(..));
     }
 
@@ -233,16 +239,30 @@ impl Member {
                 self.hello.worker, self.hello.protocol
             )));
         }
+        if self.hello.protocol < TAKES_OPTIONS && dispatch.options.is_some() {
+            return Err(DispatchError::Unsupported(format!(
+                "worker {} speaks protocol version {}, which has no options of datasets: upgrade it",
+                self.hello.worker, self.hello.protocol
+            )));
+        }
         Ok(())
     }
 
-    /// Sends a task, and before it the inputs of a reduce task unless they were sent on this stream.
+    /// Sends a task, and before it the options of its dataset and the inputs of a reduce task unless they were sent on this
+    /// stream.
     pub(super) fn dispatch(
         &mut self,
         epoch: u64,
         job: &JobId,
         mut dispatch: TaskDispatch,
     ) -> Result<(), SendError> {
+        if let Some(options) = dispatch.options.take()
+            && self.attached()
+            && !self.options.contains(job)
+        {
+            self.send(Outbound::Options { epoch, job: job.clone(), options })?;
+            self.options.insert(job.clone());
+        }
         if self.shares_inputs()
             && let Some(inputs) = dispatch.inputs.take()
             && self.attached()
@@ -258,6 +278,7 @@ impl Member {
     /// Tells the worker to drop a job: at once, or as soon as its stream has room.
     pub(super) fn release(&mut self, epoch: u64, job: JobId) {
         self.inputs.remove(&job);
+        self.options.remove(&job);
         self.unreleased.insert(job);
         self.send_releases(epoch);
     }

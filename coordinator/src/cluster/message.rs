@@ -9,7 +9,7 @@ use tally_proto::{AttemptId, Failure, JobId, WorkerId, v1};
 use tokio::sync::{mpsc, oneshot};
 
 use super::hello::Hello;
-use crate::dispatch::{SharedInputs, TaskDispatch, field};
+use crate::dispatch::{SharedInputs, SharedOptions, TaskDispatch, field};
 
 /// The channel to a worker's stream.
 pub type Outgoing = mpsc::Sender<Outbound>;
@@ -35,6 +35,15 @@ pub enum Outbound {
         /// The inputs.
         inputs: Arc<SharedInputs>,
     },
+    /// The options of the dataset of a job whose tasks follow.
+    Options {
+        /// The sender's term.
+        epoch: u64,
+        /// The job.
+        job: JobId,
+        /// The options.
+        options: Arc<SharedOptions>,
+    },
 }
 
 impl Outbound {
@@ -48,6 +57,9 @@ impl Outbound {
             }
             Outbound::Inputs { epoch, job, inputs } => {
                 epoch_len(*epoch) + field_len(field::INPUTS, inputs.packed(job).len())
+            }
+            Outbound::Options { epoch, job, options } => {
+                epoch_len(*epoch) + field_len(field::OPTIONS, options.packed(job).len())
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tally_proto::dataset_options::DatasetOptions;
 use tally_proto::dispatch::ReduceInputs;
 use tally_proto::{AttemptId, JobId, MESSAGE_BYTES, StageId, TaskId};
 use tokio::sync::mpsc;
@@ -9,7 +10,7 @@ use tokio::sync::mpsc;
 use super::as_fleet::{EXPECTED_SLOTS, MIN_TABLE_BYTES};
 use super::member::READS_FOOTERS;
 use super::*;
-use crate::dispatch::{SharedInputs, TaskDispatch};
+use crate::dispatch::{SharedInputs, SharedOptions, TaskDispatch};
 use crate::fleet::{Capacity, DispatchError, Fleet};
 
 fn hello(worker: &str) -> v1::Hello {
@@ -93,11 +94,13 @@ fn only_the_latest_stream_of_a_worker_counts() {
 #[test]
 fn plans_are_made_for_the_smallest_worker_that_does_not_drain() {
     let mut fleet = RemoteFleet::new(1);
-    let capacity = |slots, reduce_table_bytes| Capacity { slots, reduce_table_bytes, reads_footers: true };
+    let capacity =
+        |slots, reduce_table_bytes| Capacity { slots, reduce_table_bytes, reads_footers: true, apart: true };
     // Workers that attach later may be older.
     let empty = Capacity { reads_footers: false, ..capacity(EXPECTED_SLOTS, MIN_TABLE_BYTES) };
     assert_eq!(fleet.capacity(), empty);
     attach(&mut fleet, hello("w")).unwrap();
+    assert!(!fleet.capacity().apart);
     attach(&mut fleet, v1::Hello { reduce_table_bytes: 50 << 20, ..hello("small") }).unwrap();
     attach(&mut fleet, v1::Hello { reduce_table_bytes: 1, draining: true, ..hello("going") }).unwrap();
     assert_eq!(fleet.capacity(), capacity(4, 50 << 20));
@@ -117,7 +120,8 @@ fn a_worker_whose_version_cannot_run_a_task_stays_and_does_not_count_as_running_
     let dispatch = |row_groups: Vec<u32>| {
         let pieces = vec![v1::InputPiece { row_groups, ..Default::default() }];
         let work = v1::task_dispatch::Work::Map(v1::MapWork { pieces, ..Default::default() });
-        TaskDispatch { head: v1::TaskDispatch { work: Some(work), ..Default::default() }, inputs: None }
+        let head = v1::TaskDispatch { work: Some(work), ..Default::default() };
+        TaskDispatch { head, ..TaskDispatch::default() }
     };
     let unable = fleet.start(&id("old"), &attempt, dispatch(vec![tally_proto::ALL_ROW_GROUPS])).unwrap_err();
     assert!(
@@ -143,7 +147,8 @@ fn map_task(excess: isize) -> TaskDispatch {
     let dispatch = |length: usize| {
         let pieces = vec![v1::InputPiece { url: "x".repeat(length), ..Default::default() }];
         let work = v1::task_dispatch::Work::Map(v1::MapWork { pieces, ..Default::default() });
-        TaskDispatch { head: v1::TaskDispatch { work: Some(work), ..Default::default() }, inputs: None }
+        let head = v1::TaskDispatch { work: Some(work), ..Default::default() };
+        TaskDispatch { head, ..TaskDispatch::default() }
     };
     let sized =
         |length| Outbound::Dispatch { epoch: 1, dispatch: Box::new(dispatch(length)) }.encoded_len() - length;
@@ -174,6 +179,29 @@ fn a_task_message_above_the_limit_is_not_sent_and_the_worker_goes_on() {
 }
 
 #[test]
+fn options_of_a_dataset_are_sent_once_per_job_and_stream_and_not_to_old_workers() {
+    let given = DatasetOptions::new([("list".to_string(), b"a".to_vec())]).unwrap();
+    let task = || TaskDispatch { options: SharedOptions::new(&given), ..TaskDispatch::default() };
+    let mut fleet = RemoteFleet::new(1);
+    let old = v1::Hello { protocol: tally_proto::PROTOCOL - 1, ..hello("old") };
+    attach(&mut fleet, old).unwrap();
+    let refused = fleet.start(&id("old"), &attempt(0), task()).unwrap_err();
+    assert!(matches!(&refused, DispatchError::Unsupported(reason) if reason.contains("upgrade it")));
+    for _ in 0..2 {
+        let attached = attach(&mut fleet, hello("w")).unwrap();
+        let (channel, mut sent) = mpsc::channel(8);
+        assert!(fleet.open(&id("w"), attached.generation, channel));
+        for _ in 0..2 {
+            fleet.start(&id("w"), &attempt(0), task()).unwrap();
+        }
+        let order: Vec<bool> = std::iter::from_fn(|| sent.try_recv().ok())
+            .map(|message| matches!(message, Outbound::Options { .. }))
+            .collect();
+        assert_eq!(order, [true, false, false]);
+    }
+}
+
+#[test]
 fn inputs_above_the_limit_are_not_sent_and_are_no_task_of_an_old_worker() {
     let location = |n: usize| v1::Location { worker: format!("w{n}"), address: "x".repeat(250) };
     let shared = |locations: usize| {
@@ -183,7 +211,7 @@ fn inputs_above_the_limit_are_not_sent_and_are_no_task_of_an_old_worker() {
     let task = |inputs| {
         let work = v1::task_dispatch::Work::Reduce(v1::ReduceWork::default());
         let head = v1::TaskDispatch { work: Some(work), ..Default::default() };
-        TaskDispatch { head, inputs: Some(inputs) }
+        TaskDispatch { head, inputs: Some(inputs), options: None }
     };
     let mut fleet = RemoteFleet::new(1);
     for (worker, protocol) in [("new", tally_proto::PROTOCOL), ("old", tally_proto::OLDEST_PROTOCOL)] {

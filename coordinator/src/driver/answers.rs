@@ -47,12 +47,12 @@ pub struct Accepted {
 /// The reason for which a job is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The dataset is unknown.
-    #[error("there is no dataset {0:?}")]
+    /// The dataset is unknown, or refuses its options.
+    #[error("{0}")]
     Dataset(String),
     /// Another job writes the same day.
     #[error(
-        "job {job} already makes this output's day {date} from other inputs or with other expectations: wait for it, or cancel it"
+        "job {job} already makes this output's day {date} from other inputs, with other options or expectations, or with another ready marker: wait for it, or cancel it"
     )]
     OtherInputs {
         /// The running job.

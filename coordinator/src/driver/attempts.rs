@@ -21,8 +21,9 @@ impl Driver {
         };
         let run = self.jobs.get_mut(&attempt.task.job)?;
         if let Some(staging) = run.needs_upload(&attempt) {
+            let folder = run.folder_of(attempt.task.index);
             self.workers.wait_for_upload(attempt.clone(), worker);
-            self.outputs.work(Work::BeginUpload { staging, attempt });
+            self.outputs.work(Work::BeginUpload { staging, attempt, folder });
             return None;
         }
         let dispatch = run.dispatch(&self.scheduler, &attempt, inputs, |worker| self.workers.address(worker));

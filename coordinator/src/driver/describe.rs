@@ -16,7 +16,7 @@ use crate::events::is_incident;
 use crate::job::STAGES;
 
 /// The most running attempts in an answer.
-const MAX_RUNNING: usize = 500;
+pub(crate) const MAX_RUNNING: usize = 500;
 /// The most incidents in an answer.
 pub(crate) const MAX_INCIDENTS: usize = 100;
 
@@ -171,7 +171,7 @@ impl Beat {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use prost::Message;
     use tally_proto::ids::MAX_ID_BYTES;
     use tally_proto::limits::MESSAGE_BYTES;
@@ -179,9 +179,9 @@ mod tests {
     use super::*;
     use crate::events::MAX_BYTES;
 
-    #[test]
-    fn the_largest_detail_fits_into_a_message() {
-        let task = v1::RunningTask {
+    /// A running task with the longest texts and the largest numbers.
+    pub(crate) fn largest_task() -> v1::RunningTask {
+        v1::RunningTask {
             stage: "reduce".into(),
             index: u32::MAX,
             attempt: u32::MAX,
@@ -195,8 +195,12 @@ mod tests {
             wait_subject: "s".repeat(256),
             wait_millis: u64::MAX,
             silent_millis: Some(u64::MAX),
-        };
-        let detail = v1::JobDetail { running: vec![task; MAX_RUNNING], ..v1::JobDetail::default() };
+        }
+    }
+
+    #[test]
+    fn the_largest_detail_fits_into_a_message() {
+        let detail = v1::JobDetail { running: vec![largest_task(); MAX_RUNNING], ..v1::JobDetail::default() };
         assert!(detail.encoded_len() + 2 * MAX_BYTES < MESSAGE_BYTES / 4, "{}", detail.encoded_len());
     }
 

@@ -148,7 +148,15 @@ impl Driver {
         }
         (self.note_times.open, self.note_times.due) = (true, now.saturating_add(INTERVAL));
         let version = env!("CARGO_PKG_VERSION").to_string();
-        let claim = v1::Claim { epoch: self.epoch, address: String::new(), version, notes };
+        let claim = v1::Claim { epoch: self.epoch, version, notes, ..v1::Claim::default() };
         self.outputs.write(Record::Claim(claim), AfterRecord::Noted);
+    }
+
+    /// Has it recorded that a receiver has the notice of a job's end, so that no later leader sends it again.
+    pub(super) fn notified(&mut self, job: &JobId, receiver: &str) {
+        let notified = vec![v1::JobNotified { job: job.to_string(), receiver: receiver.into() }];
+        let version = env!("CARGO_PKG_VERSION").to_string();
+        let claim = v1::Claim { epoch: self.epoch, version, notified, ..v1::Claim::default() };
+        self.outputs.write(Record::Claim(claim), AfterRecord::Notified);
     }
 }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use tally_dataset::dataset;
 use tally_proto::{JobId, WorkerId, v1};
 use tally_scheduler::Scheduler;
 use tokio::sync::oneshot;
@@ -134,11 +133,8 @@ impl LiveJobs {
     }
 
     /// The reason for which a new job cannot be accepted.
-    pub(super) fn refusal(&self, spec: &JobSpec) -> Option<Refusal> {
-        if self.live.len() >= self.max {
-            return Some(Refusal::Full(self.max));
-        }
-        dataset(&spec.dataset).is_none().then(|| Refusal::Dataset(spec.dataset.clone()))
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        (self.live.len() >= self.max).then_some(Refusal::Full(self.max))
     }
 
     /// Accepted jobs that the scheduler does not know yet, in the order of their submission.

@@ -10,7 +10,7 @@
 
 mod answers;
 mod attempts;
-mod describe;
+pub(crate) mod describe;
 mod drain;
 mod job_events;
 mod job_run;
@@ -101,6 +101,8 @@ pub enum DriverInput {
     UploadBegun(AttemptId, UploadResult),
     /// The staged files of an ended job are removed.
     Discarded(JobId),
+    /// A receiver of that name has the notice of a job's end.
+    Notified(JobId, &'static str),
     /// A record is durable.
     Written(AfterRecord),
     /// The highest epoch that was claimed, if the journal could be read.
@@ -320,6 +322,7 @@ impl Driver {
             DriverInput::Planned(job, planned) => self.planned(job, planned),
             DriverInput::Staged(job, staged) => self.staged(job, staged),
             DriverInput::Published(job, result) => self.published(job, result),
+            DriverInput::Notified(job, receiver) => self.notified(&job, receiver),
             DriverInput::Written(then) => self.written(then),
             DriverInput::UploadBegun(attempt, upload) => self.upload_begun(attempt, upload),
             DriverInput::Discarded(job) => self.discarded(&job),

@@ -44,6 +44,8 @@ pub enum AfterRecord {
     Ended(JobId),
     /// Notes of jobs are recorded: nothing follows.
     Noted,
+    /// A delivered notice is recorded: nothing follows.
+    Notified,
 }
 
 /// The outputs of the current step.

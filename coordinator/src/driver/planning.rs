@@ -5,7 +5,7 @@ use tally_common::traces;
 use tally_proto::v1::EventKind;
 use tally_proto::v1::journal_record::Record;
 use tally_proto::{JobId, StageId};
-use tally_scheduler::{Event, TaskPlan};
+use tally_scheduler::Event;
 
 use super::job_run::notes::stage_event;
 use super::work::{Planned, PlanningError, Work};
@@ -85,9 +85,7 @@ impl Driver {
     pub(super) fn plan_recorded(&mut self, job: &JobId) {
         let Some(run) = self.jobs.get_mut(job) else { return };
         let stage = StageId(MAP);
-        let tasks = &run.plan.inputs.tasks;
-        let tasks: Vec<_> =
-            tasks.iter().map(|task| TaskPlan { weight: task.bytes, preferred: None }).collect();
+        let tasks = run.map_plans();
         let found = run.take_found(stage);
         run.begin_stage(self.now, stage, tasks.len(), &found);
         self.workers.note_running(job, stage, &found);

@@ -12,8 +12,9 @@ use super::publish_check::CheckError;
 use super::work::{StageError, Staged, Work};
 use super::{AfterRecord, Driver};
 use crate::job::{MAP, REDUCE, WRITE};
+use crate::publish::StagedPart;
 use crate::publish::staging::StagingError;
-use crate::results::winners;
+use crate::results::{Winner, winners};
 
 impl Driver {
     pub(super) fn publish(&mut self, job: JobId) -> Option<Event> {
@@ -42,7 +43,11 @@ impl Driver {
             Err(error) => return Some(Event::PublishFailed { job, reason: error.to_string() }),
         };
         let [.., written] = outputs;
-        let parts = written.iter().map(|w| (w.attempt.task.index, w.attempt.attempt)).collect::<Vec<_>>();
+        let part = |winner: &Winner| {
+            let (index, attempt) = (winner.attempt.task.index, winner.attempt.attempt);
+            StagedPart { index, attempt, folder: run.folder_of(index) }
+        };
+        let parts: Vec<StagedPart> = written.iter().map(part).collect();
         let manifest = run.manifest(&written);
         let text = format!("{} part files are prepared for the publish", parts.len());
         run.notes.add(self.now.unix_millis, stage_event(EventKind::Publish, "publish", text));
@@ -52,7 +57,13 @@ impl Driver {
 
     /// The part files are prepared, or not.
     pub(super) fn staged(&mut self, job: JobId, staged: Result<Box<Staged>, StageError>) {
-        let Some(run) = self.jobs.get_mut(&job) else { return };
+        let Some(run) = self.jobs.get_mut(&job) else {
+            // The job ended meanwhile.
+            if let Ok(staged) = staged {
+                self.outputs.work(Work::Discard { job, staging: staged.staging });
+            }
+            return;
+        };
         match staged {
             Err(error) => {
                 let reason = error.to_string();

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tally_dataset::dataset;
 use tally_proto::v1::EventKind;
 use tally_proto::{JobId, v1};
 
@@ -82,9 +81,12 @@ impl Driver {
     fn take_over(&mut self, resumed: Resumed) {
         let Resumed { spec, submitted, plan, committed, cancelled, notes, staging } = resumed;
         let id = spec.id.clone();
-        let Some(dataset) = dataset(&spec.dataset) else {
-            tracing::error!(job = %id, dataset = spec.dataset, "unknown dataset: the job stays in the journal");
-            return;
+        let dataset = match spec.configured() {
+            Ok(dataset) => dataset,
+            Err(error) => {
+                tracing::error!(job = %id, %error, "a job cannot be resumed: it stays in the journal");
+                return;
+            }
         };
         tracing::info!(job = %id, planned = plan.is_some(), committed = committed.is_some(), "a job is resumed");
         let v1::JobSubmitted { key, submitted_at, .. } = submitted;

@@ -3,7 +3,6 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use tally_common::{secrets, traces};
-use tally_dataset::dataset;
 use tally_proto::limits::shorten;
 use tally_proto::v1::EventKind;
 use tally_proto::v1::journal_record::Record;
@@ -42,11 +41,17 @@ impl Driver {
             }
             return;
         }
-        if let Some(refusal) = self.jobs.refusal(&spec) {
+        if let Some(refusal) = self.jobs.refusal() {
             let _ = accepted.send(Err(refusal));
             return;
         }
-        let Some(dataset) = dataset(&spec.dataset) else { return };
+        let dataset = match spec.configured() {
+            Ok(dataset) => dataset,
+            Err(error) => {
+                let _ = accepted.send(Err(Refusal::Dataset(error.to_string())));
+                return;
+            }
+        };
         let job = spec.id.clone();
         let submission = Submission { spec, dataset, key, submitted_at: self.now.unix_millis };
         let remote = self.workers.remote().is_some();
@@ -100,6 +105,7 @@ impl Driver {
             }
             AfterRecord::Ended(job) => self.report_end(&job),
             AfterRecord::Noted => self.note_times.open = false,
+            AfterRecord::Notified => {}
         }
     }
 
@@ -188,7 +194,8 @@ impl Driver {
     /// The staged files of an ended job are removed, or the time limit for that is over: its end goes to the journal.
     pub(super) fn discarded(&mut self, job: &JobId) {
         let Some((status, notes)) = self.jobs.end_to_record(job) else { return };
-        let record = Record::Ended(v1::JobEnded { status: Some(status), notes: Some(notes) });
+        let undelivered = self.metrics.registry.receivers();
+        let record = Record::Ended(v1::JobEnded { status: Some(status), notes: Some(notes), undelivered });
         self.outputs.write(record, AfterRecord::Ended(job.clone()));
     }
 

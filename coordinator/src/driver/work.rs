@@ -21,7 +21,7 @@ use crate::plan::{self, InputPlan, PlanError};
 use crate::publish::commit_log::Manifest;
 use crate::publish::file_system::FileSystem;
 use crate::publish::staging::{Published, Ready, Staging, StagingError, StoreStaging};
-use crate::publish::{Commit, Finished, PublishError};
+use crate::publish::{Commit, Finished, PublishError, StagedPart};
 
 /// The retries of a publish while the store fails.
 const PUBLISH_RETRY: RetryPolicy = RetryPolicy::fixed(Duration::from_secs(5)).with_max_retries(9);
@@ -53,6 +53,8 @@ pub enum Work {
         staging: StoreStaging,
         /// The attempt.
         attempt: AttemptId,
+        /// The folder of its part file within the day, for a dataset with folders.
+        folder: Option<String>,
     },
     /// Prepare the winners' part files for the publish. Answer: [`DriverInput::Staged`].
     StageDay {
@@ -60,8 +62,8 @@ pub enum Work {
         job: JobId,
         /// Its staging.
         staging: Staging,
-        /// The winners: number of the part file and of the attempt.
-        parts: Vec<(u32, u32)>,
+        /// The winners' part files.
+        parts: Vec<StagedPart>,
         /// The day's files and inputs.
         manifest: Manifest,
         /// What the day must meet first.
@@ -184,8 +186,8 @@ impl Work {
                 let planned = plan.await;
                 DriverInput::Planned(spec.id, planned)
             }
-            Work::BeginUpload { staging, attempt } => {
-                let upload = staging.begin(attempt.task.index, attempt.attempt).await;
+            Work::BeginUpload { staging, attempt, folder } => {
+                let upload = staging.begin(folder.as_deref(), attempt.task.index, attempt.attempt).await;
                 DriverInput::UploadBegun(attempt, upload)
             }
             Work::StageDay { job, staging, parts, manifest, check } => {
@@ -214,8 +216,8 @@ async fn plan_inputs(
     footers: &Arc<Footers>,
     capacity: Capacity,
 ) -> Result<InputPlan, PlanError> {
-    let Capacity { slots, reads_footers, reduce_table_bytes } = capacity;
-    let mut plan = plan::plan(spec, dataset, footers, slots, reads_footers).await?;
+    let Capacity { slots, reads_footers, reduce_table_bytes, apart } = capacity;
+    let mut plan = plan::plan(spec, dataset, footers, slots, reads_footers, apart).await?;
     plan.reduce_table_bytes = reduce_table_bytes;
     for warning in &plan.warnings {
         tracing::warn!("{warning}");
@@ -226,7 +228,7 @@ async fn plan_inputs(
 /// Checks the expectations of a day, and prepares its part files.
 async fn stage(
     staging: Staging,
-    parts: Vec<(u32, u32)>,
+    parts: Vec<StagedPart>,
     manifest: Manifest,
     check: Option<Box<PublishCheck>>,
 ) -> Result<Box<Staged>, StageError> {

@@ -116,7 +116,11 @@ classes! {
     "Attempt.RowGroups" CoordinatorError::Attempt(AttemptError::TooManyRowGroups(_)) => Fatal
         "the reduce tasks made too many row groups: the target size of part files is too small";
     "Plan.Inputs" CoordinatorError::Plan(PlanError::List(
-        ListError::Url(_) | ListError::Unreadable { .. } | ListError::Ambiguous { .. } | ListError::Nothing { .. },
+        ListError::Url(_)
+        | ListError::Unreadable { .. }
+        | ListError::Ambiguous { .. }
+        | ListError::NoFolder { .. }
+        | ListError::Nothing { .. },
     )) => Fatal
         "the day has no data files, or it is not clear which they are";
     "Plan.Listing" CoordinatorError::Plan(PlanError::List(ListError::Store { .. } | ListError::Read { .. })) => Fatal

@@ -24,7 +24,10 @@ impl State {
     /// Applies the next record. Records about a job that is not live change nothing.
     pub fn apply(&mut self, record: &Record) {
         match record {
-            Record::Claim(claim) => claim.notes.iter().for_each(|notes| self.note(notes)),
+            Record::Claim(claim) => {
+                claim.notes.iter().for_each(|notes| self.note(notes));
+                claim.notified.iter().for_each(|notified| self.delivered(notified));
+            }
             Record::Seal(_) => {}
             Record::Snapshot(snapshot) => {
                 let id = |job: &v1::LiveJob| job.submitted.as_ref().map(|s| s.job.clone());
@@ -71,6 +74,22 @@ impl State {
         job.notes = Some(v1::JobNotes { events: log.to_vec(), left_out: log.left_out(), ..notes.clone() });
     }
 
+    /// A receiver has the notice of a job's end.
+    fn delivered(&mut self, notified: &v1::JobNotified) {
+        let of = |ended: &&mut v1::JobEnded| {
+            ended.status.as_ref().is_some_and(|status| status.job == notified.job)
+        };
+        if let Some(ended) = self.history.iter_mut().rev().find(of) {
+            ended.undelivered.retain(|receiver| *receiver != notified.receiver);
+        }
+    }
+
+    /// The ended jobs of whose end a receiver has no notice yet, in the order of their ends.
+    pub fn undelivered<'a>(&'a self, receiver: &'a str) -> impl Iterator<Item = &'a str> {
+        let of = move |ended: &&v1::JobEnded| ended.undelivered.iter().any(|name| name == receiver);
+        self.history.iter().filter(of).filter_map(|ended| Some(ended.status.as_ref()?.job.as_str()))
+    }
+
     /// The state as one record.
     pub fn snapshot(&self) -> v1::Snapshot {
         v1::Snapshot {
@@ -107,7 +126,7 @@ mod tests {
 
     fn ended(job: &str) -> Record {
         let status = v1::JobStatus { job: job.into(), ..Default::default() };
-        Record::Ended(v1::JobEnded { status: Some(status), notes: None })
+        Record::Ended(v1::JobEnded { status: Some(status), ..Default::default() })
     }
 
     fn fold(max: usize, records: &[Record]) -> State {
@@ -136,6 +155,34 @@ mod tests {
         assert_eq!(ids, ["c", "b"]);
         assert!(live[0].cancelled && live[1].planned == Some(planned));
         assert_eq!(state.history().map(|s| s.job.as_str()).collect::<Vec<_>>(), ["a"]);
+    }
+
+    #[test]
+    fn a_delivered_notice_is_not_delivered_again() {
+        let ended = |job: &str| {
+            let Record::Ended(ended) = ended(job) else { unreachable!("it is the record of an end") };
+            let undelivered = vec!["webhook".into(), "openlineage".into()];
+            Record::Ended(v1::JobEnded { undelivered, ..ended })
+        };
+        let notified = |job: &str, receiver: &str| {
+            let notified = vec![v1::JobNotified { job: job.into(), receiver: receiver.into() }];
+            Record::Claim(v1::Claim { notified, ..Default::default() })
+        };
+        let state = fold(
+            9,
+            &[
+                ended("a"),
+                ended("b"),
+                notified("a", "webhook"),
+                notified("ghost", "webhook"),
+                notified("b", "x"),
+            ],
+        );
+        for state in [fold(9, &[Record::Snapshot(state.snapshot())]), state] {
+            assert_eq!(state.undelivered("webhook").collect::<Vec<_>>(), ["b"]);
+            assert_eq!(state.undelivered("openlineage").collect::<Vec<_>>(), ["a", "b"]);
+            assert_eq!(state.undelivered("other").count(), 0);
+        }
     }
 
     #[test]

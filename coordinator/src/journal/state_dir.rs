@@ -4,6 +4,7 @@
 //! Not here: which record is created when (`log`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use object_store::local::LocalFileSystem;
@@ -14,9 +15,11 @@ use tally_common::retry::RetryPolicy;
 use tally_common::stores::urls::{self, Names, UrlError};
 use tally_common::stores::{explain, is_transient, list_below};
 use tally_proto::v1::journal_record::Record;
+use tokio::sync::oneshot;
 
 use super::JournalError;
 use super::frame::{self, FrameError, WriterId};
+use crate::publish::file_system::{FileSystem, sync_upwards, system};
 
 /// The retries of a request to the journal's store.
 const RETRY: RetryPolicy = RetryPolicy::listed(&[50, 200, 500, 1000, 2000, 4000]);
@@ -30,6 +33,8 @@ pub struct StateDir {
     log: Path,
     /// Where it is, for messages and for local checks; `None` for a store without a URL.
     url: Option<String>,
+    /// The folder of the records, if it is in a file system.
+    folder: Option<(Arc<dyn FileSystem>, PathBuf)>,
 }
 
 /// The result of the creation of a record.
@@ -49,18 +54,28 @@ impl StateDir {
     pub fn open(url: &str) -> Result<Self, UrlError> {
         let (store, path) = urls::open(url)?;
         match urls::is_local(url) {
-            true => Ok(Self::at(Arc::new(LocalFileSystem::new().with_fsync(true)), &path, Some(url))),
-            false => Ok(Self::at(store, &path, Some(url))),
+            true => {
+                let store = Arc::new(LocalFileSystem::new().with_fsync(true));
+                let folder = urls::local_path(url)?;
+                Ok(StateDir { url: Some(url.into()), ..Self::in_folder(store, &path, &folder, system()) })
+            }
+            false => Ok(StateDir { url: Some(url.into()), ..Self::of(store, &path) }),
         }
     }
 
     /// A state directory in a store.
     pub fn of(store: Arc<dyn ObjectStore>, root: &Path) -> Self {
-        Self::at(store, root, None)
+        StateDir { store, log: root.clone().join("log"), url: None, folder: None }
     }
 
-    fn at(store: Arc<dyn ObjectStore>, root: &Path, url: Option<&str>) -> Self {
-        StateDir { store, log: root.clone().join("log"), url: url.map(String::from) }
+    /// A state directory in a store of files, and the same folder in the file system.
+    pub fn in_folder(
+        store: Arc<dyn ObjectStore>,
+        root: &Path,
+        folder: &std::path::Path,
+        files: Arc<dyn FileSystem>,
+    ) -> Self {
+        StateDir { folder: Some((files, folder.join("log"))), ..Self::of(store, root) }
     }
 
     /// A record's path or URL, for messages.
@@ -93,6 +108,24 @@ impl StateDir {
             Ok(Err(error)) => Err(failed(error.to_string())),
             _ => Ok(()),
         }
+    }
+
+    /// Makes the names of the epochs' folders, and of the folders above them, durable. Records are durable below them.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`].
+    pub(super) async fn sync_folders(&self) -> Result<(), JournalError> {
+        let Some((files, folder)) = self.folder.clone() else { return Ok(()) };
+        let path = folder.display().to_string();
+        let (sender, synced) = oneshot::channel();
+        let of = files.clone();
+        let done = files.spawn(Box::new(move || drop(sender.send(sync_upwards(&*of, &folder))))).await;
+        let reason = match (done, synced.await) {
+            (Ok(()), Ok(Ok(()))) => return Ok(()),
+            (Ok(()), Ok(Err(error))) => format!("it cannot be synced: {error}"),
+            _ => "its sync did not end".into(),
+        };
+        Err(JournalError::Io { path, reason, transient: true })
     }
 
     fn key(&self, epoch: u64, number: u64) -> Path {

@@ -41,6 +41,8 @@ pub struct PartFooter {
     pub rows: u64,
     /// The checksum of its rows, if all workers reported theirs.
     pub checksum: Option<u64>,
+    /// Its folder within the day, for example `sample_id=7`, if the dataset has such folders.
+    pub folder: Option<String>,
     /// Its day.
     pub day: DayFooter,
 }
@@ -84,6 +86,7 @@ impl PartFooter {
         ];
         let optional = [
             ("checksum", self.checksum.map(checksum_text)),
+            ("folder", self.folder.clone()),
             ("total_checksum", day.checksum.map(checksum_text)),
             ("total_files", day.files.map(|files| files.to_string())),
             ("total_nulls", nulls),
@@ -119,7 +122,12 @@ impl PartFooter {
             })?,
             objectives: entries.optional("objectives", |text| Some(text.to_string()))?,
         };
-        Ok(PartFooter { rows: entries.number("rows")?, checksum: entries.checksum("checksum")?, day })
+        Ok(PartFooter {
+            rows: entries.number("rows")?,
+            checksum: entries.checksum("checksum")?,
+            folder: entries.optional("folder", |text| Some(text.to_string()))?,
+            day,
+        })
     }
 }
 
@@ -173,7 +181,7 @@ mod tests {
             nulls: Some(vec![0, 1, 0, 0, 2, 3, 4]),
             objectives: Some(r#"{"new":1}"#.into()),
         };
-        PartFooter { rows: 4, checksum: Some(u64::MAX), day }
+        PartFooter { rows: 4, checksum: Some(u64::MAX), folder: Some("sample_id=7".into()), day }
     }
 
     #[test]
@@ -187,8 +195,9 @@ mod tests {
         assert_eq!(PartFooter::read(&entries, &dataset), Ok(footer()));
         let mut earlier = footer();
         (earlier.day.files, earlier.day.nulls, earlier.checksum) = (None, None, None);
+        earlier.folder = None;
         let entries = earlier.entries(&dataset);
-        assert!(!entries.contains_key("tally.total_nulls"));
+        assert!(!entries.contains_key("tally.total_nulls") && !entries.contains_key("tally.folder"));
         assert_eq!(PartFooter::read(&entries, &dataset), Ok(earlier));
     }
 

@@ -1,7 +1,8 @@
 //! The assignment of encoded row groups to part files.
 //!
 //! Pure. The number of files is `ceil(rows * bytes_per_row / target)`, as in the original program, at least one. Row
-//! groups are never larger than a file, so there are enough of them.
+//! groups are never larger than a file, so there are enough of them. Of a day with folders, each folder is laid out by itself: its
+//! files have the rows of one partition, and there is one even if that has no rows.
 
 /// A row group of a reduce task's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +15,70 @@ pub struct Encoded {
     pub rows: u64,
 }
 
+/// A part file that is to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedFile {
+    /// The number of its folder within the day, for a dataset with folders.
+    pub folder: Option<u32>,
+    /// Its row groups, in order.
+    pub groups: Vec<Encoded>,
+}
+
+impl PlannedFile {
+    /// Its rows.
+    pub fn rows(&self) -> u64 {
+        rows_of(&self.groups)
+    }
+}
+
+/// How a day is divided into part files.
+#[derive(Debug, Clone, Copy)]
+pub struct FileSizes {
+    /// The target size of a file, in bytes.
+    pub target: u64,
+    /// The estimated bytes of a row.
+    pub bytes_per_row: u64,
+    /// The folders of the day, each with the rows of the reduce task of its number; `None` if the files are in the day's folder.
+    pub folders: Option<u32>,
+}
+
+impl FileSizes {
+    /// The number of part files. The row groups are in the order of their tasks.
+    pub fn count(&self, groups: &[Encoded]) -> u64 {
+        self.parts(groups).map(|(_, mine)| self.count_of(mine)).fold(0, u64::saturating_add)
+    }
+
+    /// The part files, in the order of their folders. The row groups are in the order of their tasks.
+    pub fn layout(&self, groups: &[Encoded]) -> Vec<PlannedFile> {
+        let laid_out = self.parts(groups).flat_map(|(folder, mine)| {
+            let files = usize::try_from(self.count_of(mine)).unwrap_or(usize::MAX);
+            layout(mine, files).into_iter().map(move |groups| PlannedFile { folder, groups })
+        });
+        laid_out.collect()
+    }
+
+    fn count_of(&self, groups: &[Encoded]) -> u64 {
+        count(rows_of(groups), self.target, self.bytes_per_row)
+    }
+
+    /// The row groups that share files, with their folder.
+    fn parts<'a>(
+        &self,
+        groups: &'a [Encoded],
+    ) -> Box<dyn Iterator<Item = (Option<u32>, &'a [Encoded])> + 'a> {
+        let Some(folders) = self.folders else { return Box::new(std::iter::once((None, groups))) };
+        Box::new((0..folders).map(move |folder| {
+            let from = groups.partition_point(|group| group.task < folder);
+            let to = groups.partition_point(|group| group.task <= folder);
+            (Some(folder), &groups[from..to])
+        }))
+    }
+}
+
+fn rows_of(groups: &[Encoded]) -> u64 {
+    groups.iter().map(|group| group.rows).fold(0, u64::saturating_add)
+}
+
 /// The most rows of a row group.
 const MAX_ROW_GROUP_ROWS: u64 = 1 << 20;
 
@@ -23,7 +88,7 @@ pub fn row_group_rows(target: u64, bytes_per_row: u64) -> u64 {
 }
 
 /// The number of part files for that many rows.
-pub fn count(rows: u64, target: u64, bytes_per_row: u64) -> u64 {
+fn count(rows: u64, target: u64, bytes_per_row: u64) -> u64 {
     let bytes = u128::from(rows) * u128::from(bytes_per_row);
     let files = u64::try_from(bytes.div_ceil(u128::from(target.max(1)))).unwrap_or(u64::MAX);
     // Every file has at least one row, even if the target is smaller than a row.
@@ -32,8 +97,8 @@ pub fn count(rows: u64, target: u64, bytes_per_row: u64) -> u64 {
 
 /// Distributes row groups over `files` files, in order and as evenly as possible. Each file gets at least one while
 /// there are enough.
-pub fn layout(groups: &[Encoded], files: usize) -> Vec<Vec<Encoded>> {
-    let mut left: u64 = groups.iter().map(|group| group.rows).sum();
+fn layout(groups: &[Encoded], files: usize) -> Vec<Vec<Encoded>> {
+    let mut left = rows_of(groups);
     let mut rest = groups;
     let mut out = Vec::with_capacity(files);
     for file in 0..files {
@@ -84,5 +149,25 @@ mod tests {
             assert!(sizes.iter().all(|&size| size <= rows / files as u64 + 2 * max), "{sizes:?}");
         }
         assert_eq!(layout(&[], 1), vec![vec![]]);
+    }
+
+    #[test]
+    fn folders_do_not_share_files_and_each_has_one() {
+        let group = |task, row_group, rows| Encoded { task, row_group, rows };
+        // Folder 1 has no rows, folder 3 no row groups.
+        let groups = [group(0, 0, 10), group(1, 0, 0), group(2, 0, 60), group(2, 1, 60), group(2, 2, 30)];
+        let sizes = FileSizes { target: 100, bytes_per_row: 1, folders: Some(4) };
+        let files = sizes.layout(&groups);
+        assert_eq!(files.len() as u64, sizes.count(&groups));
+        let folders: Vec<_> = files.iter().map(|file| file.folder).collect();
+        assert_eq!(folders, [0, 1, 2, 2, 3].map(Some));
+        assert_eq!(files.iter().map(PlannedFile::rows).collect::<Vec<_>>(), [10, 0, 60, 90, 0]);
+        for file in &files {
+            assert!(file.groups.iter().all(|group| Some(group.task) == file.folder), "{file:?}");
+        }
+        let all: Vec<Encoded> = files.into_iter().flat_map(|file| file.groups).collect();
+        assert_eq!(all, groups);
+        assert_eq!(FileSizes { folders: None, ..sizes }.count(&groups), 2);
+        assert_eq!(sizes.count(&[]), 4);
     }
 }

@@ -9,7 +9,6 @@ use futures::{StreamExt, TryStreamExt};
 use tally_common::stores::urls;
 use tally_dataset::TableSpec;
 use tally_scan::footer::{Footer, Footers};
-use tally_scan::resolve;
 use tally_scan::{InputFile, excerpt};
 
 use super::PlanError;
@@ -58,14 +57,14 @@ impl Inspected {
         file.footer = Some(footer.bytes);
         self.fetched += footer.fetched;
         let found = self.schema.lookup(metadata);
-        footer.check_readable(&file.name, resolve::leaves(table, &found))?;
+        footer.check_readable(&file.name, found.leaves(table))?;
         let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
         self.rows += rows;
-        self.schema.add(&file.name, rows, &found);
+        self.schema.add(&file.name, rows, &found.columns);
         if metadata.num_row_groups() == 0 && self.empty.is_some() {
             return Ok(());
         }
-        let leaves: Vec<usize> = resolve::leaves(table, &found).map(|(_, leaf)| leaf).collect();
+        let leaves: Vec<usize> = found.leaves(table).map(|(_, leaf)| leaf).collect();
         let row_groups: Vec<_> = (0u32..)
             .zip(metadata.row_groups())
             .map(|(number, group)| {

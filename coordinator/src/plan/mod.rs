@@ -1,29 +1,36 @@
 //! The plan of a job: its input files (`listing`, `local_files`), their footers (`inspect`), whether they can be read
-//! (`schema`), the shard of each map task (`shards`), the rows of each part file (`files`). `days` compares the days of
-//! inputs and output.
+//! (`schema`), the shard of each map task (`shards`), which shards probably belong together (`affinity`), the rows of each
+//! part file (`files`). `folders` reads the second partition column of a dataset. `days` compares the days of inputs and output.
 //!
 //! The planner reads only the names and footers of the target day's files. Small files of an object store are planned by
 //! their size: the workers that fetch them report their footers (`deferred`).
 
+pub mod affinity;
 pub mod days;
 pub mod deferred;
 pub mod files;
+pub mod folders;
 pub mod inspect;
 pub mod listing;
 mod local_files;
 pub mod schema;
 pub mod shards;
+#[cfg(test)]
+mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tally_common::size;
-use tally_dataset::Dataset;
+use tally_dataset::{Dataset, TableSpec};
 use tally_proto::convert::{BadMessage, required};
 use tally_proto::{JobId, v1};
-use tally_scan::ScanError;
 use tally_scan::footer::Footers;
+use tally_scan::{InputFile, ScanError};
 
 use crate::job::JobSpec;
+use folders::{Divided, Folders};
+use inspect::{Inspected, inspect};
 use listing::ListError;
 use schema::SchemaError;
 use shards::FileWork;
@@ -31,9 +38,10 @@ use shards::FileWork;
 /// The most bytes of all files in a plan, which is one record of the journal.
 const MAX_PLAN_BYTES: u64 = 1 << 30;
 
-/// The most sums of partitions that all map tasks of a job together may report, of twelve bytes each. A job would exceed
-/// it with hundreds of slots and rows for every partition in every task; tables that are partitioned by client have few.
-const MAX_SUMS: usize = 8 << 20;
+/// The most sums of partitions that all map tasks of a job together may report, of 16 bytes each. Only jobs with hundreds
+/// of slots would have more: the planner combines their shards. A job that asks for smaller shards has more only if its
+/// tables are not partitioned by client; its map tasks fail then, because no day is published unchecked.
+const MAX_SUMS: usize = 16 << 20;
 
 /// A job cannot be planned. Its output is unchanged.
 #[derive(Debug, thiserror::Error)]
@@ -145,7 +153,7 @@ impl TryFrom<v1::JobPlanned> for InputPlan {
 }
 
 /// Plans the map stage of a job for that many slots. With `defer`, workers read the footers of small files in object
-/// stores.
+/// stores. With `apart`, the shuffle crosses a network, so files of one affinity are kept together.
 ///
 /// # Errors
 /// [`PlanError`] names the table, file and column.
@@ -155,6 +163,7 @@ pub async fn plan(
     footers: &Arc<Footers>,
     slots: usize,
     defer: bool,
+    apart: bool,
 ) -> Result<InputPlan, PlanError> {
     let mut plan = InputPlan::default();
     let mut tables = vec![];
@@ -164,7 +173,15 @@ pub async fn plan(
             listing::day_files(table.name, url, &job.day_folder).await?;
         plan.warnings.extend(warning);
         plan.files += files.len();
-        let inspected = inspect::inspect(files, footers, table, defer).await?;
+        let folders = Folders::of(job, dataset, table.name);
+        let inspected = match folders {
+            None => inspect(files, footers, table, defer).await?,
+            Some(folders) => {
+                let divided = folders.divide(files)?;
+                plan.warnings.extend(folders.warning(&divided.ignored));
+                inspect_divided(divided, footers, table, defer).await?
+            }
+        };
         plan.rows += inspected.rows;
         plan.fetched += inspected.fetched;
         let all = !inspected.deferred;
@@ -176,18 +193,31 @@ pub async fn plan(
         plan.bytes += inspected.work.iter().map(FileWork::bytes).sum::<u64>();
         row_groups += inspected.work.iter().map(|file| file.row_groups.len()).sum::<usize>();
         record_bytes += inspected.work.iter().map(|file| file.piece_bytes() as u64).sum::<u64>();
-        tables.push(inspected.work);
+        tables.push((folders, inspected.work));
     }
     check_size(plan.files, record_bytes)?;
-    plan.partitions = job.cut.partitions.unwrap_or_else(|| shards::partitions(plan.bytes, slots)).max(1);
+    let files = tables.iter().flat_map(|(_, files)| files);
+    let least = if apart { affinity::partitions(files, &job.day_folder, slots) } else { 0 };
+    plan.partitions = match dataset.folders() {
+        Some(folders) => folders.count,
+        None => job.cut.partitions.unwrap_or_else(|| shards::partitions(plan.bytes, slots, least)).max(1),
+    };
     let (max, warning) = shards::shard_limit(job.cut.shard_bytes, plan.bytes, row_groups, slots);
     plan.warnings.extend(warning);
-    for (table, files) in (0..).zip(tables) {
-        for shard in shards::cut(files, max) {
+    let groups = (0..).zip(tables).flat_map(|(table, (folders, files))| {
+        by_folder(folders, files).map(move |(folder, files)| ((table, folder), files))
+    });
+    let (groups, files): (Vec<_>, Vec<_>) = groups.unzip();
+    let mut shards = cut(job, files, plan.partitions, max, apart);
+    if job.cut.shard_bytes.is_none() {
+        shards = shards::combine(shards, MAX_SUMS / plan.partitions as usize);
+    }
+    for ((table, folder), shards) in groups.into_iter().zip(shards) {
+        for shard in shards {
             let bytes = shard.iter().map(FileWork::bytes).sum();
             let rows = Some(shard.iter().map(FileWork::rows).fold(0, u64::saturating_add));
             let (partitions, pieces) = (plan.partitions, shards::pieces(shard));
-            let work = v1::MapWork { table, partitions, pieces, most_sums: 0 };
+            let work = v1::MapWork { table, partitions, pieces, most_sums: 0, folder };
             plan.tasks.push(MapTask { work, bytes, rows });
         }
     }
@@ -196,48 +226,57 @@ pub async fn plan(
     Ok(plan)
 }
 
+/// Inspects the files that are read. If there are none, it is one that is ignored, without its rows: every table has a task.
+async fn inspect_divided(
+    divided: Divided,
+    footers: &Arc<Footers>,
+    table: &TableSpec,
+    defer: bool,
+) -> Result<Inspected, PlanError> {
+    let Divided { read, ignored } = divided;
+    if !read.is_empty() {
+        return inspect(read, footers, table, defer).await;
+    }
+    let one: Vec<InputFile> = ignored.into_iter().take(1).collect();
+    let mut inspected = inspect(one, footers, table, false).await?;
+    inspected.rows = 0;
+    inspected.work.iter_mut().for_each(|work| work.row_groups.clear());
+    Ok(inspected)
+}
+
+/// The files of each folder, in order. All files are together if the dataset has no folders. A file whose rows are ignored
+/// is in folder 0.
+fn by_folder(
+    folders: Option<Folders<'_>>,
+    files: Vec<FileWork>,
+) -> impl Iterator<Item = (Option<u32>, Vec<FileWork>)> {
+    let mut all: BTreeMap<Option<u32>, Vec<FileWork>> = BTreeMap::new();
+    for work in files {
+        let folder = folders.map(|folders| folders.folder(&work.file).unwrap_or(0));
+        all.entry(folder).or_default().push(work);
+    }
+    all.into_iter()
+}
+
+/// Cuts each group of files into shards of at most `max` bytes.
+fn cut(
+    job: &JobSpec,
+    groups: Vec<Vec<FileWork>>,
+    partitions: u32,
+    max: u64,
+    apart: bool,
+) -> Vec<Vec<Vec<FileWork>>> {
+    let cut = |files| {
+        let groups = match apart {
+            true => affinity::groups(files, &job.day_folder, partitions, max),
+            false => vec![files],
+        };
+        groups.into_iter().flat_map(|group| shards::cut(group, max)).collect()
+    };
+    groups.into_iter().map(cut).collect()
+}
+
 /// Checks the size of the files in a plan.
 fn check_size(files: usize, bytes: u64) -> Result<(), PlanError> {
     if bytes > MAX_PLAN_BYTES { Err(PlanError::TooLarge { files, bytes }) } else { Ok(()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use prost::Message;
-    use tally_proto::MESSAGE_BYTES;
-    use tally_proto::limits::LIST_BYTES;
-
-    use super::*;
-
-    #[test]
-    fn a_plan_that_no_journal_record_can_hold_is_refused() {
-        for bytes in [0, MAX_PLAN_BYTES - 1, MAX_PLAN_BYTES] {
-            assert!(check_size(1, bytes).is_ok());
-        }
-        let error = check_size(9, MAX_PLAN_BYTES + 1).unwrap_err().to_string();
-        assert!(error.contains("9 files") && error.contains("combine small files"), "{error}");
-    }
-
-    #[test]
-    fn the_sums_of_a_map_task_fit_into_a_message_at_the_limit_of_partitions() {
-        let partitions = 10_000u32;
-        let run = |first| v1::Run { first, count: 1 };
-        let sums = v1::PartitionSums {
-            partitions: (0..partitions).map(run).collect(),
-            rows: vec![u64::MAX; partitions as usize],
-            checksums: vec![u64::MAX; partitions as usize],
-        };
-        let column = v1::ColumnPresence {
-            found: u64::MAX,
-            missing: u64::MAX,
-            missing_rows: u64::MAX,
-            example: "x".repeat(4096),
-            unfit: u64::MAX,
-            unfit_example: "x".repeat(8192),
-        };
-        let presence = v1::Presence { with_rows: vec![column.clone(); 20], without_rows: vec![column; 20] };
-        let footers = v1::Footers { rows: u64::MAX, presence: Some(presence), file_bytes: u64::MAX };
-        let result = v1::MapResult { sums: Some(sums), footers: Some(footers), ..Default::default() };
-        assert!(result.encoded_len() < LIST_BYTES && LIST_BYTES < MESSAGE_BYTES, "{}", result.encoded_len());
-    }
 }

@@ -10,7 +10,7 @@ use parquet::schema::types::SchemaDescriptor;
 use tally_dataset::{ColumnSpec, Missing, TableSpec};
 use tally_proto::v1;
 use tally_scan::presence;
-use tally_scan::resolve::{self, Lookup};
+use tally_scan::resolve::{self, Lookup, TableLookup};
 
 /// Columns that cannot be read as the dataset needs them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +43,20 @@ pub enum SchemaError {
         /// What it is in which file, and what it is in another file.
         found: String,
     },
+    /// The integers of a column have 32 bits in one file and 64 bits in another.
+    #[error(
+        "{table}: the column {column} has 32 bits (INT32) in {narrow} and 64 bits (INT64) in {wide}: all files of a day must have one type"
+    )]
+    Widths {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: String,
+        /// A file with 32 bits.
+        narrow: String,
+        /// A file with 64 bits.
+        wide: String,
+    },
     /// The names of several columns of a file are equal, or differ only in letter case.
     #[error(
         "{table}: the column {column} may be any of {names} in {file} (names match without regard to letter case): rename or remove all but one"
@@ -73,7 +87,7 @@ pub struct TableSchema {
     without_rows: Vec<ColumnSchema>,
     /// The files have no rows.
     empty: bool,
-    remembered: Vec<(Arc<SchemaDescriptor>, Arc<[Lookup]>)>,
+    remembered: Vec<(Arc<SchemaDescriptor>, Arc<TableLookup>)>,
 }
 
 /// What the files have of a column: the first files of each kind.
@@ -142,14 +156,13 @@ impl TableSchema {
     }
 
     /// Looks the table's columns up in a file's schema.
-    pub fn lookup(&mut self, metadata: &ParquetMetaData) -> Arc<[Lookup]> {
+    pub fn lookup(&mut self, metadata: &ParquetMetaData) -> Arc<TableLookup> {
         let schema = metadata.file_metadata().schema_descr_ptr();
         // Files with the same schema share it, see `tally_scan::footer`.
         if let Some((_, found)) = self.remembered.iter().find(|(known, _)| Arc::ptr_eq(known, &schema)) {
             return found.clone();
         }
-        let found: Arc<[Lookup]> =
-            self.table.columns.iter().map(|spec| resolve::lookup(&schema, spec)).collect();
+        let found = Arc::new(resolve::lookup(&schema, &self.table));
         if self.remembered.len() == MAX_REMEMBERED {
             self.remembered.remove(0);
         }
@@ -186,15 +199,29 @@ impl TableSchema {
         for (spec, column) in self.table.columns.iter().zip(columns) {
             column.check(self.table.name, spec)?;
         }
+        check_widths(&self.table, &self.presence)?;
         Ok(self.presence)
     }
 }
 
-/// Checks that all files of a table together have the needed columns; returns warnings.
+/// Checks that the integers of each column have one width in all files with rows.
+fn check_widths(table: &TableSpec, present: &v1::Presence) -> Result<(), SchemaError> {
+    let mut columns = table.columns.iter().zip(&present.with_rows);
+    let mixed = |(_, found): &(&ColumnSpec, &v1::ColumnPresence)| {
+        !found.narrow_example.is_empty() && !found.wide_example.is_empty()
+    };
+    let Some((spec, found)) = columns.find(mixed) else { return Ok(()) };
+    let (narrow, wide) = (found.narrow_example.clone(), found.wide_example.clone());
+    Err(SchemaError::Widths { table: table.name, column: spec.path.join("."), narrow, wide })
+}
+
+/// Checks that all files of a table together have the needed columns, with one width of integers; returns warnings.
 ///
 /// # Errors
-/// [`SchemaError`]: a column is missing, or no file has rows and the column has another type in some file.
+/// [`SchemaError`]: a column is missing, or has two widths, or no file has rows and the column has another type in some
+/// file.
 pub fn check_missing(table: &TableSpec, present: &v1::Presence) -> Result<Vec<String>, SchemaError> {
+    check_widths(table, present)?;
     let mut warnings = vec![];
     let columns = if present.with_rows.is_empty() { &present.without_rows } else { &present.with_rows };
     for (at, (spec, found)) in table.columns.iter().zip(columns).enumerate() {
@@ -229,8 +256,8 @@ pub fn check_missing(table: &TableSpec, present: &v1::Presence) -> Result<Vec<St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tally_dataset::Dataset;
     use tally_dataset::addon_aggregates::{ADDONS, AddonAggregates, MAIN_SUMMARY};
+    use tally_dataset::{ColumnKind, Dataset, ElementKind, Width};
     use tally_scan::resolve::Leaf;
 
     /// A file by name and rows.
@@ -245,7 +272,7 @@ mod tests {
         FileSchema { name: name.into(), rows: 10, columns }
     }
 
-    fn of(table: &TableSpec, files: &[FileSchema]) -> TableSchema {
+    fn of_files(table: &TableSpec, files: &[FileSchema]) -> TableSchema {
         let mut schema = TableSchema::new(Arc::new(table.clone()));
         files.iter().for_each(|file| schema.add(&file.name, file.rows, &file.columns));
         schema
@@ -253,17 +280,19 @@ mod tests {
 
     /// Parts of the files give the same as all of them.
     fn merge(table: &TableSpec, files: &[FileSchema], all: bool) -> Result<v1::Presence, SchemaError> {
-        let whole = of(table, files).check(all);
+        let whole = of_files(table, files).check(all);
         for cut in 0..=files.len() {
-            let mut parts = of(table, &files[..cut]);
-            parts.append(of(table, &files[cut..]));
+            let mut parts = of_files(table, &files[..cut]);
+            parts.append(of_files(table, &files[cut..]));
             assert_eq!(parts.check(all), whole, "cut at {cut}");
         }
         whole
     }
 
     fn all(table: &TableSpec) -> Vec<Lookup> {
-        (0..table.columns.len()).map(|index| Lookup::Found(Leaf { index, element_def: 0 })).collect()
+        (0..table.columns.len())
+            .map(|index| Lookup::Found(Leaf { index, element_def: 0, width: None }))
+            .collect()
     }
 
     #[test]
@@ -290,6 +319,50 @@ mod tests {
         assert!(merge(table, &[empty.clone(), file("a", all(table))], true).is_ok());
         assert!(merge(table, std::slice::from_ref(&empty), false).is_ok());
         assert!(merge(table, &[empty], true).is_err());
+    }
+
+    #[test]
+    fn integers_of_two_widths_name_both_files() {
+        let column = |path, kind| ColumnSpec { path, kind, filter: false, missing: Missing::IsNull };
+        let table = TableSpec {
+            name: "t",
+            help: "",
+            columns: vec![
+                column(&["n"], ColumnKind::Int),
+                column(&["l", "day"], ColumnKind::Element(ElementKind::Int)),
+            ],
+        };
+        let of = |widths: [Option<Width>; 2]| {
+            let lookup = |width: Option<Width>| match width {
+                None => Lookup::Missing,
+                width => Lookup::Found(Leaf { index: 0, element_def: 0, width }),
+            };
+            widths.map(lookup).to_vec()
+        };
+        let (narrow, wide) = (Some(Width::W32), Some(Width::W64));
+        let merge = |files: &[FileSchema]| {
+            let presence = merge(&table, files, true)?;
+            // Reports of map tasks are checked in the same way.
+            check_missing(&table, &presence).map(|_| ())
+        };
+        let files =
+            [file("a", of([narrow, wide])), file("b", of([None, None])), file("c", of([narrow, wide]))];
+        assert_eq!(merge(&files), Ok(()));
+        for (last, column) in [(of([wide, wide]), "column n "), (of([None, narrow]), "column l.day ")] {
+            let error = merge(&[&files[..], &[file("d", last.clone())]].concat()).unwrap_err().to_string();
+            for part in ["t: ", column, "INT32", "INT64", " a", " d"] {
+                assert!(error.contains(part), "{error}");
+            }
+            let mut reported = v1::Presence::default();
+            presence::note(&mut reported, &table, &last, "s3://b/d", 5);
+            let mut all = of_files(&table, &files).check(true).unwrap();
+            presence::add(&mut all, &reported);
+            let error = check_missing(&table, &all).unwrap_err().to_string();
+            assert!(error.contains(column) && error.contains("s3://b/d"), "{error}");
+            // The type of a file without rows does not count.
+            let empty = FileSchema { rows: 0, ..file("d", last) };
+            assert_eq!(merge(&[&files[..], &[empty]].concat()), Ok(()));
+        }
     }
 
     #[test]

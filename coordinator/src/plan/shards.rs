@@ -119,12 +119,12 @@ pub fn shard_limit(asked: Option<u64>, bytes: u64, row_groups: usize, slots: usi
     }
 }
 
-/// The number of partitions of the shuffle for a day of `bytes` on `slots`: a divisor or a multiple of 100, because the
-/// inputs are partitioned by `crc32(client_id) % 100`.
-pub fn partitions(bytes: u64, slots: usize) -> u32 {
+/// The number of partitions of the shuffle for a day of `bytes` on `slots`, `least` or more: a divisor or a multiple of 100,
+/// because the inputs are partitioned by `crc32(client_id) % 100`.
+pub fn partitions(bytes: u64, slots: usize, least: u64) -> u32 {
     const FITTING: [u32; 17] =
         [1, 2, 4, 5, 10, 20, 25, 50, 100, 200, 400, 500, 1000, 2000, 4000, 5000, 10_000];
-    let wanted = bytes.div_ceil(32 * MIB).max(slots as u64 * 4);
+    let wanted = bytes.div_ceil(32 * MIB).max(slots as u64 * 4).max(least);
     FITTING.into_iter().find(|&p| u64::from(p) >= wanted).unwrap_or(FITTING[FITTING.len() - 1])
 }
 
@@ -156,6 +156,38 @@ pub fn cut(files: Vec<FileWork>, max: u64) -> Vec<Vec<FileWork>> {
         shards.push(small);
     }
     shards
+}
+
+/// Combines neighbouring shards of each table, so that all tables together have at most `most` shards, as far as these
+/// fit into task messages.
+pub fn combine(tables: Vec<Vec<Vec<FileWork>>>, most: usize) -> Vec<Vec<Vec<FileWork>>> {
+    let all: usize = tables.iter().map(Vec::len).sum();
+    if all <= most {
+        return tables;
+    }
+    // The last shard of each table may have fewer parts.
+    let parts = all.div_ceil(most.saturating_sub(tables.len()).max(1));
+    tables.into_iter().map(|shards| combine_table(shards, parts)).collect()
+}
+
+/// Combines up to `parts` neighbouring shards.
+fn combine_table(shards: Vec<Vec<FileWork>>, parts: usize) -> Vec<Vec<FileWork>> {
+    let mut combined: Vec<Vec<FileWork>> = vec![];
+    let (mut count, mut bytes) = (parts, 0);
+    for shard in shards {
+        let pieces = shard.iter().map(FileWork::piece_bytes).sum::<usize>();
+        match combined.last_mut() {
+            Some(last) if count < parts && bytes + pieces <= PIECES_BYTES => {
+                last.extend(shard);
+                (count, bytes) = (count + 1, bytes + pieces);
+            }
+            _ => {
+                combined.push(shard);
+                (count, bytes) = (1, pieces);
+            }
+        }
+    }
+    combined
 }
 
 fn cut_file(file: &FileWork, max: u64) -> impl Iterator<Item = FileWork> {
@@ -241,13 +273,15 @@ mod tests {
     /// The size of the message of a map task.
     fn message(shard: Vec<FileWork>) -> usize {
         let pieces = pieces(shard);
-        let work = v1::MapWork { table: 1, partitions: 10_000, pieces, most_sums: u32::MAX };
+        let work =
+            v1::MapWork { table: 1, partitions: 10_000, pieces, most_sums: u32::MAX, folder: Some(99) };
         let attempt = v1::Attempt { job: "j".repeat(64), stage: 0, index: u32::MAX, attempt: u32::MAX };
         let start = v1::TaskDispatch {
             attempt: Some(attempt),
             dataset: "a".repeat(100),
             key: vec![0; 16],
             work: Some(v1::task_dispatch::Work::Map(work)),
+            has_options: true,
         };
         let message = v1::coordinator_message::Message::Start(start);
         v1::CoordinatorMessage { epoch: u64::MAX, message: Some(message) }.encoded_len()
@@ -337,12 +371,38 @@ mod tests {
     }
 
     #[test]
+    fn shards_are_combined_until_there_are_few_enough() {
+        for (counts, most) in [
+            (vec![10, 0], 10),
+            (vec![11, 0], 10),
+            (vec![16_000, 16_000], 4194),
+            (vec![30_000, 1], 8388),
+            (vec![200_000, 200_000], 1677),
+            (vec![1, 5], 3),
+        ] {
+            let table = |&count: &usize| cut(vec![file(&[100]); count], 100);
+            let before: Vec<_> = counts.iter().map(table).collect();
+            let combined = combine(before, most);
+            let all: usize = combined.iter().map(Vec::len).sum();
+            assert!(all <= most && all > most / 4, "{all} of {counts:?}, {most} at most");
+            let files: Vec<usize> =
+                combined.iter().map(|shards| shards.iter().map(Vec::len).sum::<usize>()).collect();
+            assert_eq!(files, counts, "no file is lost");
+        }
+        // Task messages limit what can be combined.
+        let long = "x".repeat(PIECES_BYTES / 3);
+        let combined = combine(vec![cut(vec![named(&long, &[100]); 9], 100)], 2);
+        assert_eq!(combined[0].iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 2, 2, 1]);
+        assert!(combined.into_iter().flatten().all(|shard| message(shard) <= PIECES_BYTES + 1024));
+    }
+
+    #[test]
     fn partitions_keep_the_inputs_layout() {
         for (bytes, slots) in [(0, 1), (150 * MIB, 2), (2600 * MIB, 2), (30_000 * MIB, 2), (1 << 50, 64)] {
-            let p = partitions(bytes, slots);
+            let p = partitions(bytes, slots, 0);
             assert!(100 % p == 0 || p.is_multiple_of(100), "{p}");
             assert!(u64::from(p) >= (slots as u64 * 4).min(10_000));
         }
-        assert_eq!(partitions(2600 * MIB, 2), 100);
+        assert_eq!(partitions(2600 * MIB, 2, 0), 100);
     }
 }

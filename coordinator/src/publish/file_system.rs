@@ -216,6 +216,24 @@ fn stat(found: fs::Metadata) -> Stat {
     }
 }
 
+/// Makes the names in a folder, and those of all folders above it, durable. Another process may have created some of them a
+/// moment ago, and may die before it syncs them. A folder that this process cannot sync is not one that it created.
+///
+/// # Errors
+/// The disk fails, or a folder does not exist.
+pub fn sync_upwards(files: &dyn FileSystem, folder: &Path) -> io::Result<()> {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    for folder in folder.ancestors() {
+        match files.sync(folder) {
+            Err(e)
+                if matches!(e.kind(), PermissionDenied | ReadOnlyFilesystem | Unsupported | InvalidInput) => {
+            }
+            done => done?,
+        }
+    }
+    Ok(())
+}
+
 /// Whether a rename failed because its target is a folder with content.
 pub(super) fn is_occupied(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists)

@@ -10,6 +10,7 @@
 //!
 //! Not here: the steps that replace a day (`replace`), operations on staging folders (`folder`).
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,15 +21,27 @@ use tally_proto::JobId;
 use super::PublishError;
 use super::day_id::day_id;
 use super::dead_folders::{clean_dead, remove, sweep, take};
-use super::file_system::{FileSystem, LockFile, is_gone};
+use super::file_system::{FileSystem, LockFile, is_gone, sync_upwards};
 use super::folder::{
     DAY, MADE, PARTS, aside, check_folder, failed, folders_before, folders_from, make, missing_above, remake,
     retry_while_full, siblings_of, sync,
 };
 use super::replace::Replacement;
+use crate::ready_marker::ReadyMarker;
 
 /// Tries to create a staging folder while other jobs remove its parent.
 const RACES: usize = 20;
+
+/// A part file of the staged day: the attempt that wrote it, and its folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StagedPart {
+    /// Its number, which no other part file of the day has.
+    pub index: u32,
+    /// The attempt whose file counts.
+    pub attempt: u32,
+    /// The folder within the day, for a dataset with folders.
+    pub folder: Option<String>,
+}
 
 /// The identity of a day whose publish is decided.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,7 +50,7 @@ pub struct Commit {
     pub device: u64,
     /// The staged folder's inode. Version 0.1.0 compares it after a downgrade.
     pub inode: u64,
-    /// Names of the part files in it. They contain the job's id, so no other day has them.
+    /// Paths of the part files in it. Their names contain the job's id, so no other day has them.
     pub parts: Vec<String>,
     /// The identity of the day that it replaces, by [`day_id`]; empty if there is none. Unknown for a decision of version
     /// 0.1.0.
@@ -83,7 +96,10 @@ impl Commit {
     /// Whether a folder is the decided day.
     fn is(&self, files: &dyn FileSystem, folder: &Path) -> bool {
         files.refresh(folder);
-        !self.parts.is_empty() && self.parts.iter().all(|part| files.exists(&folder.join(part)))
+        let paths: Vec<PathBuf> = self.parts.iter().map(|part| folder.join(part)).collect();
+        let inner: BTreeSet<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
+        inner.into_iter().filter(|inner| *inner != folder).for_each(|inner| files.refresh(inner));
+        !paths.is_empty() && paths.iter().all(|path| files.exists(path))
     }
 
     /// Whether the output has another day than the decision was made for: a later publish replaced it.
@@ -210,29 +226,47 @@ impl FolderStaging {
         self.folder.join(PARTS).join(format!("part-{index:05}-a{attempt}-{}.snappy.parquet", self.job))
     }
 
-    /// Moves the winners' part files, each given by number and attempt, to the staged day, which then only has to be
-    /// published.
+    /// Moves the winners' part files to the staged day, which then only has to be published. The ready marker is
+    /// part of it: it appears and disappears together with the day.
     ///
     /// # Errors
     /// [`PublishError`]: a part file is missing, or the disk fails.
-    pub fn commit(&self, winners: &[(u32, u32)]) -> Result<Commit, PublishError> {
+    pub fn commit(
+        &self,
+        winners: &[StagedPart],
+        marker: Option<&ReadyMarker>,
+    ) -> Result<Commit, PublishError> {
         let (files, day) = (&*self.location.files, self.folder.join(DAY));
         retry_while_full(files, || remake(files, &day))
             .map_err(failed(&day, "the staged day cannot be created"))?;
+        let folders: BTreeSet<&str> = winners.iter().filter_map(|part| part.folder.as_deref()).collect();
+        for folder in folders.iter().map(|folder| day.join(folder)) {
+            let made = retry_while_full(files, || files.create_folder(&folder));
+            made.map_err(failed(&folder, "a folder of the staged day cannot be created"))?;
+        }
         let mut parts = Vec::with_capacity(winners.len());
-        for &(index, attempt) in winners {
+        for StagedPart { index, attempt, folder } in winners {
             let name = format!("part-{index:05}-{}.snappy.parquet", self.job);
-            let part = self.part(index, attempt);
+            let name = folder.as_ref().map_or(name.clone(), |folder| format!("{folder}/{name}"));
+            let part = self.part(*index, *attempt);
             let moved = retry_while_full(files, || files.rename(&part, &day.join(&name)));
             moved.map_err(failed(&part, "the part file is missing"))?;
             parts.push(name);
         }
+        if let Some(marker) = marker {
+            let marker = day.join(marker.name());
+            retry_while_full(files, || files.write(&marker, b""))
+                .map_err(failed(&marker, "the ready marker cannot be written"))?;
+            sync(files, &marker)?;
+        }
+        for folder in folders {
+            sync(files, &day.join(folder))?;
+        }
         sync(files, &day)?;
         sync(files, &self.folder)?;
         // The names of the folders above it, so that the decision does not outlive the day.
-        for folder in self.location.siblings.ancestors().take(2) {
-            sync(files, folder)?;
-        }
+        let above = &self.location.siblings;
+        sync_upwards(files, above).map_err(failed(above, "the folders above it cannot be synced"))?;
         let found = files.stat(&day).map_err(failed(&day, "the staged day cannot be read"))?;
         // A day that cannot be read is replaced without a condition.
         let replaces = day_id(files, &self.location.target).ok();

@@ -5,7 +5,8 @@
 //! new day. Where the file system cannot do that, two renames replace it (`replace`).
 //!
 //! In object stores (`store_staging`), tasks fill multipart uploads, which only the publish completes, by one record
-//! (`commit_log`). `staging` is either of the two, as the driver uses it. The output never contains anything but part files.
+//! (`commit_log`). `staging` is either of the two, as the driver uses it. The output never contains anything but part files and the
+//! ready marker. The files of a dataset with folders are in folders within the day; the day is published as a whole all the same.
 
 mod abort;
 pub mod commit_log;
@@ -26,7 +27,7 @@ use std::io;
 use tally_common::stores::urls::UrlError;
 use tally_common::stores::{explain, is_transient};
 
-pub use folder_staging::{Commit, Finished, FolderStaging};
+pub use folder_staging::{Commit, Finished, FolderStaging, StagedPart};
 
 /// The output could not be staged or published. The old day stays.
 #[derive(Debug, thiserror::Error)]

@@ -5,6 +5,8 @@
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
+use crate::ready_marker::ReadyMarker;
+
 /// An uploaded part file of a day.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestPart {
@@ -51,6 +53,9 @@ pub struct Manifest {
     /// Checksum of their content: the sum of the checksums of the files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<String>,
+    /// The file that is created once the day is whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_marker: Option<ReadyMarker>,
     /// The files read.
     pub inputs: Vec<ManifestInput>,
     /// The files written.
@@ -87,6 +92,10 @@ pub(super) struct Record {
     pub(super) manifest: Manifest,
     /// Objects that the day replaces.
     pub(super) old: Vec<String>,
+    /// Ready markers of the old day. They are removed before the first new object appears, and created again if the decision
+    /// is undone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) markers: Vec<String>,
     /// The jobs of the last decisions.
     pub(super) jobs: Vec<String>,
 }
@@ -100,7 +109,8 @@ impl Record {
     pub(super) fn read(bytes: &[u8], day: &Path) -> Result<Self, RecordError> {
         let mut record: Record = serde_json::from_slice(bytes)?;
         record.old.retain(|key| key != day.as_ref());
-        let mut keys = record.manifest.files.iter().map(|part| &part.key).chain(&record.old);
+        let parts = record.manifest.files.iter().map(|part| &part.key);
+        let mut keys = parts.chain(&record.old).chain(&record.markers);
         match keys.find(|key| !is_inside(day, key)) {
             None => Ok(record),
             Some(key) => Err(RecordError::Foreign { key: key.clone(), day: day.to_string() }),
@@ -153,7 +163,8 @@ mod tests {
                 checksum: None,
             };
             let manifest = Manifest { files: vec![part], ..Manifest::default() };
-            let record = Record { nonce: 1, epoch: 2, manifest, old: vec![old.into()], jobs: vec![] };
+            let record =
+                Record { nonce: 1, epoch: 2, manifest, old: vec![old.into()], markers: vec![], jobs: vec![] };
             serde_json::to_vec(&record).unwrap()
         };
         let (new, old) = (format!("{day}/part-00000-j-1.snappy.parquet"), format!("{day}/a/old.parquet"));
@@ -188,6 +199,7 @@ mod tests {
             epoch: 2,
             manifest: Manifest::default(),
             old: vec![old],
+            markers: vec![],
             jobs: vec!["j".into()],
         };
         let good = record(format!("{day}/old.parquet"));
@@ -195,5 +207,14 @@ mod tests {
         for bad in [day.to_string(), format!("{day}//x"), "elsewhere/x".into()] {
             assert!(record(bad.clone()).write(&day).is_err(), "{bad}");
         }
+        // Also the markers are objects of the day, and a marker is never a part file.
+        let marked = |marker: &str| Record { markers: vec![marker.into()], ..good.clone() };
+        let kept = marked(&format!("{day}/_SUCCESS"));
+        assert_eq!(Record::read(&kept.write(&day).unwrap(), &day).unwrap(), kept);
+        assert!(marked("elsewhere/_SUCCESS").write(&day).is_err());
+        let json = String::from_utf8(good.write(&day).unwrap()).unwrap();
+        assert!(!json.contains("marker"), "earlier versions wrote the same: {json}");
+        let stray = json.replacen("\"inputs\"", "\"ready_marker\":\"part-0\",\"inputs\"", 1);
+        assert!(matches!(Record::read(stray.as_bytes(), &day), Err(RecordError::Json(_))), "{stray}");
     }
 }

@@ -20,7 +20,7 @@ use tally_proto::JobId;
 use super::file_system::{FileSystem, System};
 use super::folder::{DAY, LOCK};
 use super::folder_staging::Location;
-use super::{Commit, Finished, FolderStaging, PublishError};
+use super::{Commit, Finished, FolderStaging, PublishError, StagedPart};
 
 const DAY_FOLDER: &str = "submission_date_s3=20170227";
 /// Jobs without a journal.
@@ -205,7 +205,7 @@ impl World {
         let epoch = u64::from(actor == LEADER);
         let staging = FolderStaging::prepare(self.gated(actor), &job(actor), epoch)?;
         fs::write(staging.part(0, 1), job(actor).as_str()).unwrap();
-        let commit = staging.commit(&[(0, 1)]);
+        let commit = staging.commit(&[StagedPart { index: 0, attempt: 1, folder: None }], None);
         let decided = self.schedule.gate(actor, false, || "decides".into()).is_ok();
         if let Ok(commit) = commit
             && decided

@@ -13,7 +13,7 @@ use super::commit_log::{Decided, Manifest};
 use super::file_system::FileSystem;
 use super::folder_staging::Location;
 pub use super::store_staging::StoreStaging;
-use super::{Commit, Finished, FolderStaging, PublishError};
+use super::{Commit, Finished, FolderStaging, PublishError, StagedPart};
 use crate::job::JobSpec;
 
 /// The staging of a job.
@@ -187,20 +187,20 @@ impl Staging {
         }
     }
 
-    /// Prepares the day from the winners' part files, each given by number and attempt.
+    /// Prepares the day from the winners' part files.
     ///
     /// # Errors
     /// [`StagingError`]: a part file is missing, or the disk fails.
     pub async fn ready(
         self,
-        winners: Vec<(u32, u32)>,
+        winners: Vec<StagedPart>,
         manifest: Manifest,
     ) -> Result<(Self, Ready), StagingError> {
         match self {
             Staging::Folder(staging) => {
                 let files = staging.location.files.clone();
                 blocking(&*files, move || {
-                    let commit = staging.commit(&winners)?;
+                    let commit = staging.commit(&winners, manifest.ready_marker.as_ref())?;
                     Ok((Staging::Folder(staging), Ready::Folder(commit)))
                 })
                 .await

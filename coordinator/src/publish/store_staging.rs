@@ -140,7 +140,7 @@ impl StoreStaging {
     async fn probe(&self, replaces: bool) -> Result<(), PublishError> {
         let record = serde_json::json!({ "job": self.job.as_str(), "epoch": self.epoch });
         // The key looks like that of a part file, so that `sweep` recognises it.
-        let key = self.key(PROBE, 0);
+        let key = self.key(None, PROBE, 0);
         let begun = Begun { key: key.to_string(), upload: None };
         let (record, begun) = (to_json(&record), to_json(&begun));
         let probe = Probe {
@@ -195,17 +195,23 @@ impl StoreStaging {
         put.map(drop).map_err(self.failed(key, "the output's records cannot be written"))
     }
 
-    /// The key of an attempt's part file. No other attempt uses it.
-    pub fn key(&self, index: u32, attempt: u32) -> Path {
-        self.day.clone().join(format!("part-{index:05}-{}-{attempt}.snappy.parquet", self.job))
+    /// The key of an attempt's part file, in a folder of the day if one is given. No other attempt uses it.
+    pub fn key(&self, folder: Option<&str>, index: u32, attempt: u32) -> Path {
+        let folder = folder.map_or_else(|| self.day.clone(), |folder| self.day.clone().join(folder));
+        folder.join(format!("part-{index:05}-{}-{attempt}.snappy.parquet", self.job))
     }
 
-    /// Records the upload of an attempt's part file, and begins it.
+    /// Records the upload of an attempt's part file, and begins it. `folder` is the file's folder within the day.
     ///
     /// # Errors
     /// [`PublishError`].
-    pub async fn begin(&self, index: u32, attempt: u32) -> Result<v1::Upload, PublishError> {
-        let key = self.key(index, attempt);
+    pub async fn begin(
+        &self,
+        folder: Option<&str>,
+        index: u32,
+        attempt: u32,
+    ) -> Result<v1::Upload, PublishError> {
+        let key = self.key(folder, index, attempt);
         let record = self.record(&format!("{index:05}-{attempt}"));
         self.put(&record, &Begun { key: key.to_string(), upload: None }).await?;
         let id = self.bucket.uploads.create_multipart(&key).await;

@@ -203,6 +203,7 @@ mod tests {
             assert_eq!(is_ours(&upload), ours, "{name}");
         };
         check("part-00003-20170227-1a203b13e4c-6eeb-0-8193.snappy.parquet", true);
+        check("sample_id=7/part-00003-20170227-1a203b13e4c-6eeb-0-8193.snappy.parquet", true);
         check("part-00003-20170227-1a203b13e4c-6eeb-0.snappy.parquet.tmp", false);
         check("part-00000-c000.snappy.parquet", false);
         check("other.parquet", false);

@@ -14,6 +14,7 @@ use super::folder::{DAY, LOCK, PARTS, aside};
 use super::folder_staging::Location;
 use super::replace::{INTENT, OLD, TURN};
 use super::*;
+use crate::ready_marker::ReadyMarker;
 
 const DAY_FOLDER: &str = "submission_date_s3=20170227";
 
@@ -36,8 +37,13 @@ fn stage(root: &Path, id: &str, text: &str) -> FolderStaging {
     staging
 }
 
+/// The part file that `stage` writes.
+fn winner(attempt: u32) -> StagedPart {
+    StagedPart { index: 0, attempt, folder: None }
+}
+
 fn publish(staging: FolderStaging) -> Result<(), PublishError> {
-    let commit = staging.commit(&[(0, 7)])?;
+    let commit = staging.commit(&[winner(7)], None)?;
     staging.publish(&commit)
 }
 
@@ -124,6 +130,30 @@ fn a_publish_replaces_the_day_and_leaves_nothing_else() {
     publish(stage(root.path(), "b", "two")).unwrap();
     assert_eq!(files(root.path()), ["two"]);
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn files_in_folders_of_a_day_replace_all_of_the_old_day_in_one_step() {
+    for system in FILE_SYSTEMS {
+        let root = tempfile::tempdir().unwrap();
+        let day = root.path().join("out").join(DAY_FOLDER);
+        for (folder, text) in [("sample_id=1", "old one"), ("sample_id=9", "old nine"), ("", "old")] {
+            fs::create_dir_all(day.join(folder)).unwrap();
+            fs::write(day.join(folder).join("part"), text).unwrap();
+        }
+        let staging = stage_on(system, root.path(), "a", "one");
+        fs::write(staging.part(1, 2), "two").unwrap();
+        let in_folder = |folder: &str, part| StagedPart { folder: Some(folder.into()), ..part };
+        let second = StagedPart { index: 1, attempt: 2, folder: None };
+        let winners = [in_folder("sample_id=0", winner(7)), in_folder("sample_id=1", second)];
+        let commit = staging.commit(&winners, None).unwrap();
+        assert_eq!(commit.parts[1], "sample_id=1/part-00001-a.snappy.parquet");
+        staging.publish(&commit).unwrap();
+        assert_eq!(finish(&root.path().join("out"), 1, &commit), Finished::Done, "{}", system.name);
+        assert_eq!(files(root.path()), ["one", "two"], "{}", system.name);
+        assert_eq!(files(&day.join("sample_id=1")), ["two"]);
+        assert_eq!((fs::read_dir(root.path()).unwrap().count(), fs::read_dir(&day).unwrap().count()), (1, 2));
+    }
 }
 
 #[test]
@@ -288,7 +318,7 @@ fn files_of_losing_attempts_are_not_published() {
     let staging = stage(root.path(), "a", "winner");
     fs::write(staging.part(0, 8), "loser").unwrap();
     let late = staging.part(1, 3);
-    let commit = staging.commit(&[(0, 7)]).unwrap();
+    let commit = staging.commit(&[winner(7)], None).unwrap();
     fs::write(&late, "late loser").unwrap();
     staging.publish(&commit).unwrap();
     assert_eq!(files(root.path()), ["winner"]);
@@ -317,7 +347,7 @@ fn a_later_leader_takes_over_what_an_earlier_one_staged() {
         drop(FolderStaging::prepare(at(&output), &job("other"), 4).unwrap());
         assert!(adopted.folder.exists());
         if let Some(awake) = hangs {
-            assert!(fs::write(late, "late").is_err() && awake.commit(&[(0, 1)]).is_err());
+            assert!(fs::write(late, "late").is_err() && awake.commit(&[winner(1)], None).is_err());
             drop(awake);
             assert!(adopted.folder.join(PARTS).exists());
         }
@@ -340,19 +370,19 @@ fn a_decided_publish_is_carried_out_once_by_any_leader() {
     let output = root.path().join("out");
     publish(stage(root.path(), "old", "zero")).unwrap();
     let staging = stage(root.path(), "a", "one");
-    let commit = staging.commit(&[(0, 7)]).unwrap();
+    let commit = staging.commit(&[winner(7)], None).unwrap();
     staging.leave();
     assert_eq!(finish(&output, 1, &commit), Finished::Done);
     assert_eq!((files(root.path()), finish(&output, 2, &commit)), (vec!["one".to_string()], Finished::Done));
     // The leader died after the exchange, before it removed the old day.
     let staging = stage(root.path(), "a", "two");
-    let commit = staging.commit(&[(0, 7)]).unwrap();
+    let commit = staging.commit(&[winner(7)], None).unwrap();
     System.exchange(&staging.folder.join(DAY), &staging.location.target).unwrap();
     staging.leave();
     assert_eq!((finish(&output, 1, &commit), files(root.path())), (Finished::Done, vec!["two".to_string()]));
     // The leader died while it removed the old day.
     let staging = stage(root.path(), "a", "three");
-    let commit = staging.commit(&[(0, 7)]).unwrap();
+    let commit = staging.commit(&[winner(7)], None).unwrap();
     System.exchange(&staging.folder.join(DAY), &staging.location.target).unwrap();
     fs::rename(&staging.folder, staging.location.siblings.join(aside("a.0"))).unwrap();
     staging.leave();
@@ -363,9 +393,36 @@ fn a_decided_publish_is_carried_out_once_by_any_leader() {
     // The staged day was removed.
     publish(stage(root.path(), "b", "four")).unwrap();
     let staging = stage(root.path(), "a", "five");
-    let commit = staging.commit(&[(0, 7)]).unwrap();
+    let commit = staging.commit(&[winner(7)], None).unwrap();
     drop(staging);
     assert_eq!((finish(&output, 1, &commit), files(root.path())), (Finished::Gone, vec!["four".to_string()]));
+}
+
+#[test]
+fn the_ready_marker_is_part_of_the_day_also_after_a_takeover() {
+    let root = tempfile::tempdir().unwrap();
+    let output = root.path().join("out");
+    let marker: ReadyMarker = "_SUCCESS".parse().unwrap();
+    let there = output.join(DAY_FOLDER).join("_SUCCESS");
+    let staging = stage(root.path(), "a", "one");
+    let commit = staging.commit(&[winner(7)], Some(&marker)).unwrap();
+    assert!(!there.exists() && !commit.parts.contains(&"_SUCCESS".to_string()));
+    staging.leave();
+    assert_eq!(finish(&output, 1, &commit), Finished::Done);
+    assert_eq!(fs::read(&there).unwrap(), b"");
+    // A job without a marker replaces the day; one that is not published changes nothing.
+    drop(stage(root.path(), "b", "two"));
+    assert!(there.exists());
+    publish(stage(root.path(), "c", "three")).unwrap();
+    assert!(!there.exists());
+    for system in FILE_SYSTEMS {
+        let staging = stage_on(system, root.path(), "d", "four");
+        let commit = staging.commit(&[winner(7)], Some(&marker)).unwrap();
+        staging.publish(&commit).unwrap();
+        assert!(there.exists(), "{}", system.name);
+        publish(stage(root.path(), "e", "five")).unwrap();
+        assert!(!there.exists(), "{}", system.name);
+    }
 }
 
 #[test]
@@ -376,7 +433,7 @@ fn a_leader_that_hangs_between_decision_and_exchange_neither_delays_the_next_nor
         let output = root.path().join("out");
         publish(stage(root.path(), "old", "zero")).unwrap();
         let hangs = stage(root.path(), "a", "one");
-        let commit = hangs.commit(&[(0, 7)]).unwrap();
+        let commit = hangs.commit(&[winner(7)], None).unwrap();
         match at {
             "after" => System.exchange(&hangs.folder.join(DAY), &hangs.location.target).unwrap(),
             "between" => {
@@ -420,12 +477,12 @@ fn a_decided_day_is_recognised_on_another_machine() {
     publish(stage(root.path(), "old", "zero")).unwrap();
     // Not yet published.
     let staging = stage(root.path(), "a", "one");
-    let commit = elsewhere(staging.commit(&[(0, 7)]).unwrap());
+    let commit = elsewhere(staging.commit(&[winner(7)], None).unwrap());
     staging.leave();
     assert_eq!((finish(&output, 1, &commit), files(root.path())), (Finished::Done, vec!["one".to_string()]));
     // Published, and the old day is still there.
     let staging = stage(root.path(), "a", "two");
-    let commit = elsewhere(staging.commit(&[(0, 7)]).unwrap());
+    let commit = elsewhere(staging.commit(&[winner(7)], None).unwrap());
     System.exchange(&staging.folder.join(DAY), &staging.location.target).unwrap();
     staging.leave();
     assert_eq!((finish(&output, 1, &commit), files(root.path())), (Finished::Done, vec!["two".to_string()]));
@@ -444,7 +501,7 @@ fn a_new_leader_leaves_a_later_day_alone() {
             publish(stage(root.path(), "old", "zero")).unwrap();
         }
         let staging = stage(root.path(), "a", "one");
-        let commit = staging.commit(&[(0, 7)]).unwrap();
+        let commit = staging.commit(&[winner(7)], None).unwrap();
         if was_published {
             staging.replace(&commit).unwrap();
         }
@@ -463,7 +520,7 @@ fn a_decision_of_version_0_1_0_is_carried_out() {
     let output = root.path().join("out");
     publish(stage(root.path(), "old", "zero")).unwrap();
     let staging = stage(root.path(), "a", "one");
-    let commit = Commit { replaces: None, ..staging.commit(&[(0, 7)]).unwrap() };
+    let commit = Commit { replaces: None, ..staging.commit(&[winner(7)], None).unwrap() };
     staging.leave();
     assert_eq!(finish(&output, 1, &commit), Finished::Done);
     assert_eq!((finish(&output, 2, &commit), files(root.path())), (Finished::Done, vec!["one".to_string()]));
@@ -475,7 +532,7 @@ fn another_job_leaves_the_staged_day_of_a_dead_coordinator_to_its_next_leader() 
     let output = root.path().join("out");
     let staging = FolderStaging::prepare(at(&output), &job("a"), 1).unwrap();
     fs::write(staging.part(0, 7), "one").unwrap();
-    let commit = staging.commit(&[(0, 7)]).unwrap();
+    let commit = staging.commit(&[winner(7)], None).unwrap();
     let folder = staging.folder.clone();
     staging.leave();
     drop(FolderStaging::prepare(day_at(&output, "submission_date_s3=20170228"), &job("b"), 0).unwrap());
@@ -495,7 +552,7 @@ fn a_new_leader_leaves_a_later_day_alone_whose_publish_is_half_done() {
     let output = root.path().join("out");
     publish(stage(root.path(), "old", "zero")).unwrap();
     let staging = stage(root.path(), "a", "one");
-    let commit = staging.commit(&[(0, 7)]).unwrap();
+    let commit = staging.commit(&[winner(7)], None).unwrap();
     staging.leave();
     let (crashed, target) = dead_with_intent(root.path(), "b", "two");
     fs::rename(&target, crashed.join(OLD)).unwrap();
@@ -530,9 +587,10 @@ fn a_decided_day_is_durable_with_the_folders_above_it() {
     let location = Location::with(output.to_str().unwrap(), DAY_FOLDER, files.clone()).unwrap();
     let staging = FolderStaging::prepare(location, &job("a"), 1).unwrap();
     fs::write(staging.part(0, 7), "one").unwrap();
-    staging.commit(&[(0, 7)]).unwrap();
+    staging.commit(&[winner(7)], None).unwrap();
     let siblings = root.join(".out.tally-staging");
-    let expected = [siblings.join("a.1").join(DAY), siblings.join("a.1"), siblings, root];
+    let mut expected = vec![siblings.join("a.1").join(DAY), siblings.join("a.1")];
+    expected.extend(siblings.ancestors().map(PathBuf::from));
     assert_eq!(*files.noted.lock(), expected);
 }
 

@@ -5,6 +5,7 @@
 //! losing attempt changes nothing. Of a task that is done, only the results of attempts that count are kept.
 
 mod by_attempt;
+pub mod holders;
 #[cfg(test)]
 mod tests;
 
@@ -408,6 +409,11 @@ impl Results {
         self.reduce.get(attempt)
     }
 
+    /// The passes of an attempt of a reduce task that has a result; 0 if there is none.
+    pub fn passes(&self, task: u32) -> u32 {
+        self.reduce.of_task(task).map(|(_, result)| result.passes).find(|&passes| passes > 0).unwrap_or(0)
+    }
+
     /// The result of a write attempt.
     pub fn written(&self, attempt: &AttemptId) -> Option<&v1::WriteResult> {
         self.write.get(attempt)
@@ -454,5 +460,11 @@ impl Results {
     /// Bytes that the map tasks wrote to the shuffle.
     pub fn shuffle_bytes(&self, mapped: &[Winner]) -> u64 {
         mapped.iter().filter_map(|winner| self.map.get(&winner.attempt)).map(|r| r.shuffle_bytes).sum()
+    }
+
+    /// Bytes of the shuffle that reduce tasks received from other workers.
+    pub fn network_bytes(&self, reduced: &[Winner]) -> u64 {
+        let results = reduced.iter().filter_map(|winner| self.reduce.get(&winner.attempt));
+        results.fold(0, |all, result| all.saturating_add(result.network_bytes))
     }
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tally_proto::JobId;
 use tally_scan::footer::Footers;
 use tally_scheduler::{Config, ConfigError};
 
@@ -16,6 +17,7 @@ use crate::history::Registry;
 use crate::journal::JournalError;
 use crate::journal::log::{Claimant, EpochLog};
 use crate::journal::state_dir::StateDir;
+use crate::notify::delivery::Sinks;
 use crate::peak_memory::resident;
 use crate::publish::file_system;
 
@@ -40,6 +42,8 @@ pub struct LeadOptions {
     pub compact_after: u64,
     /// Intervals and timeouts.
     pub timing: Timing,
+    /// Receivers of notices of jobs.
+    pub sinks: Sinks,
 }
 
 /// A term that could not begin.
@@ -77,6 +81,10 @@ pub async fn lead<A: Future<Output = ()>>(
     let state = log.state().clone();
     let registry = Arc::new(Registry::new(options.history));
     show_history(&registry, &state);
+    let (handle, inbox) = driver::inbox();
+    let undelivered =
+        |receiver: &str| state.undelivered(receiver).filter_map(|job| JobId::parse(job).ok()).collect();
+    let _deliveries = options.sinks.start(&registry, handle.sender(), undelivered);
     let files = file_system::system();
     let local = files.clone();
     let resumed = tokio::task::spawn_blocking(move || Resumed::all(&state, epoch, &local)).await?;
@@ -88,7 +96,6 @@ pub async fn lead<A: Future<Output = ()>>(
         files,
     };
     let driver = driver_parts(epoch, registry.clone(), options, Instant::now());
-    let (handle, inbox) = driver::inbox();
     let mut shell = Shell::start(driver, parts, &handle, inbox)?;
     shell.resume(resumed, options.timing.settle);
     claimed(epoch).await;

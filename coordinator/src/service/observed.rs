@@ -14,6 +14,7 @@ use super::CoordinatorRole;
 use crate::election::Standing;
 use crate::job::STAGES;
 use crate::load::{Counts, JOB_STATES, Load, Publishes, WORKER_STATES};
+use crate::notify::queue;
 
 /// The observable state of a coordinator's process.
 #[derive(Debug)]
@@ -67,6 +68,7 @@ impl Observed for Seen {
         let accepting = if self.role.accepting().is_ok() { 1.0 } else { 0.0 };
         page.gauge("tally_coordinator_accepting_jobs", "1 while it takes new jobs", accepting);
         stores::metrics(page);
+        queue::metrics(page);
         self.security.describe(page);
         let load = self.load();
         // Also before it leads: Prometheus sees no increase if a series begins with its first count.

@@ -127,6 +127,12 @@ fn put(item: &Outbound, to: &mut impl BufMut) {
             put_head(field::INPUTS, packed.len(), to);
             to.put_slice(packed);
         }
+        Outbound::Options { epoch, job, options } => {
+            put_epoch(*epoch, to);
+            let packed = options.packed(job);
+            put_head(field::OPTIONS, packed.len(), to);
+            to.put_slice(packed);
+        }
     }
 }
 
@@ -152,6 +158,7 @@ fn put_dispatch(epoch: u64, dispatch: &TaskDispatch, to: &mut impl BufMut) {
         dataset: dispatch.head.dataset.clone(),
         key: dispatch.head.key.clone(),
         work: None,
+        has_options: dispatch.head.has_options,
     };
     put_message(&head, to);
     put_head(field::REDUCE, work.encoded_len() + shared.whole().len(), to);
@@ -167,12 +174,13 @@ fn put_head(tag: u32, length: usize, to: &mut impl BufMut) {
 #[cfg(test)]
 mod tests {
     use tally_proto::JobId;
+    use tally_proto::dataset_options::DatasetOptions;
     use tally_proto::dispatch::ReduceInputs;
     use v1::coordinator_message::Message as Down;
     use v1::task_dispatch::Work;
 
     use super::*;
-    use crate::dispatch::SharedInputs;
+    use crate::dispatch::{SharedInputs, SharedOptions};
 
     fn inputs() -> ReduceInputs {
         let outputs = |count: u32| v1::TableOutputs {
@@ -193,6 +201,7 @@ mod tests {
             dataset: "addon_aggregates".into(),
             key: vec![7; 16],
             work: Some(work),
+            has_options: true,
         }
     }
 
@@ -215,7 +224,7 @@ mod tests {
     }
 
     fn check_dispatch(head: v1::TaskDispatch, inputs: Option<SharedInputs>, whole: v1::TaskDispatch) {
-        let dispatch = Box::new(TaskDispatch { head, inputs: inputs.map(Arc::new) });
+        let dispatch = Box::new(TaskDispatch { head, inputs: inputs.map(Arc::new), options: None });
         check(&Outbound::Dispatch { epoch: 5, dispatch }, Down::Start(whole));
     }
 
@@ -237,6 +246,17 @@ mod tests {
             let whole = v1::CoordinatorMessage { epoch: 5, message: Some(message.clone()) };
             check(&Outbound::Message(Box::new(whole)), message);
         }
+    }
+
+    #[test]
+    fn options_arrive_unchanged() {
+        let job = JobId::parse("j").unwrap();
+        let given = DatasetOptions::new([("list".to_string(), b"a\nb\xff".to_vec())]).unwrap();
+        let options = SharedOptions::new(&given).unwrap();
+        let packed = v1::JobOptions::decode(options.packed(&job)).unwrap();
+        assert_eq!((packed.job.as_str(), packed.options.clone().try_into()), ("j", Ok(given)));
+        check(&Outbound::Options { epoch: 5, job, options }, Down::Options(packed));
+        assert!(SharedOptions::new(&DatasetOptions::default()).is_none());
     }
 
     #[test]

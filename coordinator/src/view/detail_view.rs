@@ -208,32 +208,15 @@ mod tests {
 
     use super::*;
     use crate::attempt_log::{AttemptEnd, AttemptLog, MAX_ATTEMPTS};
+    use crate::driver::describe::tests::largest_task;
+    use crate::driver::describe::{MAX_INCIDENTS, MAX_RUNNING};
+    use crate::events::MAX_TEXT;
     use crate::view::{Attempts, Job, json};
-
-    /// The most running tasks and incidents in an answer, and the longest text of an incident.
-    const RUNNING: usize = 500;
-    const INCIDENTS: usize = 100;
-    const TEXT: usize = 500;
 
     /// The sizes that the documentation of the HTTP API states.
     #[test]
     fn the_largest_events_have_the_documented_size() {
         let id = "w".repeat(MAX_ID_BYTES);
-        let task = RunningTask {
-            stage: "reduce".into(),
-            index: u32::MAX,
-            attempt: u32::MAX,
-            worker: id.clone(),
-            host: "h".repeat(256),
-            age_millis: u64::MAX,
-            speculative: true,
-            rows: u64::MAX,
-            bytes: u64::MAX,
-            waits_for: "memory".into(),
-            wait_subject: "s".repeat(256),
-            wait_millis: u64::MAX,
-            silent_millis: Some(u64::MAX),
-        };
         let incident = JobEvent {
             number: u64::MAX,
             at: 1 << 40,
@@ -242,11 +225,11 @@ mod tests {
             index: Some(u32::MAX),
             attempt: Some(u32::MAX),
             worker: id.clone(),
-            text: "t".repeat(TEXT),
+            text: "t".repeat(MAX_TEXT),
         };
         let detail = JobDetail {
-            running: vec![task; RUNNING],
-            incidents: vec![incident; INCIDENTS],
+            running: vec![largest_task(); MAX_RUNNING],
+            incidents: vec![incident; MAX_INCIDENTS],
             ..JobDetail::default()
         };
         let status = v1::JobStatus { detail: Some(detail), ..Default::default() };

@@ -4,7 +4,8 @@
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tally_proto::v1::{JobState, JobStatus, JobWaits, StageStatus};
+use tally_common::sha256::hex;
+use tally_proto::v1::{self, JobState, JobStatus, JobWaits, StageStatus};
 
 use super::detail_view::Detail;
 use super::{seconds, time};
@@ -98,6 +99,20 @@ impl<'a> From<&'a JobStatus> for Progress<'a> {
     }
 }
 
+/// An option of a job's dataset, without its content.
+#[derive(Serialize)]
+struct DatasetOption<'a> {
+    name: &'a str,
+    bytes: u64,
+    sha256: String,
+}
+
+impl<'a> From<&'a v1::DatasetOption> for DatasetOption<'a> {
+    fn from(option: &'a v1::DatasetOption) -> Self {
+        DatasetOption { name: &option.name, bytes: option.size, sha256: hex(&option.sha256) }
+    }
+}
+
 /// A job.
 #[derive(Serialize)]
 pub struct Job<'a> {
@@ -109,7 +124,9 @@ pub struct Job<'a> {
     output: &'a str,
     target_file_size: u64,
     expectations: &'a [String],
+    dataset_options: Vec<DatasetOption<'a>>,
     unmet_expectation: bool,
+    ready_marker: Option<&'a str>,
     submitted_at: Option<String>,
     ended_at: Option<String>,
     elapsed_seconds: f64,
@@ -132,7 +149,9 @@ impl<'a> From<&'a JobStatus> for Job<'a> {
             output: text(spec.map(|spec| &spec.output)),
             target_file_size: spec.map_or(0, |spec| spec.target_file_size),
             expectations: spec.map_or(&[], |spec| &spec.expectations),
+            dataset_options: spec.iter().flat_map(|spec| &spec.options).map(DatasetOption::from).collect(),
             unmet_expectation: job.unmet_expectation,
+            ready_marker: spec.and_then(|spec| spec.ready_marker.as_deref()),
             submitted_at: time(job.submitted_at),
             ended_at: time(job.ended_at),
             elapsed_seconds: seconds(job.elapsed_millis),

@@ -207,6 +207,8 @@ impl Rig {
             shard_bytes: None,
             partitions: None,
             expectations: vec![],
+            ready_marker: None,
+            options: vec![],
         });
         let (accepted, answer) = oneshot::channel();
         let submit = Submit { spec: spec.unwrap(), key: new_key(), accepted, ended: None };
@@ -239,7 +241,7 @@ impl Player {
             match self.messages.try_recv().ok()? {
                 Outbound::Message(message) => return message.message,
                 Outbound::Dispatch { dispatch, .. } => return Some(Message::Start(dispatch.head)),
-                Outbound::Inputs { .. } => {}
+                Outbound::Inputs { .. } | Outbound::Options { .. } => {}
             }
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tally_common::security::Security;
 use tally_coordinator::election::Election;
+use tally_coordinator::notify::delivery::Sinks;
 use tally_coordinator::service::Timing;
 use tally_coordinator::service::lead::LeadOptions;
 use tally_coordinator::service::serve::{Exit, ServeError, ServeOptions, serve};
@@ -63,6 +64,8 @@ impl Place {
             shard_bytes: Some(4096),
             partitions: Some(2),
             expectations: vec![],
+            ready_marker: None,
+            options: vec![],
         }
     }
 
@@ -159,8 +162,14 @@ impl Coordinator {
         max_jobs: usize,
         security: Arc<Security>,
     ) -> ServeOptions {
-        let lead =
-            LeadOptions { address: address.to_string(), history: 50, max_jobs, compact_after: 5, timing };
+        let lead = LeadOptions {
+            address: address.to_string(),
+            history: 50,
+            max_jobs,
+            compact_after: 5,
+            timing,
+            sinks: Sinks::default(),
+        };
         let state_dir = place.path("state").display().to_string();
         ServeOptions { state_dir, lead, role: Default::default(), security }
     }
@@ -328,7 +337,7 @@ impl Player {
             let message = message.ok().flatten()?;
             self.epoch = message.epoch;
             match message.message {
-                Some(Down::Beat(_)) => {}
+                Some(Down::Beat(_) | Down::Options(_)) => {}
                 Some(Down::Inputs(inputs)) => self.inputs = Some(inputs),
                 message => return message,
             }

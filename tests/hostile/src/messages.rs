@@ -4,6 +4,7 @@ use prost::Message;
 use tally_coordinator::cluster::Hello;
 use tally_coordinator::job::JobSpec;
 use tally_proto::convert::required;
+use tally_proto::dataset_options::DatasetOptions;
 use tally_proto::dispatch::ReduceInputs;
 use tally_proto::packed::{pack, unpack};
 use tally_proto::v1::coordinator_message::Message as Down;
@@ -74,6 +75,11 @@ pub fn coordinator_message(bytes: &[u8]) {
                 assert_eq!(table.outputs.len(), packed.locations.len());
                 assert_eq!(unpack(&pack(table), stage).as_ref(), Ok(table), "packing loses nothing");
             }
+        }
+        Down::Options(options) => {
+            let Ok(options) = DatasetOptions::try_from(options.options) else { return };
+            let again = DatasetOptions::try_from(options.to_messages());
+            assert_eq!(again, Ok(options), "sending loses nothing");
         }
         Down::MigrateOutputs(order) => order.attempts.into_iter().for_each(|given| attempt(Some(given))),
         Down::Admit(admit) => drop(JobId::parse(&admit.job)),

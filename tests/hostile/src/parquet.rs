@@ -71,6 +71,8 @@ impl Reader {
             shard_bytes: None,
             partitions: Some(4),
             expectations: vec![],
+            ready_marker: None,
+            options: vec![],
         };
         let reader = Reader { spec: JobSpec::asked(asked)?, folder, runtime, dataset };
         for table in [ADDONS, MAIN_SUMMARY] {
@@ -94,7 +96,7 @@ impl Reader {
     pub fn read(&self, table: usize, bytes: &[u8]) -> Result<Read, String> {
         self.put(table, bytes).map_err(|error| error.to_string())?;
         let footers = Arc::new(Footers::new(1 << 20));
-        let plan = self.runtime.block_on(plan::plan(&self.spec, &*self.dataset, &footers, 1, false));
+        let plan = self.runtime.block_on(plan::plan(&self.spec, &*self.dataset, &footers, 1, false, true));
         let plan = plan.map_err(|error| error.to_string())?;
         let context = ScanContext {
             io: self.runtime.handle().clone(),
@@ -124,7 +126,7 @@ impl Reader {
     ) -> Result<(), String> {
         let number = work.table as usize;
         let table = &self.dataset.tables()[number];
-        let mut mapper = self.dataset.mapper(number, work.partitions, None);
+        let mut mapper = self.dataset.mapper(number, work.partitions, work.folder);
         for piece in &work.pieces {
             let (store, path) = urls::open(&piece.url).map_err(|error| error.to_string())?;
             let (name, etag) = (piece.url.clone(), piece.etag.clone());

@@ -53,6 +53,7 @@ fn result() -> v1::TaskResult {
         objectives: vec![5, 20, 0],
         nulls: vec![0, 1, 2],
         spilled_bytes: 17,
+        network_bytes: 18,
     };
     v1::TaskResult { result: Some(v1::task_result::Result::Reduce(reduced)), usage: None }
 }
@@ -118,7 +119,7 @@ fn piece() -> v1::InputPiece {
 }
 
 fn map() -> v1::MapWork {
-    v1::MapWork { table: 0, partitions: 24, pieces: vec![piece(); 2], most_sums: 99 }
+    v1::MapWork { table: 0, partitions: 24, pieces: vec![piece(); 2], most_sums: 99, folder: Some(7) }
 }
 
 fn spec() -> v1::JobSpec {
@@ -131,7 +132,13 @@ fn spec() -> v1::JobSpec {
         shard_bytes: Some(1 << 20),
         partitions: Some(24),
         expectations: vec!["rows >= 0.8 * previous".into()],
+        ready_marker: Some("_SUCCESS".into()),
+        options: vec![option()],
     }
+}
+
+fn option() -> v1::DatasetOption {
+    v1::DatasetOption { name: "list".into(), content: b"a\nb\n".to_vec(), ..Default::default() }
 }
 
 /// Messages of coordinators, and a job specification.
@@ -154,6 +161,7 @@ pub fn coordinator_messages() -> Vec<Vec<u8>> {
         dataset: "addon_aggregates".into(),
         key: vec![7; 16],
         work: Some(v1::task_dispatch::Work::Map(map())),
+        has_options: true,
     };
     let attempts = vec![attempt(); 2];
     let messages = [
@@ -168,6 +176,7 @@ pub fn coordinator_messages() -> Vec<Vec<u8>> {
         }),
         Down::Admit(v1::Admit { job: "20170227-1a2b".into(), key: vec![7; 16] }),
         Down::Inputs(inputs),
+        Down::Options(v1::JobOptions { job: "20170227-1a2b".into(), options: vec![option()] }),
     ];
     let whole = |message| v1::CoordinatorMessage { epoch: 3, message: Some(message) }.encode_to_vec();
     messages.map(whole).into_iter().chain([spec().encode_to_vec()]).collect()
@@ -192,7 +201,9 @@ pub fn records() -> Vec<Vec<u8>> {
     let event =
         v1::JobEvent { number: 7, at: 8, text: "why".into(), worker: "w".into(), ..Default::default() };
     let notes = v1::JobNotes { job: job(), events: vec![event], phase_millis: vec![9], ..Default::default() };
-    let ended = v1::JobEnded { status: Some(status), notes: Some(notes.clone()) };
+    let undelivered = vec!["webhook".into()];
+    let ended = v1::JobEnded { status: Some(status), notes: Some(notes.clone()), undelivered };
+    let notified = vec![v1::JobNotified { job: job(), receiver: "webhook".into() }];
     let live = v1::LiveJob {
         submitted: Some(submitted.clone()),
         planned: Some(planned.clone()),
@@ -206,6 +217,7 @@ pub fn records() -> Vec<Vec<u8>> {
             address: "127.0.0.1:7070".into(),
             version: "0.1.0".into(),
             notes: vec![notes],
+            notified,
         }),
         Record::Seal(v1::Seal { by_epoch: 4 }),
         Record::Snapshot(v1::Snapshot { live: vec![live; 2], history: vec![ended.clone(); 2] }),

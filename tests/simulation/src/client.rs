@@ -8,6 +8,7 @@ use tally_coordinator::history::is_over;
 use tally_coordinator::job::{Cut, JobSpec};
 use tally_dataset::addon_aggregates::NAME;
 use tally_proto::JobId;
+use tally_proto::dataset_options::DatasetOptions;
 use tally_proto::v1::{JobState, JobStatus};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
@@ -130,6 +131,8 @@ impl Cluster {
             target_file_size: BYTES_PER_ROW * plan.group_rows,
             cut: Cut { shard_bytes: Some(1), partitions: Some(plan.partitions) },
             expectations: vec![],
+            ready_marker: None,
+            options: DatasetOptions::default(),
         };
         say!("client {number} submits {id} to coordinator {leader}");
         world::with(|world| world.days.insert(id, day));

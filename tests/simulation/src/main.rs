@@ -51,9 +51,9 @@ struct Args {
     /// Only the first faults.
     #[arg(long)]
     faults: Option<usize>,
-    /// Half of the schedules have their journal, output or both in folders.
+    /// Journals and outputs are in the object store only. Otherwise half of the schedules have some in folders.
     #[arg(long)]
-    folders: bool,
+    no_folders: bool,
 }
 
 fn range(text: &str) -> Result<Range<u64>, String> {
@@ -84,7 +84,7 @@ impl Args {
             files: self.files.unwrap_or(default.files).max(1),
             partitions: self.partitions.unwrap_or(default.partitions).max(1),
             faults: self.faults.unwrap_or(default.faults),
-            folders: self.folders || default.folders,
+            folders: !self.no_folders,
         }
     }
 }

@@ -41,7 +41,7 @@ impl Default for Limits {
             files: u32::MAX,
             partitions: u32::MAX,
             faults: usize::MAX,
-            folders: false,
+            folders: true,
         }
     }
 }
@@ -55,6 +55,8 @@ pub struct Folders {
     pub output: bool,
     /// Its days exist before all jobs.
     pub has_old_days: bool,
+    /// The folder above both exists before all jobs.
+    pub has_root: bool,
     /// The file system.
     pub kind: FileKind,
 }
@@ -75,7 +77,9 @@ impl Folders {
             exchanges: rng.chance(500),
             occupied: if rng.chance(500) { errno::EXIST } else { errno::NOTEMPTY },
         };
-        Folders { journal, output, has_old_days: rng.chance(700), kind }
+        let has_old_days = rng.chance(700);
+        let has_root = rng.chance(500) || (output && has_old_days);
+        Folders { journal, output, has_old_days, has_root, kind }
     }
 
     /// Something is in folders.

@@ -17,6 +17,7 @@ use tally_coordinator::publish::staging::Staging;
 use tally_coordinator::publish::sweep::sweep;
 use tally_dataset::addon_aggregates::NAME;
 use tally_proto::JobId;
+use tally_proto::dataset_options::DatasetOptions;
 use tokio::time::{Instant, Sleep};
 
 use crate::client::output_url;
@@ -250,6 +251,8 @@ async fn next_job(owner: Owner, id: String) -> Vec<String> {
         target_file_size: 1,
         cut: Cut { shard_bytes: None, partitions: None },
         expectations: vec![],
+        ready_marker: None,
+        options: DatasetOptions::default(),
     };
     match Staging::prepare(&spec, 0, &files).await {
         Ok(staging) => {

@@ -20,6 +20,8 @@ pub fn shrink(seed: u64, limits: &Limits) -> Limits {
     let failed = |limits: &Limits| run(seed, limits, false).violation.map(|violation| kind(&violation));
     let wanted = failed(&limits);
     let fails = |limits: &Limits| wanted.is_some() && failed(limits) == wanted;
+    let without = Limits { folders: false, ..limits };
+    limits = if limits.folders && fails(&without) { without } else { limits };
     // Several rounds, because one removal may make another one possible.
     for _ in 0..3 {
         let before = limits;
@@ -70,8 +72,8 @@ pub fn options(seed: u64, limits: &Limits) -> String {
     add("files", limits.files as usize, default.files as usize);
     add("partitions", limits.partitions as usize, default.partitions as usize);
     add("faults", limits.faults, default.faults);
-    if limits.folders {
-        options.push("--folders".into());
+    if !limits.folders {
+        options.push("--no-folders".into());
     }
     options.join(" ")
 }

@@ -119,7 +119,7 @@ impl World {
             store: Store::default(),
             ops: Ops::default(),
             folders,
-            files: Files::new(folders.kind),
+            files: Files::new(folders.kind, folders.has_root),
             files_full_until: 0,
             files_failed: false,
             seen_days: BTreeSet::new(),

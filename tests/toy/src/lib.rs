@@ -1,4 +1,5 @@
-//! A second dataset, outside the engine's crates: activity and payments per account on a day.
+//! More datasets, outside the engine's crates: activity and payments per account on a day, and the same per shop, which is a folder
+//! within the day.
 //!
 //! `map` turns rows into partials, `reduce` partials into rows. The binaries of this package are Tally's own entry points
 //! with [`DATASETS`]. Not here: the expected result (`tests/toy.rs`).
@@ -6,6 +7,7 @@
 mod map;
 mod reduce;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -16,12 +18,21 @@ use tally_dataset::checksum::{self, Fingerprint, start, step};
 use tally_dataset::partials::column;
 use tally_dataset::registry::{BUILT_IN, Constructor};
 use tally_dataset::{
-    ColumnKind, ColumnSpec, Dataset, DatasetError, Mapper, Missing, Pass, Reducer, Size, TableSpec,
-    TotalSpec, Totals,
+    ColumnKind, ColumnSpec, Dataset, DatasetError, FolderSpec, Mapper, Missing, OptionError, OptionSpec,
+    Pass, Reducer, Size, TableSpec, TotalSpec, Totals,
 };
 
-/// Tally's own dataset, which stays the default, and this one.
-pub const DATASETS: &[Constructor] = &[BUILT_IN[0], || Arc::new(Accounts::new())];
+/// Tally's own dataset, which stays the default, and these.
+pub const DATASETS: &[Constructor] =
+    &[BUILT_IN[0], || Arc::new(Accounts::new()), || Arc::new(Accounts::by_shop())];
+
+/// The shops, each a folder within the day.
+const SHOPS: FolderSpec = FolderSpec { column: "shop", count: 4 };
+/// An option of the accounts by shop.
+const EXCLUDED: OptionSpec = OptionSpec {
+    name: "excluded-accounts",
+    help: "accounts without rows, one in each line; none without it",
+};
 
 /// Index of the table `events`.
 const EVENTS: usize = 0;
@@ -43,6 +54,8 @@ const TOTALS: [TotalSpec; 3] = [
 /// the last one, and the sum of its payments. The null account is dropped.
 pub struct Accounts {
     tables: Vec<TableSpec>,
+    folders: Option<FolderSpec>,
+    excluded: Arc<BTreeSet<String>>,
 }
 
 impl Accounts {
@@ -64,7 +77,13 @@ impl Accounts {
         ];
         let payments = vec![column(&["account"], Text), column(&["cents"], Int64)];
         let table = |name, columns| TableSpec { name, help: "", columns };
-        Accounts { tables: vec![table("events", events), table("payments", payments)] }
+        let tables = vec![table("events", events), table("payments", payments)];
+        Accounts { tables, folders: None, excluded: Arc::default() }
+    }
+
+    /// The same per shop.
+    pub fn by_shop() -> Self {
+        Accounts { folders: Some(SHOPS), ..Self::new() }
     }
 }
 
@@ -94,7 +113,36 @@ fn reduced_schema() -> SchemaRef {
 
 impl Dataset for Accounts {
     fn name(&self) -> &'static str {
-        "accounts"
+        if self.folders.is_some() { "accounts_by_shop" } else { "accounts" }
+    }
+
+    fn folders(&self) -> Option<FolderSpec> {
+        self.folders
+    }
+
+    fn options(&self) -> &[OptionSpec] {
+        if self.folders.is_some() { std::slice::from_ref(&EXCLUDED) } else { &[] }
+    }
+
+    fn with_options(&self, values: &BTreeMap<String, Vec<u8>>) -> Result<Arc<dyn Dataset>, OptionError> {
+        let (dataset, mut excluded) = (self.name(), BTreeSet::new());
+        for (name, value) in values {
+            if self.options().iter().all(|option| option.name != name) {
+                return Err(OptionError::Unknown { dataset, name: name.clone() });
+            }
+            let invalid = |fault: String| OptionError::Invalid { dataset, name: name.clone(), fault };
+            let text = str::from_utf8(value).map_err(|error| invalid(error.to_string()))?;
+            excluded.extend(text.lines().map(String::from));
+        }
+        Ok(Arc::new(Accounts {
+            tables: self.tables.clone(),
+            folders: self.folders,
+            excluded: Arc::new(excluded),
+        }))
+    }
+
+    fn meaning(&self) -> &'static str {
+        "One row per account with a payment, or with an event that is not a test"
     }
 
     fn tables(&self) -> &[TableSpec] {
@@ -117,8 +165,8 @@ impl Dataset for Accounts {
         partial_schema()
     }
 
-    fn mapper(&self, table: usize, partitions: u32, _: Option<u32>) -> Box<dyn Mapper> {
-        Box::new(map::AccountsMapper::new(table, partitions))
+    fn mapper(&self, table: usize, partitions: u32, folder: Option<u32>) -> Box<dyn Mapper> {
+        Box::new(map::AccountsMapper::new(table, partitions, folder, self.excluded.clone()))
     }
 
     fn reducer(&self, pass: Pass, _: &[Size]) -> Box<dyn Reducer> {

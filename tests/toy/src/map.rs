@@ -2,6 +2,7 @@
 //!
 //! Not here: how partials of several shards are merged (`reduce`).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow_array::{Int64Array, RecordBatch, UInt8Array};
@@ -35,10 +36,20 @@ pub(crate) struct AccountsMapper {
     records: Vec<Record>,
     seen: usize,
     partitioner: Partitioner,
+    /// The folder of all rows. It decides the partition, if there is one.
+    folder: Option<u32>,
+    excluded: Arc<BTreeSet<String>>,
+    /// Whether a key is excluded, by its number.
+    is_excluded: Vec<bool>,
 }
 
 impl AccountsMapper {
-    pub(crate) fn new(table: usize, partitions: u32) -> Self {
+    pub(crate) fn new(
+        table: usize,
+        partitions: u32,
+        folder: Option<u32>,
+        excluded: Arc<BTreeSet<String>>,
+    ) -> Self {
         AccountsMapper {
             events: table == EVENTS,
             keys: KeyTable::default(),
@@ -46,6 +57,9 @@ impl AccountsMapper {
             records: vec![],
             seen: 0,
             partitioner: Partitioner::new(partitions),
+            folder,
+            excluded,
+            is_excluded: vec![],
         }
     }
 }
@@ -64,6 +78,11 @@ impl Mapper for AccountsMapper {
     fn resolve(&mut self, _: usize, values: &[&[u8]], codes: &mut [u32]) -> Result<(), DatasetError> {
         resolve_keys(&mut self.keys, &mut self.strings, values, codes)?;
         self.records.resize(self.keys.len(), Record::default());
+        self.is_excluded.resize(self.keys.len(), false);
+        for (value, &code) in values.iter().zip(&*codes) {
+            let value = str::from_utf8(value).unwrap_or_default();
+            self.is_excluded[code as usize] = self.excluded.contains(value);
+        }
         Ok(())
     }
 
@@ -72,7 +91,7 @@ impl Mapper for AccountsMapper {
         let (known, added) = batch.int64(ADDED);
         let at = self.events.then(|| batch.int64(AT));
         for row in selected.ones(0, batch.rows) {
-            if accounts[row] == NULL_CODE {
+            if accounts[row] == NULL_CODE || self.is_excluded[accounts[row] as usize] {
                 continue;
             }
             let record = &mut self.records[accounts[row] as usize];
@@ -89,6 +108,7 @@ impl Mapper for AccountsMapper {
     fn footprint(&self) -> usize {
         self.keys.footprint(BATCH_ROWS)
             + grown(&self.records, BATCH_ROWS)
+            + grown(&self.is_excluded, BATCH_ROWS)
             + 2 * self.strings.memory()
             + self.keys.len() * 48
     }
@@ -98,7 +118,10 @@ impl Mapper for AccountsMapper {
     }
 
     fn flush(&mut self) -> Result<MapRun, DatasetError> {
-        let partition = partitions_of(&self.keys, &self.strings, &self.partitioner);
+        let partition = match self.folder {
+            Some(folder) => vec![folder; self.keys.len()],
+            None => partitions_of(&self.keys, &self.strings, &self.partitioner),
+        };
         let seen = self.records.iter().zip(&partition).filter(|(record, _)| record.seen);
         let offsets = bucket_offsets(self.partitioner.partitions(), seen.map(|(_, &partition)| partition));
         let mut next = offsets.clone();
@@ -119,6 +142,7 @@ impl Mapper for AccountsMapper {
         }
         self.keys.clear();
         self.records.clear();
+        self.is_excluded.clear();
         self.seen = 0;
         let columns: Vec<arrow_array::ArrayRef> = vec![
             accounts.finish(),

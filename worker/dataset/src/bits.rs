@@ -153,21 +153,26 @@ impl Bits {
         }
     }
 
+    /// Appends those of the low `count` (at most 64) bits of `bits` that are set in `kept`.
+    #[inline]
+    pub fn push_kept(&mut self, mut bits: u64, kept: u64, count: usize) {
+        // Usually nearly all bits are kept: the others are removed one by one, from the top.
+        let mut dropped = !kept & low_mask(count);
+        while dropped != 0 {
+            let top = 63 - dropped.leading_zeros();
+            let below = low_mask(top as usize);
+            bits = (bits & below) | (bits >> 1 & !below);
+            dropped &= below;
+        }
+        self.push_word(bits, (kept & low_mask(count)).count_ones() as usize);
+    }
+
     /// Appends the bits `from + i` of `other` for each bit `i` that is set in `mask`; `other` must have all
     /// of them.
     pub fn push_where(&mut self, other: &Bits, from: usize, mask: &Bits) {
         for (at, &kept) in (0..mask.len).step_by(64).zip(&mask.words) {
             let count = (mask.len - at).min(64);
-            let mut bits = other.word_at(from + at, count);
-            // Usually nearly all bits are kept: the others are removed one by one, from the top.
-            let mut dropped = !kept & low_mask(count);
-            while dropped != 0 {
-                let top = 63 - dropped.leading_zeros();
-                let below = low_mask(top as usize);
-                bits = (bits & below) | (bits >> 1 & !below);
-                dropped &= below;
-            }
-            self.push_word(bits, kept.count_ones() as usize);
+            self.push_kept(other.word_at(from + at, count), kept, count);
         }
     }
 

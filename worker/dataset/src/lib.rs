@@ -252,6 +252,17 @@ pub trait Dataset: Send + Sync {
     /// The name, which jobs and part files record: it never changes.
     fn name(&self) -> &'static str;
 
+    /// What it is, in a sentence for people.
+    fn meaning(&self) -> &'static str {
+        ""
+    }
+
+    /// What a column of the output means, in a few words for people; empty if its name says it.
+    fn column_meaning(&self, column: &str) -> &'static str {
+        let _ = column;
+        ""
+    }
+
     /// The options of a job.
     fn options(&self) -> &[OptionSpec] {
         &[]

@@ -2,6 +2,20 @@
 //!
 //! Not here: how rows are computed ([`crate::Dataset`]).
 
+use arrow_schema::DataType;
+pub use arrow_schema::FieldRef;
+
+/// The name of the type of an output column, as documents have it.
+pub fn type_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Boolean => "boolean".into(),
+        DataType::Int32 => "integer".into(),
+        DataType::Int64 => "long".into(),
+        DataType::Utf8 => "string".into(),
+        other => other.to_string(),
+    }
+}
+
 /// What a needed column holds, and so how the scan delivers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColumnKind {

@@ -1,4 +1,5 @@
-//! Benchmarks of the scan of one row group: single columns, and all columns as the mappers use them. Items are rows.
+//! Benchmarks of the scan of one row group: single columns, and all columns as the mappers use them. Items are rows, or
+//! elements of lists where these are delivered.
 //!
 //! Run them with `cargo bench -p tally-scan --bench scan`. The files are in memory. They contain each encoding that is
 //! common in the data: dictionary pages, plain pages, and column chunks that change from the first to the second. Not
@@ -22,7 +23,10 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::{WriterProperties, WriterVersion};
 use tally_common::budget::Budget;
 use tally_dataset::addon_aggregates::{ADDONS, AddonAggregates, MAIN_SUMMARY};
-use tally_dataset::{Batch, Bits, Dataset, DatasetError, MapRun, Mapper, TableSpec, uuid};
+use tally_dataset::{
+    Batch, Bits, ColumnKind, ColumnSpec, Dataset, DatasetError, ElementKind, MapRun, Mapper, Missing,
+    TableSpec, uuid,
+};
 use tally_scan::footer::Footers;
 use tally_scan::{InputFile, OpenFile, RowGroup, ScanContext};
 use tokio::runtime::Runtime;
@@ -146,6 +150,41 @@ fn main_table() -> RecordBatch {
     ))
 }
 
+/// Pings whose lists have 25 add-ons on average.
+fn pings_table(pings: usize) -> (RecordBatch, usize) {
+    let mut numbers = Numbers(3);
+    let lengths: Vec<usize> = (0..pings).map(|_| numbers.below(51)).collect();
+    let elements = lengths.iter().sum();
+    let ids: StringArray = (0..elements)
+        .map(|_| match numbers.below(3) {
+            0 => Some(format!("addon{}@example.org", numbers.below(ADDON_IDS / 10))),
+            _ => Some(format!("system{}@mozilla.org", numbers.below(20))),
+        })
+        .collect();
+    let mut flags = |of_thousand: usize| -> ArrayRef {
+        let flag = |_| (numbers.below(2000) > 0).then(|| numbers.below(1000) < of_thousand);
+        Arc::new((0..elements).map(flag).collect::<BooleanArray>())
+    };
+    let (foreign, system) = (flags(220), flags(500));
+    let days: Int32Array = (0..elements)
+        .map(|_| (numbers.below(1000) > 0).then(|| 15_000 + numbers.below(2000) as i32))
+        .collect();
+    let named: Vec<(&str, ArrayRef)> = vec![
+        ("addon_id", Arc::new(ids)),
+        ("foreign_install", foreign),
+        ("is_system", system),
+        ("install_day", Arc::new(days)),
+    ];
+    let field = |(name, array): (&str, ArrayRef)| (Field::new(name, array.data_type().clone(), true), array);
+    let (fields, arrays): (Vec<Field>, Vec<ArrayRef>) = named.into_iter().map(field).unzip();
+    let fields = Fields::from(fields);
+    let addons = StructArray::new(fields.clone(), arrays, None);
+    let element = Arc::new(Field::new("element", DataType::Struct(fields), true));
+    let lists = ListArray::new(element, OffsetBuffer::from_lengths(lengths), Arc::new(addons), None);
+    let column: (&str, ArrayRef, bool) = ("active_addons", Arc::new(lists), true);
+    (must(RecordBatch::try_from_iter_with_nullable([column])), elements)
+}
+
 /// A file of one row group in memory, and the context of its scan.
 struct Scene {
     runtime: Runtime,
@@ -201,6 +240,7 @@ impl Scene {
 #[derive(Default)]
 struct Nothing {
     rows: usize,
+    elements: usize,
 }
 
 impl Mapper for Nothing {
@@ -215,6 +255,7 @@ impl Mapper for Nothing {
 
     fn consume(&mut self, batch: &Batch, selected: &Bits) {
         self.rows += batch.rows;
+        self.elements += batch.elements();
         divan::black_box(selected.count());
     }
 
@@ -274,6 +315,32 @@ fn date(bencher: Bencher, pages: Pages) {
 #[divan::bench(args = [Pages::Dictionary, Pages::Plain])]
 fn list_min(bencher: Bencher, pages: Pages) {
     decode(bencher, &Scene::new(&main_table(), pages, V1), &only(MAIN_SUMMARY, "active_addons"));
+}
+
+const ELEMENTS: [(&[&str], ElementKind); 4] = [
+    (&["active_addons", "addon_id"], ElementKind::Text),
+    (&["active_addons", "foreign_install"], ElementKind::Bool),
+    (&["active_addons", "is_system"], ElementKind::Bool),
+    (&["active_addons", "install_day"], ElementKind::Int),
+];
+
+/// Elements of lists: one field, or all. Fields after the first one need no repetition levels.
+#[divan::bench(args = ["addon_id", "is_system", "install_day", "all"], consts = [false, true])]
+fn elements<const DICTIONARY: bool>(bencher: Bencher, name: &str) {
+    let pages = if DICTIONARY { Pages::Dictionary } else { Pages::Plain };
+    let (table, elements) = pings_table(1 << 15);
+    let scene = Scene::new(&table, pages, V1);
+    let columns = ELEMENTS.iter().filter(|(path, _)| [path[1], "all"].contains(&name));
+    let column = |&(path, kind): &(&'static [&'static str], ElementKind)| {
+        let kind = ColumnKind::Element(kind);
+        ColumnSpec { path, kind, filter: false, missing: Missing::Fails }
+    };
+    let spec = TableSpec { name: "pings", help: "", columns: columns.map(column).collect() };
+    bencher.counter(ItemsCount::new(elements)).bench_local(|| {
+        let mut mapper = Nothing::default();
+        scene.scan(&spec, &mut mapper);
+        assert_eq!(mapper.elements, elements);
+    });
 }
 
 /// Reads all columns into the dataset's mapper, which is empty at the start.

@@ -164,3 +164,84 @@ impl From<object_store::Error> for Fault {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use object_store::Error;
+    use tally_common::budget::Budget;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    /// The variant of an error, and its text.
+    fn placed(fault: Fault) -> (&'static str, String) {
+        let error =
+            fault.at(FilePosition { file: "x".into(), row_group: Some(3), column: Some("a.b".into()) });
+        let variant = match &error {
+            ScanError::Corrupt { .. } => "corrupt",
+            ScanError::Changed { .. } => "changed",
+            ScanError::Io { .. } => "io",
+            ScanError::Refused { .. } => "refused",
+            ScanError::Memory { .. } => "memory",
+            ScanError::MemoryHeld { .. } => "memory held",
+            ScanError::Dataset { .. } => "dataset",
+            ScanError::Cancelled => "cancelled",
+        };
+        (variant, error.to_string())
+    }
+
+    fn check(fault: Fault, variant: &str, said: &str) {
+        let copy = fault.duplicate();
+        let (found, text) = placed(fault);
+        assert_eq!(found, variant, "{text}");
+        assert!(text.contains(said), "no {said:?} in {text:?}");
+        assert!(variant == "cancelled" || text.starts_with("x, row group 3, column a.b: "), "{text}");
+        // The other readers of a fetch get the same error; an error of the dataset does not come from a fetch.
+        assert!(variant == "dataset" || placed(copy) == (found, text));
+    }
+
+    #[test]
+    fn an_error_of_a_store_says_whether_another_try_may_succeed() {
+        let store = |error: Error| Fault::from(error);
+        let (path, source) = (|| "x".to_string(), |text: &str| text.to_string().into());
+        let generic = |text: &str| Error::Generic { store: "S3", source: source(text) };
+        let not_found = Error::NotFound { path: path(), source: source("404") };
+        check(store(not_found), "changed", "the file no longer exists; run the job again");
+        let replaced = Error::Precondition { path: path(), source: source("412") };
+        check(store(replaced), "changed", "the file changed while the job ran; run the job again");
+        for text in ["connection reset", "Server returned non-2xx status code: 503 Service Unavailable: busy"]
+        {
+            check(store(generic(text)), "io", "cannot be read: ");
+        }
+        let denied = Error::PermissionDenied { path: path(), source: source("403") };
+        check(store(denied), "refused", "cannot be read: ");
+        let unknown = Error::Unauthenticated { path: path(), source: source("401") };
+        check(store(unknown), "refused", "cannot be read: ");
+        check(
+            store(generic("Server returned non-2xx status code: 403 Forbidden: <Code>AccessDenied</Code>")),
+            "refused",
+            "cannot be read: ",
+        );
+    }
+
+    #[test]
+    fn an_error_of_a_page_names_what_to_do() {
+        let parquet = parquet::errors::ParquetError::General("no such codec".into());
+        check(Fault::from(parquet), "corrupt", "no such codec; replace the file or leave it out");
+        check(Fault::from(DatasetError::TooManyKeys), "dataset", "--partitions");
+        let budget = Budget::new(10);
+        let never = budget.reserve(11).unwrap_err();
+        check(Fault::Memory("a page", never), "memory", "a page: ");
+        let _held = budget.for_task(CancellationToken::new()).reserve(6).unwrap();
+        let waits = |token: &CancellationToken| {
+            budget.for_task(token.clone()).reserve_within(6, Duration::ZERO).unwrap_err()
+        };
+        let token = CancellationToken::new();
+        check(Fault::Memory("a page", waits(&token)), "memory held", "run fewer jobs at a time");
+        token.cancel();
+        check(Fault::Memory("a page", waits(&token)), "cancelled", "cancelled");
+        check(Fault::Cancelled, "cancelled", "cancelled");
+    }
+}

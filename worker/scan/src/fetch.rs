@@ -20,7 +20,7 @@ use crate::source::InputFile;
 /// Maximum bytes of a request.
 const MAX_REQUEST_BYTES: u64 = 8 << 20;
 /// Concurrent requests.
-const MAX_CONCURRENT: usize = 4;
+pub(crate) const MAX_CONCURRENT: usize = 4;
 /// Unneeded bytes may be fetched to join requests, up to this fraction of the needed bytes: 1/64.
 pub(crate) const GAP_FRACTION: u64 = 64;
 
@@ -59,15 +59,14 @@ pub(crate) fn total(chunks: &[Range<u64>]) -> u64 {
     chunks.iter().map(|chunk| chunk.end - chunk.start).sum()
 }
 
-/// Starts to fetch chunks of a file, and up to `max_gap_bytes` between them. Returns `None` if `budget` has no room.
+/// Starts to fetch chunks of a file with these requests, which cover them. Returns `None` if `budget` has no room.
 pub(crate) fn start(
     io: &Handle,
     file: &InputFile,
     chunks: &[Range<u64>],
-    max_gap_bytes: u64,
+    requests: Vec<Range<u64>>,
     budget: &Budget,
 ) -> Option<(Fetch, Vec<Arrivals>)> {
-    let requests = requests(chunks, max_gap_bytes);
     let held = budget.try_reserve(usize::try_from(total(&requests)).ok()?)?;
     let mut senders = vec![];
     let mut arrivals = vec![];
@@ -119,26 +118,26 @@ fn overlap(a: &Range<u64>, b: &Range<u64>) -> Option<Range<u64>> {
 
 /// The ranges to request: chunks in file order, joined over the smallest gaps as long as these have at most
 /// `max_gap_bytes` in total, and split if they are large.
-fn requests(chunks: &[Range<u64>], max_gap_bytes: u64) -> Vec<Range<u64>> {
+pub(crate) fn requests(chunks: &[Range<u64>], max_gap_bytes: u64) -> Vec<Range<u64>> {
     let mut ranges: Vec<Range<u64>> = chunks.iter().filter(|chunk| !chunk.is_empty()).cloned().collect();
     ranges.sort_unstable_by_key(|range| (range.start, range.end));
     let mut gaps: Vec<u64> =
         ranges.windows(2).map(|pair| pair[1].start.saturating_sub(pair[0].end)).collect();
     gaps.sort_unstable();
     let mut left = max_gap_bytes;
-    let mut widest = None;
+    // If several gaps have the maximum width, perhaps only some of them can be bridged.
+    let (mut widest, mut of_widest) = (0, 0);
     for gap in gaps {
         let Some(rest) = left.checked_sub(gap) else { break };
-        (left, widest) = (rest, Some(gap));
+        (left, of_widest) = (rest, if gap == widest { of_widest + 1 } else { 1 });
+        widest = gap;
     }
-    // If several gaps have the maximum width, perhaps only some of them can be bridged.
-    let mut bridged = max_gap_bytes;
     let mut joined: Vec<Range<u64>> = vec![];
     for range in ranges {
         let gap = joined.last().map(|last| range.start.saturating_sub(last.end));
         match (joined.last_mut(), gap) {
-            (Some(last), Some(gap)) if Some(gap) <= widest && gap <= bridged => {
-                bridged -= gap;
+            (Some(last), Some(gap)) if gap == 0 || gap < widest || gap == widest && of_widest > 0 => {
+                of_widest -= u32::from(gap > 0 && gap == widest);
                 last.end = last.end.max(range.end);
             }
             _ => joined.push(range),
@@ -174,6 +173,10 @@ mod tests {
         assert_eq!(requests(&[0..64, 67..131]), vec![0..64, 67..131]);
         // Only the smaller of two gaps is bridged.
         assert_eq!(requests(&[0..100, 103..203, 205..300]), vec![0..100, 103..300]);
+        // Of two gaps of the same width one is bridged, and each narrower one.
+        assert_eq!(super::requests(&[0..1, 7..8, 14..15, 19..20], 10), vec![0..8, 14..20]);
+        // Chunks may overlap.
+        assert_eq!(super::requests(&[0..100, 10..20, 30..40, 150..160], 9), vec![0..100, 150..160]);
         assert_eq!(requests(&[0..9 * M, 9 * M..17 * M]).len(), 3);
         for chunks in [vec![0..17 * M, 18 * M..30 * M], vec![5..5 + M, 5 + M..9 * M, 90 * M..90 * M + 1]] {
             let requests = requests(&chunks);
@@ -200,7 +203,8 @@ mod tests {
         let file = runtime.block_on(InputFile::head(store, path, "mem://x".into())).unwrap();
         let budget = Budget::new(40_000_000);
         let chunks = [10..12_000_000, 12_000_000..12_000_010, 13_000_000..20_000_000];
-        let (fetch, arrivals) = start(runtime.handle(), &file, &chunks, 0, &budget).unwrap();
+        let (fetch, arrivals) =
+            start(runtime.handle(), &file, &chunks, requests(&chunks, 0), &budget).unwrap();
         assert!(budget.used() >= total(&chunks));
         for (chunk, mut arrivals) in chunks.iter().zip(arrivals) {
             let mut found = vec![];
@@ -211,7 +215,8 @@ mod tests {
         }
         drop(fetch);
         assert_eq!(budget.used(), 0);
-        assert!(start(runtime.handle(), &file, &chunks, 0, &Budget::new(1000)).is_none());
+        let small = Budget::new(1000);
+        assert!(start(runtime.handle(), &file, &chunks, requests(&chunks, 0), &small).is_none());
     }
 
     #[test]
@@ -223,8 +228,9 @@ mod tests {
         let mut file = runtime.block_on(InputFile::head(store, path, "mem://x".into())).unwrap();
         file.etag = Some("another".into());
         let budget = Budget::new(10_000);
+        let chunks = [0..10, 500..510, 990..1000];
         let (_fetch, arrivals) =
-            start(runtime.handle(), &file, &[0..10, 500..510, 990..1000], 0, &budget).unwrap();
+            start(runtime.handle(), &file, &chunks, requests(&chunks, 0), &budget).unwrap();
         for mut arrivals in arrivals {
             let fault = arrivals.blocking_recv().unwrap().unwrap_err();
             assert!(matches!(fault, Fault::Changed(_)), "{fault:?}");

@@ -1,9 +1,12 @@
 //! The row groups of one file, opened in order. Small neighbouring row groups of an object store are fetched together,
 //! because a request for the few bytes of one row group takes as long as a request for a hundred of them.
 //!
+//! Bounds of bytes and requests: deploy/docs/object-stores.md, "Requests and bytes".
+//!
 //! Not here: the requests that fetch given chunks (`fetch`), the next files (the map task).
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use parquet::file::metadata::ParquetMetaData;
@@ -105,11 +108,11 @@ impl<'a> RowGroups<'a> {
     fn fetch(&self, groups: &VecDeque<Located<'a>>) -> Option<(Fetch, Vec<Arrivals>)> {
         let ScanContext { io, whole, budget, .. } = self.context;
         let chunks: Vec<_> = groups.iter().flat_map(Located::ranges).collect();
-        let bytes = fetch::total(&chunks);
-        let max_gap_bytes = max_gap_bytes(bytes, groups.len(), self.file.input.size);
-        (bytes <= *whole)
-            .then(|| fetch::start(io, &self.file.input, &chunks, max_gap_bytes, budget))
-            .flatten()
+        if fetch::total(&chunks) > *whole {
+            return None;
+        }
+        let requests = requests(&chunks, groups.len(), self.file.input.size);
+        fetch::start(io, &self.file.input, &chunks, requests, budget)
     }
 }
 
@@ -121,25 +124,90 @@ fn opened<'a>(
     groups.into_iter().map(|group| group.open_fetched(&fetch, &mut arrivals)).collect()
 }
 
-/// Unneeded bytes that may be fetched so that the needed bytes of some row groups of a file share requests.
-fn max_gap_bytes(needed: u64, row_groups: usize, file_bytes: u64) -> u64 {
+/// The requests that fetch some row groups of a file together. Unneeded bytes between chunks are fetched up to a 64th of
+/// the needed ones; more only between many tiny row groups, and only if the requests would not all run at once then.
+fn requests(chunks: &[Range<u64>], row_groups: usize, file_bytes: u64) -> Vec<Range<u64>> {
+    let needed = fetch::total(chunks);
+    let few = fetch::requests(chunks, needed / fetch::GAP_FRACTION);
     let count = row_groups as u64;
     let tiny = row_groups >= MIN_TINY_GROUPS && needed < count * TINY_GROUP_BYTES && file_bytes < LARGE_FILE;
-    if tiny { count * GAP_PER_TINY_GROUP } else { needed / fetch::GAP_FRACTION }
+    if !tiny || few.len() <= fetch::MAX_CONCURRENT {
+        return few;
+    }
+    fetch::requests(chunks, count * GAP_PER_TINY_GROUP)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    /// Chunks of row groups that follow each other: the bytes before each chunk, and its own.
+    fn layout(groups: &[Vec<(u64, u64)>]) -> Vec<Range<u64>> {
+        let mut at = 4;
+        let chunks = groups.iter().flatten().map(|&(gap, bytes)| {
+            let start = at + gap;
+            at = start + bytes;
+            start..at
+        });
+        chunks.collect()
+    }
+
+    fn groups() -> impl Strategy<Value = Vec<Vec<(u64, u64)>>> {
+        let gap = prop_oneof![2 => Just(0u64), 3 => 0..200u64, 1 => 0..20_000u64];
+        let chunk = (gap, prop_oneof![0..300u64, 0..5000u64]);
+        prop::collection::vec(prop::collection::vec(chunk, 1..5), 1..=MAX_JOINT_GROUPS)
+    }
+
+    proptest! {
+        #[test]
+        fn unneeded_bytes_and_requests_are_bounded(groups in groups(), size in 0..2 * LARGE_FILE) {
+            let chunks = layout(&groups);
+            let needed = fetch::total(&chunks);
+            let (share, count) = (needed / fetch::GAP_FRACTION, groups.len() as u64);
+            let (few, got) = (fetch::requests(&chunks, share), requests(&chunks, groups.len(), size));
+            for chunk in chunks.iter().filter(|chunk| !chunk.is_empty()) {
+                prop_assert!(got.iter().any(|got| got.start <= chunk.start && chunk.end <= got.end));
+            }
+            let unneeded = fetch::total(&got) - needed;
+            prop_assert!(got.len() <= few.len());
+            // A file that is large, row groups that are not tiny, and few requests have the strict bound.
+            let may_pay = groups.len() >= MIN_TINY_GROUPS
+                && needed < count * TINY_GROUP_BYTES
+                && size < LARGE_FILE
+                && few.len() > fetch::MAX_CONCURRENT;
+            let most = if may_pay { count * GAP_PER_TINY_GROUP } else { share };
+            prop_assert!(unneeded <= most, "{unneeded} of {most}, {needed} needed");
+            // Requests remain only if the narrowest gap between them is wider than what may still be fetched.
+            let gap = got.windows(2).map(|pair| pair[1].start - pair[0].end).min();
+            prop_assert!(gap.is_none_or(|gap| unneeded + gap > most), "{gap:?} and {unneeded} of {most}");
+        }
+    }
+
+    /// Requests of a file, and fetched bytes in hundredths of the needed ones.
+    fn cost(row_groups: &[Vec<(u64, u64)>], file_bytes: u64) -> (usize, u64) {
+        let (mut count, mut bytes, mut needed) = (0, 0, 0);
+        for together in row_groups.chunks(MAX_JOINT_GROUPS) {
+            let chunks = layout(together);
+            let requests = requests(&chunks, together.len(), file_bytes);
+            (count, bytes) = (count + requests.len(), bytes + fetch::total(&requests));
+            needed += fetch::total(&chunks);
+        }
+        (count, bytes * 100 / needed)
+    }
 
     #[test]
-    fn many_unneeded_bytes_are_fetched_only_between_many_tiny_row_groups_of_small_files() {
-        let max_gap_bytes = |needed, groups| super::max_gap_bytes(needed, groups, LARGE_FILE - 1);
-        assert_eq!(max_gap_bytes(0, 0), 0);
-        assert_eq!(max_gap_bytes(100 * 500, 100), 100 * GAP_PER_TINY_GROUP);
-        assert_eq!(max_gap_bytes(1000, MIN_TINY_GROUPS - 1), 1000 / 64);
-        assert_eq!(max_gap_bytes(TINY_GROUP_BYTES * 100, 100), TINY_GROUP_BYTES * 100 / 64);
-        assert_eq!(max_gap_bytes(MAX_JOINT_BYTES, 1), MAX_JOINT_BYTES / 64);
-        assert_eq!(super::max_gap_bytes(100 * 500, 100, LARGE_FILE), 100 * 500 / 64);
+    fn a_file_of_row_groups_of_one_row_takes_few_requests_and_a_large_one_few_unneeded_bytes() {
+        // Four needed chunks, and one in six bytes of a row group is not needed.
+        let row_groups = vec![vec![(120, 200), (0, 150), (0, 150), (0, 100)]; 14_000];
+        assert_eq!(cost(&row_groups, LARGE_FILE - 1), (110, 119));
+        let (_, bytes) = cost(&row_groups, LARGE_FILE);
+        assert!(bytes <= 101, "{bytes} %");
+        // With nothing in between both have few requests.
+        let row_groups = vec![vec![(0, 200), (0, 400)]; 14_000];
+        assert_eq!(cost(&row_groups, LARGE_FILE), (110, 100));
+        // Row groups of more than some rows are never read with many unneeded bytes.
+        let row_groups = vec![vec![(3000, 6000), (0, 6000)]; 1000];
+        assert!(cost(&row_groups, LARGE_FILE - 1).1 <= 101);
     }
 }

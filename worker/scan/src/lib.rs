@@ -7,13 +7,16 @@
 //!
 //! Not here: the meaning of rows (the dataset), the choice of shards (the planner), the mapper's memory (the map task).
 
+mod batches;
 mod codec;
 mod columns;
+mod cursor;
 mod delta;
 mod delta_ints;
 mod dictionary;
 #[cfg(test)]
 mod encoded;
+mod entries;
 mod error;
 pub mod excerpt;
 mod feed;
@@ -22,12 +25,17 @@ mod fixed_ints;
 pub mod footer;
 mod hybrid;
 mod joint;
+mod layout;
 mod list;
+#[cfg(test)]
+mod list_shapes;
+mod lists;
 mod lz4;
 mod metadata;
 mod page;
 mod page_header;
 pub mod presence;
+mod reader;
 pub mod resolve;
 mod runs;
 mod schema;
@@ -43,32 +51,29 @@ mod values;
 mod written;
 
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
+use parquet::schema::types::ColumnDescPtr;
 use tally_common::budget::Budget;
-use tally_dataset::{
-    BATCH_ROWS, Batch, Bits, Column, ColumnKind, ColumnSpec, Mapper, TableSpec, check_values,
-};
+use tally_dataset::{ColumnKind, Mapper, TableSpec};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use columns::{BoolReader, Flat, Int64Reader};
+use batches::Lead;
 use error::Fault;
 pub use error::{FilePosition, ScanError};
 use feed::Feed;
 pub use fetch::AbortOnDrop;
 use fetch::{Arrivals, Fetch};
 pub use joint::RowGroups;
-use list::ListMinReader;
 use page::Pages;
-use resolve::{Leaf, Lookup, kind_name};
+use reader::Reader;
+use resolve::{Leaf, Lookup, is_element, kind_name};
 use source::Carrier;
 pub use source::WholeFile;
 pub use source::{InputFile, OpenFile, SMALL_FILE};
-use text::TextReader;
 
 /// What all scans of a task share.
 #[derive(Clone)]
@@ -100,15 +105,6 @@ pub struct ScanCounters {
     pub bytes: AtomicU64,
 }
 
-enum Reader {
-    Bool(BoolReader),
-    Int64(Int64Reader),
-    Text(TextReader),
-    ListMin(ListMinReader),
-    /// The file does not have the column: all rows are null.
-    Absent,
-}
-
 /// One row group. Its first bytes are requested when it is opened.
 pub struct RowGroup<'a> {
     context: &'a ScanContext,
@@ -120,6 +116,8 @@ pub struct RowGroup<'a> {
     number: usize,
     table: &'a TableSpec,
     readers: Vec<Reader>,
+    /// How the elements of lists are counted, if the table has columns of elements.
+    lead: Option<Lead>,
     /// The column that is being decoded.
     reading: Option<usize>,
     /// Bytes that were requested before they are decoded.
@@ -154,13 +152,25 @@ impl<'a> RowGroup<'a> {
         number: usize,
         table: &'a TableSpec,
     ) -> Result<Located<'a>, ScanError> {
-        let group =
-            RowGroup { context, file, metadata, at, number, table, readers: vec![], reading: None, ahead: 0 };
-        let mut chunks = vec![];
-        for (at, spec) in table.columns.iter().enumerate() {
-            chunks.push(group.chunk(spec).map_err(|fault| fault.at(group.place(Some(at))))?);
+        let (readers, lead, reading, ahead) = (vec![], None, None, 0);
+        let group = RowGroup { context, file, metadata, at, number, table, readers, lead, reading, ahead };
+        let (mut chunks, mut shape) = (vec![], None);
+        // The column types of an empty row group do not matter.
+        if group.rows() == 0 {
+            chunks.resize_with(table.columns.len(), || None);
+            return Ok(Located { group, chunks, shape });
         }
-        Ok(Located { group, chunks })
+        let found = resolve::lookup(group.metadata.file_metadata().schema_descr(), table);
+        for (at, lookup) in found.columns.iter().enumerate() {
+            chunks.push(group.chunk(at, lookup).map_err(|fault| fault.at(group.place(Some(at))))?);
+        }
+        let elements = table.columns.iter().position(is_element);
+        if let (Some(at), Some(leaf)) = (elements, found.shape) {
+            shape = Some(group.chunk_of(leaf).map_err(|fault| fault.at(group.place(Some(at))))?);
+        }
+        let located = Located { group, chunks, shape };
+        located.check_elements()?;
+        Ok(located)
     }
 
     /// Bytes that are in memory or requested before any of them is decoded.
@@ -181,55 +191,9 @@ impl<'a> RowGroup<'a> {
         &self.file.input
     }
 
-    /// Reads the row group into `mapper`.
-    ///
-    /// # Errors
-    /// [`ScanError`], naming file, row group and column. A panic in a decoder is returned as an error.
-    pub fn read(mut self, mapper: &mut dyn Mapper, after: &mut AfterBatch<'_>) -> Result<(), ScanError> {
-        let read = AssertUnwindSafe(|| self.read_batches(mapper, after));
-        catch_unwind(read).unwrap_or_else(|_| {
-            let what = "a decoder panicked on its bytes (see the log)".into();
-            Err(ScanError::Corrupt { place: self.place(self.reading), what })
-        })
-    }
-
-    fn read_batches(&mut self, mapper: &mut dyn Mapper, after: &mut AfterBatch<'_>) -> Result<(), ScanError> {
-        let specs = &self.table.columns;
-        let columns = specs.iter().map(|spec| Column::new(spec.kind)).collect();
-        let mut batch = Batch { rows: 0, columns, ends: vec![] };
-        let mut selected = Bits::default();
-        let mut left = usize::try_from(self.metadata.row_group(self.at).num_rows()).unwrap_or(0);
-        while left > 0 {
-            if self.context.cancelled.is_cancelled() {
-                return Err(ScanError::Cancelled);
-            }
-            batch.rows = left.min(BATCH_ROWS);
-            left -= batch.rows;
-            selected.clear();
-            selected.push_run(true, batch.rows);
-            for filters in [true, false] {
-                for (at, _) in specs.iter().enumerate().filter(|(_, spec)| spec.filter == filters) {
-                    self.reading = Some(at);
-                    read_column(&mut self.readers[at], at, &mut batch, &selected, mapper)
-                        .map_err(|fault| fault.at(self.place(Some(at))))?;
-                }
-                if filters {
-                    mapper.select(&batch, &mut selected);
-                }
-            }
-            mapper.consume(&batch, &selected);
-            for count in [&self.context.counters.rows, &*self.context.rows] {
-                count.fetch_add(batch.rows as u64, Ordering::Relaxed);
-            }
-            if after(mapper)? {
-                for reader in &mut self.readers {
-                    if let Reader::Text(reader) = reader {
-                        reader.forget();
-                    }
-                }
-            }
-        }
-        Ok(())
+    /// Its rows, by its footer.
+    fn rows(&self) -> usize {
+        usize::try_from(self.metadata.row_group(self.at).num_rows()).unwrap_or(0)
     }
 
     fn place(&self, column: Option<usize>) -> FilePosition {
@@ -237,18 +201,14 @@ impl<'a> RowGroup<'a> {
         FilePosition { file: self.file.input.name.clone(), row_group: Some(self.number), column }
     }
 
-    /// The range of a column's bytes. `None` if the file does not have the column, or the row group has no rows.
-    fn chunk(&self, spec: &ColumnSpec) -> Result<Option<Chunk>, Fault> {
-        if self.metadata.row_group(self.at).num_rows() == 0 {
-            // The column types of an empty row group do not matter.
-            return Ok(None);
-        }
-        let descriptor = self.metadata.file_metadata().schema_descr();
-        let leaf = match resolve::lookup(descriptor, spec) {
+    /// The chunk of a column. `None` if the file does not have the column.
+    fn chunk(&self, at: usize, lookup: &Lookup) -> Result<Option<Chunk>, Fault> {
+        let kind = self.table.columns[at].kind;
+        let leaf = match lookup {
             Lookup::Missing => return Ok(None),
-            Lookup::Found(leaf) => leaf,
+            Lookup::Found(leaf) => *leaf,
             Lookup::WrongType(found) => {
-                return Fault::corrupt(format!("it must be a {}, but it is {found}", kind_name(spec.kind)));
+                return Fault::corrupt(format!("it must be a {}, but it is {found}", kind_name(kind)));
             }
             Lookup::Ambiguous(names) => {
                 return Fault::corrupt(format!(
@@ -256,8 +216,17 @@ impl<'a> RowGroup<'a> {
                 ));
             }
         };
-        let row_group = self.metadata.row_group(self.at);
-        let Some(chunk) = row_group.columns().get(leaf.index) else {
+        let chunk = self.chunk_of(leaf)?;
+        let in_list = matches!(kind, ColumnKind::ListMinInt32 | ColumnKind::Element(_));
+        if !in_list && chunk.values != self.rows() as i64 {
+            return Fault::corrupt(format!("{} values in a row group of {} rows", chunk.values, self.rows()));
+        }
+        Ok(Some(chunk))
+    }
+
+    /// The chunk of a leaf.
+    fn chunk_of(&self, leaf: Leaf) -> Result<Chunk, Fault> {
+        let Some(chunk) = self.metadata.row_group(self.at).columns().get(leaf.index) else {
             return Fault::corrupt("its row group does not have the column");
         };
         if chunk.num_values() < 0 {
@@ -265,12 +234,8 @@ impl<'a> RowGroup<'a> {
                 "it is encrypted, or the footer describes its column chunk in a way that cannot be read",
             );
         }
-        if spec.kind != ColumnKind::ListMinInt32 && chunk.num_values() != row_group.num_rows() {
-            let (values, rows) = (chunk.num_values(), row_group.num_rows());
-            return Fault::corrupt(format!("{values} values in a row group of {rows} rows"));
-        }
         let range = chunk_range(chunk, self.file.input.size)?;
-        Ok(Some(Chunk { leaf, range }))
+        Ok(Chunk { leaf, range, values: chunk.num_values() })
     }
 
     /// Counts fetched bytes.
@@ -282,20 +247,12 @@ impl<'a> RowGroup<'a> {
         }
     }
 
-    fn reader(&self, feed: Feed, chunk: &Chunk, kind: ColumnKind) -> Result<Reader, Fault> {
+    /// The pages of a chunk, and the description of its column.
+    fn pages(&self, feed: Feed, chunk: &Chunk) -> Result<(Pages, ColumnDescPtr), Fault> {
         let column = self.metadata.row_group(self.at).column(chunk.leaf.index);
-        let descriptor = column.column_descr_ptr();
         let end = (self.file.clone(), chunk.range.end);
         let pages = Pages::new(feed, column, end, self.context.budget.clone())?;
-        Ok(match kind {
-            ColumnKind::ListMinInt32 => {
-                Reader::ListMin(ListMinReader::new(pages, descriptor, chunk.leaf.element_def))
-            }
-            ColumnKind::Bool => Reader::Bool(BoolReader::new(Flat::new(pages, &descriptor))),
-            ColumnKind::Int64 => Reader::Int64(Int64Reader::new(Flat::new(pages, &descriptor))),
-            ColumnKind::Text => Reader::Text(TextReader::new(Flat::new(pages, &descriptor))),
-            ColumnKind::Int | ColumnKind::Element(_) => return Fault::corrupt("not read yet"),
-        })
+        Ok((pages, column.column_descr_ptr()))
     }
 }
 
@@ -303,18 +260,45 @@ impl<'a> RowGroup<'a> {
 struct Chunk {
     leaf: Leaf,
     range: Range<u64>,
+    /// Its entries, by the footer.
+    values: i64,
 }
 
 /// A row group whose needed chunks are located, one per column. Nothing has been requested yet.
 struct Located<'a> {
     group: RowGroup<'a>,
     chunks: Vec<Option<Chunk>>,
+    /// If no column has elements: the chunk from whose levels they are counted.
+    shape: Option<Chunk>,
 }
 
 impl<'a> Located<'a> {
     /// The ranges of its needed chunks.
     fn ranges(&self) -> impl Iterator<Item = Range<u64>> {
-        self.chunks.iter().flatten().map(|chunk| chunk.range.clone())
+        self.chunks.iter().flatten().chain(&self.shape).map(|chunk| chunk.range.clone())
+    }
+
+    /// The chunks of elements, and their columns.
+    fn elements(&self) -> impl Iterator<Item = (usize, &Chunk)> {
+        let columns = self.chunks.iter().zip(&self.group.table.columns).enumerate();
+        columns.filter_map(|(at, (chunk, spec))| Some((at, chunk.as_ref().filter(|_| is_element(spec))?)))
+    }
+
+    /// Checks that all columns of elements have the same number of entries.
+    fn check_elements(&self) -> Result<(), ScanError> {
+        let Some((first, chunk)) = self.elements().next() else { return Ok(()) };
+        let Some((at, other)) = self.elements().find(|(_, other)| other.values != chunk.values) else {
+            return Ok(());
+        };
+        let first = self.group.table.columns[first].path.join(".");
+        let what = format!("{} values in lists of which {first} has {}", other.values, chunk.values);
+        Err(Fault::Corrupt(what).at(self.group.place(Some(at))))
+    }
+
+    /// The column with which the elements of lists are counted, and its entries. The smallest chunk takes the least time.
+    fn lead(&self) -> Option<(usize, i64)> {
+        let smallest = self.elements().min_by_key(|(_, chunk)| chunk.range.end - chunk.range.start);
+        smallest.map(|(at, chunk)| (at, chunk.values))
     }
 
     /// Bytes of its needed chunks.
@@ -347,17 +331,27 @@ impl<'a> Located<'a> {
         self,
         mut feed: impl FnMut(Range<u64>) -> Result<Feed, Fault>,
     ) -> Result<RowGroup<'a>, ScanError> {
-        let bytes = self.bytes();
-        let Located { mut group, chunks } = self;
+        let (bytes, lead) = (self.bytes(), self.lead());
+        let Located { mut group, chunks, shape } = self;
         group.count(bytes);
-        for (at, (spec, chunk)) in group.table.columns.iter().zip(&chunks).enumerate() {
+        let specs = &group.table.columns;
+        for (at, (spec, chunk)) in specs.iter().zip(&chunks).enumerate() {
             let reader = match chunk {
                 None => Ok(Reader::Absent),
-                Some(chunk) => {
-                    feed(chunk.range.clone()).and_then(|feed| group.reader(feed, chunk, spec.kind))
-                }
+                Some(chunk) => feed(chunk.range.clone())
+                    .and_then(|feed| Reader::new(group.pages(feed, chunk)?, chunk.leaf, spec.kind)),
             };
             group.readers.push(reader.map_err(|fault| fault.at(group.place(Some(at))))?);
+        }
+        if let Some(first) = specs.iter().position(is_element) {
+            let shape = shape.map(|chunk| {
+                feed(chunk.range.clone())
+                    .and_then(|feed| {
+                        Ok((Reader::elements(group.pages(feed, &chunk)?, chunk.leaf), chunk.values))
+                    })
+                    .map_err(|fault| fault.at(group.place(Some(first))))
+            });
+            group.lead = Some(Lead::new(group.table, lead, shape.transpose()?));
         }
         Ok(group)
     }
@@ -378,33 +372,4 @@ pub fn checked_range(chunk: &ColumnChunkMetaData, file_size: u64) -> Option<Rang
 fn chunk_range(chunk: &ColumnChunkMetaData, file_size: u64) -> Result<Range<u64>, Fault> {
     checked_range(chunk, file_size)
         .ok_or_else(|| Fault::Corrupt("its column chunk extends beyond the end of the file".into()))
-}
-
-fn read_column(
-    reader: &mut Reader,
-    at: usize,
-    batch: &mut Batch,
-    selected: &Bits,
-    mapper: &mut dyn Mapper,
-) -> Result<(), Fault> {
-    let rows = batch.rows;
-    let column = &mut batch.columns[at];
-    match (reader, column) {
-        (Reader::Bool(reader), Column::Bool { valid, value }) => reader.read(rows, valid, value),
-        (Reader::Int64(reader), Column::Int64 { valid, value }) => reader.read(rows, valid, value),
-        (Reader::Text(reader), Column::Text { codes }) => {
-            let mut resolve = |texts: &[&[u8]], out: &mut [u32]| {
-                check_values(texts)?;
-                mapper.resolve(at, texts, out)
-            };
-            reader.read(rows, selected, codes, &mut resolve)
-        }
-        (Reader::ListMin(reader), Column::ListMin { present, valid, value }) => {
-            reader.read(rows, present, valid, value)
-        }
-        (_, column) => {
-            column.fill_null(rows);
-            Ok(())
-        }
-    }
 }

@@ -1,18 +1,17 @@
 //! Reader of the smallest value of each row's list, for all list layouts.
 //!
-//! Some thousand entries are decoded at a time. A row may begin in one page and continue in the next.
+//! Some thousand entries are decoded at a time. A row may begin in one page and continue in the next. Not here: lists whose
+//! elements are delivered (`lists`).
 
 use parquet::schema::types::ColumnDescPtr;
 use tally_dataset::Bits;
 
 use crate::columns::set_int_page;
+use crate::entries::{ENTRIES, ElementLevels, Entries};
 use crate::error::Fault;
 use crate::hybrid::Hybrid;
 use crate::page::{Page, Pages};
 use crate::values::IntValues;
-
-/// Entries of a list column that are decoded at a time.
-const ENTRIES: usize = 4096;
 
 /// The rows of the current batch.
 struct Rows<'a> {
@@ -27,36 +26,27 @@ pub(crate) struct ListMinReader {
     values: IntValues<i32>,
     rep: Option<Hybrid>,
     def: Option<Hybrid>,
-    max_def: u32,
-    /// The lowest definition level at which the list has an element.
-    element_def: u32,
+    levels: ElementLevels,
     /// Entries of the page that are not decoded yet.
     left: usize,
-    /// The decoded entries, and the position in them.
-    starts: Bits,
-    /// Entries that are elements, and entries that have a value.
-    elements: Bits,
-    values_at: Bits,
+    entries: Entries,
+    /// The values of the decoded entries, and the position in them.
     ints: Vec<i32>,
-    at: usize,
     int_at: usize,
 }
 
 impl ListMinReader {
     pub(crate) fn new(pages: Pages, descriptor: ColumnDescPtr, element_def: i16) -> Self {
+        let (element, value) = (element_def as u32, descriptor.max_def_level() as u32);
         ListMinReader {
             pages,
-            max_def: descriptor.max_def_level() as u32,
-            element_def: element_def as u32,
             values: IntValues::default(),
             rep: None,
             def: None,
+            levels: ElementLevels { element, value, nested: false },
             left: 0,
-            starts: Bits::default(),
-            elements: Bits::default(),
-            values_at: Bits::default(),
+            entries: Entries::default(),
             ints: vec![],
-            at: 0,
             int_at: 0,
         }
     }
@@ -77,27 +67,10 @@ impl ListMinReader {
         let count = self.left.min(ENTRIES);
         self.left -= count;
         let data = self.pages.data();
-        for bits in [&mut self.starts, &mut self.elements, &mut self.values_at] {
-            bits.clear();
-        }
-        match &mut self.rep {
-            Some(rep) => rep.read_test(data, count, |rep| rep == 0, &mut self.starts)?,
-            None => self.starts.push_run(true, count),
-        }
-        match &mut self.def {
-            Some(def) => {
-                let (element, max) = (self.element_def, self.max_def);
-                def.clone().read_test(data, count, |def| def >= element, &mut self.elements)?;
-                def.read_test(data, count, |def| def == max, &mut self.values_at)?;
-            }
-            None => {
-                self.elements.push_run(true, count);
-                self.values_at.push_run(true, count);
-            }
-        }
+        self.entries.decode(data, &mut self.rep, &mut self.def, count, self.levels)?;
         self.ints.clear();
-        self.values.read(data, self.values_at.count(), &mut self.ints)?;
-        (self.at, self.int_at) = (0, 0);
+        self.values.read(data, self.entries.values.count(), &mut self.ints)?;
+        self.int_at = 0;
         Ok(true)
     }
 
@@ -119,18 +92,18 @@ impl ListMinReader {
         // Started rows. The last of them may continue in the next entries, even on the next page.
         let mut begun = 0;
         loop {
-            if self.at == self.starts.len() && !self.decode()? {
+            if self.entries.is_empty() && !self.decode()? {
                 break;
             }
-            let end = self.end_of(rows - begun);
-            if end == self.at {
+            let end = self.entries.end_of(rows - begun);
+            if end == self.entries.at {
                 break;
             }
-            if begun == 0 && !self.starts.get(self.at) {
+            if begun == 0 && !self.entries.starts.get(self.entries.at) {
                 return Fault::corrupt("a list that continues before its row begins");
             }
             begun = self.take(end, begun, &mut out);
-            if end < self.starts.len() {
+            if end < self.entries.starts.len() {
                 break;
             }
         }
@@ -140,23 +113,15 @@ impl ListMinReader {
         Ok(())
     }
 
-    /// The index of the entry after the next `rows` rows.
-    fn end_of(&self, rows: usize) -> usize {
-        let starts = self.starts.len();
-        if self.starts.count_range(self.at, starts) <= rows {
-            return starts;
-        }
-        self.starts.ones(self.at, starts).nth(rows).unwrap_or(starts)
-    }
-
     /// Takes the entries up to `end`, for whose rows there is room. Returns the number of started rows.
     fn take(&mut self, end: usize, mut begun: usize, out: &mut Rows<'_>) -> usize {
-        while self.at < end {
-            let count = (end - self.at).min(64);
-            let whole = self.values_at.word_at(self.at, count).count_ones() as usize == count;
+        while self.entries.at < end {
+            let at = self.entries.at;
+            let count = (end - at).min(64);
+            let whole = self.entries.values.word_at(at, count).count_ones() as usize == count;
             begun =
                 if whole { self.take_values(count, begun, out) } else { self.take_mixed(count, begun, out) };
-            self.at += count;
+            self.entries.at += count;
         }
         begun
     }
@@ -165,7 +130,7 @@ impl ListMinReader {
     fn take_values(&mut self, count: usize, begun: usize, out: &mut Rows<'_>) -> usize {
         let ints = &self.ints[self.int_at..][..count];
         self.int_at += count;
-        let starts = self.starts.word_at(self.at, count);
+        let starts = self.entries.starts.word_at(self.entries.at, count);
         // The continued row, if there is one. It may have had only nulls so far.
         let first = if starts & 1 == 1 { begun } else { begun - 1 };
         let known = first < begun && out.valid.get(first);
@@ -187,13 +152,13 @@ impl ListMinReader {
 
     /// Takes the next `count` entries, some of which are null or are not elements.
     fn take_mixed(&mut self, count: usize, mut begun: usize, out: &mut Rows<'_>) -> usize {
-        for at in self.at..self.at + count {
-            begun += usize::from(self.starts.get(at));
+        for at in self.entries.at..self.entries.at + count {
+            begun += usize::from(self.entries.starts.get(at));
             let row = begun - 1;
-            if self.elements.get(at) {
+            if self.entries.elements.get(at) {
                 out.present.set(row);
             }
-            if self.values_at.get(at) {
+            if self.entries.values.get(at) {
                 let int = self.ints[self.int_at];
                 self.int_at += 1;
                 out.value[row] = if out.valid.get(row) { out.value[row].min(int) } else { int };

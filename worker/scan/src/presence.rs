@@ -3,11 +3,11 @@
 //!
 //! Not here: the meaning of a missing column (the planner).
 
-use tally_dataset::TableSpec;
+use tally_dataset::{TableSpec, Width};
 use tally_proto::limits::shorten;
 use tally_proto::v1;
 
-use crate::resolve::Lookup;
+use crate::resolve::{Leaf, Lookup};
 
 /// Counts a file, given the lookup of each of the table's columns and its number of rows.
 pub fn note(presence: &mut v1::Presence, table: &TableSpec, found: &[Lookup], file: &str, rows: u64) {
@@ -16,6 +16,15 @@ pub fn note(presence: &mut v1::Presence, table: &TableSpec, found: &[Lookup], fi
     for (column, lookup) in columns.iter_mut().zip(found) {
         if *lookup != Lookup::Missing {
             column.found += 1;
+            if let Lookup::Found(Leaf { width: Some(width), .. }) = lookup {
+                let example = match width {
+                    Width::W32 => &mut column.narrow_example,
+                    Width::W64 => &mut column.wide_example,
+                };
+                if example.is_empty() {
+                    *example = file.into();
+                }
+            }
             if let Some(what) = incompatible(lookup) {
                 if column.unfit == 0 {
                     column.unfit_example = shorten(&format!("{what} in {file}")).into_owned();
@@ -56,6 +65,15 @@ pub fn add(presence: &mut v1::Presence, others: &v1::Presence) {
             if column.unfit == 0 {
                 column.unfit_example.clone_from(&other.unfit_example);
             }
+            let widths = [
+                (&mut column.narrow_example, &other.narrow_example),
+                (&mut column.wide_example, &other.wide_example),
+            ];
+            for (example, other) in widths {
+                if example.is_empty() {
+                    example.clone_from(other);
+                }
+            }
             column.unfit = column.unfit.saturating_add(other.unfit);
             column.found = column.found.saturating_add(other.found);
             column.missing = column.missing.saturating_add(other.missing);
@@ -67,7 +85,6 @@ pub fn add(presence: &mut v1::Presence, others: &v1::Presence) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resolve::Leaf;
     use tally_dataset::Dataset;
     use tally_dataset::addon_aggregates::{ADDONS, AddonAggregates};
 
@@ -75,13 +92,16 @@ mod tests {
     fn counts_of_parts_add_up_to_the_count_of_all() {
         let dataset = AddonAggregates::new();
         let table = &dataset.tables()[ADDONS];
-        let there = Lookup::Found(Leaf { index: 0, element_def: 0 });
+        let there = |width| Lookup::Found(Leaf { index: 0, element_def: 0, width });
         let files: Vec<(String, Vec<Lookup>, u64)> = (0..20u64)
             .map(|file| {
                 let lookup = |at: u64| match (file + at) % 3 {
                     0 => Lookup::Missing,
                     1 if file % 2 == 0 => Lookup::WrongType("INT32".into()),
-                    _ => there.clone(),
+                    // The last columns are integers of either width.
+                    _ if at < 4 => there(None),
+                    _ if file > 11 => there(Some(Width::W32)),
+                    _ => there(Some(Width::W64)),
                 };
                 (format!("f{file}"), (0..table.columns.len() as u64).map(lookup).collect(), file % 4 * 10)
             })
@@ -95,6 +115,8 @@ mod tests {
         assert_eq!((all.with_rows[0].found, all.with_rows[0].missing), (10, 5));
         assert_eq!((all.with_rows[0].missing_rows, &*all.with_rows[0].example), (110, "f3"));
         assert_eq!((all.with_rows[0].unfit, &*all.with_rows[0].unfit_example), (1, "INT32 in f10"));
+        let widths = [&*all.with_rows[4].narrow_example, &*all.with_rows[4].wide_example];
+        assert_eq!((widths, &*all.with_rows[3].narrow_example), (["f13", "f1"], ""));
         for cut in 0..=files.len() {
             let mut parts = count(&files[..cut]);
             add(&mut parts, &count(&files[cut..]));

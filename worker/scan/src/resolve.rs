@@ -1,18 +1,12 @@
 //! Finds the needed columns in a file's schema, and checks their types.
 //!
-//! Names match without regard to letter case, as in Spark: a field of exactly the name takes precedence, otherwise the
-//! only field that differs in case.
-//!
-//! Lists have several layouts: three levels (`list.element`, `bag.array_element`, `bag.array`), two levels (`array`),
-//! or a bare repeated group. The layout is determined by the format's rules for old writers, not by the names of one
-//! writer.
+//! Not here: how names match, and the layouts of lists (`layout`).
 
 use parquet::basic::{ConvertedType, LogicalType, Repetition, Type as Physical};
 use parquet::schema::types::{SchemaDescriptor, Type};
-use tally_dataset::{ColumnKind, ColumnSpec, ElementKind, TableSpec};
+use tally_dataset::{ColumnKind, ColumnSpec, ElementKind, TableSpec, Width};
 
-/// Fields of the same name that a message names.
-const MAX_NAMED: usize = 4;
+use crate::layout::{OtherType, Walk, child, describe, is, is_list};
 
 /// A needed leaf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +15,8 @@ pub struct Leaf {
     pub index: usize,
     /// For lists, the lowest definition level at which there is an element.
     pub element_def: i16,
+    /// For integers that may have either width, theirs.
+    pub width: Option<Width>,
 }
 
 /// The result of a lookup of a needed column in a schema.
@@ -50,21 +46,73 @@ pub fn kind_name(kind: ColumnKind) -> &'static str {
     }
 }
 
-/// The columns of a table that exist in a file, with their leaves. `found` has a lookup for each of the table's
-/// columns.
-pub fn leaves<'a>(
-    table: &'a TableSpec,
-    found: &'a [Lookup],
-) -> impl Iterator<Item = (&'a ColumnSpec, usize)> + Clone {
-    table.columns.iter().zip(found).filter_map(|(spec, lookup)| match lookup {
-        Lookup::Found(leaf) => Some((spec, leaf.index)),
-        _ => None,
-    })
+/// The columns of a table in a file's schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableLookup {
+    /// By column of the table.
+    pub columns: Box<[Lookup]>,
+    /// If the file has the list but none of the needed fields of its elements: a leaf of the list, from whose levels the
+    /// elements are counted.
+    pub shape: Option<Leaf>,
 }
 
-/// Looks up a column of the specification in a file's schema.
-pub fn lookup(schema: &SchemaDescriptor, spec: &ColumnSpec) -> Lookup {
-    let mut walk = Walk { names: vec![], def: 0 };
+impl TableLookup {
+    /// The columns of `table` that exist in the file, with their leaves.
+    pub fn leaves<'a>(
+        &'a self,
+        table: &'a TableSpec,
+    ) -> impl Iterator<Item = (&'a ColumnSpec, usize)> + Clone {
+        let pairs = table.columns.iter().zip(&self.columns);
+        let found = pairs.filter_map(|(spec, lookup)| match lookup {
+            Lookup::Found(leaf) => Some((spec, leaf.index)),
+            _ => None,
+        });
+        let elements = table.columns.iter().find(|spec| is_element(spec));
+        found.chain(elements.zip(self.shape).map(|(spec, leaf)| (spec, leaf.index)))
+    }
+}
+
+/// Whether a column is a field of the elements that are delivered one by one.
+pub(crate) fn is_element(spec: &ColumnSpec) -> bool {
+    matches!(spec.kind, ColumnKind::Element(_))
+}
+
+/// Looks up the columns of a table in a file's schema.
+pub fn lookup(schema: &SchemaDescriptor, table: &TableSpec) -> TableLookup {
+    let elements = || table.columns.iter().filter(|spec| is_element(spec));
+    let fields: Vec<&str> = elements().filter_map(|spec| spec.path.get(1).copied()).collect();
+    let list = elements().next().map(|spec| spec.path[0]);
+    let columns = table.columns.iter().map(|spec| match is_element(spec) {
+        true if list != Some(spec.path[0]) => Lookup::WrongType("a field of a second list".into()),
+        true => lookup_column(schema, spec, &fields),
+        false => lookup_column(schema, spec, &spec.path[1..]),
+    });
+    let columns: Box<[Lookup]> = columns.collect();
+    let mut found = table.columns.iter().zip(&columns).filter(|(spec, _)| is_element(spec));
+    let none = found.all(|(_, lookup)| *lookup == Lookup::Missing);
+    let shape = list.filter(|_| none).and_then(|list| shape(schema, list, &fields));
+    TableLookup { columns, shape }
+}
+
+/// A leaf of a list whose elements have none of these fields.
+fn shape(schema: &SchemaDescriptor, list: &str, fields: &[&str]) -> Option<Leaf> {
+    let mut walk = Walk::default();
+    let list = child(schema.root_schema(), list).ok()??;
+    walk.enter(list);
+    let element_def = walk.element(list, fields).ok()?.level(&walk);
+    let leaves = schema.columns().iter().enumerate();
+    let mine = leaves.filter(|(_, leaf)| leaf.path().parts().starts_with(&walk.names));
+    // A leaf that is in a further list has more levels, and strings take more bytes than numbers.
+    let (index, _) = mine.min_by_key(|(index, leaf)| {
+        let text = matches!(leaf.physical_type(), Physical::BYTE_ARRAY | Physical::FIXED_LEN_BYTE_ARRAY);
+        (leaf.max_rep_level(), leaf.physical_type() != Physical::BOOLEAN, text, *index)
+    })?;
+    Some(Leaf { index, element_def, width: None })
+}
+
+/// Looks up a column. The elements of its list may have any of `fields`.
+fn lookup_column(schema: &SchemaDescriptor, spec: &ColumnSpec, fields: &[&str]) -> Lookup {
+    let mut walk = Walk::default();
     let mut node = schema.root_schema();
     let mut element_def = 0;
     let last = spec.path.len() - 1;
@@ -78,12 +126,14 @@ pub fn lookup(schema: &SchemaDescriptor, spec: &ColumnSpec) -> Lookup {
         if depth == last {
             break;
         }
-        if spec.kind == ColumnKind::ListMinInt32 && depth == 0 {
-            match walk.element(node, spec.path[1]) {
-                Ok(element) => node = element.0,
+        if (spec.kind == ColumnKind::ListMinInt32 || is_element(spec)) && depth == 0 {
+            match walk.element(node, fields) {
+                Ok(element) => {
+                    element_def = element.level(&walk);
+                    node = element.0;
+                }
                 Err(OtherType(found)) => return Lookup::WrongType(found),
             }
-            element_def = walk.def - i16::from(is(node, Repetition::OPTIONAL));
         } else if !node.is_group() || is(node, Repetition::REPEATED) || is_list(node) {
             return Lookup::WrongType(describe(node));
         }
@@ -91,112 +141,18 @@ pub fn lookup(schema: &SchemaDescriptor, spec: &ColumnSpec) -> Lookup {
     if !fits(node, spec.kind) {
         return Lookup::WrongType(describe(node));
     }
+    let width = match spec.kind {
+        ColumnKind::Int | ColumnKind::Element(ElementKind::Int) => Some(match node.get_physical_type() {
+            Physical::INT32 => Width::W32,
+            _ => Width::W64,
+        }),
+        _ => None,
+    };
     let found = schema.columns().iter().position(|c| c.path().parts() == walk.names.as_slice());
     match found {
-        Some(index) => Lookup::Found(Leaf { index, element_def }),
+        Some(index) => Lookup::Found(Leaf { index, element_def, width }),
         None => Lookup::Missing,
     }
-}
-
-/// The path from the root so far, and its definition level.
-struct Walk {
-    names: Vec<String>,
-    def: i16,
-}
-
-impl Walk {
-    /// The names of fields of the current group, with their paths. A few are enough.
-    fn joined(&self, names: &[&str]) -> String {
-        let path = |name: &&str| [&self.names[..], &[(*name).to_string()]].concat().join(".");
-        let named = names.iter().take(MAX_NAMED).map(path).collect::<Vec<_>>().join(" and ");
-        match names.len().saturating_sub(MAX_NAMED) {
-            0 => named,
-            more => format!("{named} and {more} more"),
-        }
-    }
-
-    fn enter(&mut self, node: &Type) {
-        self.names.push(node.name().to_string());
-        self.def += i16::from(!is(node, Repetition::REQUIRED));
-    }
-
-    /// Enters the element of a list. `field` is the field of the element that is looked up next.
-    fn element<'a>(&mut self, list: &'a Type, field: &str) -> Result<Element<'a>, OtherType> {
-        if is_map(list) {
-            return Err(OtherType(describe(list)));
-        }
-        if is(list, Repetition::REPEATED) {
-            return group(list).map(Element);
-        }
-        let fields = group(list)?.get_fields();
-        let [repeated] = fields else { return Err(OtherType(describe(list))) };
-        if !is(repeated, Repetition::REPEATED) || is_map(repeated) {
-            return Err(OtherType(describe(list)));
-        }
-        self.enter(repeated);
-        let inner = group(repeated)?.get_fields();
-        let two_levels = inner.len() != 1
-            || repeated.name() == "array"
-            || repeated.name() == format!("{}_tuple", list.name())
-            || (same(inner[0].name(), field) && !inner[0].is_group());
-        if two_levels {
-            return Ok(Element(repeated));
-        }
-        self.enter(&inner[0]);
-        if is(&inner[0], Repetition::REPEATED) || is_list(&inner[0]) {
-            return Err(OtherType(format!("{} of {}", describe(list), describe(&inner[0]))));
-        }
-        group(&inner[0]).map(Element)
-    }
-}
-
-struct Element<'a>(&'a Type);
-
-/// The description of a type that the needed column cannot have.
-struct OtherType(String);
-
-fn group(node: &Type) -> Result<&Type, OtherType> {
-    if node.is_group() { Ok(node) } else { Err(OtherType(describe(node))) }
-}
-
-/// The field that matches a name, or the names of several that match.
-fn child<'a>(node: &'a Type, name: &str) -> Result<Option<&'a Type>, Vec<&'a str>> {
-    if !node.is_group() {
-        return Ok(None);
-    }
-    let exact: Vec<&Type> = node.get_fields().iter().map(|f| &**f).filter(|f| f.name() == name).collect();
-    let found = match exact[..] {
-        [] => node.get_fields().iter().map(|f| &**f).filter(|f| same(f.name(), name)).collect(),
-        _ => exact,
-    };
-    match found[..] {
-        [] => Ok(None),
-        [field] => Ok(Some(field)),
-        _ => Err(found.iter().map(|field| field.name()).collect()),
-    }
-}
-
-/// Whether names are equal without regard to letter case.
-fn same(one: &str, other: &str) -> bool {
-    one == other || one.to_lowercase() == other.to_lowercase()
-}
-
-fn is(node: &Type, repetition: Repetition) -> bool {
-    let info = node.get_basic_info();
-    info.has_repetition() && info.repetition() == repetition
-}
-
-fn is_map(node: &Type) -> bool {
-    let info = node.get_basic_info();
-    matches!(info.converted_type(), ConvertedType::MAP | ConvertedType::MAP_KEY_VALUE)
-        || matches!(info.logical_type_ref(), Some(LogicalType::Map))
-}
-
-fn is_list(node: &Type) -> bool {
-    let info = node.get_basic_info();
-    is_map(node)
-        || info.converted_type() == ConvertedType::LIST
-        || matches!(info.logical_type_ref(), Some(LogicalType::List))
 }
 
 fn fits(node: &Type, kind: ColumnKind) -> bool {
@@ -211,33 +167,20 @@ fn fits(node: &Type, kind: ColumnKind) -> bool {
             || converted == old
             || matches!(logical, Some(LogicalType::Integer(i)) if i.bit_width == width && i.is_signed)
     };
+    use ColumnKind::{Bool, Element, Int, Int64, ListMinInt32, Text};
     match (kind, node.get_physical_type()) {
-        (ColumnKind::Bool, Physical::BOOLEAN) => true,
-        (ColumnKind::Int64, Physical::INT64) => signed(64, ConvertedType::INT_64),
-        (ColumnKind::ListMinInt32, Physical::INT32) => signed(32, ConvertedType::INT_32),
-        (ColumnKind::Text, Physical::BYTE_ARRAY) => {
+        (Bool | Element(ElementKind::Bool), Physical::BOOLEAN) => true,
+        (Int64 | Int | Element(ElementKind::Int), Physical::INT64) => signed(64, ConvertedType::INT_64),
+        (ListMinInt32 | Int | Element(ElementKind::Int), Physical::INT32) => {
+            signed(32, ConvertedType::INT_32)
+        }
+        (Text | Element(ElementKind::Text), Physical::BYTE_ARRAY) => {
             plain
                 || matches!(converted, ConvertedType::UTF8 | ConvertedType::ENUM | ConvertedType::JSON)
                 || matches!(logical, Some(LogicalType::String | LogicalType::Enum | LogicalType::Json))
         }
         _ => false,
     }
-}
-
-/// The description of a type in messages.
-fn describe(node: &Type) -> String {
-    let info = node.get_basic_info();
-    let repeated = if is(node, Repetition::REPEATED) { "repeated " } else { "" };
-    if node.is_group() {
-        let what = if is_list(node) { "list or map" } else { "struct" };
-        return format!("{repeated}{what}");
-    }
-    let annotation = match (info.logical_type_ref(), info.converted_type()) {
-        (Some(logical), _) => format!(" ({logical:?})"),
-        (None, ConvertedType::NONE) => String::new(),
-        (None, converted) => format!(" ({converted})"),
-    };
-    format!("{repeated}{}{annotation}", node.get_physical_type())
 }
 
 #[cfg(test)]
@@ -250,7 +193,7 @@ mod tests {
     fn check(message: &str, path: &'static [&'static str], kind: ColumnKind, expect: Lookup) {
         let schema = SchemaDescriptor::new(Arc::new(parse_message_type(message).unwrap()));
         let spec = ColumnSpec { path, kind, filter: false, missing: Missing::IsNull };
-        assert_eq!(lookup(&schema, &spec), expect, "{message}");
+        assert_eq!(lookup_column(&schema, &spec, &path[1..]), expect, "{message}");
     }
 
     fn list(body: &str, expect: Lookup) {
@@ -259,7 +202,7 @@ mod tests {
     }
 
     fn at(element_def: i16) -> Lookup {
-        Lookup::Found(Leaf { index: 1, element_def })
+        Lookup::Found(Leaf { index: 1, element_def, width: None })
     }
 
     #[test]
@@ -285,12 +228,87 @@ mod tests {
         );
     }
 
+    /// A table of a list's fields `a` (string) and `b` (integer), and a column `n`.
+    fn elements(message: &str) -> TableLookup {
+        let column = |path, kind| ColumnSpec { path, kind, filter: false, missing: Missing::IsNull };
+        let columns = vec![
+            column(&["l", "a"], ColumnKind::Element(ElementKind::Text)),
+            column(&["l", "b"], ColumnKind::Element(ElementKind::Int)),
+            column(&["n"], ColumnKind::Int),
+        ];
+        let schema = SchemaDescriptor::new(Arc::new(parse_message_type(message).unwrap()));
+        lookup(&schema, &TableSpec { name: "t", help: "", columns })
+    }
+
+    #[test]
+    fn a_list_without_needed_fields_has_a_leaf_that_tells_its_shape() {
+        let found = |index, element_def, width| Lookup::Found(Leaf { index, element_def, width });
+        let three = |fields: &str| {
+            format!(
+                "message m {{ optional int64 n; optional group l (LIST) {{ repeated group list {{ optional group element {{ {fields} }} }} }} }}"
+            )
+        };
+        let all = elements(&three("optional int32 b; optional binary a;"));
+        let expected = [found(2, 2, None), found(1, 2, Some(Width::W32)), found(0, 0, Some(Width::W64))];
+        assert_eq!((&*all.columns, all.shape), (&expected[..], None));
+        let one = elements(&three("optional int64 b;"));
+        assert_eq!((&one.columns[0], one.shape), (&Lookup::Missing, None));
+        assert_eq!(one.columns[1], found(1, 2, Some(Width::W64)));
+        // Rather a flat leaf than one in a further list, rather a boolean than a number, rather that than a string.
+        for (fields, shape) in [
+            ("optional binary x; optional int64 y;", 2),
+            ("optional binary x; optional int64 y; optional boolean z;", 3),
+            ("repeated boolean x; optional binary y;", 2),
+            ("optional group x { repeated int32 y; }", 1),
+        ] {
+            let none = elements(&three(fields));
+            assert_eq!(none.columns[..2], [Lookup::Missing, Lookup::Missing], "{fields}");
+            assert_eq!(none.shape, Some(Leaf { index: shape, element_def: 2, width: None }), "{fields}");
+        }
+        let none = elements("message m { optional int32 n; }");
+        assert_eq!((&none.columns[..2], none.shape), (&[Lookup::Missing, Lookup::Missing][..], None));
+    }
+
+    #[test]
+    fn a_repeated_group_of_one_needed_field_is_the_element() {
+        for (field, at) in [("optional binary a;", 0), ("optional int32 B;", 1)] {
+            let found = elements(&format!(
+                "message m {{ optional group l (LIST) {{ repeated group x {{ {field} }} }} }}"
+            ));
+            assert!(
+                matches!(found.columns[at], Lookup::Found(Leaf { index: 0, element_def: 2, .. })),
+                "{field}"
+            );
+            assert_eq!(found.columns[1 - at], Lookup::Missing, "{field}");
+        }
+        let list = elements(
+            "message m { optional group l (LIST) { repeated group list { optional int32 element; } } }",
+        );
+        assert_eq!(list.columns[..2], [Lookup::WrongType("INT32".into()), Lookup::WrongType("INT32".into())]);
+    }
+
+    #[test]
+    fn all_elements_of_a_table_are_fields_of_one_list() {
+        let column = |path| ColumnSpec {
+            path,
+            kind: ColumnKind::Element(ElementKind::Bool),
+            filter: false,
+            missing: Missing::IsNull,
+        };
+        let columns = vec![column(&["l", "a"]), column(&["k", "a"])];
+        let list = |name: &str| format!("repeated group {name} {{ optional boolean a; }}");
+        let message = parse_message_type(&format!("message m {{ {} {} }}", list("l"), list("k"))).unwrap();
+        let found =
+            lookup(&SchemaDescriptor::new(Arc::new(message)), &TableSpec { name: "t", help: "", columns });
+        assert!(matches!(&found.columns[..], [Lookup::Found(_), Lookup::WrongType(_)]), "{found:?}");
+    }
+
     #[test]
     fn names_match_without_regard_to_letter_case_the_exact_one_first() {
         let case = |body: &str, path, expect| {
             check(&format!("message m {{ {body} }}"), path, ColumnKind::Text, expect);
         };
-        let found = |index| Lookup::Found(Leaf { index, element_def: 0 });
+        let found = |index| Lookup::Found(Leaf { index, element_def: 0, width: None });
         let ambiguous = |names: &str| Lookup::Ambiguous(names.into());
         case("optional binary Client_ID (UTF8);", &["client_id"], found(0));
         case("optional binary Client_ID; optional binary client_id;", &["client_id"], found(1));
@@ -337,9 +355,10 @@ mod tests {
     fn annotations_that_spark_reads_as_the_type_fit() {
         let one = |column: &str, kind, fits: bool| {
             let schema = parse_message_type(&format!("message m {{ optional {column}; }}")).unwrap();
-            let found = lookup(
+            let found = lookup_column(
                 &SchemaDescriptor::new(Arc::new(schema)),
                 &ColumnSpec { path: &["c"], kind, filter: false, missing: Missing::IsNull },
+                &[],
             );
             assert_eq!(matches!(found, Lookup::Found(_)), fits, "{column}: {found:?}");
         };
@@ -391,7 +410,7 @@ mod tests {
             "message m { optional group theme { optional binary id (UTF8); } }",
             theme,
             ColumnKind::Text,
-            Lookup::Found(Leaf { index: 0, element_def: 0 }),
+            Lookup::Found(Leaf { index: 0, element_def: 0, width: None }),
         );
         check(
             "message m { optional group theme { optional binary x (UTF8); } }",

@@ -18,7 +18,8 @@ use tally_common::budget::Budget;
 use tally_dataset::{Bits, NULL_CODE};
 use tokio::runtime::Runtime;
 
-use crate::columns::{BoolReader, Flat, Int64Reader};
+use crate::columns::{BoolReader, IntReader};
+use crate::cursor::{Cursor, Wanted};
 use crate::error::Fault;
 use crate::feed::Feed;
 use crate::fetch;
@@ -27,12 +28,12 @@ use crate::source::{InputFile, OpenFile};
 use crate::text::TextReader;
 use crate::{ScanContext, ScanCounters, checked_range};
 
-const PLAIN: i64 = 0;
+pub(crate) const PLAIN: i64 = 0;
 const DICTIONARY: i64 = 8;
 const RLE: i64 = 3;
 
 /// A field in Thrift's compact protocol. Its number is `step` larger than that of the previous field.
-fn int(step: u8, value: i64) -> Vec<u8> {
+pub(crate) fn int(step: u8, value: i64) -> Vec<u8> {
     let mut out = vec![step << 4 | 5];
     let mut rest = (value << 1 ^ value >> 63) as u64;
     while rest > 0x7f {
@@ -51,7 +52,7 @@ fn header(kind: i64, sizes: [usize; 2], crc: &[u8], (step, details): (u8, Vec<u8
     [head, vec![step << 4 | 12], details, vec![0, 0]].concat()
 }
 
-fn with(kind: i64, body: &[u8], details: (u8, Vec<u8>)) -> Vec<u8> {
+pub(crate) fn with(kind: i64, body: &[u8], details: (u8, Vec<u8>)) -> Vec<u8> {
     [header(kind, [body.len(); 2], &[], details), body.to_vec()].concat()
 }
 
@@ -60,12 +61,12 @@ fn v1_details(values: i64, encoding: i64) -> (u8, Vec<u8>) {
     (2, [int(1, values), int(1, encoding), int(1, RLE), int(1, RLE)].concat())
 }
 
-fn v1(values: i64, encoding: i64, body: &[u8]) -> Vec<u8> {
+pub(crate) fn v1(values: i64, encoding: i64, body: &[u8]) -> Vec<u8> {
     with(0, body, v1_details(values, encoding))
 }
 
 /// Details of a data page of version 2 whose levels have `levels` bytes; `flag` is its field `is_compressed`.
-fn v2_details(values: i64, encoding: i64, levels: usize, flag: &[u8]) -> (u8, Vec<u8>) {
+pub(crate) fn v2_details(values: i64, encoding: i64, levels: usize, flag: &[u8]) -> (u8, Vec<u8>) {
     // The number of nulls is wrong, which does not matter.
     let counts = [int(1, values), int(1, values + 3), int(1, values), int(1, encoding)].concat();
     (5, [counts, int(1, levels as i64), int(1, 0), flag.to_vec()].concat())
@@ -76,7 +77,7 @@ fn dictionary(values: i64, body: &[u8]) -> Vec<u8> {
 }
 
 /// Levels of version 1, given their runs.
-fn levels(runs: &[u8]) -> Vec<u8> {
+pub(crate) fn levels(runs: &[u8]) -> Vec<u8> {
     [&(runs.len() as u32).to_le_bytes(), runs].concat()
 }
 
@@ -92,7 +93,7 @@ fn texts(values: &[&str]) -> Vec<u8> {
 }
 
 /// The footer's description of a chunk.
-struct Chunk {
+pub(crate) struct Chunk {
     column: &'static str,
     rows: usize,
     compression: Compression,
@@ -103,7 +104,7 @@ struct Chunk {
 
 impl Chunk {
     /// A chunk of all of `bytes`, after the first four bytes of the file.
-    fn of(column: &'static str, rows: usize, bytes: &[u8]) -> Chunk {
+    pub(crate) fn of(column: &'static str, rows: usize, bytes: &[u8]) -> Chunk {
         let compression = Compression::UNCOMPRESSED;
         Chunk { column, rows, compression, offsets: (4, None), size: bytes.len() }
     }
@@ -124,7 +125,7 @@ impl Chunk {
 
 /// How the bytes of a file are read.
 #[derive(Debug, Clone, Copy)]
-enum FeedKind {
+pub(crate) enum FeedKind {
     Disk,
     /// From a store, in windows.
     Windows,
@@ -136,6 +137,16 @@ enum FeedKind {
 type Value = Option<String>;
 
 fn read(chunk: &Chunk, bytes: &[u8], feed_kind: FeedKind) -> Result<Vec<Value>, Fault> {
+    read_pages(chunk, bytes, feed_kind, |metadata, pages| values(metadata, pages, chunk.rows))
+}
+
+/// Passes the pages of a chunk to `read`.
+pub(crate) fn read_pages<T>(
+    chunk: &Chunk,
+    bytes: &[u8],
+    feed_kind: FeedKind,
+    read: impl FnOnce(&ColumnChunkMetaData, Pages) -> Result<T, Fault>,
+) -> Result<T, Fault> {
     let runtime = Runtime::new().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = [b"PAR1", bytes].concat();
@@ -173,30 +184,30 @@ fn read(chunk: &Chunk, bytes: &[u8], feed_kind: FeedKind) -> Result<Vec<Value>, 
         FeedKind::Disk | FeedKind::Windows => Feed::start(&context, &file, range.clone()),
         FeedKind::Whole => {
             let ranges = [range.clone()];
-            let started = fetch::start(&context.io, &file.input, &ranges, 0, &context.budget);
+            let requests = fetch::requests(&ranges, 0);
+            let started = fetch::start(&context.io, &file.input, &ranges, requests, &context.budget);
             let (fetch, mut arrivals) = started.unwrap();
             Feed::fetched(&context, "", range.end - range.start, arrivals.remove(0), fetch)
         }
     };
     let pages = Pages::new(feed, &metadata, (file, range.end), context.budget.clone())?;
-    values(&metadata, pages, chunk.rows)
+    read(&metadata, pages)
 }
 
 fn values(metadata: &ColumnChunkMetaData, pages: Pages, rows: usize) -> Result<Vec<Value>, Fault> {
     let descriptor = metadata.column_descr_ptr();
-    let flat = Flat::new(pages, &descriptor);
-    let (mut valid, mut all) = (Bits::default(), Bits::default());
-    all.push_run(true, rows);
+    let cursor = Cursor::rows(pages, &descriptor);
+    let (mut valid, wanted) = (Bits::default(), Wanted::Entries(rows));
     let value = |valid: &Bits, at, text: String| valid.get(at).then_some(text);
     Ok(match descriptor.physical_type() {
         parquet::basic::Type::INT64 => {
             let mut out = vec![];
-            Int64Reader::new(flat).read(rows, &mut valid, &mut out)?;
+            IntReader::<i64>::new(cursor).read(wanted, &mut valid, &mut out)?;
             (0..rows).map(|at| value(&valid, at, out[at].to_string())).collect()
         }
         parquet::basic::Type::BOOLEAN => {
             let mut out = Bits::default();
-            BoolReader::new(flat).read(rows, &mut valid, &mut out)?;
+            BoolReader::new(cursor).read(wanted, &mut valid, &mut out)?;
             (0..rows).map(|at| value(&valid, at, out.get(at).to_string())).collect()
         }
         _ => {
@@ -208,7 +219,7 @@ fn values(metadata: &ColumnChunkMetaData, pages: Pages, rows: usize) -> Result<V
                 }
                 Ok(())
             };
-            TextReader::new(flat).read(rows, &all, &mut codes, &mut resolve)?;
+            TextReader::new(cursor).read(wanted, None, &mut codes, &mut resolve)?;
             let text = |&code: &u32| (code != NULL_CODE).then(|| known[code as usize].clone());
             codes.iter().map(text).collect()
         }

@@ -6,7 +6,7 @@
 
 use tally_dataset::{Bits, NULL_CODE};
 
-use crate::columns::Flat;
+use crate::cursor::{Cursor, Step, Wanted};
 use crate::delta::BatchStrings;
 use crate::dictionary::{BLOCK, Resolve, TextDictionary};
 use crate::error::Fault;
@@ -16,16 +16,16 @@ use crate::values::{Spans, TextSource, spans};
 
 /// Reader of a string column.
 pub(crate) struct TextReader {
-    flat: Flat,
+    cursor: Cursor,
     source: TextSource,
     dictionary: TextDictionary,
     stretch: Stretch,
 }
 
 impl TextReader {
-    pub(crate) fn new(flat: Flat) -> Self {
+    pub(crate) fn new(cursor: Cursor) -> Self {
         TextReader {
-            flat,
+            cursor,
             source: TextSource::None,
             dictionary: TextDictionary::default(),
             stretch: Stretch::default(),
@@ -37,37 +37,40 @@ impl TextReader {
         self.dictionary.forget();
     }
 
-    /// The codes of the next `rows` rows. Only those of selected rows are valid.
+    /// The codes of the wanted rows or elements. Only those of selected ones are valid; without `selected` all are.
     pub(crate) fn read(
         &mut self,
-        rows: usize,
-        selected: &Bits,
+        mut wanted: Wanted<'_>,
+        selected: Option<&Bits>,
         code: &mut Vec<u32>,
         resolve: &mut Resolve<'_>,
     ) -> Result<(), Fault> {
         code.clear();
         let mut made = BatchStrings::default();
-        while code.len() < rows {
-            if self.flat.left == 0 {
-                match self.flat.next()? {
-                    Page::Dictionary { values } => self.dictionary.set(&mut self.flat.pages, values)?,
-                    Page::Data(DataPage { encoding, body, .. }) => {
-                        let before = std::mem::replace(&mut self.source, TextSource::None);
-                        self.source = TextSource::new(self.flat.pages.data(), encoding, &body, before)?;
-                    }
-                }
-                continue;
-            }
-            let from = code.len();
-            let take = self.flat.left.min(rows - from);
+        loop {
             let stretch = &mut self.stretch;
             stretch.valid.clear();
-            let there = self.flat.validity(take, &mut stretch.valid)?;
+            let there = match self.cursor.next(&mut wanted, &mut stretch.valid)? {
+                Step::End => return Ok(()),
+                Step::Page(Page::Dictionary { values }) => {
+                    self.dictionary.set(&mut self.cursor.pages, values)?;
+                    continue;
+                }
+                Step::Page(Page::Data(DataPage { encoding, body, .. })) => {
+                    let before = std::mem::replace(&mut self.source, TextSource::None);
+                    self.source = TextSource::new(self.cursor.pages.data(), encoding, &body, before)?;
+                    continue;
+                }
+                Step::Values(there) => there,
+            };
             stretch.wanted.clear();
-            stretch.wanted.push_where(selected, from, &stretch.valid);
+            match selected {
+                Some(selected) => stretch.wanted.push_where(selected, code.len(), &stretch.valid),
+                None => stretch.wanted.push_run(true, there),
+            }
             // Old codes remain for rows that are not selected.
             stretch.codes.resize(there, NULL_CODE);
-            let data = self.flat.pages.data();
+            let data = self.cursor.pages.data();
             match &mut self.source {
                 TextSource::Dictionary(hybrid) => {
                     stretch.indices.clear();
@@ -77,7 +80,7 @@ impl TextReader {
                 }
                 TextSource::Plain { at, end } => {
                     let reuse = std::mem::take(&mut stretch.spans);
-                    let repeats = self.flat.pages.repeats();
+                    let repeats = self.cursor.pages.repeats();
                     let spans = spans(data, at, *end, there, repeats, &mut stretch.runs, reuse)?;
                     stretch.resolve_runs(0, |value| spans.get(data, value), resolve)?;
                     if let Spans::Each(spans) = spans {
@@ -91,7 +94,7 @@ impl TextReader {
                             data,
                             there - done,
                             &mut stretch.runs,
-                            (&mut made, self.flat.pages.budget()),
+                            (&mut made, self.cursor.pages.budget()),
                         )?;
                         stretch.resolve_runs(done, |value| texts.get(value), resolve)?;
                         done += stretch.runs.values();
@@ -101,7 +104,6 @@ impl TextReader {
             }
             spread(&stretch.codes, &stretch.valid, code);
         }
-        Ok(())
     }
 }
 

@@ -85,6 +85,7 @@ impl Served {
             budget: Budget::new(256 << 20),
             cancelled: Default::default(),
             io: self.runtime.handle().clone(),
+            received: Default::default(),
         };
         let mut reader = peers.maps(&self.place, self.wanted.clone(), 0, &reading).expect("a reader");
         reader.sizes().expect("sizes");

@@ -5,6 +5,7 @@
 //! which a reduce task merges (`reduce`), the location of outputs (the task message).
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use arrow_array::RecordBatch;
@@ -48,6 +49,8 @@ pub struct ReadContext {
     pub cancelled: CancellationToken,
     /// The runtime for I/O.
     pub io: Handle,
+    /// Bytes that the task received from other workers.
+    pub received: Arc<AtomicU64>,
 }
 
 impl ReadContext {

@@ -272,18 +272,22 @@ mod tests {
 
     #[test]
     fn nulls_are_no_values() {
-        let id = |at: usize| (at % 3 > 0).then(|| format!("{:036}", at / 4));
+        let id = |at: usize| (!at.is_multiple_of(3)).then(|| format!("{:036}", at / 4));
         let ids: Vec<Option<String>> = (0..100_000).map(id).collect();
         assert_eq!(round_trip(&ids, true, 40_000, 7_000).0, ids);
         let few: Vec<Option<String>> =
-            (0..3_000).map(|at| (at % 1_000 > 0).then(|| at.to_string())).collect();
+            (0..3_000_usize).map(|at| (!at.is_multiple_of(1_000)).then(|| at.to_string())).collect();
         assert_eq!(round_trip(&few, true, 2_000, 999).0, few);
         assert_eq!(round_trip(&[None, None, None], true, 2, 2).0, vec![None; 3]);
-        let schema = Schema::new(vec![Field::new("client_id", DataType::Utf8, false)]);
-        let schema = parquet::arrow::ArrowSchemaConverter::new().convert(&schema).unwrap();
-        let mut required = TextChunk::new(schema.column(0));
+        let mut required = TextChunk::new(required_column());
         assert!(required.write(&StringArray::from(vec![Some("a")])).is_ok());
         assert!(required.write(&StringArray::from(vec![Some("a"), None])).is_err());
+    }
+
+    fn required_column() -> parquet::schema::types::ColumnDescPtr {
+        let schema = Schema::new(vec![Field::new("client_id", DataType::Utf8, false)]);
+        let schema = parquet::arrow::ArrowSchemaConverter::new().convert(&schema).unwrap();
+        schema.column(0)
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 //! Computation runs on these threads, and never on the runtime that serves requests and fetches bytes. `slot` is what a
 //! thread does. Not here: the source of task messages and the destination of reports (in process or gRPC).
 
+mod datasets;
 mod running;
 mod shared;
 mod slot;
@@ -23,6 +24,7 @@ use tally_shuffle::spill::{SpillDir, SpillError};
 use tally_shuffle::store::Store;
 use tokio::runtime::Handle;
 
+use datasets::{JobDataset, JobDatasets};
 pub(crate) use running::Progress;
 use running::RunningAttempts;
 pub use shared::ReportSink;
@@ -34,9 +36,12 @@ use crate::task::context::{StringDictionaries, reclaim};
 /// A worker: its store, and the threads of its slots.
 pub struct Worker {
     shared: Arc<Shared>,
-    queue: Option<mpsc::SyncSender<Dispatch>>,
+    queue: Option<mpsc::SyncSender<Queued>>,
     threads: Vec<std::thread::JoinHandle<()>>,
 }
+
+/// A task that waits for a slot, with the dataset of its job.
+type Queued = (Dispatch, Arc<JobDataset>);
 
 /// A worker's metrics. They keep its store alive, but no thread.
 #[derive(Clone)]
@@ -134,6 +139,7 @@ impl Worker {
             peers,
             io,
             running: RunningAttempts::default(),
+            datasets: JobDatasets::default(),
             dictionaries,
             report,
             config,
@@ -173,8 +179,9 @@ impl Worker {
     pub fn run(&self, dispatch: Dispatch) -> Result<bool, BadMessage> {
         let attempt = AttemptId::try_from(required(dispatch.head.attempt.as_ref(), "attempt")?)?;
         self.shared.store.admit(&attempt.task.job, &dispatch.head.key);
+        let dataset = self.shared.datasets.of(&attempt.task.job);
         self.shared.running.begin(attempt.clone());
-        let sent = self.queue.as_ref().is_some_and(|queue| queue.try_send(dispatch).is_ok());
+        let sent = self.queue.as_ref().is_some_and(|queue| queue.try_send((dispatch, dataset)).is_ok());
         if !sent {
             self.shared.running.end(&attempt);
         }
@@ -227,6 +234,7 @@ impl Worker {
     /// Drops the state of a job. Its memory and files are freed later, on another thread.
     pub fn release(&self, job: &JobId) {
         self.shared.store.release(job);
+        self.shared.datasets.release(job);
         let dictionary = self.shared.dictionaries.lock().remove(job);
         self.shared.store.reclaim(dictionary);
     }

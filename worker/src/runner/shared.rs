@@ -10,6 +10,7 @@ use tally_shuffle::peers::Peers;
 use tally_shuffle::store::Store;
 use tokio::runtime::Handle;
 
+use super::datasets::JobDatasets;
 use super::running::RunningAttempts;
 use crate::shares::{Shares, WorkerConfig};
 use crate::task::context::StringDictionaries;
@@ -28,6 +29,7 @@ pub(super) struct Shared {
     pub(super) peers: Arc<dyn Peers>,
     pub(super) io: Handle,
     pub(super) running: RunningAttempts,
+    pub(super) datasets: JobDatasets,
     pub(super) dictionaries: Arc<StringDictionaries>,
     pub(super) report: Box<ReportSink>,
 }

@@ -17,17 +17,20 @@ use tally_shuffle::error::TaskError;
 use tally_shuffle::peers::ReadContext;
 use tally_shuffle::store::Output;
 
+use super::Queued;
+use super::datasets::JobDataset;
 use super::running::{Meter, Running};
 use super::shared::Shared;
 use crate::task::context::{TaskContext, reclaim};
 use crate::task::{map, reduce, write};
 
 /// Runs task messages from `inbox` until the worker is dropped.
-pub(super) fn run(shared: &Arc<Shared>, inbox: &Mutex<mpsc::Receiver<Dispatch>>) {
+pub(super) fn run(shared: &Arc<Shared>, inbox: &Mutex<mpsc::Receiver<Queued>>) {
     let mut scratch = map::Scratch::default();
+    let mut last_job = None;
     loop {
-        let dispatch = inbox.lock().recv();
-        let Ok(dispatch) = dispatch else { return };
+        let queued = inbox.lock().recv();
+        let Ok((dispatch, dataset)) = queued else { return };
         let Some(Ok(attempt)) = dispatch.head.attempt.as_ref().map(AttemptId::try_from) else { continue };
         // At the highest level, so that log lines of all levels contain it.
         let task = &attempt.task;
@@ -43,6 +46,7 @@ pub(super) fn run(shared: &Arc<Shared>, inbox: &Mutex<mpsc::Receiver<Dispatch>>)
             budget: budget.clone(),
             cancelled,
             io: shared.io.clone(),
+            received: Default::default(),
         };
         let context = TaskContext {
             worker: shared.config.id.clone(),
@@ -57,13 +61,15 @@ pub(super) fn run(shared: &Arc<Shared>, inbox: &Mutex<mpsc::Receiver<Dispatch>>)
             progress,
             io: shared.io.clone(),
         };
-        if !matches!(dispatch.head.work, Some(v1::task_dispatch::Work::Map(_))) {
+        // A mapper has the options of its job.
+        let is_other_job = last_job.replace(task.job.clone()).is_some_and(|last| last != task.job);
+        if is_other_job || !matches!(dispatch.head.work, Some(v1::task_dispatch::Work::Map(_))) {
             scratch = map::Scratch::default();
         }
         tracing::debug!("an attempt begins");
         let began = SystemTime::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let (result, output) = execute(&context, &attempt, &dispatch, &mut scratch)?;
+            let (result, output) = execute(&context, &attempt, &dispatch, &dataset, &mut scratch)?;
             let result = v1::TaskResult { result: Some(result), usage: Some(meter.usage(&waits)) };
             if let Some(output) = output {
                 // If the job was released meanwhile, the output is dropped, and no task reads it.
@@ -113,13 +119,12 @@ fn execute(
     context: &TaskContext,
     attempt: &AttemptId,
     dispatch: &Dispatch,
+    dataset: &JobDataset,
     scratch: &mut map::Scratch,
 ) -> Result<(v1::task_result::Result, Option<Output>), TaskError> {
     use v1::task_dispatch::Work;
     use v1::task_result::Result as Done;
-    let dataset = tally_dataset::dataset(&dispatch.head.dataset);
-    let dataset = dataset
-        .ok_or_else(|| TaskError::InvalidTask(format!("there is no dataset {:?}", dispatch.head.dataset)))?;
+    let dataset = dataset.get(&dispatch.head.dataset, &dispatch.options)?;
     context.check_cancelled()?;
     Ok(match required(dispatch.head.work.as_ref(), "work")? {
         Work::Map(work) => {

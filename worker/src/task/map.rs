@@ -13,7 +13,7 @@ use tally_dataset::{Dataset, Mapper, TableSpec};
 use tally_proto::packed::extend;
 use tally_proto::{ALL_ROW_GROUPS, v1};
 use tally_scan::footer::{self, Footer};
-use tally_scan::resolve::{self, Lookup};
+use tally_scan::resolve;
 use tally_scan::{
     AbortOnDrop, FilePosition, InputFile, OpenFile, RowGroup, RowGroups, ScanContext, ScanError, WholeFile,
     excerpt, presence,
@@ -35,6 +35,7 @@ struct MapperKind {
     dataset: &'static str,
     table: usize,
     partitions: u32,
+    folder: Option<u32>,
 }
 
 /// Runs a map task.
@@ -51,10 +52,11 @@ pub fn run(
     let table = dataset.tables().get(number);
     let table = table.ok_or_else(|| TaskError::InvalidTask(format!("there is no input table {number}")))?;
     let share = context.shares.map_table;
-    let kind = MapperKind { dataset: dataset.name(), table: number, partitions: work.partitions };
+    let folder = folder(dataset, work)?;
+    let kind = MapperKind { dataset: dataset.name(), table: number, partitions: work.partitions, folder };
     let mut mapper = match scratch.mapper.take() {
         Some((had, mapper)) if had == kind => mapper,
-        _ => dataset.mapper(number, work.partitions, None),
+        _ => dataset.mapper(number, work.partitions, folder),
     };
     let mut writer = context.store.map_writer();
     let mut result = v1::MapResult::default();
@@ -96,32 +98,52 @@ pub fn run(
     let (output, bytes) = writer.finish();
     result.shuffle_bytes = bytes;
     result.spilled_bytes = output.spilled_bytes();
-    result.sums = sums(&output, work);
+    result.sums = sums(&output, work)?;
     result.bytes_read = scan.fetched.load(Ordering::Relaxed);
     scratch.mapper = Some((kind, mapper));
     Ok((result, Output::Map(output)))
 }
 
-/// The sums of an output per partition, unless there are more than the task message allows.
-fn sums(output: &MapOutput, work: &v1::MapWork) -> Option<v1::PartitionSums> {
+/// The folder of all rows of the task.
+fn folder(dataset: &dyn Dataset, work: &v1::MapWork) -> Result<Option<u32>, TaskError> {
+    let Some(spec) = dataset.folders() else { return Ok(None) };
+    match work.folder {
+        Some(folder) if folder < spec.count && work.partitions == spec.count => Ok(Some(folder)),
+        other => Err(TaskError::InvalidTask(format!(
+            "{} is {other:?}, with {} partitions instead of {}",
+            spec.column, work.partitions, spec.count
+        ))),
+    }
+}
+
+/// The sums of an output per partition. None for a coordinator of an earlier release, which does not ask for them.
+///
+/// # Errors
+/// [`TaskError::SumsLimit`]: there are more than the task message allows.
+fn sums(output: &MapOutput, work: &v1::MapWork) -> Result<Option<v1::PartitionSums>, TaskError> {
+    let most = work.most_sums as usize;
+    if most == 0 {
+        return Ok(None);
+    }
     let mut sums = v1::PartitionSums::default();
     for partition in 0..work.partitions {
         let (mut rows, mut checksum) = (0, 0u64);
         for run in &output.runs {
             let size = run.size(partition).rows;
             rows += size;
-            checksum = checksum.wrapping_add(partial_checksum(run.checksums(partition)?, size));
+            let Some(checksums) = run.checksums(partition) else { return Ok(None) };
+            checksum = checksum.wrapping_add(partial_checksum(checksums, size));
         }
         if rows > 0 {
             extend(&mut sums.partitions, partition, |run| run.first.checked_add(run.count));
             sums.rows.push(rows);
             sums.checksums.push(checksum);
         }
-        if sums.rows.len() > work.most_sums as usize {
-            return None;
+        if sums.rows.len() > most {
+            return Err(TaskError::SumsLimit { partitions: work.partitions, most });
         }
     }
-    Some(sums)
+    Ok(Some(sums))
 }
 
 /// Files and groups of row groups that are fetched ahead.
@@ -302,9 +324,8 @@ impl<'a> Groups<'a> {
     fn report(&mut self, file: &InputFile, footer: &Footer) -> Result<(), ScanError> {
         let name = &file.name;
         let schema = footer.metadata.file_metadata().schema_descr();
-        let found: Vec<Lookup> =
-            self.table.columns.iter().map(|spec| resolve::lookup(schema, spec)).collect();
-        footer.check_readable(name, resolve::leaves(self.table, &found))?;
+        let found = resolve::lookup(schema, self.table);
+        footer.check_readable(name, found.leaves(self.table))?;
         let groups = footer.metadata.row_groups().iter();
         let rows = groups.map(|group| u64::try_from(group.num_rows()).unwrap_or(0));
         let rows = rows.fold(0, u64::saturating_add);
@@ -312,7 +333,7 @@ impl<'a> Groups<'a> {
         footers.rows = footers.rows.saturating_add(rows);
         footers.file_bytes = footers.file_bytes.saturating_add(file.size);
         let presence = footers.presence.get_or_insert_default();
-        presence::note(presence, self.table, &found, name, rows);
+        presence::note(presence, self.table, &found.columns, name, rows);
         Ok(())
     }
 }

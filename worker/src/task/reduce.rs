@@ -5,6 +5,7 @@
 //! not fit, the clients are processed in several passes.
 
 use std::error::Error;
+use std::sync::atomic::Ordering;
 
 use arrow_array::RecordBatch;
 use tally_dataset::{Dataset, DatasetError, Fingerprint, Pass, Reducer, Size, Totals};
@@ -92,6 +93,7 @@ pub fn run(
         objectives: counting.map(|counting| counting.counts()).unwrap_or_default(),
         nulls: encoded.nulls,
         spilled_bytes: output.spilled_bytes(),
+        network_bytes: context.reading.received.load(Ordering::Relaxed),
     };
     Ok((result, Output::File(output)))
 }
@@ -116,9 +118,13 @@ fn check(work: &v1::ReduceWork, read: Option<v1::Sums>) -> Result<(), TaskError>
 }
 
 /// The number of passes for tables of `needed` bytes. Passes decide the order of rows. If the task message states the
-/// size of a pass, it is used, so that all workers have the same passes.
+/// number of an earlier attempt, whose partials may have had other sizes, or the size of a pass, it is used, so that all
+/// attempts have the same passes.
 fn passes(needed: u64, work: &v1::ReduceWork, shares: Shares) -> Result<u32, TaskError> {
     let share = shares.reduce as u64;
+    if needed.checked_div(work.passes.into()).is_some_and(|pass| pass < share) {
+        return Ok(work.passes);
+    }
     let wanted = if work.table_bytes == 0 { share } else { work.table_bytes };
     // A worker with less memory can still run tasks with small tables.
     let one = needed.min(wanted);
@@ -303,7 +309,10 @@ impl RunCheck<'_> {
 
 #[cfg(test)]
 mod tests {
+    use tally_proto::WorkerId;
+
     use super::*;
+    use crate::shares::WorkerConfig;
 
     #[test]
     fn an_output_has_a_limited_number_of_row_groups() {
@@ -314,6 +323,80 @@ mod tests {
         let error = check_row_groups(&work, MAX_ROW_GROUPS + 1).unwrap_err().to_string();
         for part in ["partition 7", "200000 row groups of 2 rows", "larger --target-file-size"] {
             assert!(error.contains(part), "{error}");
+        }
+    }
+
+    /// A task with that many map tasks by input table, and these outputs of each table.
+    fn complete(map_tasks: &[u32], listed: &[&[u32]]) -> Result<(), TaskError> {
+        let output = |&index: &u32| v1::OutputRef { index, ..Default::default() };
+        let table = |list: &&[u32]| v1::TableOutputs { outputs: list.iter().map(output).collect() };
+        let tables = listed.iter().map(table).collect();
+        check_complete(map_tasks, &ReduceInputs { tables, locations: vec![] })
+    }
+
+    #[test]
+    fn inputs_are_exactly_one_output_of_each_promised_map_task() {
+        assert!(complete(&[2, 1], &[&[0, 1], &[2]]).is_ok());
+        assert!(complete(&[0, 0], &[&[], &[]]).is_ok());
+        for (map_tasks, listed, part) in [
+            (&[2, 1][..], &[&[0][..], &[2]][..], "1 outputs of the 2 map tasks of input table 0"),
+            (&[2, 1], &[&[0, 1], &[]], "0 outputs of the 1 map tasks of input table 1"),
+            (&[1, 1], &[&[0, 1], &[2]], "2 outputs of the 1 map tasks of input table 0"),
+            (&[2, 1], &[&[1, 1], &[2]], "each to be listed once"),
+            (&[2, 1], &[&[0, 1]], "outputs of 1 input tables instead of 2"),
+            (&[2], &[&[0, 1], &[2]], "outputs of 2 input tables instead of 1"),
+        ] {
+            let error = complete(map_tasks, listed).unwrap_err().to_string();
+            assert!(error.contains("not complete") && error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn attempts_have_the_passes_of_the_first_one_if_they_have_the_memory() {
+        let config = WorkerConfig {
+            id: WorkerId::parse("w").unwrap(),
+            slots: 1,
+            memory_limit: 4 << 20,
+            memory_option: 4 << 20,
+            spill_dir: "/".into(),
+            spill_limit: 0,
+        };
+        let shares = Shares::new(&config);
+        assert_eq!(shares.reduce, 1 << 20);
+        const M: u64 = 1 << 20;
+        for (needed, table_bytes, earlier, expect) in [
+            (0, 0, 0, 1),
+            (4 * M, 0, 0, 4),
+            (4 * M, M / 2, 0, 8),
+            // The partials of the earlier attempt were smaller or larger.
+            (4 * M - 4, M / 2, 7, 7),
+            (4 * M, M / 2, 9, 9),
+            (0, M / 2, 3, 3),
+            // This worker has less memory than that of the earlier attempt.
+            (4 * M, M / 2, 3, 8),
+        ] {
+            let work = v1::ReduceWork { table_bytes, passes: earlier, ..Default::default() };
+            assert_eq!(
+                passes(needed, &work, shares).unwrap(),
+                expect,
+                "{needed} bytes after {earlier} passes"
+            );
+        }
+        let work = v1::ReduceWork { table_bytes: 2 * M, ..Default::default() };
+        assert!(matches!(passes(4 * M, &work, shares), Err(TaskError::Share { .. })));
+    }
+
+    #[test]
+    fn partials_read_are_compared_with_the_promised_sums() {
+        let sums = |rows, checksum| Some(v1::Sums { rows, checksum });
+        let compared =
+            |expected, read| check(&v1::ReduceWork { partition: 7, expected, ..Default::default() }, read);
+        assert!(compared(sums(5, 77), sums(5, 77)).is_ok());
+        // Map tasks or holders of earlier releases.
+        assert!(compared(None, sums(5, 77)).is_ok() && compared(sums(5, 77), None).is_ok());
+        for read in [sums(4, 77), sums(5, 78), sums(0, 0)] {
+            let error = compared(sums(5, 77), read).unwrap_err().to_string();
+            assert!(error.contains("partition 7 was read as") && error.contains("made 5 with"), "{error}");
         }
     }
 }

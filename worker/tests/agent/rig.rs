@@ -71,6 +71,7 @@ fn dispatch(index: u32, work: v1::MapWork) -> v1::TaskDispatch {
         dataset: "addon_aggregates".into(),
         key: b"key".to_vec(),
         work: Some(v1::task_dispatch::Work::Map(work)),
+        has_options: false,
     }
 }
 
@@ -81,12 +82,12 @@ pub fn attempt(index: u32) -> v1::Attempt {
 
 /// A task that ends at once.
 pub fn short(index: u32) -> v1::TaskDispatch {
-    dispatch(index, v1::MapWork { table: 0, partitions: 4, pieces: vec![], most_sums: 4 })
+    dispatch(index, v1::MapWork { table: 0, partitions: 4, pieces: vec![], most_sums: 4, folder: None })
 }
 
 /// A task that fails at once.
 pub fn wrong(index: u32) -> v1::TaskDispatch {
-    dispatch(index, v1::MapWork { table: 9, partitions: 4, pieces: vec![], most_sums: 4 })
+    dispatch(index, v1::MapWork { table: 9, partitions: 4, pieces: vec![], most_sums: 4, folder: None })
 }
 
 /// A task that takes far longer than the test, unless it is cancelled.
@@ -107,7 +108,10 @@ pub fn long_over(index: u32, file: &Path) -> Result<v1::TaskDispatch> {
         footer_bytes: 0,
         footer: vec![],
     };
-    Ok(dispatch(index, v1::MapWork { table: 0, partitions: 4, pieces: vec![piece; 4], most_sums: 4 }))
+    Ok(dispatch(
+        index,
+        v1::MapWork { table: 0, partitions: 4, pieces: vec![piece; 4], most_sums: 4, folder: None },
+    ))
 }
 
 /// A small file of add-ons.

@@ -194,12 +194,19 @@ fn a_reduce_task_without_room_to_spill_is_tried_again_after_waiting() -> Result<
     Ok(())
 }
 
-/// A map task lists the sums of its partitions only up to the limit of the task message.
+/// A map task with more partitions than its message allows fails, because they could not be checked.
 #[test]
-fn sums_of_partitions_are_listed_up_to_a_limit() -> Result<()> {
+fn a_map_task_with_more_partitions_than_can_be_checked_fails() -> Result<()> {
     let mut rig = Rig::new(PeerCarrier::InProcess)?;
     let partitions = 40;
-    for (most, listed) in [(partitions, true), (1, false), (0, false)] {
+    for most in [1, 2] {
+        let refused = format!("{:#}", rig.map_table(0, partitions, most).expect_err("too many"));
+        let said = format!("more than {most} of 40 partitions");
+        for part in ["Fatal", &said, "set a larger --shard-bytes, or fewer --partitions"] {
+            ensure!(refused.contains(part), "{refused}");
+        }
+    }
+    for (most, listed) in [(partitions, true), (0, false)] {
         let result = rig.map_table(0, partitions, most)?;
         ensure!(result.sums.is_some() == listed, "{most}: {result:?}");
         if let Some(sums) = result.sums {

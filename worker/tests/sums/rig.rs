@@ -144,9 +144,13 @@ impl Rig {
             dataset: "addon_aggregates".into(),
             key: KEY.to_vec(),
             work: Some(work),
+            has_options: false,
         };
         let worker = if at_reader { &self.reader } else { &self.holder };
-        ensure!(worker.run(Dispatch { head, inputs: inputs.map(Arc::new) })?, "no slot is free");
+        ensure!(
+            worker.run(Dispatch { head, inputs: inputs.map(Arc::new), options: Default::default() })?,
+            "no slot is free"
+        );
         let report = self.reports.recv_timeout(Duration::from_secs(60))?;
         ensure!(report.attempt.attempt == self.attempts, "{report:?}");
         let outcome = report.outcome.map(|result| result.result.expect("a result"));
@@ -175,7 +179,7 @@ impl Rig {
 
     fn map_as(&mut self, table: usize, index: u32, partitions: u32, most_sums: u32) -> Result<Map> {
         let pieces = self.pieces(table)?;
-        let work = v1::MapWork { table: table as u32, partitions, pieces, most_sums };
+        let work = v1::MapWork { table: table as u32, partitions, pieces, most_sums, folder: None };
         match self.run(false, 0, index, Work::Map(work), None)? {
             (attempt, Ok(Done::Map(result))) => Ok(Map { table, index, attempt, result }),
             other => bail!("{other:?}"),

@@ -1,21 +1,28 @@
 //! Placement: a pure function from free slots and pending tasks to assignments. Solving again after the assignments were
 //! carried out gives no further ones.
 //!
-//! Not here: whether a task may start, and what starting means.
+//! A free worker takes a task of its own lanes first, then one of a lane without a home, then one without a lane, and last
+//! one of the longest lane of another worker: no slot is idle while a task could run. Not here: whether a task may start,
+//! and what starting means.
+
+mod lane_round;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter::Peekable;
 
 use tally_proto::ids::WorkerId;
 
 use crate::throttle::Offer;
 use crate::worker::{Rank, Workers};
+pub(crate) use lane_round::LaneRound;
+use lane_round::Taken;
 
 /// The most tasks of a job that are skipped in one round because all free workers avoid them. It bounds the cost of a round
 /// if one worker fails every task. The skipped tasks go to other workers, which exist, because a task avoids workers only
 /// while others exist.
 pub(crate) const MAX_PASSED_OVER: usize = 128;
 
-/// A task that could start.
+/// A task without a lane that could start.
 #[derive(Debug, Clone)]
 pub(crate) struct Candidate<'a> {
     pub stage: u32,
@@ -34,6 +41,8 @@ pub(crate) struct Queue<'a, I> {
     pub candidates: I,
     /// The workers that refuse the job's tasks. They are chosen only if no other worker is free.
     pub throttled: BTreeMap<&'a WorkerId, Offer>,
+    /// The lanes with pending tasks.
+    pub lanes: Vec<LaneRound<'a>>,
 }
 
 /// A candidate and its worker.
@@ -88,8 +97,18 @@ impl<'a> Fleet<'a> {
         {
             return Some(preferred.clone());
         }
-        let offered = |id: &WorkerId| fits(id) && throttled.get(id).is_some_and(|offer| offer.starts > 0);
-        let mut least = self.by_load.iter().map(|(_, _, id)| id);
+        self.least(throttled, fits)
+    }
+
+    /// The least loaded free worker that fits; a throttled one only if there is no other.
+    fn least(
+        &self,
+        throttled: &BTreeMap<&WorkerId, Offer>,
+        fits: impl Fn(&WorkerId) -> bool,
+    ) -> Option<WorkerId> {
+        let open = |id: &WorkerId| !throttled.contains_key(id);
+        let offered = |id: &WorkerId| throttled.get(id).is_some_and(|offer| offer.starts > 0);
+        let mut least = self.by_load.iter().map(|(_, _, id)| id).filter(|id| fits(id));
         least.clone().find(|id| open(id)).or_else(|| least.find(|id| offered(id))).cloned()
     }
 
@@ -112,37 +131,83 @@ impl<'a> Fleet<'a> {
     }
 }
 
+/// A queue during a round.
+struct Turns<'a, I: Iterator> {
+    candidates: Peekable<I>,
+    throttled: BTreeMap<&'a WorkerId, Offer>,
+    lanes: Vec<LaneRound<'a>>,
+    passed_over: usize,
+}
+
+impl<'a, I: Iterator<Item = Candidate<'a>>> Turns<'a, I> {
+    /// The next task of the job, and its worker.
+    fn next(&mut self, fleet: &Fleet<'_>) -> Option<(Taken, WorkerId)> {
+        if self.lanes.is_empty() {
+            return self.without_lane(fleet);
+        }
+        let worker = fleet.least(&self.throttled, |_| true)?;
+        if let Some(taken) = self.lanes.iter_mut().find_map(|lanes| lanes.own(&worker)) {
+            return Some((taken, worker));
+        }
+        let next = self.candidates.peek().map_or(0, |candidate| candidate.weight);
+        if let Some(taken) = self.lanes.iter_mut().find_map(|lanes| lanes.claim(&worker, next)) {
+            return Some((taken, worker));
+        }
+        if let Some(placed) = self.without_lane(fleet) {
+            return Some(placed);
+        }
+        if let Some(taken) = self.lanes.iter_mut().find_map(|lanes| lanes.claim(&worker, 0)) {
+            return Some((taken, worker));
+        }
+        self.lanes.iter_mut().find_map(|lanes| {
+            let (lane, home) = lanes.longest()?;
+            let at_home = fleet.free.contains_key(&home) && !self.throttled.contains_key(&home);
+            Some((lanes.take(lane)?, if at_home { home } else { worker.clone() }))
+        })
+    }
+
+    /// The first task without a lane that a free worker may take.
+    fn without_lane(&mut self, fleet: &Fleet<'_>) -> Option<(Taken, WorkerId)> {
+        while self.passed_over < MAX_PASSED_OVER
+            && let Some(candidate) = self.candidates.next()
+        {
+            if let Some(worker) = fleet.choose(&candidate, &self.throttled) {
+                let Candidate { stage, index, weight, .. } = candidate;
+                return Some((Taken { stage, index, weight }, worker));
+            }
+            self.passed_over += 1;
+        }
+        None
+    }
+}
+
 /// Fills free slots. Each goes to the job with the fewest running attempts (the earlier queue if they are equal), and there
 /// to the first task that a free worker may take.
-pub(crate) fn place<'a, I>(mut fleet: Fleet<'_>, mut queues: Vec<Queue<'_, I>>) -> Vec<Assignment>
+pub(crate) fn place<'a, I>(mut fleet: Fleet<'_>, queues: Vec<Queue<'a, I>>) -> Vec<Assignment>
 where
     I: Iterator<Item = Candidate<'a>>,
 {
     let mut placed = Vec::new();
-    let mut passed_over = vec![0; queues.len()];
     let mut turns: BTreeSet<_> = queues.iter().enumerate().map(|(at, queue)| (queue.running, at)).collect();
+    let begin = |queue: Queue<'a, I>| {
+        let Queue { candidates, throttled, lanes, .. } = queue;
+        Turns { candidates: candidates.peekable(), throttled, lanes, passed_over: 0 }
+    };
+    let mut queues: Vec<_> = queues.into_iter().map(begin).collect();
     while !fleet.free.is_empty()
         && let Some((running, at)) = turns.pop_first()
     {
-        let Queue { candidates, throttled, .. } = &mut queues[at];
-        if !fleet.has_offer(throttled) {
+        let queue = &mut queues[at];
+        if !fleet.has_offer(&queue.throttled) {
             continue;
         }
-        for candidate in candidates {
-            if let Some(worker) = fleet.choose(&candidate, throttled) {
-                fleet.take(&worker, candidate.weight);
-                if let Some(offer) = throttled.get_mut(&worker) {
-                    offer.starts -= 1;
-                }
-                let Candidate { stage, index, .. } = candidate;
-                placed.push(Assignment { queue: at, stage, index, worker });
-                turns.insert((running + 1, at));
-                break;
+        if let Some((Taken { stage, index, weight }, worker)) = queue.next(&fleet) {
+            fleet.take(&worker, weight);
+            if let Some(offer) = queue.throttled.get_mut(&worker) {
+                offer.starts -= 1;
             }
-            passed_over[at] += 1;
-            if passed_over[at] == MAX_PASSED_OVER {
-                break;
-            }
+            placed.push(Assignment { queue: at, stage, index, worker });
+            turns.insert((running + 1, at));
         }
     }
     placed

@@ -57,6 +57,7 @@ fn solve(workers: &Workers, jobs: &[(usize, Vec<Pending>)]) -> Vec<Assignment> {
             avoid: &task.avoid,
         }),
         throttled: BTreeMap::new(),
+        lanes: vec![],
     });
     place(Fleet::of(workers), queues.collect())
 }
@@ -135,7 +136,7 @@ fn a_round_looks_at_few_tasks_however_many_there_are() {
         preferred: None,
         avoid: &avoid,
     });
-    let queue = Queue { running: 0, candidates, throttled: BTreeMap::new() };
+    let queue = Queue { running: 0, candidates, throttled: BTreeMap::new(), lanes: vec![] };
     assert_eq!(place(Fleet::of(&workers), vec![queue]), []);
     assert_eq!(looked.get(), MAX_PASSED_OVER);
 }

@@ -122,7 +122,10 @@ impl Rig {
     }
 
     pub fn plan(&mut self, name: &str, stage: u32, weights: &[u64]) -> Vec<String> {
-        let tasks = weights.iter().map(|weight| TaskPlan { weight: *weight, preferred: None }).collect();
+        let tasks = weights
+            .iter()
+            .map(|weight| TaskPlan { weight: *weight, preferred: None, affinity: None })
+            .collect();
         self.tell(Event::StagePlanned { job: job(name), stage: StageId(stage), tasks, found: vec![] })
     }
 

@@ -17,7 +17,7 @@ fn taken_over(tasks: usize, found: Vec<FoundTask>) -> (Rig, Vec<String>) {
     rig.join("w0", 1);
     rig.join("w1", 1);
     rig.submit("j", 2);
-    let tasks = vec![TaskPlan { weight: 1, preferred: None }; tasks];
+    let tasks = vec![TaskPlan { weight: 1, preferred: None, affinity: None }; tasks];
     let said = rig.tell(Event::StagePlanned { job: job("j"), stage: StageId(0), tasks, found });
     (rig, said)
 }

@@ -175,7 +175,7 @@ fn a_preferred_worker_is_taken() {
     rig.join("w0", 2);
     rig.join("w1", 1);
     rig.submit("j", 1);
-    let task = |weight| tally_scheduler::TaskPlan { weight, preferred: Some(worker("w1")) };
+    let task = |weight| tally_scheduler::TaskPlan { weight, preferred: Some(worker("w1")), affinity: None };
     let stage = tally_proto::ids::StageId(0);
     let said = rig.tell(Event::StagePlanned {
         job: crate::rig::job("j"),

@@ -368,7 +368,9 @@ impl World {
                     let task = |world: &mut Self| TaskPlan {
                         weight: world.roll(9),
                         preferred: choose(world.workers.len(), world.now as u8)
-                            .map(|at| world.workers[at].id.clone()),
+                            .map(|at| world.workers[at].id.clone())
+                            .filter(|_| world.roll(2) == 0),
+                        affinity: (world.roll(3) > 0).then(|| world.roll(3) as u32),
                     };
                     let tasks: Vec<_> = (0..tasks).map(|_| task(self)).collect();
                     if let Some(known) = self.jobs.get_mut(&job) {

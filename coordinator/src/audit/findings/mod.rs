@@ -133,7 +133,7 @@ fn day_difference(dataset: &dyn Dataset, mine: &DayFooter, others: &DayFooter) -
         return format!("foreign file: job {} wrote it, and job {} the others", mine.job, others.job);
     }
     let entries = |day: &DayFooter| {
-        let footer = PartFooter { rows: 0, checksum: None, day: day.clone() };
+        let footer = PartFooter { day: day.clone(), ..PartFooter::default() };
         footer.entries(dataset).into_iter().collect::<BTreeMap<_, _>>()
     };
     let (mine, others) = (entries(mine), entries(others));
@@ -157,6 +157,17 @@ fn number_of(name: &str, job: &str) -> Option<u64> {
     (is_number(number) && is_number(attempt)).then(|| number.parse().ok())?
 }
 
+/// How the folder that a file is in differs from the one in its footer. The rows of a folder are those of one sample, for
+/// example, so a file that was moved has become wrong.
+fn misplaced(part: &PartAudit) -> Option<String> {
+    let footer = part.footer.as_ref()?;
+    let found = part.name.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let recorded = footer.folder.as_deref().unwrap_or_default();
+    let place = |folder: &str| if folder.is_empty() { "the day's folder".to_string() } else { folder.into() };
+    let differs = || format!("it is in {}, and its footer says {}", place(found), place(recorded));
+    (found != recorded).then(differs)
+}
+
 /// Foreign files, files that occur twice, and missing ones.
 fn of_membership(dataset: &dyn Dataset, day: &DayFooter, parts: &[PartAudit]) -> Vec<Finding> {
     let mut findings = vec![];
@@ -168,7 +179,11 @@ fn of_membership(dataset: &dyn Dataset, day: &DayFooter, parts: &[PartAudit]) ->
             }
             _ => {}
         }
-        let Some(number) = number_of(&part.name, &day.job) else {
+        if let Some(problem) = misplaced(part) {
+            findings.push(Finding::of_file(&part.file, problem));
+        }
+        let name = part.name.rsplit('/').next().unwrap_or_default();
+        let Some(number) = number_of(name, &day.job) else {
             let problem = format!("foreign file: its name is not that of a part file of job {}", day.job);
             findings.push(Finding::of_file(&part.file, problem));
             continue;

@@ -27,7 +27,7 @@ fn part(number: u64) -> PartAudit {
         name,
         bytes: 50,
         crc32: None,
-        footer: Some(PartFooter { rows: 2, checksum: Some(checksum), day }),
+        footer: Some(PartFooter { rows: 2, checksum: Some(checksum), folder: None, day }),
         rows: 2,
         checksum,
         nulls: vec![0, 1, 0, 0, 0, 0, 0],
@@ -102,6 +102,20 @@ fn missing_and_foreign_files_are_named() {
         (None, "its files have 8 rows"),
         (None, "checksum"),
         (None, "4 nulls"),
+    ];
+    check(&parts, None, &expect);
+}
+
+#[test]
+fn a_file_in_another_folder_than_its_footer_says_is_found() {
+    let mut parts = good();
+    parts[0].name = format!("sample_id=1/{}", parts[0].name);
+    parts[1].footer.as_mut().unwrap().folder = Some("sample_id=1".into());
+    (parts[2].footer.as_mut().unwrap().folder, parts[2].name) =
+        (Some("sample_id=2".into()), format!("sample_id=2/{}", parts[2].name));
+    let expect = [
+        (Some(0), "it is in sample_id=1, and its footer says the day's folder"),
+        (Some(1), "it is in the day's folder, and its footer says sample_id=1"),
     ];
     check(&parts, None, &expect);
 }

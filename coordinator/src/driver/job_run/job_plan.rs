@@ -7,7 +7,7 @@ use tally_scheduler::TaskPlan;
 use crate::job::{MAP, REDUCE, WRITE};
 use crate::plan::InputPlan;
 use crate::plan::deferred::Deferred;
-use crate::plan::files::{self, Encoded};
+use crate::plan::files::{Encoded, FileSizes, PlannedFile};
 
 /// The plan of a job.
 #[derive(Default)]
@@ -18,8 +18,8 @@ pub(in crate::driver) struct JobPlan {
     pub(super) deferred: Deferred,
     /// The number of map tasks by input table.
     pub(super) map_tasks: Vec<u32>,
-    /// The row groups of each part file, once the write stage is planned.
-    pub(super) files: Vec<Vec<Encoded>>,
+    /// The part files, once the write stage is planned.
+    pub(super) files: Vec<PlannedFile>,
     /// The totals of the day, once the write stage is planned.
     pub(super) totals: Totals,
     /// The counts of the objectives of the day, if every reduce task reported its own.
@@ -28,8 +28,9 @@ pub(in crate::driver) struct JobPlan {
     pub(super) checksum: Option<u64>,
     /// Nulls by column of the reduced rows, if every reduce task counted its own.
     pub(super) nulls: Option<Vec<u64>>,
-    /// Shuffled bytes, once all part files are written.
+    /// Shuffled bytes, and those that reduce tasks received from other workers, once all part files are written.
     pub(super) shuffle_bytes: u64,
+    pub(super) network_bytes: u64,
     /// Bytes of outputs that workers wrote to disk, once all part files are written.
     pub(super) spilled_bytes: u64,
 }
@@ -67,15 +68,11 @@ impl JobPlan {
     }
 
     /// Assigns row groups to part files, and returns the tasks that write them.
-    pub(super) fn lay_out_files(
-        &mut self,
-        groups: &[Encoded],
-        target: u64,
-        bytes_per_row: u64,
-    ) -> Vec<TaskPlan> {
-        let count = files::count(self.totals.rows, target, bytes_per_row);
-        self.files = files::layout(groups, usize::try_from(count).unwrap_or(usize::MAX));
-        let rows = |file: &Vec<Encoded>| file.iter().map(|group| group.rows).sum::<u64>();
-        self.files.iter().map(|file| TaskPlan { weight: rows(file), preferred: None }).collect()
+    pub(super) fn lay_out_files(&mut self, groups: &[Encoded], sizes: &FileSizes) -> Vec<TaskPlan> {
+        self.files = sizes.layout(groups);
+        self.files
+            .iter()
+            .map(|file| TaskPlan { weight: file.rows(), preferred: None, affinity: None })
+            .collect()
     }
 }

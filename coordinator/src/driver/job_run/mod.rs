@@ -1,12 +1,14 @@
 //! One live job of the driver: its submission, state, plan, results and what others wait for.
 //!
 //! The parts have files of their own: `submission`, `run_state`, `clients`, `job_plan`, `write_attempts`, `takeover`, `phases`.
-//! Here are the methods that need several of them; `task_messages` builds task messages, `verification` checks a day
+//! Here are the methods that need several of them; `task_plans` and `part_files` plan stages, `task_messages` builds task
+//! messages, `verification` checks a day
 //! before it is published. Not here: when anything happens (the driver).
 
 mod clients;
 mod job_plan;
 pub(super) mod notes;
+mod part_files;
 mod phases;
 mod publication;
 mod refusals;
@@ -15,24 +17,23 @@ mod run_state;
 pub(super) mod submission;
 mod takeover;
 mod task_messages;
+mod task_plans;
 mod verification;
 mod write_attempts;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tally_dataset::Counts;
 use tally_proto::limits::MAX_TASKS;
 use tally_proto::{AttemptId, JobId, StageId, TaskId, v1};
-use tally_scheduler::{FoundTask, TaskPlan};
+use tally_scheduler::FoundTask;
 
-use crate::dispatch::SharedInputs;
+use crate::dispatch::{SharedInputs, SharedOptions};
 use crate::failures::AttemptError;
 use crate::job::{MAP, REDUCE, WRITE};
 use crate::plan::InputPlan;
-use crate::plan::deferred::{self, DeferredError};
-use crate::plan::files;
+use crate::plan::deferred::DeferredError;
 use crate::publish::staging::{Staging, StoreStaging};
 use crate::results::{Results, Winner};
 use clients::{Clients, PendingAccept};
@@ -57,6 +58,8 @@ pub(super) struct JobRun {
     pub(super) plan: JobPlan,
     results: Results,
     pub(super) writes: WriteAttempts,
+    /// The options of the dataset as workers get them.
+    options: Option<Arc<SharedOptions>>,
     /// The inputs of all reduce tasks, for one version of the map outputs.
     reduce_inputs: Option<Arc<SharedInputs>>,
     pub(super) takeover: Takeover,
@@ -100,6 +103,18 @@ pub(super) enum StagePlanError {
         /// Part files.
         files: u64,
     },
+    /// The shuffle does not have a partition per folder of the output.
+    #[error(
+        "the plan has {partitions} partitions instead of {count}, one for each folder of {column}: submit again"
+    )]
+    Folders {
+        /// Partitions of the plan.
+        partitions: u32,
+        /// The column of the folders.
+        column: &'static str,
+        /// Folders.
+        count: u32,
+    },
 }
 
 /// A day cannot be published.
@@ -123,8 +138,10 @@ impl JobRun {
     /// A job of the term `epoch`; `remote`: workers in other processes run it.
     pub(super) fn new(submission: Submission, now: Duration, epoch: u64, remote: bool) -> Self {
         let plan = JobPlan::new(submission.dataset.totals().len());
+        let options = SharedOptions::new(&submission.spec.options);
         JobRun {
             submission,
+            options,
             state: RunState::Submitted,
             cancelled: false,
             clients: Clients::default(),
@@ -260,52 +277,6 @@ impl JobRun {
         self.state.resume(Some(staging));
     }
 
-    /// Plans the reduce stage: checks what the map tasks reported of files that were planned by their size.
-    ///
-    /// # Errors
-    /// [`StagePlanError::Inputs`].
-    pub(super) fn plan_reduce(&mut self, mapped: &[Winner]) -> Result<Vec<TaskPlan>, StagePlanError> {
-        let attempts: HashMap<u32, &AttemptId> =
-            mapped.iter().map(|winner| (winner.attempt.task.index, &winner.attempt)).collect();
-        let tasks = (0u32..).take(self.plan.inputs.tasks.len());
-        let reported = tasks.map(|task| self.results.footers(attempts.get(&task)?));
-        let deferred = deferred::check(&self.plan.inputs, self.submission.dataset.tables(), reported)?;
-        for warning in &deferred.warnings {
-            tracing::warn!("{warning}");
-        }
-        self.plan.deferred = deferred;
-        Ok((0..self.plan.inputs.partitions).map(|_| TaskPlan { weight: 1, preferred: None }).collect())
-    }
-
-    /// Plans the write stage from the results of all reduce tasks.
-    ///
-    /// # Errors
-    /// [`StagePlanError::MissingResults`], [`StagePlanError::TooManyFiles`].
-    pub(super) fn plan_write(&mut self, reduced: &[Winner]) -> Result<Vec<TaskPlan>, StagePlanError> {
-        let known = reduced.iter().filter(|winner| self.results.reduced(&winner.attempt).is_some()).count();
-        let all = self.plan.inputs.partitions;
-        if known != all as usize {
-            return Err(StagePlanError::MissingResults { known, all });
-        }
-        self.plan.totals = self.results.totals(reduced, self.submission.dataset.totals().len());
-        self.plan.checksum = self.results.checksum(reduced);
-        self.plan.objectives =
-            self.submission.dataset.objectives().and_then(|spec| {
-                Counts::of(spec.counters, &self.results.objectives(reduced, spec.counts())?)
-            });
-        let columns = self.submission.dataset.reduced_schema().fields().len();
-        self.plan.nulls = self.results.nulls(reduced, columns);
-        let (target, per_row) =
-            (self.submission.spec.target_file_size, self.submission.dataset.bytes_per_row());
-        let rows = self.plan.totals.rows;
-        let files = files::count(rows, target, per_row);
-        if files > MAX_TASKS as u64 {
-            return Err(StagePlanError::TooManyFiles { rows, files });
-        }
-        let groups = self.results.row_groups(reduced);
-        Ok(self.plan.lay_out_files(&groups, target, per_row))
-    }
-
     /// Verifies the written part files; `outputs` are the winners of all stages. Returns the staging with the day, and
     /// moves the job to the publish.
     ///
@@ -314,6 +285,7 @@ impl JobRun {
     pub(super) fn ready_to_publish(&mut self, outputs: &[Vec<Winner>; 3]) -> Result<Staging, NotReady> {
         let [mapped, reduced, written] = outputs;
         self.plan.shuffle_bytes = self.results.shuffle_bytes(mapped);
+        self.plan.network_bytes = self.results.network_bytes(reduced);
         self.plan.spilled_bytes = self.results.spilled_bytes(mapped, reduced);
         for (stage, winners) in (0..).zip(outputs) {
             let amount = self.results.amount(stage, winners);
@@ -352,13 +324,14 @@ impl JobRun {
 mod tests {
     use tally_dataset::addon_aggregates::AddonAggregates;
     use tally_proto::{ALL_ROW_GROUPS, WorkerId};
+    use tally_scheduler::TaskPlan;
 
     use super::*;
     use crate::job::{Cut, JobSpec, REDUCE, date_folder};
     use crate::plan::MapTask;
 
     /// A job that is not planned.
-    fn run() -> JobRun {
+    pub(super) fn run() -> JobRun {
         let spec = JobSpec {
             id: JobId::parse("a").unwrap(),
             dataset: "addon_aggregates".into(),
@@ -369,6 +342,8 @@ mod tests {
             target_file_size: 1,
             cut: Cut::default(),
             expectations: vec![],
+            ready_marker: None,
+            options: Default::default(),
         };
         let dataset = Arc::new(AddonAggregates::new());
         JobRun::new(Submission { spec, dataset, key: vec![], submitted_at: 0 }, Duration::ZERO, 0, true)

@@ -46,6 +46,7 @@ impl JobRun {
             dataset: self.submission.spec.dataset.clone(),
             rows: self.plan.totals.rows,
             checksum: self.plan.checksum.map(checksum_text),
+            ready_marker: self.submission.spec.ready_marker.clone(),
             inputs,
             files: written.iter().filter_map(part).collect(),
         }
@@ -105,6 +106,7 @@ impl JobRun {
             totals: NamedTotals::new(self.submission.dataset.totals(), &plan.totals),
             bytes_read: reads.map(|stage| stage.bytes).sum(),
             shuffle_bytes: plan.shuffle_bytes,
+            shuffle_network_bytes: plan.network_bytes,
             spilled_bytes: plan.spilled_bytes,
             seconds: self.phases.total_seconds(now),
             peak_memory_bytes: peak,

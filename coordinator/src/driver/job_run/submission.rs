@@ -22,7 +22,7 @@ impl Submission {
     pub(in crate::driver) fn record(&self) -> v1::JobSubmitted {
         v1::JobSubmitted {
             job: self.spec.id.to_string(),
-            spec: Some((&self.spec).into()),
+            spec: Some(self.spec.record()),
             key: self.key.clone(),
             submitted_at: self.submitted_at,
         }

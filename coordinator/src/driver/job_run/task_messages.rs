@@ -76,8 +76,10 @@ impl JobRun {
             _ => return Err(unknown()),
         };
         let (dataset, key) = (self.submission.spec.dataset.clone(), self.submission.key.clone());
-        let head = v1::TaskDispatch { attempt: Some(attempt.into()), dataset, key, work: Some(work) };
-        Ok(TaskDispatch { head, inputs })
+        let (options, has_options) = (self.options.clone(), self.options.is_some());
+        let attempt = Some(attempt.into());
+        let head = v1::TaskDispatch { attempt, dataset, key, work: Some(work), has_options };
+        Ok(TaskDispatch { head, inputs, options })
     }
 
     fn reduce_work(&self, partition: u32, inputs_version: u64) -> v1::ReduceWork {
@@ -89,6 +91,7 @@ impl JobRun {
             inputs_version,
             map_tasks: self.plan.map_tasks.clone(),
             day: parse_date(&self.submission.spec.date).map(days_since_1970),
+            passes: self.results.passes(partition),
             ..v1::ReduceWork::default()
         }
     }
@@ -140,7 +143,7 @@ impl JobRun {
         let mut pieces: Vec<v1::RowGroups> = vec![];
         let mut reads = BTreeMap::new();
         let (mut rows, mut checksum) = (0, Some(0u64));
-        for group in file {
+        for group in &file.groups {
             let missing = || TaskMessageError::NoOutput { task: group.task };
             let winner = by_task.get(&group.task).ok_or_else(missing)?;
             let first = reads.insert(group.task, winner.attempt.attempt).is_none();
@@ -163,7 +166,7 @@ impl JobRun {
         }
         self.writes.set_reads(attempt, reads);
         let target = self.target(attempt).ok_or_else(|| TaskMessageError::NoTarget(attempt.clone()))?;
-        let metadata = self.footer(rows, checksum);
+        let metadata = self.footer(index, rows, checksum);
         let totals = v1::Totals::new(self.plan.totals.rows, &self.plan.totals.counters);
         let (totals, locations) = (Some(totals), locations.into_list());
         Ok(v1::WriteWork { target: Some(target), pieces, totals, metadata, locations })
@@ -176,8 +179,8 @@ impl JobRun {
         path.or_else(|| self.writes.upload(attempt).cloned().map(Target::Upload))
     }
 
-    /// The metadata in the footer of a part file.
-    fn footer(&self, rows: u64, checksum: Option<u64>) -> HashMap<String, String> {
+    /// The metadata in the footer of the part file with that number.
+    fn footer(&self, file: u32, rows: u64, checksum: Option<u64>) -> HashMap<String, String> {
         let (spec, plan) = (&self.submission.spec, &self.plan);
         let day = DayFooter {
             job: spec.id.to_string(),
@@ -190,6 +193,109 @@ impl JobRun {
             nulls: plan.nulls.clone(),
             objectives: plan.objectives.as_ref().map(text_of),
         };
-        PartFooter { rows, checksum, day }.entries(&*self.submission.dataset)
+        PartFooter { rows, checksum, folder: self.folder_of(file), day }.entries(&*self.submission.dataset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tally_proto::{StageId, TaskId};
+    use tally_scheduler::{Command, Config, Event, JobShape, Millis, TaskPlan};
+
+    use super::super::tests::run;
+    use super::*;
+    use crate::plan::{InputPlan, MapTask};
+
+    fn attempt(stage: u32, number: u32) -> AttemptId {
+        let task = TaskId { job: JobId::parse("a").unwrap(), stage: StageId(stage), index: 0 };
+        AttemptId { task, attempt: number }
+    }
+
+    fn worker(name: &str) -> WorkerId {
+        WorkerId::parse(name).unwrap()
+    }
+
+    /// A scheduler with two workers. The output of the only map task is at `w0`, and attempt 0 of the only reduce task runs
+    /// on the worker that is returned.
+    fn reducing() -> (Scheduler, WorkerId) {
+        let mut scheduler = Scheduler::new(Config { first_attempt: 0, ..Config::default() }).unwrap();
+        let job = || JobId::parse("a").unwrap();
+        let joined = |name| Event::WorkerJoined { worker: worker(name), slots: 1, draining: false };
+        let planned = |stage| {
+            let tasks = vec![TaskPlan { weight: 1, preferred: None, affinity: None }];
+            Event::StagePlanned { job: job(), stage: StageId(stage), tasks, found: vec![] }
+        };
+        let mut commands = vec![];
+        for event in [
+            Event::JobSubmitted { job: job(), shape: JobShape::chain(3).unwrap() },
+            joined("w0"),
+            planned(MAP),
+            Event::AttemptEnded { worker: worker("w0"), attempt: attempt(MAP, 0), outcome: Ok(()) },
+            joined("w1"),
+            planned(REDUCE),
+        ] {
+            commands = scheduler.step(Millis(0), event);
+        }
+        let [Command::Start { worker, attempt: started }] = &commands[..] else { panic!("{commands:?}") };
+        assert_eq!(*started, attempt(REDUCE, 0));
+        let worker = worker.clone();
+        (scheduler, worker)
+    }
+
+    /// A job with that many map tasks of the first table.
+    fn planned(map_tasks: usize) -> JobRun {
+        let mut run = run();
+        let tasks = vec![MapTask { work: v1::MapWork::default(), bytes: 1, rows: Some(1) }; map_tasks];
+        run.plan.set_inputs(InputPlan { partitions: 1, tasks, ..Default::default() }, 2);
+        run
+    }
+
+    /// The version that the message of a reduce attempt states, and the holders of its inputs.
+    fn inputs(
+        run: &mut JobRun,
+        scheduler: &Scheduler,
+        attempt: &AttemptId,
+    ) -> Result<(u64, u64, Vec<String>), TaskMessageError> {
+        let version = scheduler.inputs_of(attempt).expect("the inputs are unchanged since the start");
+        let message = run.dispatch(scheduler, attempt, version, WorkerId::to_string)?;
+        let shared = message.inputs.expect("a reduce task");
+        let Some(v1::task_dispatch::Work::Reduce(work)) = message.head.work else { panic!("no reduce task") };
+        let holders = shared.list().locations.iter().map(|location| location.worker.clone()).collect();
+        Ok((work.inputs_version, shared.version(), holders))
+    }
+
+    #[test]
+    fn a_message_has_the_inputs_of_the_version_that_its_attempt_started_on() {
+        let (mut run, (mut scheduler, on)) = (planned(1), reducing());
+        let (stated, listed, holders) = inputs(&mut run, &scheduler, &attempt(REDUCE, 0)).unwrap();
+        assert_eq!((stated, holders), (listed, vec!["w0".to_string()]));
+        let id = JobId::parse("a").unwrap();
+        let (from, to) = (worker("w0"), worker("w1"));
+        let migrated = Event::OutputMigrated { job: id, stage: StageId(MAP), index: 0, from, to };
+        scheduler.step(Millis(1), migrated);
+        assert_eq!(scheduler.inputs_of(&attempt(REDUCE, 0)), None, "they changed");
+        scheduler.step(Millis(1), Event::NotStarted { worker: on, attempt: attempt(REDUCE, 0) });
+        let later = inputs(&mut run, &scheduler, &attempt(REDUCE, 1)).unwrap();
+        assert!(later.0 > stated);
+        assert_eq!(later, (later.0, later.0, vec!["w1".to_string()]));
+    }
+
+    #[test]
+    fn later_attempts_of_a_reduce_task_have_the_passes_of_the_first_one() {
+        let mut run = planned(1);
+        assert_eq!(run.reduce_work(0, 1).passes, 0);
+        for (number, passes) in [(0, 3), (1, 4)] {
+            let result = v1::task_result::Result::Reduce(v1::ReduceResult { passes, ..Default::default() });
+            let result = v1::TaskResult { result: Some(result), usage: None };
+            run.keep(&attempt(REDUCE, number), result).unwrap();
+            assert_eq!((run.reduce_work(0, 1).passes, run.reduce_work(1, 1).passes), (3, 0));
+        }
+    }
+
+    #[test]
+    fn a_message_without_all_inputs_is_not_built() {
+        let error = inputs(&mut planned(2), &reducing().0, &attempt(REDUCE, 0)).unwrap_err();
+        let TaskMessageError::MissingOutputs { present, expected } = error else { panic!("{error}") };
+        assert_eq!((present, expected), (vec![1, 0], vec![2, 0]));
     }
 }

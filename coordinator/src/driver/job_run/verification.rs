@@ -133,11 +133,11 @@ impl JobRun {
         for (winner, file) in written.iter().zip(&self.plan.files) {
             let number = winner.attempt.task.index;
             let result = self.results.written(&winner.attempt).ok_or(VerifyError::NoResult(number))?;
-            let planned: u64 = file.iter().map(|group| group.rows).sum();
+            let planned = file.rows();
             if result.rows != planned {
                 return Err(VerifyError::FileRows { number, rows: result.rows, planned });
             }
-            let made = self.checksum_of(&winner.attempt, file);
+            let made = self.checksum_of(&winner.attempt, &file.groups);
             if let Some((made, copied)) = made.zip(result.checksum)
                 && made != copied
             {
@@ -166,5 +166,184 @@ impl JobRun {
             let (checksum, _) = self.results.row_group(&attempt, group.row_group)?.sums?;
             Some(all.wrapping_add(checksum))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tally_proto::v1::task_result::Result as Done;
+    use tally_proto::{ALL_ROW_GROUPS, WorkerId, v1};
+
+    use super::super::tests::run;
+    use super::*;
+    use crate::job::{REDUCE, WRITE};
+    use crate::plan::{InputPlan, MapTask};
+
+    /// The reports of a day: one map task of ten rows, one reduce task with two row groups, and a part file for each of them.
+    struct Reports {
+        /// The row groups of the map task's file.
+        row_groups: Vec<u32>,
+        map: v1::MapResult,
+        reduce: v1::ReduceResult,
+        /// Another attempt of the reduce task.
+        again: Option<v1::ReduceResult>,
+        write: [Option<v1::WriteResult>; 2],
+        /// The number of part files that are reported as written.
+        written: usize,
+        /// Whether this term dispatched the write tasks, and so knows what they read.
+        has_reads: bool,
+    }
+
+    fn honest() -> Reports {
+        let sums = v1::Sums { rows: 5, checksum: 77 };
+        let write = |checksum| v1::WriteResult { rows: 1, checksum: Some(checksum), ..Default::default() };
+        Reports {
+            row_groups: vec![0],
+            map: v1::MapResult { rows: 10, partials: 5, ..Default::default() },
+            reduce: v1::ReduceResult {
+                totals: Some(v1::Totals::new(2, &[0, 0])),
+                row_group_rows: vec![1, 1],
+                checksums: vec![3, 4],
+                crc32s: vec![1, 2],
+                order: Some(9),
+                read: Some(sums),
+                ..Default::default()
+            },
+            again: None,
+            write: [Some(write(3)), Some(write(4))],
+            written: 2,
+            has_reads: true,
+        }
+    }
+
+    fn winner(run: &JobRun, stage: u32, index: u32) -> Winner {
+        let task = TaskId { job: run.submission.spec.id.clone(), stage: StageId(stage), index };
+        Winner { attempt: AttemptId { task, attempt: 0 }, worker: WorkerId::parse("w").unwrap() }
+    }
+
+    fn done(result: Done) -> v1::TaskResult {
+        v1::TaskResult { result: Some(result), usage: None }
+    }
+
+    /// The outcome of the checks of a day with these reports.
+    fn verified(reports: Reports) -> Result<(), VerifyError> {
+        let mut run = run();
+        let piece = v1::InputPiece {
+            url: "part-7.parquet".into(),
+            row_groups: reports.row_groups,
+            ..Default::default()
+        };
+        let work = v1::MapWork { pieces: vec![piece], ..Default::default() };
+        let tasks = vec![MapTask { work, bytes: 1, rows: Some(10) }];
+        run.plan.set_inputs(InputPlan { partitions: 1, tasks, ..Default::default() }, 2);
+        let (mapped, reduced) = (winner(&run, MAP, 0), vec![winner(&run, REDUCE, 0)]);
+        run.results.keep(&mapped.attempt, done(Done::Map(reports.map))).unwrap();
+        run.results.expect(&reduced[0].attempt, Some(v1::Sums { rows: 5, checksum: 77 }));
+        run.results.keep(&reduced[0].attempt, done(Done::Reduce(reports.reduce))).unwrap();
+        if let Some(again) = reports.again {
+            let other = AttemptId { attempt: 1, ..reduced[0].attempt.clone() };
+            run.results.keep(&other, done(Done::Reduce(again))).unwrap_err();
+        }
+        assert_eq!(run.plan_write(&reduced).unwrap().len(), 2, "part files");
+        let mut written = vec![];
+        for (index, result) in (0..).zip(reports.write) {
+            let winner = winner(&run, WRITE, index);
+            if let Some(result) = result {
+                run.results.keep(&winner.attempt, done(Done::Write(result))).unwrap();
+            }
+            if reports.has_reads {
+                run.writes.set_reads(&winner.attempt, BTreeMap::from([(0, 0)]));
+            }
+            written.push(winner);
+        }
+        written.truncate(reports.written);
+        run.verify(&reduced, &written)
+    }
+
+    #[test]
+    fn a_day_whose_sums_agree_is_verified() {
+        verified(honest()).unwrap();
+        verified(Reports { has_reads: false, ..honest() }).unwrap();
+    }
+
+    #[test]
+    fn rows_scanned_are_compared_with_the_footers() {
+        for rows in [9, 11] {
+            let map = v1::MapResult { rows, ..honest().map };
+            let error = verified(Reports { map, ..honest() }).unwrap_err();
+            assert!(matches!(error, VerifyError::Scanned { planned: 10, .. }), "{error}");
+            for part in ["a-s0-t0-a0", &rows.to_string(), "part-7.parquet", "say 10"] {
+                assert!(error.to_string().contains(part), "{error}");
+            }
+        }
+        // The planner's footers and those that the worker reported count together.
+        let deferred = |footers| {
+            let map = v1::MapResult { rows: 14, footers, ..honest().map };
+            verified(Reports { row_groups: vec![ALL_ROW_GROUPS], map, ..honest() })
+        };
+        let footers = |rows| Some(v1::Footers { rows, ..Default::default() });
+        deferred(footers(4)).unwrap();
+        let error = deferred(footers(5)).unwrap_err();
+        assert!(matches!(error, VerifyError::Scanned { rows: 14, planned: 15, .. }), "{error}");
+        let error = deferred(None).unwrap_err();
+        assert!(matches!(error, VerifyError::Unreported { .. }), "{error}");
+    }
+
+    #[test]
+    fn partials_read_are_compared_with_those_written() {
+        for (rows, checksum) in [(4, 77), (5, 78)] {
+            let reduce = v1::ReduceResult { read: Some(v1::Sums { rows, checksum }), ..honest().reduce };
+            let error = verified(Reports { reduce, ..honest() }).unwrap_err().to_string();
+            assert!(error.contains(&format!("read {rows} partials")) && error.contains("made 5"), "{error}");
+        }
+    }
+
+    #[test]
+    fn attempts_with_different_rows_are_not_published() {
+        let again = Some(v1::ReduceResult { checksums: vec![3, 5], ..honest().reduce });
+        let error = verified(Reports { again, ..honest() }).unwrap_err().to_string();
+        assert!(["a-s1-t0-a0", "a-s1-t0-a1"].iter().all(|attempt| error.contains(attempt)), "{error}");
+    }
+
+    /// The outcome if the part files are reported with these rows and checksums.
+    fn written(files: [(u64, u64); 2], has_reads: bool) -> VerifyError {
+        let result =
+            |(rows, checksum)| v1::WriteResult { rows, checksum: Some(checksum), ..Default::default() };
+        let write = files.map(|file| Some(result(file)));
+        verified(Reports { write, has_reads, ..honest() }).unwrap_err()
+    }
+
+    #[test]
+    fn rows_of_each_part_file_are_compared_with_the_reduce_stage() {
+        let error = written([(2, 3), (0, 4)], true);
+        assert!(matches!(error, VerifyError::FileRows { number: 0, rows: 2, planned: 1 }), "{error}");
+        let error = written([(1, 3), (0, 4)], false);
+        assert!(matches!(error, VerifyError::FileRows { number: 1, rows: 0, planned: 1 }), "{error}");
+    }
+
+    #[test]
+    fn checksums_of_each_part_file_are_compared_with_the_reduce_stage() {
+        // Each file has the rows of the other one: the totals agree.
+        let error = written([(1, 4), (1, 3)], true);
+        assert!(matches!(error, VerifyError::FileChecksum { number: 0, copied: 4, made: 3 }), "{error}");
+    }
+
+    #[test]
+    fn the_checksum_of_all_part_files_is_compared_with_the_reduce_stage() {
+        // An earlier term dispatched the write tasks, so it is not known which attempts each file was copied from.
+        let error = written([(1, 3), (1, 5)], false);
+        assert!(matches!(error, VerifyError::DayChecksum { copied: 8, made: 7 }), "{error}");
+    }
+
+    #[test]
+    fn all_part_files_have_to_be_written() {
+        let error = verified(Reports { written: 1, ..honest() }).unwrap_err();
+        assert!(matches!(error, VerifyError::DayRows { files: 1, all_files: 2, .. }), "{error}");
+        let mut reports = honest();
+        reports.write[1] = None;
+        let error = verified(reports).unwrap_err();
+        assert!(matches!(error, VerifyError::NoResult(1)), "{error}");
     }
 }

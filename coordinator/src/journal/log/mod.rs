@@ -112,12 +112,18 @@ impl EpochLog {
             let tail = read_tail(&dir, &records).await?;
             let epoch = records.last_key_value().map_or(0, |(epoch, _)| *epoch) + 1;
             let version = env!("CARGO_PKG_VERSION").to_string();
-            let claim =
-                Record::Claim(v1::Claim { epoch, address: claimant.address.clone(), version, notes: vec![] });
+            let claim = Record::Claim(v1::Claim {
+                epoch,
+                address: claimant.address.clone(),
+                version,
+                ..v1::Claim::default()
+            });
             if dir.create(epoch, 0, writer, &claim).await? == Created::Yes {
                 break (epoch, records, tail);
             }
         };
+        // Another claimant may have created the epoch's folder, or one above it, and have died before it synced them.
+        dir.sync_folders().await?;
         let mut log = EpochLog {
             dir,
             epoch,

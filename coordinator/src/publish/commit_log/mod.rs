@@ -11,9 +11,11 @@
 //! object, old or new, before the outcome of the decision is on record. The outcome, too, is created only if absent:
 //! the first one counts for all.
 //!
-//! Not here: the content of a record (`record`); where uploads come from (`store_staging`).
+//! Not here: the content of a record (`record`); where uploads come from (`store_staging`); when the ready marker is removed
+//! and created (`ready_object`).
 
 mod outcomes;
+mod ready_object;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -80,6 +82,8 @@ pub struct Settled {
     pub jobs: Vec<String>,
     /// The part files of the last decision, if that was undone.
     undone: Vec<ManifestPart>,
+    /// The ready markers that the day may have.
+    markers: Vec<String>,
 }
 
 impl Settled {
@@ -167,7 +171,7 @@ impl CommitLog {
             let number = last.number;
             // An operator removed a damaged record: its number stays taken, and nothing of it is carried out.
             if !last.has_record && self.read(number).await?.is_none() {
-                return Ok(Settled { number, jobs: self.remembered().await?, undone: vec![] });
+                return Ok(Settled { number, jobs: self.remembered().await?, ..Settled::default() });
             }
             // A record that was removed meanwhile has a later one.
             let Some(mut record) = self.read(number).await? else { continue };
@@ -179,15 +183,19 @@ impl CommitLog {
                 true => CarryOutcome::Done,
                 false => self.carry_out(number, &record).await?,
             };
-            let undone = match carried {
-                CarryOutcome::Superseded => continue,
+            let marker = self.marker(&record.manifest).map(|marker| marker.to_string());
+            let (undone, markers) = match carried {
+                CarryOutcome::Superseded => {
+                    self.repair_marker(&record).await?;
+                    continue;
+                }
                 CarryOutcome::Undone => {
                     record.jobs.retain(|job| *job != record.manifest.job);
-                    record.manifest.files
+                    (record.manifest.files, record.markers)
                 }
-                CarryOutcome::Done => vec![],
+                CarryOutcome::Done => (vec![], marker.into_iter().collect()),
             };
-            return Ok(Settled { number, jobs: record.jobs, undone });
+            return Ok(Settled { number, jobs: record.jobs, undone, markers });
         }
         Err(self.busy())
     }
@@ -272,11 +280,12 @@ impl CommitLog {
             if settled.may_lose(manifest) {
                 return Ok(Decided::Undone);
             }
-            let Settled { number: last, mut jobs, .. } = settled;
+            let Settled { number: last, mut jobs, markers, .. } = settled;
             jobs.push(manifest.job.clone());
             jobs.drain(..jobs.len().saturating_sub(REMEMBERED));
-            let old = self.old(manifest).await?;
-            let record = Record { nonce: rand::random(), epoch, manifest: manifest.clone(), old, jobs };
+            let (old, markers) = self.split_markers(self.old(manifest).await?, markers, manifest);
+            let record =
+                Record { nonce: rand::random(), epoch, manifest: manifest.clone(), old, markers, jobs };
             let number = last + 1;
             if !self.create(number, &record).await? {
                 continue;
@@ -290,17 +299,20 @@ impl CommitLog {
                 CarryOutcome::Done => return Ok(Decided::Published),
                 CarryOutcome::Undone => return Ok(Decided::Undone),
                 // The jobs of the later record say whether this one was published.
-                CarryOutcome::Superseded => {}
+                CarryOutcome::Superseded => self.repair_marker(&record).await?,
             }
         }
         Err(self.busy())
     }
 
-    /// The objects in the day's folder, except the part files of the new day.
+    /// The objects in the day's folder, except the part files of the new day, and the markers of folders that have some of these.
     async fn old(&self, manifest: &Manifest) -> Result<Vec<String>, PublishError> {
         let listed = list_below(&*self.bucket.objects, &self.day).await;
         let listed = listed.map_err(self.failed(&self.day, "the old day cannot be listed"))?;
-        let new = |key: &String| manifest.files.iter().any(|part| part.key == *key);
+        let is_or_has = |part: &ManifestPart, key: &str| {
+            part.key.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let new = |key: &String| manifest.files.iter().any(|part| is_or_has(part, key));
         Ok(listed.into_iter().map(|object| object.location.to_string()).filter(|key| !new(key)).collect())
     }
 

@@ -40,6 +40,7 @@ pub(super) enum CarryOutcome {
 impl CommitLog {
     pub(super) async fn carry_out(&self, number: u64, record: &Record) -> Result<CarryOutcome, PublishError> {
         let files = &record.manifest.files;
+        self.retract_markers(record).await?;
         let completed = self.complete_all(files).await?;
         let whole = !completed.contains(&false);
         // Without a later decision, a missing upload never made its object.
@@ -53,11 +54,14 @@ impl CommitLog {
             return Ok(CarryOutcome::Superseded);
         }
         if found.get(&number).is_some_and(|found| found.done) && !self.is_undone(number).await? {
+            // This process may have removed the marker that the other one had created.
+            self.create_marker(number, record).await?;
             return Ok(CarryOutcome::Done);
         }
         match (is_published, whole) {
             (true, true) => {
                 self.remove(record.old.iter().map(|key| key_of(key)).collect()).await?;
+                self.create_marker(number, record).await?;
                 self.set_mark(number, "").await?;
                 self.forget_before(number).await;
                 Ok(CarryOutcome::Done)
@@ -72,6 +76,7 @@ impl CommitLog {
             }
             (false, _) => {
                 self.remove(files.iter().map(|part| key_of(&part.key)).collect()).await?;
+                self.restore_markers(record).await?;
                 self.set_mark(number, UNDONE).await?;
                 Ok(CarryOutcome::Undone)
             }

@@ -6,9 +6,11 @@
 {{- include "tally.checkExtras" (list . "worker") -}}
 {{- include "tally.checkResources" . -}}
 {{- include "tally.checkCron" . -}}
+{{- include "tally.checkDataset" . -}}
 {{- include "tally.checkCertificates" . -}}
 {{- include "tally.checkPlacement" . -}}
 {{- include "tally.checkTraffic" . -}}
+{{- include "tally.checkNotifications" . -}}
 {{- if and (gt (int $v.coordinator.replicas) 1) (not $v.consul.url) -}}
 {{- fail "coordinator.replicas is above 1, and no Consul elects a leader: set consul.url, or coordinator.replicas to 1" -}}
 {{- end -}}
@@ -47,8 +49,7 @@
 {{- fail "networkPolicy.kedaNamespaceLabels is empty, which would let in every namespace: write labels of KEDA's, or set networkPolicy.enabled to false" -}}
 {{- end -}}
 {{- if $v.schedule.enabled -}}
-{{- range $key := list "addons" "mainSummary" "output" -}}
-{{- $place := get $v.schedule $key -}}
+{{- range $key, $place := include "tally.schedulePlaces" . | fromJson -}}
 {{- if and $place (not (include "tally.isInStore" $place)) (eq (int $sources) 0) -}}
 {{- fail (printf "schedule.%s is a path, and there is no storage that holds it: set storage.existingClaim, or write a URL such as s3://bucket/folder" $key) -}}
 {{- end -}}

@@ -95,8 +95,7 @@
 {{- $seen := list $storage.mountPath -}}
 {{- range .Values.worker.extraVolumeMounts }}{{ $seen = append $seen .mountPath }}{{ end -}}
 {{- if .Values.schedule.enabled -}}
-{{- range $key := list "addons" "mainSummary" -}}
-{{- $input := get $.Values.schedule $key -}}
+{{- range $key, $input := include "tally.scheduleInputs" $ | fromJson -}}
 {{- if or (include "tally.isBelow" (list $.Values.schedule.output $input)) (include "tally.isBelow" (list $input $.Values.schedule.output)) -}}
 {{- fail (printf "schedule.output and schedule.%s lie within each other: set schedule.output to a folder of its own" $key) -}}
 {{- end -}}
@@ -105,15 +104,15 @@
 {{- fail (printf "schedule.output is storage.mountPath, %s, and a day is staged beside the output: set schedule.output to a folder below it" $storage.mountPath) -}}
 {{- end -}}
 {{- range $what, $place := dict "coordinator.stateDir" (include "tally.stateDir" $) "test.url" $.Values.test.url -}}
-{{- range $key := list "addons" "mainSummary" "output" -}}
-{{- $table := trimPrefix "file://" (get $.Values.schedule $key) -}}
+{{- range $key, $root := include "tally.schedulePlaces" $ | fromJson -}}
+{{- $table := trimPrefix "file://" $root -}}
 {{- if and $place (include "tally.isBelow" (list (trimPrefix "file://" $place) $table)) -}}
 {{- fail (printf "%s is %s, which lies within schedule.%s: readers of a table would find it there; set it to another folder" $what $place $key) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- range $key := list "addons" "mainSummary" "output" -}}
-{{- $place := trimPrefix "file://" (get $.Values.schedule $key) -}}
+{{- range $key, $root := include "tally.schedulePlaces" $ | fromJson -}}
+{{- $place := trimPrefix "file://" $root -}}
 {{- $found := not (hasPrefix "/" $place) -}}
 {{- range $seen }}{{ if include "tally.isBelow" (list $place .) }}{{ $found = true }}{{ end }}{{ end -}}
 {{- if not $found -}}

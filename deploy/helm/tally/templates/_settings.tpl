@@ -10,6 +10,7 @@ history = {{ .Values.coordinator.history }}
 no-workers-timeout = "{{ int .Values.coordinator.noWorkersTimeoutSeconds }}s"
 {{- include "tally.tlsSettings" (list . "coordinator") }}
 {{- include "tally.traceSettings" . }}
+{{- include "tally.notifySettings" . }}
 {{ include "tally.consulSettings" . }}
 {{- end -}}
 

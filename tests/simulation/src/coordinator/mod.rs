@@ -17,6 +17,7 @@ use tally_coordinator::history::Registry;
 use tally_coordinator::journal::JournalError;
 use tally_coordinator::journal::log::{Claimant, EpochLog};
 use tally_coordinator::journal::state_dir::StateDir;
+use tally_coordinator::notify::delivery::Sinks;
 use tally_coordinator::publish::file_system::FileSystem;
 use tally_coordinator::service::Timing;
 use tally_coordinator::service::lead::{LeadOptions, driver_parts};
@@ -90,8 +91,8 @@ pub fn now(owner: Owner) -> Now {
 pub fn state_dir(owner: Owner) -> StateDir {
     match world::with(|world| world.folders.journal) {
         true => {
-            let folder = Path::from(ROOT).join(STATE);
-            StateDir::of(Arc::new(FolderStore(Mount::of(owner))), &folder)
+            let (key, folder) = (Path::from(ROOT).join(STATE), std::path::Path::new(ROOT).join(STATE));
+            StateDir::in_folder(Arc::new(FolderStore(Mount::of(owner))), &key, &folder, files(owner))
         }
         false => StateDir::of(Arc::new(Client), &Path::from(STATE)),
     }
@@ -191,6 +192,7 @@ impl Coordinator {
             max_jobs: MAX_JOBS,
             compact_after: self.compact_after,
             timing: timing(),
+            sinks: Sinks::default(),
         };
         let mut parts = driver_parts(epoch, registry.clone(), &options, Instant::now());
         (parts.intervals, parts.resident) = (INTERVALS, no_memory);

@@ -87,6 +87,10 @@ fn message(outbound: Outbound) -> v1::CoordinatorMessage {
             let packed = v1::ReduceInputs::decode(inputs.packed(&job)).unwrap_or_default();
             (epoch, Some(Down::Inputs(packed)))
         }
+        Outbound::Options { epoch, job, options } => {
+            let packed = v1::JobOptions::decode(options.packed(&job)).unwrap_or_default();
+            (epoch, Some(Down::Options(packed)))
+        }
     };
     v1::CoordinatorMessage { epoch, message }
 }

@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn what_was_synced_survives_a_power_failure() {
         for seed in 0..50 {
-            let mut files = Files::new(LOCAL);
+            let mut files = Files::new(LOCAL, true);
             files.create_folder(&path("a"), 0).unwrap();
             let file = files.create_file(&path("a/f"), true, 0).unwrap();
             files.append(file, b"text").unwrap();
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn what_was_not_synced_may_be_lost() {
         let survives = |seed| {
-            let mut files = Files::new(LOCAL);
+            let mut files = Files::new(LOCAL, true);
             files.create_folder(&path("a"), 0).unwrap();
             files.lose_power(&mut Rng::new(seed, 0));
             files.exists(&path("a"))

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use crate::tasks::Owner;
 use crate::world::Micros;
 
-/// The folder of all paths of a schedule. It exists from the begin on.
+/// The folder of all paths of a schedule.
 pub const ROOT: &str = "/simulation";
 /// The folder of the output.
 const OUTPUT_FOLDER: &str = "/simulation/out";
@@ -112,8 +112,8 @@ pub struct Found {
 }
 
 impl Files {
-    /// A file system with the folder [`ROOT`].
-    pub fn new(kind: Kind) -> Self {
+    /// An empty file system, or one with the folder [`ROOT`].
+    pub fn new(kind: Kind, has_root: bool) -> Self {
         let mut nodes = BTreeMap::new();
         nodes.insert(ROOT_INODE, (Node::Folder(Names::new()), 0));
         let mut it = Files {
@@ -126,7 +126,9 @@ impl Files {
             serial: 0,
             output_changed: false,
         };
-        let _ = it.create_folder(Path::new(ROOT), 0);
+        if has_root {
+            let _ = it.create_folder(Path::new(ROOT), 0);
+        }
         it.settle();
         it
     }
@@ -373,7 +375,7 @@ mod tests {
 
     #[test]
     fn renames_and_exchanges_are_those_of_folders() {
-        let mut files = Files::new(Kind { occupied: errno::EXIST, ..LOCAL });
+        let mut files = Files::new(Kind { occupied: errno::EXIST, ..LOCAL }, true);
         for folder in ["a", "b", "b/c"] {
             files.create_folder(&path(folder), 0).unwrap();
         }
@@ -384,7 +386,7 @@ mod tests {
         files.rename(&path("a"), &path("b"), 0).unwrap();
         assert_eq!(files.list(Path::new(ROOT)).unwrap(), ["b"]);
         assert_eq!(number(files.remove(&path("b"), true, 0)), Some(errno::NOTEMPTY));
-        let mut files = Files::new(Kind { exchanges: false, ..LOCAL });
+        let mut files = Files::new(Kind { exchanges: false, ..LOCAL }, true);
         files.create_folder(&path("a"), 0).unwrap();
         files.create_folder(&path("b"), 0).unwrap();
         assert_eq!(number(files.exchange(&path("a"), &path("b"), 0)), Some(errno::INVAL));

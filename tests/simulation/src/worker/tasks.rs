@@ -247,6 +247,7 @@ fn reduce(work: &v1::ReduceWork, read: Vec<Row>) -> Result<(v1::ReduceResult, Ou
         objectives: vec![],
         nulls: vec![],
         spilled_bytes: 0,
+        network_bytes: 0,
     };
     Ok((result, Output::File(groups)))
 }

@@ -99,6 +99,14 @@ impl Dataset for AddonAggregates {
         NAME
     }
 
+    fn meaning(&self) -> &'static str {
+        "One row per client and install type of a day, with the number of its distinct add-ons"
+    }
+
+    fn column_meaning(&self, column: &str) -> &'static str {
+        schema::meaning(column)
+    }
+
     fn tables(&self) -> &[TableSpec] {
         &self.tables
     }

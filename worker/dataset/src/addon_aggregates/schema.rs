@@ -85,3 +85,19 @@ pub fn output() -> SchemaRef {
     fields.push(Arc::new(Field::new("n_clients", DataType::Int32, false)));
     Arc::new(Schema::new(fields))
 }
+
+/// The meaning of a column of the output.
+pub fn meaning(column: &str) -> &'static str {
+    match column {
+        "client_id" => "the client; the null client never appears",
+        "foreign_install" => "true: side-loaded; false: installed by the user; null: unknown",
+        "count" => "distinct active add-ons of this client and install type",
+        "user_type" => "1: only side-loaded; -1: only self-installed; 0: both",
+        "profile_creation_date" => "days since 1970",
+        "min_install_day" => "earliest install day of any add-on seen with this profile date",
+        "has_custom_theme" => "1: custom; -1: default; 0: changed on that day; null: unknown",
+        "n_custom_theme_clients" => "distinct clients of the day with a custom theme at any time",
+        "n_clients" => "distinct clients of the day",
+        _ => "",
+    }
+}

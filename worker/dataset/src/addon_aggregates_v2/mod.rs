@@ -107,6 +107,14 @@ impl Dataset for AddonAggregatesV2 {
         NAME
     }
 
+    fn meaning(&self) -> &'static str {
+        "One row per client, channel, version and locale of a sample of a day, with the numbers of its add-ons by kind"
+    }
+
+    fn column_meaning(&self, column: &str) -> &'static str {
+        ping_schema::meaning(column)
+    }
+
     fn options(&self) -> &[OptionSpec] {
         &OPTIONS
     }

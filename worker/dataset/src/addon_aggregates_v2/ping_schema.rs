@@ -70,6 +70,26 @@ pub(super) fn output() -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
+/// What a column of the output means.
+pub(super) fn meaning(column: &str) -> &'static str {
+    match column {
+        "client_id" => "the client; null is a client of its own",
+        "normalized_channel" => "the release channel",
+        "app_version" => "the first two characters of the version",
+        "locale" => "the locale",
+        "n_self_installed_addons" => {
+            "add-ons that the user installed, without those of the browser's maker and of tests"
+        }
+        "n_shield_addons" => "add-ons of Shield studies",
+        "n_foreign_installed_addons" => "add-ons that another program installed",
+        "n_system_addons" => "add-ons that are part of the browser",
+        "n_web_extensions" => "add-ons that are WebExtensions",
+        "first_addon_install_date" => "earliest install day of a self-installed add-on, as YYYYMMDD",
+        "profile_creation_date" => "earliest creation day of the profile, as YYYYMMDD",
+        _ => "",
+    }
+}
+
 /// Records the width of a column, which is the same in all batches.
 pub(super) fn set_width(known: &mut Option<Width>, width: Width) -> Result<(), DatasetError> {
     match known.replace(width) {

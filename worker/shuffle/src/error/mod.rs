@@ -122,6 +122,17 @@ pub enum TaskError {
     /// The inputs or outputs differ from the expected sums, though each piece is valid.
     #[error("the sums of the task do not agree: {0}")]
     Sums(String),
+    /// The job would need more checksums of partitions than a coordinator keeps.
+    #[error(
+        "the rows of a map task fall into more than {most} of {partitions} partitions, and the job has too many map tasks \
+        to check so many: set a larger --shard-bytes, or fewer --partitions"
+    )]
+    SumsLimit {
+        /// Partitions of the job.
+        partitions: u32,
+        /// The most partitions that the map task may fill.
+        most: usize,
+    },
     /// An input cannot be read from its worker.
     #[error("the output of task {task} is not at worker {worker}: {reason}")]
     Lost {

@@ -130,6 +130,7 @@ impl Fetch {
                 None => return Ok(None),
                 Some(message) => message.map_err(|error| error.into_task_error(&self.query))?,
             };
+            reading.received.fetch_add(sent(&message), Ordering::Relaxed);
             let broken = |e: &dyn std::fmt::Display| {
                 FetchError::lost(0, format!("it sent an unreadable message: {e}"))
                     .into_task_error(&self.query)
@@ -140,6 +141,11 @@ impl Fetch {
             }
         }
     }
+}
+
+/// The bytes of a message.
+fn sent(message: &FlightData) -> u64 {
+    (message.data_body.len() + message.data_header.len()) as u64
 }
 
 /// Waits on a slot's thread for a message of `from`, which the runtime receives.
@@ -232,8 +238,7 @@ impl StreamReceiver {
         while let Some(message) = peer.wait(stream.message()).await? {
             retries.answered = true;
             let traffic = &self.client.traffic().received;
-            let bytes = message.data_body.len() + message.data_header.len();
-            traffic.fetch_add(bytes as u64, Ordering::Relaxed);
+            traffic.fetch_add(sent(&message), Ordering::Relaxed);
             if !wire::is_schema(&message) {
                 peer.count_batch();
                 if !self.is_new(&message)? {

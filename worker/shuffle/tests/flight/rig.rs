@@ -129,6 +129,7 @@ impl Rig {
             budget: Budget::new(64 << 20),
             cancelled: Default::default(),
             io: self.runtime.handle().clone(),
+            received: Default::default(),
         }
     }
 

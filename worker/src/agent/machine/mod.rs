@@ -337,6 +337,7 @@ impl AgentCore {
                 Err(error) => tracing::warn!(%error, "an invalid job to release was ignored"),
             },
             Some(Down::Inputs(inputs)) => self.tasks.take_inputs(inputs),
+            Some(Down::Options(options)) => self.tasks.take_options(options),
             Some(Down::MigrateOutputs(request)) => self.migrations.request(request),
             Some(Down::Admit(admit)) => match JobId::parse(&admit.job) {
                 Ok(job) => host.admit(&job, &admit.key),

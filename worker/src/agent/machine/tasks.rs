@@ -1,4 +1,4 @@
-//! The tasks of one incarnation: which attempts run, the inputs that they refer to, and the events to report.
+//! The tasks of one incarnation: which attempts run, the inputs and options that they refer to, and the events to report.
 //!
 //! Not here: the run of a task and its output (the host).
 
@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tally_proto::convert::BadMessage;
+use tally_proto::dataset_options::DatasetOptions;
 use tally_proto::dispatch::{Dispatch, ReduceInputs};
 use tally_proto::report::Report;
 use tally_proto::{AttemptId, Failure, JobId, v1};
@@ -24,6 +25,8 @@ pub struct Tasks {
     listed: BTreeSet<AttemptId>,
     /// The inputs of reduce tasks by job, with their version: the latest ones received on this stream.
     inputs: HashMap<JobId, (u64, Arc<ReduceInputs>)>,
+    /// The options of the datasets of jobs, received on this stream.
+    options: HashMap<JobId, DatasetOptions>,
     /// Events that are not reported yet.
     pub outbox: Outbox,
 }
@@ -35,6 +38,7 @@ impl Tasks {
             running: BTreeSet::new(),
             listed: BTreeSet::new(),
             inputs: HashMap::new(),
+            options: HashMap::new(),
             outbox: Outbox::new(max_unreported),
         }
     }
@@ -50,7 +54,7 @@ impl Tasks {
         }
     }
 
-    /// A stream begins: the coordinator sends all inputs again. Returns the inventory, which lists each attempt as an
+    /// A stream begins: the coordinator sends all inputs and options again. Returns the inventory, which lists each attempt as an
     /// output or as running. Attempts that have ended but are not reported yet are listed as running, and their report
     /// follows.
     ///
@@ -58,6 +62,7 @@ impl Tasks {
     /// coordinator names them any more. Those that still run are announced again with the next task or migration.
     pub fn begin_stream(&mut self, host: &mut dyn TaskHost, page_bytes: usize) -> Pages {
         self.inputs.clear();
+        self.options.clear();
         let outputs = reportable(host.inventory());
         let listed = |attempt: &AttemptId| outputs.binary_search_by(|(held, _)| held.cmp(attempt)).is_ok();
         self.listed.extend(self.running.extract_if(.., |attempt| listed(attempt)));
@@ -90,8 +95,12 @@ impl Tasks {
             self.outbox.push(Fact::Ended(attempt, Ok(result)));
             return;
         }
-        let started = self.inputs(&dispatch, &attempt.task.job, host);
-        match started.and_then(|inputs| host.start(Dispatch { head: dispatch, inputs })) {
+        let job = &attempt.task.job;
+        let started = self.inputs(&dispatch, job, host).and_then(|inputs| {
+            let options = self.options(&dispatch, job, host)?;
+            host.start(Dispatch { head: dispatch, inputs, options })
+        });
+        match started {
             Ok(()) => {
                 self.running.insert(attempt);
             }
@@ -114,6 +123,23 @@ impl Tasks {
             Some((version, inputs)) if *version == work.inputs_version => Ok(Some(inputs.clone())),
             _ => {
                 let what = format!("version {} of its inputs was not received", work.inputs_version);
+                Err(TaskError::NotBegun { worker: host.id().clone(), what }.into())
+            }
+        }
+    }
+
+    /// The options of the dataset that a task message refers to.
+    fn options(
+        &self,
+        dispatch: &v1::TaskDispatch,
+        job: &JobId,
+        host: &dyn TaskHost,
+    ) -> Result<DatasetOptions, Failure> {
+        match (dispatch.has_options, self.options.get(job)) {
+            (false, _) => Ok(DatasetOptions::default()),
+            (true, Some(options)) => Ok(options.clone()),
+            (true, None) => {
+                let what = "the options of its dataset were not received".into();
                 Err(TaskError::NotBegun { worker: host.id().clone(), what }.into())
             }
         }
@@ -146,9 +172,24 @@ impl Tasks {
         }
     }
 
+    /// Stores the options of the dataset of a job whose tasks follow.
+    pub fn take_options(&mut self, message: v1::JobOptions) {
+        let job = JobId::parse(&message.job).map_err(|error| error.to_string());
+        let taken = job.and_then(|job| {
+            let options = DatasetOptions::try_from(message.options).map_err(|error| error.to_string())?;
+            Ok((job, options))
+        });
+        match taken {
+            Ok((job, options)) => drop(self.options.insert(job, options)),
+            // Tasks that need them are refused.
+            Err(error) => tracing::warn!(error, "invalid options of a dataset were ignored"),
+        }
+    }
+
     /// Drops the state of a job.
     pub fn release(&mut self, job: &JobId, host: &mut dyn TaskHost) {
         self.inputs.remove(job);
+        self.options.remove(job);
         // A coordinator that took the job over, and ended it before it planned a stage, never asked to stop them.
         for attempt in self.running.iter().filter(|attempt| attempt.task.job == *job) {
             host.stop(attempt);

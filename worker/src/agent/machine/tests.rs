@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tally_proto::dataset_options::DatasetOptions;
 use tally_proto::dispatch::Dispatch;
 use tally_proto::report::Report;
 use tally_proto::v1::worker_message::Message as Up;
@@ -17,6 +18,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
 struct CountingHost {
     id: WorkerId,
     started: Vec<AttemptId>,
+    options: Vec<DatasetOptions>,
     stopped: Vec<AttemptId>,
     released: Vec<JobId>,
     admitted: BTreeSet<JobId>,
@@ -41,6 +43,7 @@ impl TaskHost for CountingHost {
         let attempt = AttemptId::try_from(&dispatch.head.attempt.unwrap()).unwrap();
         self.admitted.insert(attempt.task.job.clone());
         self.started.push(attempt);
+        self.options.push(dispatch.options);
         Ok(())
     }
 
@@ -143,6 +146,7 @@ impl Rig {
         let host = CountingHost {
             id: WorkerId::parse("w").unwrap(),
             started: vec![],
+            options: vec![],
             stopped: vec![],
             released: vec![],
             admitted: BTreeSet::new(),
@@ -350,6 +354,33 @@ fn a_reduce_task_starts_only_with_inputs_of_its_version_and_this_stream() {
     rig.open(1);
     rig.message(reduce(2, 1));
     assert_eq!(rig.host.started.len(), 1, "the inputs of the earlier stream are forgotten");
+}
+
+#[test]
+fn a_task_of_a_dataset_with_options_starts_only_after_they_came_on_this_stream() {
+    let task = |index: u32, has_options| {
+        let work = Some(v1::task_dispatch::Work::Map(v1::MapWork::default()));
+        let attempt = Some((&attempt(index)).into());
+        Down::Start(v1::TaskDispatch { attempt, work, has_options, ..Default::default() })
+    };
+    let given = DatasetOptions::new([("list".to_string(), b"a".to_vec())]).unwrap();
+    let options = || Down::Options(v1::JobOptions { job: "j".into(), options: given.to_messages() });
+    let mut rig = Rig::attached();
+    rig.message(task(0, true));
+    assert!(rig.host.started.is_empty());
+    assert!(matches!(&rig.sent()[..], [Up::Ended(v1::Ended { outcome: Some(_), .. })]));
+    rig.message(options());
+    rig.message(task(1, true));
+    rig.message(task(2, false));
+    assert_eq!(rig.host.options, [given.clone(), DatasetOptions::default()]);
+    rig.message(Down::Release("j".into()));
+    rig.message(task(3, true));
+    assert_eq!(rig.host.started.len(), 2, "the options of a released job are dropped");
+    rig.message(options());
+    rig.break_stream();
+    rig.open(1);
+    rig.message(task(4, true));
+    assert_eq!(rig.host.started.len(), 2, "the options of the earlier stream are forgotten");
 }
 
 #[test]

@@ -120,13 +120,13 @@ function flat(object, before = "") {
   });
 }
 
-const OF_SUMMARY = ["job_id", "date", "rows", "files", "bytes_read", "shuffle_bytes", "spilled_bytes", "seconds", "peak_memory_bytes", "stages", "warnings"];
+const OF_SUMMARY = ["job_id", "date", "rows", "files", "bytes_read", "shuffle_bytes", "shuffle_network_bytes", "spilled_bytes", "seconds", "peak_memory_bytes", "stages", "warnings"];
 
 function result(job) {
   const summary = job.summary;
   const spilled = summary && bytes(summary.spilled_bytes);
   facts(find("shuffle"), summary
-    ? [["Shuffled", bytes(summary.shuffle_bytes)], ["Spilled", spilled], ["Read from the inputs", bytes(summary.bytes_read)]]
+    ? [["Shuffled", bytes(summary.shuffle_bytes)], ["Shuffled over the network", bytes(summary.shuffle_network_bytes)], ["Spilled", spilled], ["Read from the inputs", bytes(summary.bytes_read)]]
     : [["Read so far", `${count(job.rows_done)} rows, ${bytes(job.bytes_done)}`], ["Shuffle and spill", "known at the end; the list of workers shows their spill now"]]);
   if (!summary) return facts(find("result"), [["Result", isOver(job) ? "none" : "known at the end"]]);
   const rest = Object.fromEntries(Object.entries(summary).filter(([name]) => !OF_SUMMARY.includes(name)));

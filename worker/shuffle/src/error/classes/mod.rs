@@ -87,6 +87,8 @@ classes! {
         "a partition needs more row groups than the result of a task may list";
     "Sums" TaskError::Sums(_) => Elsewhere
         "the sums of all inputs of a task are not those of the tasks that made them";
+    "SumsLimit" TaskError::SumsLimit { .. } => Fatal
+        "the map tasks fill too many partitions: the asked size of shards is too small, or there are too many partitions";
     "Encode" TaskError::Encode(_) => Elsewhere
         "rows cannot be encoded as Parquet";
     "InvalidTask" TaskError::InvalidTask(_) => Fatal
