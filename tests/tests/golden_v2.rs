@@ -5,8 +5,10 @@ use std::ffi::OsStr;
 use anyhow::{Context, Result, ensure};
 use tally_tests::cluster::{Setup, with_cluster};
 use tally_tests::golden_v2::{CASES, Case, DATE};
+use tally_tests::naive_v2::{TEST_PILOT, aggregate};
 use tally_tests::output::Place;
 use tally_tests::output_v2::{check_summary, read_output, summary_of, with_job};
+use tally_tests::pings_v2::read_pings;
 use tally_tests::process::Tally;
 use tally_tests::table;
 
@@ -78,6 +80,38 @@ fn golden_cases_on_a_cluster_of_three_workers() -> Result<()> {
             for flags in [&[][..], &["--shard-bytes", "512"]] {
                 let command = client.tally("submit").args(flags);
                 check_case(&case, &place, command).with_context(|| format!("{name} with {flags:?}"))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Map tasks of jobs with other options alternate in the only slot.
+#[test]
+fn jobs_with_other_options_share_a_slot() -> Result<()> {
+    let mut found = None;
+    for case in CASES.map(Case::new) {
+        let day = case.dir.join(format!("main_summary/v4/submission_date_s3={DATE}"));
+        let (pings, widths) = read_pings(&day)?;
+        let plain = aggregate(&pings, widths, &[TEST_PILOT.to_string()]);
+        if plain != case.expected_rows()? {
+            found = Some((case, plain));
+        }
+    }
+    let (case, plain) = found.context("the ids of no case change its rows")?;
+    with_cluster(Setup { workers: 1, ..Setup::default() }, |cluster| {
+        let client = cluster.client();
+        let file = case.pilots_file();
+        for _ in 0..5 {
+            let mut jobs = vec![];
+            for (pilots, expected) in [(file.as_deref(), case.expected_rows()?), (None, plain.clone())] {
+                let place = Place::new()?;
+                let command = client.tally("submit").args(["--shard-bytes", "1"]);
+                jobs.push((with_job(command, &case.dir, &place, DATE, pilots).spawn()?, place, expected));
+            }
+            for (running, place, expected) in jobs {
+                running.wait()?.expect_code(0)?;
+                table::compare(&read_output(&place, DATE)?, &expected)?;
             }
         }
         Ok(())

@@ -27,6 +27,7 @@ use crate::task::{map, reduce, write};
 /// Runs task messages from `inbox` until the worker is dropped.
 pub(super) fn run(shared: &Arc<Shared>, inbox: &Mutex<mpsc::Receiver<Queued>>) {
     let mut scratch = map::Scratch::default();
+    let mut last_job = None;
     loop {
         let queued = inbox.lock().recv();
         let Ok((dispatch, dataset)) = queued else { return };
@@ -60,7 +61,9 @@ pub(super) fn run(shared: &Arc<Shared>, inbox: &Mutex<mpsc::Receiver<Queued>>) {
             progress,
             io: shared.io.clone(),
         };
-        if !matches!(dispatch.head.work, Some(v1::task_dispatch::Work::Map(_))) {
+        // A mapper has the options of its job.
+        let is_other_job = last_job.replace(task.job.clone()).is_some_and(|last| last != task.job);
+        if is_other_job || !matches!(dispatch.head.work, Some(v1::task_dispatch::Work::Map(_))) {
             scratch = map::Scratch::default();
         }
         tracing::debug!("an attempt begins");

@@ -96,12 +96,13 @@ impl PingsMapper {
         if dated.count() > 0 {
             set_width(&mut self.dates, width)?;
         }
+        // A file without the list may have no ends.
+        let end = |row: usize| batch.ends.get(row).copied().unwrap_or(0);
         self.rows.clear();
         clients.iter().for_each(|&client| self.pings.prefetch(client));
         let mut last = ([NULL_CODE; 3], None);
         for row in selected.ones(0, batch.rows) {
-            let from = if row == 0 { 0 } else { batch.ends[row - 1] };
-            let to = batch.ends[row];
+            let (from, to) = (if row == 0 { 0 } else { end(row - 1) }, end(row));
             if from == to {
                 continue;
             }
