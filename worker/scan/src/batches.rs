@@ -79,7 +79,7 @@ impl RowGroup<'_> {
 
     fn read_batches(&mut self, mapper: &mut dyn Mapper, after: &mut AfterBatch<'_>) -> Result<(), ScanError> {
         let mut batch = Batch { rows: 0, columns: self.columns(), ends: vec![] };
-        let mut left = self.rows();
+        let mut left = usize::try_from(self.rows()).unwrap_or(0);
         let (mut selected, mut elements) = (Bits::default(), Bits::default());
         while left > 0 {
             if self.context.cancelled.is_cancelled() {

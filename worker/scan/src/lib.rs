@@ -192,8 +192,8 @@ impl<'a> RowGroup<'a> {
     }
 
     /// Its rows, by its footer.
-    fn rows(&self) -> usize {
-        usize::try_from(self.metadata.row_group(self.at).num_rows()).unwrap_or(0)
+    fn rows(&self) -> i64 {
+        self.metadata.row_group(self.at).num_rows()
     }
 
     fn place(&self, column: Option<usize>) -> FilePosition {
@@ -218,7 +218,7 @@ impl<'a> RowGroup<'a> {
         };
         let chunk = self.chunk_of(leaf)?;
         let in_list = matches!(kind, ColumnKind::ListMinInt32 | ColumnKind::Element(_));
-        if !in_list && chunk.values != self.rows() as i64 {
+        if !in_list && chunk.values != self.rows() {
             return Fault::corrupt(format!("{} values in a row group of {} rows", chunk.values, self.rows()));
         }
         Ok(Some(chunk))
