@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -15,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use tally_common::stores::urls;
 use tally_common::stores::{Bucket, list_below, read};
 use tally_proto::{JobId, v1};
+use tokio::sync::RwLock;
+use tokio::time::timeout;
 
 use super::PublishError;
 use super::abort::abort;
@@ -29,6 +32,8 @@ const TARGET_PARTS: u64 = 5_000;
 const CONCURRENT: usize = 8;
 /// The number of the part file for the probe; no job has as many.
 const PROBE: u32 = 99_999;
+/// How long the end of a job waits for uploads that are beginning.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A job's staging in a store.
 #[derive(Debug, Clone)]
@@ -42,8 +47,29 @@ pub struct StoreStaging {
     records: Path,
     log: CommitLog,
     part_bytes: u64,
-    /// The job ended: uploads that begin afterwards are aborted.
-    closed: Arc<AtomicBool>,
+    /// Its uploads that are beginning.
+    begins: Arc<Begins>,
+}
+
+/// The uploads that are beginning, so that none is left behind when the job ends.
+#[derive(Debug, Default)]
+struct Begins {
+    /// The job ended: no upload begins afterwards.
+    closed: AtomicBool,
+    /// Held for reading while an upload begins.
+    pending: RwLock<()>,
+}
+
+impl Begins {
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Ends them. One that takes longer than [`BEGIN_TIMEOUT`] removes itself when it has begun.
+    async fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        timeout(BEGIN_TIMEOUT, self.pending.write()).await.ok();
+    }
 }
 
 /// The record of an upload. Without an id the upload may have begun, or not.
@@ -126,7 +152,7 @@ impl StoreStaging {
             records: state.join("jobs").join(job.as_str()),
             log,
             part_bytes: target_file_size.div_ceil(TARGET_PARTS).next_multiple_of(1 << 20).max(MIN_PART),
-            closed: Arc::default(),
+            begins: Arc::default(),
         };
         abort_all(&objects.bucket, &objects.records, epoch).await?;
         if let Err(error) = objects.probe(replaces).await {
@@ -204,23 +230,35 @@ impl StoreStaging {
     /// Records the upload of an attempt's part file, and begins it. `folder` is the file's folder within the day.
     ///
     /// # Errors
-    /// [`PublishError`].
+    /// [`PublishError`]; also if the job has ended.
     pub async fn begin(
         &self,
         folder: Option<&str>,
         index: u32,
         attempt: u32,
     ) -> Result<v1::Upload, PublishError> {
+        let _pending = self.begins.pending.read().await;
         let key = self.key(folder, index, attempt);
+        if self.begins.is_closed() {
+            let url = self.bucket.name_of(&key);
+            return Err(PublishError::lasting(url, "the upload cannot begin", "the job has ended".into()));
+        }
         let record = self.record(&format!("{index:05}-{attempt}"));
-        self.put(&record, &Begun { key: key.to_string(), upload: None }).await?;
-        let id = self.bucket.uploads.create_multipart(&key).await;
-        let id = id.map_err(self.failed(&key, "the upload cannot begin"))?;
-        self.put(&record, &Begun { key: key.to_string(), upload: Some(id.clone()) }).await?;
-        if self.closed.load(Ordering::Acquire) {
+        let begun = self.begin_recorded(&key, &record).await;
+        if self.begins.is_closed() {
             abort_all(&self.bucket, &self.records, self.epoch).await?;
         }
+        let id = begun?;
         Ok(v1::Upload { url: self.bucket.name_of(&key), id, part_bytes: self.part_bytes })
+    }
+
+    /// The id of an upload. It is recorded before it begins, and again when its id is known.
+    async fn begin_recorded(&self, key: &Path, record: &Path) -> Result<String, PublishError> {
+        self.put(record, &Begun { key: key.to_string(), upload: None }).await?;
+        let id = self.bucket.uploads.create_multipart(key).await;
+        let id = id.map_err(self.failed(key, "the upload cannot begin"))?;
+        self.put(record, &Begun { key: key.to_string(), upload: Some(id.clone()) }).await?;
+        Ok(id)
     }
 
     /// Publishes the day, and aborts all other uploads of the job.
@@ -249,7 +287,7 @@ impl StoreStaging {
     /// Aborts all uploads of the job that are not part of a decision, and removes their records. What cannot be removed is
     /// left to `sweep`.
     pub async fn discard(&self) {
-        self.closed.store(true, Ordering::Release);
+        self.begins.close().await;
         if let Err(error) = abort_all(&self.bucket, &self.records, self.epoch).await {
             tracing::warn!(job = %self.job, %error, "the staged files cannot be removed: run `tally gc` to remove them");
         }
@@ -303,7 +341,138 @@ pub(super) async fn abort_recorded(bucket: &Bucket, record: &Path) -> Result<(),
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use async_trait::async_trait;
+    use object_store::memory::InMemory;
+    use object_store::multipart::{MultipartStore, PartId};
+    use object_store::{MultipartId, PutResult};
+    use tally_common::stores::{self, BucketError, OpenUpload, Service, UploadLister};
+    use tokio::sync::Semaphore;
+
     use super::*;
+
+    /// Multipart uploads that begin when the test permits it, and are refused then.
+    #[derive(Debug)]
+    struct Refusing {
+        memory: InMemory,
+        /// From now on uploads wait and are refused.
+        refuses: AtomicBool,
+        waiting: AtomicUsize,
+        permits: Semaphore,
+    }
+
+    impl Default for Refusing {
+        fn default() -> Self {
+            let (memory, refuses, waiting) = (InMemory::new(), AtomicBool::default(), AtomicUsize::default());
+            Refusing { memory, refuses, waiting, permits: Semaphore::new(0) }
+        }
+    }
+
+    #[async_trait]
+    impl MultipartStore for Refusing {
+        async fn create_multipart(&self, path: &Path) -> object_store::Result<MultipartId> {
+            if !self.refuses.load(Ordering::Acquire) {
+                return self.memory.create_multipart(path).await;
+            }
+            self.waiting.fetch_add(1, Ordering::AcqRel);
+            self.permits.acquire().await.unwrap().forget();
+            Err(Error::PermissionDenied { path: path.to_string(), source: "AccessDenied".into() })
+        }
+
+        async fn put_part(
+            &self,
+            path: &Path,
+            id: &MultipartId,
+            index: usize,
+            data: PutPayload,
+        ) -> object_store::Result<PartId> {
+            self.memory.put_part(path, id, index, data).await
+        }
+
+        async fn complete_multipart(
+            &self,
+            path: &Path,
+            id: &MultipartId,
+            parts: Vec<PartId>,
+        ) -> object_store::Result<PutResult> {
+            self.memory.complete_multipart(path, id, parts).await
+        }
+
+        async fn abort_multipart(&self, path: &Path, id: &MultipartId) -> object_store::Result<()> {
+            self.memory.abort_multipart(path, id).await
+        }
+    }
+
+    #[async_trait]
+    impl UploadLister for Refusing {
+        async fn list(&self, _: &str) -> Result<Vec<OpenUpload>, BucketError> {
+            Ok(vec![])
+        }
+    }
+
+    /// The staging of a job in a bucket, and that bucket's objects and uploads.
+    async fn staging(bucket: &str) -> (StoreStaging, Arc<InMemory>, Arc<Refusing>) {
+        let (objects, uploads) = (Arc::new(InMemory::new()), Arc::new(Refusing::default()));
+        let lister = Box::new(Refusing::default());
+        stores::install(Bucket::new(Service::S3, bucket, objects.clone(), uploads.clone(), lister));
+        let job = JobId::parse("20170227-0-1-0").unwrap();
+        let output = format!("s3://{bucket}/agg");
+        let staging = StoreStaging::prepare(&output, "day=1", &job, 1, 1 << 20).await.unwrap();
+        uploads.refuses.store(true, Ordering::Release);
+        (staging, objects, uploads)
+    }
+
+    async fn keys(objects: &InMemory) -> Vec<Path> {
+        let listed = list_below(objects, &Path::default()).await.unwrap();
+        listed.into_iter().map(|object| object.location).collect()
+    }
+
+    /// Begins an upload, and returns once the store has its request.
+    async fn beginning(
+        staging: &StoreStaging,
+        uploads: &Refusing,
+    ) -> tokio::task::JoinHandle<Result<v1::Upload, PublishError>> {
+        let begun = tokio::spawn({
+            let staging = staging.clone();
+            async move { staging.begin(None, 0, 0).await }
+        });
+        while uploads.waiting.load(Ordering::Acquire) == 0 {
+            tokio::task::yield_now().await;
+        }
+        begun
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_job_waits_for_uploads_that_are_beginning() {
+        let (staging, objects, uploads) = staging("beginning").await;
+        let begun = beginning(&staging, &uploads).await;
+        let discarded = tokio::spawn({
+            let staging = staging.clone();
+            async move { staging.discard().await }
+        });
+        while !staging.begins.is_closed() {
+            tokio::task::yield_now().await;
+        }
+        assert!(!discarded.is_finished());
+        uploads.permits.add_permits(1);
+        begun.await.unwrap().unwrap_err();
+        discarded.await.unwrap();
+        assert_eq!(keys(&objects).await, []);
+        let late = staging.begin(None, 1, 0).await.unwrap_err();
+        assert!(late.to_string().contains("the job has ended"), "{late}");
+        assert_eq!(keys(&objects).await, []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_that_begins_late_removes_its_record() {
+        let (staging, objects, uploads) = staging("late").await;
+        let begun = beginning(&staging, &uploads).await;
+        staging.discard().await;
+        uploads.permits.add_permits(1);
+        begun.await.unwrap().unwrap_err();
+        assert_eq!(keys(&objects).await, []);
+    }
 
     #[test]
     fn records_are_stored_beside_the_output() {
