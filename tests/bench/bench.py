@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from statistics import median
 
+import datasets
 import days
 import measure
 import results
@@ -19,7 +20,7 @@ import timeline
 from contestants import Contestant, Tools
 
 HERE = Path(__file__).parent
-ALL = ["tally", "tally-512MiB", "duckdb", "polars", "decode"]
+ALL = datasets.DEFAULT.contestants
 
 
 def arguments(argv):
@@ -28,12 +29,14 @@ def arguments(argv):
     numbers = lambda text: [int(number.replace("_", "")) for number in text.split(",") if number]
     parser.add_argument("--clients", type=numbers, default=[1_000_000, 10_000_000], metavar="N,...",
                         help="days to generate and measure (default: 1000000,10000000)")
+    parser.add_argument("--dataset", default=datasets.DEFAULT.name, choices=list(datasets.ALL),
+                        help="the dataset that is computed (default: addon_aggregates)")
     parser.add_argument("--day", action="append", default=[], metavar="DIR",
                         help="measure a day that is there, instead; may be repeated")
     parser.add_argument("--overactive", action="store_true",
                         help="measure instead what one client of 5 M pings of 20 add-ons does to a day of 1 M")
-    parser.add_argument("--contestants", type=lambda text: text.split(","), default=ALL, metavar="NAME,...",
-                        help=f"of {','.join(ALL)}; tally-SIZE is any other memory limit")
+    parser.add_argument("--contestants", type=lambda text: text.split(","), metavar="NAME,...",
+                        help=f"of {','.join(ALL)} (default: those that compute the dataset); tally-SIZE is any other memory limit")
     parser.add_argument("--polars-most", type=int, default=20_000_000, metavar="N",
                         help="exclude Polars from days of more clients (default: 20000000)")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds (default: 5)")
@@ -46,9 +49,14 @@ def arguments(argv):
     parser.add_argument("--gate", action="store_true",
                         help="fail if Tally takes more than 0.30 of DuckDB's time or 2.4 times the bare decode's")
     options = parser.parse_args(argv)
+    options.dataset = datasets.ALL[options.dataset]
+    if options.contestants is None:
+        options.contestants = list(options.dataset.contestants)
     for name in options.contestants:
-        if name not in ALL and not name.startswith("tally-"):
-            parser.error(f"no contestant {name}")
+        if name not in options.dataset.contestants and not name.startswith("tally-"):
+            parser.error(f"no contestant {name} computes {options.dataset.name}")
+    if options.overactive and options.dataset is not datasets.DEFAULT:
+        parser.error(f"--overactive is about {datasets.DEFAULT.name}")
     return options
 
 
@@ -150,8 +158,8 @@ def measured(options, tools, day, scratch, common):
 def overactive(options, tools, folder, scratch, common):
     """The result of the day with an overactive client."""
     python = tools.python
-    usual = days.made(tools.tally, python, folder, 1_000_000)
-    day = days.made(tools.tally, python, folder, 1_000_000, overactive=True)
+    usual = days.made(tools.tally, python, folder, options.dataset, 1_000_000)
+    day = days.made(tools.tally, python, folder, options.dataset, 1_000_000, "overactive")
     print(f"{day.name}: {day.about}", flush=True)
     entrants = {
         "tally": Contestant("tally", tools, day, scratch / "with"),
@@ -176,9 +184,9 @@ def main(tally, decode, python, folder, *argv):
     if options.overactive:
         plans = [lambda: overactive(options, tools, folder, scratch, common)]
     else:
-        given = [lambda root=root: days.given(root) for root in options.day]
+        given = [lambda root=root: days.given(root, options.dataset) for root in options.day]
         sizes = [] if given else options.clients
-        made = [lambda n=n: days.made(tools.tally, tools.python, folder, n) for n in sizes]
+        made = [lambda n=n: days.made(tools.tally, tools.python, folder, options.dataset, n) for n in sizes]
         plans = [lambda day=day: measured(options, tools, day(), scratch, common) for day in given + made]
     broken = []
     for plan in plans:

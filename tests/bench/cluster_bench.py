@@ -9,18 +9,17 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 from pathlib import Path
 from statistics import median
 
+import datasets
 import days
 import measure
 from cluster_nodes import Cluster
 
 HERE = Path(__file__).parent
-FIGURES = ["rows", "n_clients", "n_custom_theme_clients", "sum_of_count"]
 # Name: number of workers, layout, and the fault of one worker at half of a stage.
 SCENARIOS = {
     "paired": (2, "co-partitioned", None),
@@ -74,17 +73,8 @@ def arguments(argv):
 
 def made(tally, python, folder, clients, layout):
     """A generated day, one per layout. It is generated unless a complete one exists."""
-    if layout == "co-partitioned":
-        return days.made(tally, python, folder, clients)
-    root = folder / f"day-{clients}-shuffled"
-    totals = Path(f"{root}.totals.json")
-    flags = ["--clients", str(clients), "--narrow", "--shuffle"]
-    if not days.whole(python, root, totals, clients + 1):
-        print(f"making {root}", flush=True)
-        shutil.rmtree(root, ignore_errors=True)
-        totals.unlink(missing_ok=True)
-        subprocess.run([tally, "generate", *flags, "--date", days.DATE, "--output", str(root)], check=True)
-    return days.Day(root.name, f"`tally generate {' '.join(flags)}`", root, json.loads(totals.read_text()))
+    kind = "" if layout == "co-partitioned" else "shuffled"
+    return days.made(tally, python, folder, datasets.DEFAULT, clients, kind)
 
 
 class Bench:
@@ -102,7 +92,8 @@ class Bench:
     def flags(self, day, output):
         """The arguments that define the job."""
         tables = day.tables()
-        return ["--date", days.DATE, "--addons", tables[0], "--main-summary", tables[1], "--output", str(output)]
+        roots = [word for name, root in tables.items() for word in ("--table", f"{name}={root}")]
+        return ["--date", days.DATE, *roots, "--output", str(output)]
 
     def fresh(self, day):
         """Prepares an empty output folder, and loads the day into the page cache."""
@@ -115,8 +106,8 @@ class Bench:
 
     def check(self, name, day, output):
         """Raises unless the output is the expected one."""
-        found = days.counted(self.python, "output", output)
-        for figure in FIGURES:
+        found = days.counted(self.python, "output", day.dataset.name, output)
+        for figure in day.dataset.figures:
             if found[figure] != day.totals[figure]:
                 raise measure.Failed(f"{name}: {figure} is {found[figure]}, not {day.totals[figure]}")
 

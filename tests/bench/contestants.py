@@ -13,8 +13,6 @@ import measure
 PEERS = Path(__file__).with_name("peers")
 # The bare decode gets the allocator setting of `tally`, which keeps freed memory and is a tenth faster.
 KEEP_MEMORY = "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=67108864:glibc.malloc.top_pad=16777216"
-# The figures that all outputs must agree on.
-FIGURES = ["rows", "n_clients", "n_custom_theme_clients", "sum_of_count"]
 
 ABOUT = {
     "tally": "Tally (`tally run`, limit 2 GiB)",
@@ -51,16 +49,17 @@ class Contestant:
 
     def command(self):
         """The command."""
-        threads, tables = str(self.tools.threads), self.day.tables()
+        threads, tables, dataset = str(self.tools.threads), self.day.tables(), self.day.dataset
         if self.name == "decode":
-            return [self.tools.decode, threads, days.DATE, *tables]
+            return [self.tools.decode, threads, days.DATE, dataset.name, *tables.values()]
         if self.name in ("duckdb", "polars"):
-            script = str(PEERS / f"{self.name}_day.py")
-            return [self.tools.python, script, threads, days.DATE, *tables, str(self.output)]
+            script = str(PEERS / f"{self.name}_day{dataset.suffix.replace('-', '_')}.py")
+            return [self.tools.python, script, threads, days.DATE, *tables.values(), str(self.output)]
         _, _, limit = self.name.partition("-")
         return [
             *(self.tools.tally, "run", "--date", days.DATE, "--threads", threads, "--output-format", "json"),
-            *("--addons", tables[0], "--main-summary", tables[1], "--output", str(self.output)),
+            *("--dataset", dataset.name, "--output", str(self.output)),
+            *(word for name, root in tables.items() for word in ("--table", f"{name}={root}")),
             *("--spill-dir", str(self.output.parent)),
             *(["--memory-limit", limit] if limit else []),
         ]
@@ -78,14 +77,13 @@ class Contestant:
     def check(self, run):
         """Raises `measure.Failed` unless the result is the expected one."""
         if self.name == "decode":
-            expected = days.counted(self.tools.python, "day", *self.day.tables())
-            self.compare("rows", run.printed.get("rows"), sum(expected.values()))
+            self.compare("rows", run.printed.get("rows"), sum(self.day.rows(self.tools.python).values()))
             return
-        found = days.counted(self.tools.python, "output", self.output)
+        found = days.counted(self.tools.python, "output", self.day.dataset.name, self.output)
         if not self.day.totals:
             print(f"{self.name} says what is right for {self.day.name}: {found}")
             self.day.totals = found
-        for figure in FIGURES:
+        for figure in self.day.dataset.figures:
             self.compare(figure, found[figure], self.day.totals[figure])
             if figure in run.printed:
                 self.compare(f"{figure} in its summary", run.printed[figure], self.day.totals[figure])

@@ -1,7 +1,7 @@
 """Counts with DuckDB; prints JSON. A separate process, so that the measuring process stays small.
 
-    count.py output DIR              rows and totals of an output
-    count.py day ADDONS MAIN_SUMMARY rows of a day's two tables
+    count.py output DATASET DIR   rows and totals of an output
+    count.py day TABLE=DIR...     rows of a day's tables
     count.py version
 """
 
@@ -11,7 +11,10 @@ import sys
 import duckdb
 
 
-def output(folder):
+SUMS = ("n_self_installed_addons", "n_shield_addons", "n_foreign_installed_addons", "n_system_addons", "n_web_extensions")
+
+
+def version_1(folder):
     """The figures that a day's totals are compared with. The two global counts must be equal in all rows."""
     query = """
         select count(*)::bigint as rows, sum("count")::bigint as sum_of_count,
@@ -26,6 +29,23 @@ def output(folder):
     return row
 
 
+def version_2(folder):
+    """The same. A client that has rows in two samples counts twice."""
+    sums = ", ".join(f"sum({name})::bigint as {name}" for name in SUMS)
+    query = f"""
+        select count(*)::bigint as rows, {sums}, (
+            select count(*) from (select distinct sample_id, client_id from output)
+        ) as n_clients
+        from output
+    """
+    parts = "read_parquet('" + folder.replace("'", "''") + "/**/*.parquet', hive_partitioning = true)"
+    found = duckdb.execute(f"with output as (from {parts}) {query}")
+    return dict(zip([column[0] for column in found.description], found.fetchone()))
+
+
+OUTPUTS = {"addon_aggregates": version_1, "addon_aggregates_v2": version_2}
+
+
 def rows(root):
     """Rows of a table, according to its footers."""
     query = "select sum(num_rows)::bigint from parquet_file_metadata(?)"
@@ -35,10 +55,10 @@ def rows(root):
 def main():
     what, *args = sys.argv[1:]
     if what == "output":
-        found = output(*args)
+        dataset, folder = args
+        found = OUTPUTS[dataset](folder)
     elif what == "day":
-        addons, main_summary = args
-        found = {"addons_rows": rows(addons), "main_summary_rows": rows(main_summary)}
+        found = {table: rows(root) for table, root in (arg.split("=", 1) for arg in args)}
     else:
         import polars
 

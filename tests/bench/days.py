@@ -10,10 +10,16 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import datasets
 import measure
 
 DATE = "20170227"
-OVERACTIVE = ["--overactive-pings", "5000000", "--overactive-addons", "20"]
+# Kinds of days, and what makes them.
+KINDS = {
+    "": [],
+    "overactive": ["--overactive-pings", "5000000", "--overactive-addons", "20"],
+    "shuffled": ["--shuffle"],
+}
 
 
 @dataclass
@@ -26,16 +32,23 @@ class Day:
     """A description of its origin."""
     root: Path
     totals: dict
-    """rows, n_clients, n_custom_theme_clients, and sum_of_count; empty if they are not known in advance."""
+    """The figures of its dataset; empty if they are not known in advance."""
+    dataset: datasets.Dataset
+    asked: int = 0
+    """The number of clients that it was generated with; 0 if it was not."""
 
     @property
     def clients(self):
         """Number of clients of the day, without the null client."""
-        return self.totals["n_clients"] - 1
+        return self.asked or self.totals["n_clients"] - 1
 
     def tables(self):
-        """The roots of `addons` and `main_summary`."""
-        return [str(self.root / "addons/v2"), str(self.root / "main_summary/v3")]
+        """The roots of the tables by name."""
+        return {name: str(self.root / folder) for name, folder in self.dataset.tables.items()}
+
+    def rows(self, python):
+        """The number of rows of each table."""
+        return counted(python, "day", *(f"{name}={root}" for name, root in self.tables().items()))
 
     def bytes(self):
         """Size of its files in bytes."""
@@ -59,37 +72,39 @@ def counted(python, *args):
     return json.loads(done.stdout)
 
 
-def made(tally, python, folder, clients, overactive=False):
-    """A generated day. It is generated unless a complete one exists."""
-    name = f"{clients}-overactive" if overactive else str(clients)
+def made(tally, python, folder, dataset, clients, kind=""):
+    """A generated day of one of `KINDS`. It is generated unless a complete one exists."""
+    name = f"{clients}{dataset.suffix}" + (f"-{kind}" if kind else "")
     root = folder / f"day-{name}"
     totals = Path(f"{root}.totals.json")
-    flags = ["--clients", str(clients), "--narrow", *(OVERACTIVE if overactive else [])]
+    flags = ["--clients", str(clients), "--narrow", *KINDS[kind]]
+    if dataset is not datasets.DEFAULT:
+        flags = ["--dataset", dataset.name, *flags]
     about = f"`tally generate {' '.join(flags)}`"
-    if not whole(python, root, totals, clients + 1 + overactive):
+    day = Day(name, about, root, {}, dataset, clients)
+    if not whole(python, day, totals):
         print(f"making {root}", flush=True)
         shutil.rmtree(root, ignore_errors=True)
         totals.unlink(missing_ok=True)
         subprocess.run([tally, "generate", *flags, "--date", DATE, "--output", str(root)], check=True)
-    return Day(name, about, root, json.loads(totals.read_text()))
+    day.totals = json.loads(totals.read_text())
+    return day
 
 
-def whole(python, root, totals, n_clients):
+def whole(python, day, totals):
     """Whether a day exists with as many rows as its totals state."""
-    if not (root.is_dir() and totals.is_file()):
+    if not (day.root.is_dir() and totals.is_file()):
         return False
     try:
-        expected = json.loads(totals.read_text())
-        rows = counted(python, "day", root / "addons/v2", root / "main_summary/v3")
+        expected, rows = json.loads(totals.read_text()), day.rows(python)
     except (ValueError, measure.Failed):
         return False
-    kept = [expected.get("n_clients"), expected.get("addons_rows"), expected.get("main_summary_rows")]
-    return kept == [n_clients, rows["addons_rows"], rows["main_summary_rows"]]
+    return all(expected.get(f"{table}_rows") == number for table, number in rows.items())
 
 
-def given(root):
+def given(root, dataset):
     """An existing day. Its totals are stored with it; otherwise the first contestant's count is the reference."""
     root = Path(os.path.abspath(root))
     totals = Path(f"{root}.totals.json")
     known = json.loads(totals.read_text()) if totals.is_file() else {}
-    return Day(root.name, f"a day given with `--day` ({root.name})", root, known)
+    return Day(f"{root.name}{dataset.suffix}", f"a day given with `--day` ({root.name})", root, known, dataset)

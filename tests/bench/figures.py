@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from statistics import median
 
+import datasets
 import results
 
 TOP = Path(__file__).resolve().parents[2]
@@ -32,7 +33,8 @@ def millions(clients):
 
 def speed():
     """One row per contestant, one column per day."""
-    days = [entry for entry in results.load(RESULTS) if {"tally", "duckdb"} <= entry["contestants"].keys()]
+    days = [entry for entry in results.load(RESULTS)
+            if {"tally", "duckdb"} <= entry["contestants"].keys() and results.dataset(entry) == datasets.DEFAULT.name]
     names = {
         "tally": "Tally", "tally-512MiB": "Tally, `--memory-limit 512MiB`", "decode": "bare decode",
         "duckdb": "DuckDB", "polars": "Polars",

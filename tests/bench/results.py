@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
+import datasets
 import timeline
 from contestants import about
 
@@ -164,7 +165,7 @@ def entry(day, runs, recorded, setting):
         contestants[name] = [asdict(run) for run in all_rounds]
         for run in contestants[name]:
             run["own_seconds"] = run.pop("printed").get("seconds")
-    known = {"name": day.name, "about": day.about, "clients": day.clients, "bytes": day.bytes()}
+    known = {"name": day.name, "dataset": day.dataset.name, "about": day.about, "clients": day.clients, "bytes": day.bytes()}
     return {"day": known, **setting, "contestants": contestants, "timeline": recorded}
 
 
@@ -177,6 +178,11 @@ def keep(folder, kept):
     head += ["![seconds and peak memory](times.svg)", ""]
     sections = "\n".join(section(one) for one in load(folder))
     (folder / "results.md").write_text("\n".join(head) + "\n" + sections)
+
+
+def dataset(entry):
+    """The dataset of a result. Results from the time of the first dataset do not name it."""
+    return entry["day"].get("dataset", datasets.DEFAULT.name)
 
 
 def load(folder):

@@ -41,6 +41,8 @@ pub struct SummaryV2 {
     pub n_foreign_installed_addons: u64,
     pub n_system_addons: u64,
     pub n_web_extensions: u64,
+    pub shuffle_bytes: u64,
+    pub shuffle_network_bytes: u64,
 }
 
 /// Adds the flags of a job of the dataset over the day under `root` (`main_summary/v4`) into `place` to a command.

@@ -1,8 +1,9 @@
 //! The lower bound of the job: it decodes the needed columns and does nothing else.
 //!
-//! `bare_decode THREADS DATE ADDONS MAIN_SUMMARY` reads both tables' files of the day with the parquet crate's
-//! `ParquetRecordBatchReader` (batches of 8,192 rows, strings as Utf8), hands the files to the threads one by one,
-//! drops every batch, and prints rows and seconds as JSON. Not here: Tally's own scan, filters, a runtime.
+//! `bare_decode THREADS DATE DATASET TABLE...` reads the files of the day of the dataset's tables (`addon_aggregates`: `addons`
+//! and `main_summary`; `addon_aggregates_v2`: `main_summary`) with the parquet crate's `ParquetRecordBatchReader` (batches of
+//! 8,192 rows, strings as Utf8), hands the files to the threads one by one, drops every batch, and prints rows and seconds as
+//! JSON. Not here: Tally's own scan, filters, a runtime.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,28 @@ const MAIN_SUMMARY: &[Leaf] = &[
     ("active_addons", Some("install_day")),
 ];
 
+const MAIN_SUMMARY_V4: &[Leaf] = &[
+    ("client_id", None),
+    ("normalized_channel", None),
+    ("app_version", None),
+    ("locale", None),
+    ("profile_creation_date", None),
+    ("active_addons", Some("addon_id")),
+    ("active_addons", Some("foreign_install")),
+    ("active_addons", Some("is_system")),
+    ("active_addons", Some("is_web_extension")),
+    ("active_addons", Some("install_day")),
+];
+
+/// The leaves of a dataset's tables.
+fn tables(dataset: &str) -> Result<&'static [&'static [Leaf]]> {
+    match dataset {
+        "addon_aggregates" => Ok(&[ADDONS, MAIN_SUMMARY]),
+        "addon_aggregates_v2" => Ok(&[MAIN_SUMMARY_V4]),
+        other => bail!("no dataset {other}"),
+    }
+}
+
 struct Input {
     path: PathBuf,
     leaves: &'static [Leaf],
@@ -41,13 +64,15 @@ struct Input {
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [threads, date, addons, main_summary] = args.as_slice() else {
-        bail!("usage: bare_decode THREADS DATE ADDONS MAIN_SUMMARY");
+    let [threads, date, dataset, roots @ ..] = args.as_slice() else {
+        bail!("usage: bare_decode THREADS DATE DATASET TABLE...");
     };
+    let tables = tables(dataset)?;
+    anyhow::ensure!(roots.len() == tables.len(), "{dataset} has {} tables", tables.len());
     let threads: usize = threads.parse().context("THREADS")?;
     let start = Instant::now();
     let mut inputs = Vec::new();
-    for (root, leaves) in [(addons, ADDONS), (main_summary, MAIN_SUMMARY)] {
+    for (root, leaves) in roots.iter().zip(tables) {
         let day = Path::new(root).join(format!("submission_date_s3={date}"));
         let before = inputs.len();
         list(&day, leaves, &mut inputs)?;
