@@ -22,6 +22,7 @@ pub mod pair_set;
 pub mod partials;
 pub mod partition;
 mod prefetch;
+mod probing;
 pub mod registry;
 pub mod spec;
 pub mod totals;
