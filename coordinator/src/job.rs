@@ -399,100 +399,60 @@ pub fn submitted_at(id: &str) -> Option<DateTime<Utc>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_jobs::{asked, job};
 
     fn check(addons: &str, output: &str, fits: bool) {
-        let spec = JobSpec {
-            id: new_id("20170227").unwrap(),
-            dataset: "addon_aggregates".into(),
-            date: "20170227".into(),
-            day_folder: date_folder("submission_date_s3", "20170227"),
-            inputs: vec![addons.into(), "/data/main_summary/v3".into()],
-            output: output.into(),
-            target_file_size: 1,
-            cut: Cut::default(),
-            expectations: vec![],
-            ready_marker: None,
-            options: DatasetOptions::default(),
-        };
+        let inputs = vec![addons.into(), "/data/main_summary/v3".into()];
+        let spec = JobSpec { inputs, output: output.into(), ..job() };
         assert_eq!(spec.check_overlap().is_ok(), fits, "{addons} {output}");
     }
 
     #[test]
     fn urls_are_limited_because_statuses_and_records_have_them() {
-        let asked = |bytes: usize| {
+        let with = |bytes: usize| {
             let output = format!("/{}", "x/".repeat(bytes / 2))[..bytes].to_string();
-            JobSpec::asked(v1::JobSpec {
-                dataset: "addon_aggregates".into(),
-                date: "20170227".into(),
-                inputs: vec!["/data/addons".into(), "/data/main_summary".into()],
-                output,
-                target_file_size: 1,
-                ..Default::default()
-            })
+            JobSpec::asked(v1::JobSpec { output, ..asked() })
         };
-        assert!(asked(MAX_URL_BYTES - 1).is_ok() && asked(MAX_URL_BYTES).is_ok());
-        assert!(matches!(asked(MAX_URL_BYTES + 1), Err(SpecError::LongUrl(_))));
+        assert!(with(MAX_URL_BYTES - 1).is_ok() && with(MAX_URL_BYTES).is_ok());
+        assert!(matches!(with(MAX_URL_BYTES + 1), Err(SpecError::LongUrl(_))));
     }
 
     #[test]
     fn expectations_are_checked_when_a_job_is_submitted_and_sent_as_they_were_written() {
-        let asked = |texts: &[&str]| {
-            JobSpec::asked(v1::JobSpec {
-                dataset: "addon_aggregates".into(),
-                date: "20170227".into(),
-                inputs: vec!["/data/addons".into(), "/data/main_summary".into()],
-                output: "/data/out".into(),
-                target_file_size: 1,
-                expectations: texts.iter().map(|text| text.to_string()).collect(),
-                ..Default::default()
-            })
+        let with = |texts: &[&str]| {
+            let expectations = texts.iter().map(|text| text.to_string()).collect();
+            JobSpec::asked(v1::JobSpec { expectations, ..asked() })
         };
         let texts = ["rows >= 0.8*previous", "null_share(user_type) == 0"];
-        let spec = asked(&texts).unwrap();
+        let spec = with(&texts).unwrap();
         let sent = v1::JobSpec::from(&spec);
         assert_eq!(sent.expectations, texts);
         let recorded = JobSpec::recorded(spec.id.as_str(), sent).unwrap();
-        assert!(recorded.same_work(&spec) && !recorded.same_work(&asked(&texts[..1]).unwrap()));
-        let error = asked(&["rows > 1", "clients > 1"]).unwrap_err().to_string();
+        assert!(recorded.same_work(&spec) && !recorded.same_work(&with(&texts[..1]).unwrap()));
+        let error = with(&["rows > 1", "clients > 1"]).unwrap_err().to_string();
         assert!(error.starts_with("expectation \"clients > 1\": there is no figure"), "{error}");
-        assert!(matches!(asked(&["rows > 1"; MAX_EXPECTATIONS + 1]), Err(SpecError::Expectations(65))));
+        assert!(matches!(with(&["rows > 1"; MAX_EXPECTATIONS + 1]), Err(SpecError::Expectations(65))));
     }
 
     #[test]
     fn a_ready_marker_is_part_of_the_job() {
-        let asked = |name: Option<&str>| {
-            JobSpec::asked(v1::JobSpec {
-                dataset: "addon_aggregates".into(),
-                date: "20170227".into(),
-                inputs: vec!["/data/addons".into(), "/data/main_summary".into()],
-                output: "/data/out".into(),
-                target_file_size: 1,
-                ready_marker: name.map(String::from),
-                ..Default::default()
-            })
+        let with = |name: Option<&str>| {
+            JobSpec::asked(v1::JobSpec { ready_marker: name.map(String::from), ..asked() })
         };
-        let spec = asked(Some("_SUCCESS")).unwrap();
+        let spec = with(Some("_SUCCESS")).unwrap();
         let recorded = JobSpec::recorded(spec.id.as_str(), (&spec).into()).unwrap();
         assert_eq!(recorded.ready_marker.as_ref().map(ReadyMarker::name), Some("_SUCCESS"));
-        assert!(recorded.same_work(&spec) && !recorded.same_work(&asked(None).unwrap()));
+        assert!(recorded.same_work(&spec) && !recorded.same_work(&with(None).unwrap()));
         // A record of a version without markers.
-        assert!(JobSpec::recorded("a", (&asked(None).unwrap()).into()).unwrap().ready_marker.is_none());
+        assert!(JobSpec::recorded("a", (&with(None).unwrap()).into()).unwrap().ready_marker.is_none());
         for bad in ["", "SUCCESS", "_a/b", "_metadata"] {
-            assert!(matches!(asked(Some(bad)), Err(SpecError::ReadyMarker { .. })), "{bad}");
+            assert!(matches!(with(Some(bad)), Err(SpecError::ReadyMarker { .. })), "{bad}");
         }
     }
 
     #[test]
     fn jobs_with_other_options_are_other_work_and_the_journal_keeps_the_contents() {
-        let asked = JobSpec::asked(v1::JobSpec {
-            dataset: "addon_aggregates".into(),
-            date: "20170227".into(),
-            inputs: vec!["/data/addons".into(), "/data/main_summary".into()],
-            output: "/data/out".into(),
-            target_file_size: 1,
-            ..Default::default()
-        });
-        let spec = asked.unwrap();
+        let spec = JobSpec::asked(asked()).unwrap();
         let with = |content: &[u8]| {
             let options = DatasetOptions::new([("list".to_string(), content.to_vec())]).unwrap();
             JobSpec { options, ..spec.clone() }

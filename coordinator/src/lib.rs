@@ -35,4 +35,6 @@ pub mod ready_marker;
 pub mod results;
 pub mod service;
 pub mod summary;
+#[cfg(test)]
+mod test_jobs;
 pub mod view;

@@ -1,10 +1,11 @@
-//! The golden cases under `tests/golden`: small days with the output that Apache Spark computed for them.
-//! Not here: running anything over them.
+//! The golden cases under `tests/golden`: small days with the output that Apache Spark computed for them, and what they
+//! share with those of other datasets. Not here: running anything over them.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::rows::Row;
 use crate::table;
@@ -62,10 +63,45 @@ impl Case {
 
     /// The totals that Spark counted.
     pub fn totals(&self) -> Result<Totals> {
-        let path = self.dir.join("expected.json");
-        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("parsing {}", path.display()))
+        expected_json(&self.dir)
     }
+}
+
+/// The contents of `expected.json` in the folder of a case.
+pub(crate) fn expected_json<T: DeserializeOwned>(case: &Path) -> Result<T> {
+    let path = case.join("expected.json");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("parsing {}", path.display()))
+}
+
+/// The names of the folders of cases in a folder, sorted.
+#[cfg(test)]
+pub(crate) fn case_folders(root: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(root).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("case-"))
+        .collect();
+    names.sort();
+    names
+}
+
+/// Tests that call `check(NAME)`, one for each golden case, and one that compares their names with the list of all cases.
+#[macro_export]
+macro_rules! golden_tests {
+    ($cases:expr, $check:ident; $($test:ident: $name:literal,)*) => {
+        $(
+            #[test]
+            fn $test() -> ::anyhow::Result<()> {
+                $check($name)
+            }
+        )*
+
+        #[test]
+        fn no_case_is_left_out() {
+            assert_eq!(&[$($name),*][..], &$cases[..]);
+        }
+    };
 }
 
 #[cfg(test)]
@@ -74,12 +110,6 @@ mod tests {
 
     #[test]
     fn every_folder_is_a_listed_case() {
-        let mut found: Vec<String> = std::fs::read_dir(root())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| name.starts_with("case-"))
-            .collect();
-        found.sort();
-        assert_eq!(found, CASES);
+        assert_eq!(case_folders(&root()), CASES);
     }
 }

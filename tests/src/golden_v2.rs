@@ -3,9 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::Value;
 
+use crate::golden::expected_json;
 use crate::naive_v2::RowV2;
 use crate::output_v2::{SUMS, read_rows};
 
@@ -40,22 +41,16 @@ impl Case {
         Some(self.dir.join("test-pilot-ids.txt")).filter(|path| path.is_file())
     }
 
-    fn expected_json(&self) -> Result<Value> {
-        let path = self.dir.join("expected.json");
-        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("parsing {}", path.display()))
-    }
-
     /// The Test Pilot ids that the case was run with.
     pub fn pilots(&self) -> Result<Vec<String>> {
-        Ok(serde_json::from_value(self.expected_json()?["test_pilot_ids"].clone())?)
+        Ok(serde_json::from_value(expected_json::<Value>(&self.dir)?["test_pilot_ids"].clone())?)
     }
 
     /// The rows that Spark wrote, sorted; they agree with the totals that it counted.
     pub fn expected_rows(&self) -> Result<Vec<RowV2>> {
         let mut rows = read_rows(&self.dir.join("expected.parquet"), None)?;
         rows.sort();
-        let json = self.expected_json()?;
+        let json: Value = expected_json(&self.dir)?;
         ensure!(json["rows"] == rows.len(), "{} rows, but {json}", rows.len());
         for (at, name) in SUMS.iter().enumerate() {
             let sum: i64 = rows.iter().map(|row| row.sums[at]).sum();
@@ -68,18 +63,13 @@ impl Case {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::golden::case_folders;
     use crate::pings_v2::read_pings;
     use crate::{naive_v2, table};
 
     #[test]
     fn every_folder_is_a_listed_case() {
-        let mut found: Vec<String> = std::fs::read_dir(root())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| name.starts_with("case-"))
-            .collect();
-        found.sort();
-        assert_eq!(found, CASES);
+        assert_eq!(case_folders(&root()), CASES);
     }
 
     #[test]

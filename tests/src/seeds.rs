@@ -1,4 +1,4 @@
-//! Seeds of random tests in environment variables. Not here: what a seed gives.
+//! Seeds of random tests, and their number, in environment variables. Not here: what a seed gives.
 
 use anyhow::Result;
 
@@ -13,6 +13,15 @@ pub fn read(text: &str) -> Result<Vec<u64>> {
         seeds.extend(first.trim().parse::<u64>()?..=last.trim().parse()?);
     }
     Ok(seeds)
+}
+
+/// The number of random cases that `PROPTEST_CASES` asks for.
+///
+/// # Panics
+/// It is no number.
+pub fn cases() -> Option<u32> {
+    let text = std::env::var("PROPTEST_CASES").ok()?;
+    Some(text.parse().unwrap_or_else(|error| panic!("PROPTEST_CASES is {text}: {error}")))
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 use std::ffi::OsStr;
 
 use anyhow::{Context, Result};
-use tally_tests::golden::{Case, DATE};
+use tally_tests::golden::{CASES, Case, DATE};
+use tally_tests::golden_tests;
 use tally_tests::output::Place;
 use tally_tests::process::{Summary, Tally};
 use tally_tests::table;
@@ -121,19 +122,8 @@ fn check(name: &str) -> Result<()> {
     Ok(())
 }
 
-macro_rules! cases {
-    ($($test:ident: $name:literal,)*) => {
-        const TESTED: &[&str] = &[$($name),*];
-        $(
-            #[test]
-            fn $test() -> Result<()> {
-                check($name)
-            }
-        )*
-    };
-}
-
-cases! {
+golden_tests! {
+    CASES, check;
     case_01: "case-01",
     case_02: "case-02",
     case_03: "case-03",
@@ -147,11 +137,6 @@ cases! {
     case_11: "case-11",
     case_12: "case-12",
     case_13_legacy_lists: "case-13-legacy-lists",
-}
-
-#[test]
-fn no_case_is_left_out() {
-    assert_eq!(TESTED, tally_tests::golden::CASES);
 }
 
 /// `file://` URLs that contain a space, and the date from the environment.

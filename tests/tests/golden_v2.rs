@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 
 use anyhow::{Context, Result, ensure};
 use tally_tests::cluster::{Setup, with_cluster};
+use tally_tests::golden_tests;
 use tally_tests::golden_v2::{CASES, Case, DATE};
 use tally_tests::naive_v2::{TEST_PILOT, aggregate};
 use tally_tests::output::Place;
@@ -41,19 +42,8 @@ fn check(name: &str) -> Result<()> {
     Ok(())
 }
 
-macro_rules! cases {
-    ($($test:ident: $name:literal,)*) => {
-        const TESTED: &[&str] = &[$($name),*];
-        $(
-            #[test]
-            fn $test() -> Result<()> {
-                check($name)
-            }
-        )*
-    };
-}
-
-cases! {
+golden_tests! {
+    CASES, check;
     case_01: "case-01",
     case_02: "case-02",
     case_03: "case-03",
@@ -64,11 +54,6 @@ cases! {
     case_08: "case-08",
     case_09: "case-09",
     case_10: "case-10",
-}
-
-#[test]
-fn no_case_is_left_out() {
-    assert_eq!(TESTED, CASES);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use tally_tests::golden::DATE;
 use tally_tests::output::Place;
 use tally_tests::process::Tally;
 use tally_tests::random::{Shape, random_day};
+use tally_tests::seeds::cases;
 use tally_tests::{naive, table};
 
 /// How a job is split.
@@ -53,14 +54,13 @@ fn check(shape: Shape, cut: &Cut, place: &Place) -> Result<()> {
     Ok(())
 }
 
-fn config() -> ProptestConfig {
-    let cases =
-        if std::env::var_os("PROPTEST_CASES").is_some() { ProptestConfig::default().cases } else { 60 };
-    ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 60, ..ProptestConfig::default() }
-}
-
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(ProptestConfig {
+        cases: cases().unwrap_or(60),
+        failure_persistence: None,
+        max_shrink_iters: 60,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn random_days_match_the_naive_reference(shape in shape(), cut in cut()) {

@@ -11,6 +11,7 @@ use tally_tests::output::Place;
 use tally_tests::output_v2::{SUMS, check_summary, read_output, summary_of, with_job};
 use tally_tests::process::Tally;
 use tally_tests::random_v2::{ShapeV2, random_day};
+use tally_tests::seeds::cases;
 use tally_tests::table;
 
 /// How a job is split.
@@ -63,14 +64,13 @@ fn run(cut: &Cut) -> Tally {
         .args(["--shard-bytes", &cut.shard_bytes.to_string()])
 }
 
-fn config() -> ProptestConfig {
-    let cases =
-        if std::env::var_os("PROPTEST_CASES").is_some() { ProptestConfig::default().cases } else { 60 };
-    ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 60, ..ProptestConfig::default() }
-}
-
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(ProptestConfig {
+        cases: cases().unwrap_or(60),
+        failure_persistence: None,
+        max_shrink_iters: 60,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn random_days_match_the_naive_reference(shape in shape(), cut in cut()) {

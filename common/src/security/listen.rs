@@ -1,8 +1,9 @@
-//! Incoming connections: accepts them, secures them, and passes them to the server with their peer. Handshakes run
-//! concurrently and have a time limit. A connection without a certificate must have an accepted request within a minute. A
-//! listener has a maximum number of connections; connections without an accepted request make room for new ones.
+//! Incoming connections: accepts them, has them secured, and passes them to the server with their peer. Handshakes run
+//! concurrently. A connection without a certificate must have an accepted request within a minute. A listener has a maximum
+//! number of connections; connections without an accepted request make room for new ones.
 //!
-//! Not here: what a request may do (`guard`), which connections make room (`connections`), outgoing connections (`dial`).
+//! Not here: how a connection is secured (`handshake`), what a request may do (`guard`), which connections make room
+//! (`connections`), outgoing connections (`dial`).
 
 use std::convert::Infallible;
 use std::io::{self, IoSlice};
@@ -13,35 +14,27 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext, UnknownIssuer};
-use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::time::{Sleep, sleep, timeout};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
+use tokio::time::{Sleep, sleep};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
+use super::Security;
+use super::handshake::{Transport, secure};
 use super::identity::Identity;
 use super::refusals::Reason;
-use super::{Loaded, Security};
 use crate::connections::{Connections, Place, Policy, Slot};
 use crate::open_files::{self, Caller};
 use crate::warn_limited;
 
 /// The maximum number of connections of a listener.
 const MAX_CONNECTIONS: usize = 4096;
-/// The time limit of a TLS handshake, or of the first byte in plain text.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The time limit for the first accepted request of a client without a certificate.
 const FIRST_REQUEST: Duration = Duration::from_secs(60);
 /// The interval between checks of the files of certificates and tokens, also while no client connects.
 const REFRESH: Duration = Duration::from_secs(10);
-/// How long, and how often, a refused connection is still read.
-const LINGER: Duration = Duration::from_secs(1);
-const LAST_READS: usize = 64;
 /// The maximum number of connections that wait for the server.
 const READY: usize = 64;
 /// The pause after a failed accept, for example without free file descriptors.
@@ -69,12 +62,6 @@ impl Peer {
     pub(super) fn note_use(&self) {
         self.slot.note_use();
     }
-}
-
-#[derive(Debug)]
-enum Transport {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// An accepted connection.
@@ -242,122 +229,6 @@ async fn next(
     Some((stream, address, place))
 }
 
-async fn secure(
-    stream: TcpStream,
-    address: SocketAddr,
-    security: &Security,
-) -> Option<(Transport, Option<Arc<Identity>>)> {
-    let Some(credentials) = &security.credentials else {
-        return first_byte(stream, address, security).await.map(|stream| (Transport::Plain(stream), None));
-    };
-    match credentials.current() {
-        Ok(loaded) => {
-            let (stream, identity) =
-                handshake(stream, address, (loaded.server.clone()?, &loaded), security).await?;
-            Some((Transport::Tls(Box::new(stream)), identity))
-        }
-        Err(error) => {
-            refused(security, address, Reason::StaleFiles, &error.to_string());
-            None
-        }
-    }
-}
-
-/// Secures a connection over HTTP/1.1 whose client begins a TLS handshake; `None` if it is refused, or without TLS.
-pub(crate) async fn secure_web(
-    stream: TcpStream,
-    address: SocketAddr,
-    security: &Security,
-) -> Option<(TlsStream<TcpStream>, Option<Arc<Identity>>)> {
-    match security.credentials.as_ref()?.current() {
-        Ok(loaded) => handshake(stream, address, (loaded.web.clone()?, &loaded), security).await,
-        Err(error) => {
-            refused(security, address, Reason::StaleFiles, &error.to_string());
-            None
-        }
-    }
-}
-
-/// Counts a refused connection, and logs it.
-fn refused(security: &Security, address: SocketAddr, reason: Reason, error: &str) {
-    if let Some(suppressed) = security.refusals().count(reason, 1) {
-        tracing::warn!(suppressed, peer = %address, reason = reason.name(), error, "a connection was refused");
-    }
-}
-
-/// Waits for the first byte: a silent connection would hold a place that others need.
-async fn first_byte(stream: TcpStream, address: SocketAddr, security: &Security) -> Option<TcpStream> {
-    match timeout(HANDSHAKE, stream.peek(&mut [0])).await {
-        Ok(Ok(1..)) => Some(stream),
-        // A port check, not a refusal.
-        Ok(_) => None,
-        Err(_) => {
-            refused(
-                security,
-                address,
-                Reason::Handshake,
-                &format!("no data within {} s", HANDSHAKE.as_secs()),
-            );
-            None
-        }
-    }
-}
-
-async fn handshake(
-    stream: TcpStream,
-    address: SocketAddr,
-    (config, loaded): (Arc<ServerConfig>, &Loaded),
-    security: &Security,
-) -> Option<(TlsStream<TcpStream>, Option<Arc<Identity>>)> {
-    let acceptor = TlsAcceptor::from(config);
-    let (reason, error, rest) = match timeout(HANDSHAKE, acceptor.accept(stream).into_fallible()).await {
-        Ok(Ok(stream)) => {
-            let certificates = stream.get_ref().1.peer_certificates();
-            let identity = certificates.and_then(<[_]>::first).map(|first| loaded.roles.identity(first));
-            return Some((stream, identity.map(Arc::new)));
-        }
-        // A port check, as Consul does it, not a refusal.
-        Ok(Err((error, _))) if error.kind() == io::ErrorKind::UnexpectedEof => return None,
-        Ok(Err((error, stream))) => (reason(&error), error.to_string(), Some(stream)),
-        Err(_) => (Reason::Handshake, format!("no handshake within {} s", HANDSHAKE.as_secs()), None),
-    };
-    refused(security, address, reason, &error);
-    if let Some(stream) = rest {
-        linger(stream).await;
-    }
-    None
-}
-
-/// Reads for a moment after a refusal: closing a connection with unread data would discard the alert that names the
-/// reason.
-async fn linger(mut stream: TcpStream) {
-    // The client may have closed the connection.
-    let _ = stream.shutdown().await;
-    let rest = async {
-        let mut buffer = [0; 1024];
-        for _ in 0..LAST_READS {
-            if !matches!(stream.read(&mut buffer).await, Ok(1..)) {
-                return;
-            }
-        }
-    };
-    let _ = timeout(LINGER, rest).await;
-}
-
-fn reason(error: &io::Error) -> Reason {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match inner {
-        Some(rustls::Error::NoCertificatesPresented) => Reason::NoCertificate,
-        Some(rustls::Error::InvalidMessage(_)) => Reason::NotTls,
-        Some(rustls::Error::InvalidCertificate(certificate)) => match certificate {
-            UnknownIssuer => Reason::UnknownAuthority,
-            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. } => Reason::Expired,
-            _ => Reason::BadCertificate,
-        },
-        _ => Reason::Handshake,
-    }
-}
-
 impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -417,6 +288,9 @@ impl AsyncWrite for Connection {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::timeout;
+
     use super::*;
 
     /// The connections of a listener with that maximum, and its address.
@@ -498,16 +372,5 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         let open = timeout(Duration::from_millis(200), accepted[0].read_to_end(&mut vec![])).await;
         assert!(open.is_err(), "{open:?}");
-    }
-
-    #[test]
-    fn reasons_of_failed_handshakes_are_distinguished() {
-        let of = |error: rustls::Error| reason(&io::Error::new(io::ErrorKind::InvalidData, error));
-        assert_eq!(of(rustls::Error::NoCertificatesPresented), Reason::NoCertificate);
-        assert_eq!(of(UnknownIssuer.into()), Reason::UnknownAuthority);
-        assert_eq!(of(Expired.into()), Reason::Expired);
-        assert_eq!(of(rustls::CertificateError::BadSignature.into()), Reason::BadCertificate);
-        assert_eq!(of(rustls::Error::HandshakeNotComplete), Reason::Handshake);
-        assert_eq!(reason(&io::Error::other("reset")), Reason::Handshake);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! - `certificates` reads certificates and keys, again when their files change (`watched`).
 //! - `identity` maps certificates to roles, `tokens` maps tokens to roles, and `rules` says what a role may do.
-//! - `listen` accepts connections, `rate` limits their requests, `guard` checks them, and `dial` connects to others.
+//! - `listen` accepts connections, `handshake` secures them, `rate` limits their requests, `guard` checks them, and `dial`
+//!   connects to others.
 //! - `refusals` counts refused connections and requests, and limits their log lines.
 //!
 //! Not here: TLS to Consul (`consul-api-client`) and to object stores, the keys of jobs (`tally-shuffle`'s tickets),
@@ -12,6 +13,7 @@ mod args;
 mod certificates;
 mod dial;
 mod guard;
+mod handshake;
 mod identity;
 mod listen;
 mod rate;
@@ -32,8 +34,8 @@ use certificates::{Credentials, Loaded, Valid};
 pub use dial::{Bearer, Dialer};
 pub(crate) use guard::bearer;
 pub use guard::{Guard, Guarded};
+pub(crate) use handshake::secure_web;
 pub use identity::{Identity, InvalidRoleMap, Role, RoleMap, Roles};
-pub(crate) use listen::secure_web;
 pub use listen::{Connection, Peer, incoming};
 pub use rate::{Rate, RateKey};
 pub use refusals::{Reason, RefusalCounts};

@@ -3,21 +3,16 @@
 use std::sync::Arc;
 
 use arrow_array::builder::{BooleanBuilder, Int32Builder, Int64Builder, StringBuilder};
-use arrow_array::types::Int32Type;
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, DictionaryArray, Int32Array, Int64Array, ListArray, RecordBatch,
-    StructArray, new_null_array,
+    Array, ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StructArray, new_null_array,
 };
-use arrow_buffer::{NullBuffer, OffsetBuffer};
-use arrow_schema::{ArrowError, Field, Fields, Schema};
+use arrow_buffer::NullBuffer;
+use arrow_schema::ArrowError;
 
 use crate::client::{Client, Ping};
+use crate::columns::{BLOCK_ROWS, Columns, ascii, batch, dictionary, fields, keep, lists, modulo};
 use crate::draw::Draw;
 use crate::strings::Strings;
-
-/// A block is full when either table has this many rows. The add-ons of a ping are not divided, so a block may have one
-/// ping more.
-const BLOCK_ROWS: usize = 1 << 16;
 
 // The columns that the job reads, and that narrow days have.
 const NARROW_MAIN: [&str; 4] = ["client_id", "profile_creation_date", "active_addons", "active_theme"];
@@ -25,9 +20,6 @@ const NARROW_ACTIVE_ADDON: [&str; 1] = ["install_day"];
 const NARROW_THEME: [&str; 1] = ["addon_id"];
 const NARROW_ADDONS: [&str; 6] =
     ["client_id", "addon_id", "user_disabled", "app_disabled", "foreign_install", "is_system"];
-
-/// Columns with their names, in the file's order.
-type Columns = Vec<(&'static str, ArrayRef)>;
 
 /// Rows of both tables that are not written yet.
 pub(crate) struct Block<'a> {
@@ -129,12 +121,7 @@ impl<'a> Block<'a> {
         let theme =
             StructArray::try_new_with_length(theme_fields, theme, pings.theme.nulls().cloned(), count)?;
 
-        let (element_fields, elements) = fields(self.keep(addon, &NARROW_ACTIVE_ADDON));
-        let elements = StructArray::try_new(element_fields, elements, None)?;
-        let element = Arc::new(Field::new("element", elements.data_type().clone(), true));
-        let offsets = OffsetBuffer::from_lengths(pings.addons);
-        let active_addons = ListArray::try_new(element, offsets, Arc::new(elements), None)?;
-
+        let active_addons = lists(self.keep(addon, &NARROW_ACTIVE_ADDON), pings.addons, None)?;
         let columns = vec![
             ("document_id", pings.document_id),
             ("client_id", pings.client_id),
@@ -143,7 +130,7 @@ impl<'a> Block<'a> {
             ("country", pings.country),
             ("profile_creation_date", pings.created),
             ("subsession_length", pings.subsession_length),
-            ("active_addons", Arc::new(active_addons) as ArrayRef),
+            ("active_addons", active_addons),
             ("active_theme", Arc::new(theme)),
         ];
         batch(self.keep(columns, &NARROW_MAIN))
@@ -171,9 +158,8 @@ impl<'a> Block<'a> {
     }
 
     /// The columns of this day.
-    fn keep(&self, mut columns: Columns, narrow: &[&str]) -> Columns {
-        columns.retain(|(name, _)| !self.narrow || narrow.contains(name));
-        columns
+    fn keep(&self, columns: Columns, narrow: &[&str]) -> Columns {
+        keep(columns, self.narrow.then_some(narrow))
     }
 }
 
@@ -222,21 +208,18 @@ impl Rows {
     /// The 14 fields of an add-on.
     fn columns(mut self, strings: &Strings) -> Result<Columns, ArrowError> {
         let count = self.code.len();
-        let modulo = |by: i32| -> ArrayRef {
-            Arc::new(Int32Array::from_iter_values(self.code.iter().map(|c| c % by)))
-        };
-        let (scope, signed_state) = (modulo(4), modulo(3));
+        let (scope, signed_state) = (modulo(&self.code, 4), modulo(&self.code, 3));
         let codes = Int32Array::from(self.code);
         let no: ArrayRef = Arc::new(BooleanArray::from(vec![false; count]));
         Ok(vec![
-            ("addon_id", dictionary(codes.clone(), &strings.addon_ids)?),
+            ("addon_id", dictionary(codes.clone(), &strings.addons.ids)?),
             ("blocklisted", no.clone()),
-            ("name", dictionary(codes.clone(), &strings.addon_names)?),
+            ("name", dictionary(codes.clone(), &strings.addons.names)?),
             ("user_disabled", Arc::new(self.user_disabled.finish())),
             ("app_disabled", Arc::new(self.app_disabled.finish())),
-            ("version", dictionary(codes, &strings.versions)?),
+            ("version", dictionary(codes, &strings.addons.versions)?),
             ("scope", scope),
-            ("type", dictionary(Int32Array::from(vec![0; count]), &strings.addon_type)?),
+            ("type", dictionary(Int32Array::from(vec![0; count]), &strings.addons.kind)?),
             ("foreign_install", Arc::new(self.foreign_install.finish())),
             ("has_binary_components", no),
             ("install_day", Arc::new(self.install_day.finish())),
@@ -245,24 +228,4 @@ impl Rows {
             ("is_system", Arc::new(self.is_system.finish())),
         ])
     }
-}
-
-/// The text of a UUID, which is ASCII.
-fn ascii(id: &[u8]) -> &str {
-    std::str::from_utf8(id).unwrap_or_default()
-}
-
-fn dictionary(codes: Int32Array, values: &ArrayRef) -> Result<ArrayRef, ArrowError> {
-    Ok(Arc::new(DictionaryArray::<Int32Type>::try_new(codes, values.clone())?))
-}
-
-/// Splits columns into nullable fields and arrays.
-fn fields(columns: Columns) -> (Fields, Vec<ArrayRef>) {
-    let field = |(name, array): &(&str, ArrayRef)| Field::new(*name, array.data_type().clone(), true);
-    (columns.iter().map(field).collect(), columns.into_iter().map(|(_, array)| array).collect())
-}
-
-fn batch(columns: Columns) -> Result<RecordBatch, ArrowError> {
-    let (fields, arrays) = fields(columns);
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)
 }

@@ -11,9 +11,10 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::Compression;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
+use serde::Serialize;
 
-use crate::GenerateError;
 use crate::population::NULL_SAMPLE;
+use crate::{GenerateError, Options};
 
 /// Rows of a row group.
 const ROW_GROUP_ROWS: usize = 1 << 20;
@@ -30,17 +31,29 @@ pub(crate) enum Table {
 pub(crate) struct Layout {
     /// By table.
     partitions: Vec<PathBuf>,
-    pub(crate) totals: PathBuf,
+    totals: PathBuf,
     /// Folders above the partitions that did not exist before, outermost first.
     new_folders: Vec<PathBuf>,
 }
 
 impl Layout {
-    /// The layout below `output`, with the folders of [`Table`]s in their order.
+    /// The layout of a day, with the folders of [`Table`]s in their order: creates the output folder, and removes a day to
+    /// replace.
     ///
     /// # Errors
-    /// The name of the output folder is unknown, as for a missing `..`.
-    pub(crate) fn new(output: &Path, date: &str, tables: &[&str]) -> Result<Self, GenerateError> {
+    /// The name of the output folder is unknown, as for a missing `..`; the day exists and must not be replaced; an I/O
+    /// error.
+    pub(crate) fn prepare(options: &Options, tables: &[&str]) -> Result<Self, GenerateError> {
+        let layout = Self::new(&options.output, &options.date, tables)?;
+        match options.replace {
+            true => layout.remove()?,
+            false => layout.require_no_files()?,
+        }
+        fs::create_dir_all(&options.output).map_err(io("create", &options.output))?;
+        Ok(layout)
+    }
+
+    fn new(output: &Path, date: &str, tables: &[&str]) -> Result<Self, GenerateError> {
         let names = tables.iter().filter_map(|table| Path::new(table).parent()?.to_str());
         let above = std::iter::once("").chain(names.zip(tables).flat_map(|(name, table)| [name, table]));
         let new_folders = above.map(|below| output.join(below)).filter(|folder| !folder.exists());
@@ -70,7 +83,7 @@ impl Layout {
     }
 
     /// Fails if any part of the day exists. Empty folders are allowed.
-    pub(crate) fn require_no_files(&self) -> Result<(), GenerateError> {
+    fn require_no_files(&self) -> Result<(), GenerateError> {
         for partition in &self.partitions {
             if holds_files(partition)? {
                 return Err(GenerateError::Exists(partition.clone()));
@@ -90,7 +103,7 @@ impl Layout {
     }
 
     /// Removes the partitions.
-    pub(crate) fn remove(&self) -> Result<(), GenerateError> {
+    fn remove(&self) -> Result<(), GenerateError> {
         for partition in &self.partitions {
             match fs::remove_dir_all(partition) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -100,6 +113,13 @@ impl Layout {
             }
         }
         Ok(())
+    }
+
+    /// Writes the file of totals.
+    pub(crate) fn write_totals(&self, totals: &impl Serialize) -> Result<(), GenerateError> {
+        let path = &self.totals;
+        let text = serde_json::to_string_pretty(totals).map_err(|e| io("write", path)(e.into()))?;
+        fs::write(path, text + "\n").map_err(io("write", path))
     }
 
     /// Opens the part file of a sample.
@@ -160,7 +180,7 @@ fn holds_files(folder: &Path) -> Result<bool, GenerateError> {
 }
 
 /// Converts an error of the system.
-pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> GenerateError {
+fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> GenerateError {
     move |source| GenerateError::Io { action, path: path.to_path_buf(), source }
 }
 

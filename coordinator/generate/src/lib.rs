@@ -13,6 +13,7 @@
 
 mod block;
 mod client;
+mod columns;
 mod draw;
 mod error;
 mod ids;
@@ -24,6 +25,7 @@ pub mod samples;
 mod spread;
 mod strings;
 mod totals;
+mod work;
 
 pub use error::GenerateError;
 pub use options::{Options, Overactive};

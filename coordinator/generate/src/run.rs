@@ -1,20 +1,19 @@
 //! Runs the generator: threads take files and totals from one list, failures clean up, and the totals are written last.
-//! Not here: the contents and the layout of a file.
+//! Not here: the threads (`work`), the contents and the layout of a file.
 
-use std::fs;
-use std::num::NonZero;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arrow_array::RecordBatch;
 
 use crate::block::Block;
 use crate::client::Client;
-use crate::layout::{Layout, Table, TableFile, io};
+use crate::layout::{Layout, Table, TableFile};
 use crate::population::{NULL_SAMPLE, Population};
 use crate::spread::{PingRef, Spread};
 use crate::strings::Strings;
 use crate::totals::Share;
+use crate::work::Work;
 use crate::{GenerateError, Options, Totals};
 
 /// The folders of the tables.
@@ -55,22 +54,19 @@ pub fn generate_until(
     stop: &AtomicBool,
 ) -> Result<Totals, GenerateError> {
     let date = options.validate()?;
-    let layout = Layout::new(&options.output, &options.date, &TABLES)?;
-    match options.replace {
-        true => layout.remove()?,
-        false => layout.require_no_files()?,
-    }
-    fs::create_dir_all(&options.output).map_err(io("create", &options.output))?;
+    let layout = Layout::prepare(options, &TABLES)?;
+    let population = Population::new(options, date);
+    let spread = if options.shuffle { Spread::Shuffled } else { Spread::BySample };
+    let tasks = tasks(&population, spread.files());
     let run = Run {
         options,
-        population: Population::new(options, date),
+        population,
         strings: Strings::new(options.addons, date),
-        spread: if options.shuffle { Spread::Shuffled } else { Spread::BySample },
+        spread,
         layout,
         progress,
-        stop,
-        next_task: AtomicUsize::new(0),
-        failed: AtomicBool::new(false),
+        work: Work::new(tasks.len(), stop),
+        tasks,
         files: AtomicU64::new(0),
         main_summary_rows: AtomicU64::new(0),
         addons_rows: AtomicU64::new(0),
@@ -90,6 +86,16 @@ enum Task {
     Totals(u32),
 }
 
+/// All tasks, longest first, so that the overactive client is not processed last by a single thread.
+fn tasks(population: &Population, files: u32) -> Vec<Task> {
+    let long = population.overactive_sample();
+    let mut files: Vec<u32> = (0..files).collect();
+    files.sort_by_key(|&file| Some(file) != long);
+    let mut samples: Vec<u32> = (0..=NULL_SAMPLE).collect();
+    samples.sort_by_key(|&sample| Some(sample) != long);
+    files.into_iter().map(Task::File).chain(samples.into_iter().map(Task::Totals)).collect()
+}
+
 struct Run<'a> {
     options: &'a Options,
     population: Population,
@@ -97,9 +103,8 @@ struct Run<'a> {
     spread: Spread,
     layout: Layout,
     progress: &'a (dyn Fn(Progress) + Sync),
-    stop: &'a AtomicBool,
-    next_task: AtomicUsize,
-    failed: AtomicBool,
+    tasks: Vec<Task>,
+    work: Work<'a>,
     files: AtomicU64,
     main_summary_rows: AtomicU64,
     addons_rows: AtomicU64,
@@ -107,22 +112,8 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn all(&self) -> Result<Totals, GenerateError> {
-        let tasks = self.tasks();
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let threads = self.options.threads.unwrap_or(cores).min(tasks.len());
         let sum = Mutex::new(Share::default());
-        std::thread::scope(|scope| {
-            let handles: Vec<_> = (0..threads).map(|_| scope.spawn(|| self.work(&tasks, &sum))).collect();
-            let ends = handles.into_iter().map(|handle| match handle.join() {
-                Ok(end) => end,
-                Err(panic) => std::panic::resume_unwind(panic),
-            });
-            // Join all threads before the first failure is returned.
-            ends.collect::<Vec<_>>().into_iter().collect::<Result<(), _>>()
-        })?;
-        if self.is_stopped() {
-            return Err(GenerateError::Stopped);
-        }
+        self.work.run(self.options.threads, |number| self.task(self.tasks[number], &sum))?;
         let sum = sum.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
         let totals = Totals {
             date: self.options.date.clone(),
@@ -133,47 +124,23 @@ impl Run<'_> {
             main_summary_rows: self.main_summary_rows.load(Ordering::Relaxed),
             addons_rows: self.addons_rows.load(Ordering::Relaxed),
         };
-        let path = &self.layout.totals;
-        let text = serde_json::to_string_pretty(&totals).map_err(|e| io("write", path)(e.into()))?;
-        fs::write(path, text + "\n").map_err(io("write", path))?;
+        self.layout.write_totals(&totals)?;
         Ok(totals)
     }
 
-    /// All work, longest first, so that the overactive client is not processed last by a single thread.
-    fn tasks(&self) -> Vec<Task> {
-        let long = self.population.overactive_sample();
-        let mut files: Vec<u32> = (0..self.spread.files()).collect();
-        files.sort_by_key(|&file| Some(file) != long);
-        let mut samples: Vec<u32> = (0..=NULL_SAMPLE).collect();
-        samples.sort_by_key(|&sample| Some(sample) != long);
-        files.into_iter().map(Task::File).chain(samples.into_iter().map(Task::Totals)).collect()
-    }
-
-    fn work(&self, tasks: &[Task], sum: &Mutex<Share>) -> Result<(), GenerateError> {
-        while !self.is_over() {
-            let Some(task) = tasks.get(self.next_task.fetch_add(1, Ordering::Relaxed)) else { break };
-            match *task {
-                Task::File(file) => {
-                    self.file(file).inspect_err(|_| self.failed.store(true, Ordering::Relaxed))?;
-                    self.files.fetch_add(1, Ordering::Relaxed);
-                    self.report();
-                }
-                Task::Totals(sample) => {
-                    let share = Share::of_sample(&self.population, sample);
-                    sum.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).add(share);
-                }
+    fn task(&self, task: Task, sum: &Mutex<Share>) -> Result<(), GenerateError> {
+        match task {
+            Task::File(file) => {
+                self.file(file)?;
+                self.files.fetch_add(1, Ordering::Relaxed);
+                self.report();
+            }
+            Task::Totals(sample) => {
+                let share = Share::of_sample(&self.population, sample);
+                sum.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).add(share);
             }
         }
         Ok(())
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-
-    /// Whether a thread failed, or the caller stopped all of them.
-    fn is_over(&self) -> bool {
-        self.failed.load(Ordering::Relaxed) || self.is_stopped()
     }
 
     /// Writes one file of each table.
@@ -200,7 +167,7 @@ impl Run<'_> {
                 self.write(&mut addons, &addons_rows)?;
             }
             // The file is not needed.
-            if self.is_over() {
+            if self.work.is_over() {
                 return Ok(());
             }
         }

@@ -163,28 +163,16 @@ fn fields(schema: &Schema) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_jobs;
 
     fn context() -> Context {
         Context { namespace: "telemetry".into(), account: None }
     }
 
     fn status(state: v1::JobState) -> v1::JobStatus {
-        let spec = v1::JobSpec {
-            dataset: "addon_aggregates".into(),
-            date: "20161231".into(),
-            inputs: vec!["s3://b/addons/v2".into(), "/data/main".into()],
-            output: "s3://b/agg".into(),
-            ..Default::default()
-        };
-        let mut status = v1::JobStatus {
-            job: "20161231-1a-2b-0".into(),
-            spec: Some(spec),
-            submitted_at: 1_483_228_800_000,
-            ended_at: 1_483_228_801_500,
-            ..Default::default()
-        };
-        status.set_state(state);
-        status
+        let inputs = vec!["s3://b/addons/v2".into(), "/data/main".into()];
+        let (date, output) = ("20161231".into(), "s3://b/agg".into());
+        test_jobs::status(v1::JobSpec { date, inputs, output, ..test_jobs::asked() }, state)
     }
 
     #[test]

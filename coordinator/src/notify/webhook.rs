@@ -44,31 +44,20 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::test_jobs;
 
     #[test]
     fn the_body_has_the_job_in_a_versioned_envelope() {
-        let spec = v1::JobSpec {
-            dataset: "addon_aggregates".into(),
-            date: "20170227".into(),
-            ready_marker: Some("_SUCCESS".into()),
-            ..Default::default()
-        };
-        let mut status = v1::JobStatus {
-            job: "20170227-1-1-0".into(),
-            spec: Some(spec),
-            summary: r#"{"rows":7}"#.into(),
-            submitted_at: 1_488_153_600_000,
-            ended_at: 1_488_153_601_000,
-            ..Default::default()
-        };
-        status.set_state(v1::JobState::Done);
+        let spec = v1::JobSpec { ready_marker: Some("_SUCCESS".into()), ..test_jobs::asked() };
+        let status = test_jobs::status(spec, v1::JobState::Done);
+        let status = v1::JobStatus { summary: r#"{"rows":7}"#.into(), ..status };
         let body: Value = serde_json::from_str(&body(&status).unwrap()).unwrap();
         assert_eq!(body["schema_version"], 1);
         assert_eq!((&body["event"], &body["state"]), (&json!("job_ended"), &json!("done")));
-        assert_eq!(body["idempotency_key"], "20170227-1-1-0:done");
+        assert_eq!(body["idempotency_key"], "20170227-1a-2b-0:done");
         let job = &body["job"];
-        assert_eq!((&job["job_id"], &job["state"]), (&json!("20170227-1-1-0"), &json!("done")));
+        assert_eq!((&job["job_id"], &job["state"]), (&json!("20170227-1a-2b-0"), &json!("done")));
         assert_eq!((&job["summary"]["rows"], &job["ready_marker"]), (&json!(7), &json!("_SUCCESS")));
-        assert_eq!(job["ended_at"], "2017-02-27T00:00:01.000Z");
+        assert_eq!(job["ended_at"], "2017-01-01T00:00:01.500Z");
     }
 }

@@ -24,7 +24,11 @@ use tally_proto::MESSAGE_BYTES;
 use tally_proto::limits::LIST_BYTES;
 
 use super::*;
-use crate::job::{Cut, check_partitions};
+use crate::job::check_partitions;
+use crate::test_jobs;
+
+/// The folder of the planned day.
+const DAY: &str = "submission_date_s3=20180101";
 
 /// A dataset of one table with one column, and a folder per sample.
 struct Samples {
@@ -131,25 +135,14 @@ fn parquet(column: &str, rows: usize) -> Vec<u8> {
 }
 
 fn job(inputs: Vec<String>) -> JobSpec {
-    JobSpec {
-        id: JobId::parse("j").unwrap(),
-        dataset: "samples".into(),
-        date: "20180101".into(),
-        day_folder: "submission_date_s3=20180101".into(),
-        inputs,
-        output: "/out".into(),
-        target_file_size: 1,
-        cut: Cut::default(),
-        expectations: vec![],
-        ready_marker: None,
-        options: Default::default(),
-    }
+    let (dataset, date) = ("samples".into(), "20180101".into());
+    JobSpec { dataset, date, day_folder: DAY.into(), inputs, ..test_jobs::job() }
 }
 
 /// Plans a day of these files: a path below the day, a column, and rows.
 async fn planned(root: &FsPath, files: &[(&str, &str, usize)]) -> Result<InputPlan, PlanError> {
     for &(below, column, rows) in files {
-        let path = root.join("submission_date_s3=20180101").join(below);
+        let path = root.join(DAY).join(below);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, parquet(column, rows)).unwrap();
     }

@@ -1,25 +1,26 @@
-//! The results that a job's tasks reported, by attempt, and what follows from them: totals, row groups, references to
-//! outputs.
+//! The results that a job's tasks reported, by attempt.
 //!
 //! Results are kept by attempt and read through the scheduler's list of current outputs, so that a late report of a
 //! losing attempt changes nothing. Of a task that is done, only the results of attempts that count are kept.
+//!
+//! Not here: which attempts those are (`winners`), and what their results add up to (`job_sums`).
 
 mod by_attempt;
 pub mod holders;
+mod job_sums;
 #[cfg(test)]
 mod tests;
+mod winners;
 
 use std::collections::HashMap;
 
-use tally_dataset::Totals;
 use tally_dataset::objectives::MAX_COUNTS;
-use tally_proto::{AttemptId, JobId, StageId, TaskId, WorkerId, v1};
-use tally_scheduler::Scheduler;
+use tally_proto::{AttemptId, JobId, StageId, TaskId, v1};
 
 use crate::failures::{AttemptError, MAX_JOB_ROW_GROUPS};
 use crate::job::{MAP, REDUCE, WRITE};
-use crate::plan::files::Encoded;
 pub use by_attempt::ByAttempt;
+pub use winners::{OutputLocations, Winner, winners};
 
 /// The results of a job so far.
 #[derive(Debug, Default)]
@@ -58,51 +59,6 @@ pub struct Amount {
     pub rows: u64,
     /// Bytes fetched (map) or written (reduce, write).
     pub bytes: u64,
-}
-
-/// The winning attempt of a task, and the worker that holds its output.
-#[derive(Debug, Clone)]
-pub struct Winner {
-    /// The attempt.
-    pub attempt: AttemptId,
-    /// The worker that holds its output.
-    pub worker: WorkerId,
-}
-
-/// The current outputs of a stage, in the order of its tasks.
-pub fn winners(scheduler: &Scheduler, job: &JobId, stage: u32) -> Vec<Winner> {
-    let outputs = scheduler.outputs(job, StageId(stage));
-    outputs
-        .map(|(index, worker, attempt)| {
-            let task = TaskId { job: job.clone(), stage: StageId(stage), index };
-            Winner { attempt: AttemptId { task, attempt }, worker: worker.clone() }
-        })
-        .collect()
-}
-
-/// The locations of a task's inputs. Each worker is listed once, however many outputs it holds.
-#[derive(Default)]
-pub struct OutputLocations {
-    list: Vec<v1::Location>,
-    indices: HashMap<WorkerId, u32>,
-}
-
-impl OutputLocations {
-    /// A reference to a winner's output for a task message; `address` gives the address of a worker.
-    pub fn reference(&mut self, winner: &Winner, address: impl Fn(&WorkerId) -> String) -> v1::OutputRef {
-        let location = *self.indices.entry(winner.worker.clone()).or_insert_with(|| {
-            let worker = winner.worker.to_string();
-            self.list.push(v1::Location { worker, address: address(&winner.worker) });
-            self.list.len() as u32 - 1
-        });
-        let AttemptId { task, attempt } = &winner.attempt;
-        v1::OutputRef { location, stage: task.stage.0, index: task.index, attempt: *attempt }
-    }
-
-    /// The list of workers for the task message.
-    pub fn into_list(self) -> Vec<v1::Location> {
-        self.list
-    }
 }
 
 /// Whether sums of partitions add up to that many partials.
@@ -281,22 +237,6 @@ impl Results {
         }
     }
 
-    /// The sums of all map outputs by partition; `None` if one of them did not report its sums.
-    pub fn partition_sums(&self, mapped: &[Winner], partitions: u32) -> Option<Vec<v1::Sums>> {
-        let mut all = vec![v1::Sums::default(); partitions as usize];
-        for winner in mapped {
-            let sums = self.map.get(&winner.attempt)?.sums.as_ref()?;
-            let listed =
-                sums.partitions.iter().flat_map(|run| (0..run.count).map(|at| run.first.wrapping_add(at)));
-            for ((partition, rows), checksum) in listed.zip(&sums.rows).zip(&sums.checksums) {
-                let sum = all.get_mut(partition as usize)?;
-                sum.rows = sum.rows.wrapping_add(*rows);
-                sum.checksum = sum.checksum.wrapping_add(*checksum);
-            }
-        }
-        Some(all)
-    }
-
     /// A sentence about a reduce attempt that did not read what it should have read, if there is one.
     pub fn misread(&self, reduced: &[Winner]) -> Option<String> {
         reduced.iter().find_map(|Winner { attempt, worker }| {
@@ -348,62 +288,6 @@ impl Results {
         result.order.map(|_| result.footer_crc32)
     }
 
-    /// The checksum of all rows, if every reduce task reported its own.
-    pub fn checksum(&self, reduced: &[Winner]) -> Option<u64> {
-        let checksum = |winner: &Winner| Some(content(self.reduce.get(&winner.attempt)?)?.1);
-        reduced.iter().map(checksum).try_fold(0u64, |all, sum| Some(all.wrapping_add(sum?)))
-    }
-
-    /// Nulls by column of all rows, if every reduce task counted its own; there are that many columns.
-    pub fn nulls(&self, reduced: &[Winner], columns: usize) -> Option<Vec<u64>> {
-        let mut all = vec![0u64; columns];
-        for winner in reduced {
-            let nulls = &self.reduce.get(&winner.attempt)?.nulls;
-            if nulls.len() != columns {
-                return None;
-            }
-            all.iter_mut().zip(nulls).for_each(|(sum, nulls)| *sum = sum.wrapping_add(*nulls));
-        }
-        Some(all)
-    }
-
-    /// The job's totals, with that many counters, from all reduce outputs.
-    pub fn totals(&self, reduced: &[Winner], counters: usize) -> Totals {
-        let mut totals = Totals::zero(counters);
-        let results = reduced.iter().filter_map(|winner| self.reduce.get(&winner.attempt));
-        for part in results.filter_map(|result| result.totals.as_ref()) {
-            totals += &Totals { rows: part.rows, counters: part.counters(counters) };
-        }
-        totals
-    }
-
-    /// The counts of the objectives, from all reduce outputs; `None` if an output has another number of counts. Workers of
-    /// earlier releases do not count.
-    pub fn objectives(&self, reduced: &[Winner], counts: usize) -> Option<Vec<u64>> {
-        let mut all = vec![0u64; counts];
-        for winner in reduced {
-            let result =
-                self.reduce.get(&winner.attempt).filter(|result| result.objectives.len() == counts)?;
-            all.iter_mut().zip(&result.objectives).for_each(|(all, count)| *all = all.saturating_add(*count));
-        }
-        Some(all)
-    }
-
-    /// All encoded row groups, in the order of the reduce tasks.
-    pub fn row_groups(&self, reduced: &[Winner]) -> Vec<Encoded> {
-        let mut groups = vec![];
-        for winner in reduced {
-            let Some(result) = self.reduce.get(&winner.attempt) else { continue };
-            let task = winner.attempt.task.index;
-            groups.extend((0..).zip(&result.row_group_rows).map(|(row_group, &rows)| Encoded {
-                task,
-                row_group,
-                rows,
-            }));
-        }
-        groups
-    }
-
     /// The result of a reduce attempt.
     pub fn reduced(&self, attempt: &AttemptId) -> Option<&v1::ReduceResult> {
         self.reduce.get(attempt)
@@ -419,34 +303,9 @@ impl Results {
         self.write.get(attempt)
     }
 
-    /// The rows and bytes that a stage's winners reported.
-    pub fn amount(&self, stage: u32, winners: &[Winner]) -> Amount {
-        let mut sum = Amount::default();
-        for winner in winners {
-            let attempt = &winner.attempt;
-            let (rows, bytes) = match stage {
-                MAP => self.map.get(attempt).map(|r| (r.rows, r.bytes_read)),
-                REDUCE => self.reduce.get(attempt).map(|r| (rows_of(r), r.bytes)),
-                _ => self.write.get(attempt).map(|r| (r.rows, r.bytes)),
-            }
-            .unwrap_or_default();
-            sum.rows += rows;
-            sum.bytes += bytes;
-        }
-        sum
-    }
-
     /// Rows and bytes by stage, of all tasks that have a result.
     pub fn amounts(&self) -> [Amount; 3] {
         self.amounts
-    }
-
-    /// Bytes of outputs that workers wrote to disk.
-    pub fn spilled_bytes(&self, mapped: &[Winner], reduced: &[Winner]) -> u64 {
-        let mapped = mapped.iter().filter_map(|winner| self.map.get(&winner.attempt));
-        let reduced = reduced.iter().filter_map(|winner| self.reduce.get(&winner.attempt));
-        let spilled = mapped.map(|result| result.spilled_bytes);
-        spilled.chain(reduced.map(|result| result.spilled_bytes)).fold(0, u64::saturating_add)
     }
 
     /// Counts a result, unless the task has another one.
@@ -455,16 +314,5 @@ impl Results {
             sum.rows = sum.rows.saturating_add(amount.rows);
             sum.bytes = sum.bytes.saturating_add(amount.bytes);
         }
-    }
-
-    /// Bytes that the map tasks wrote to the shuffle.
-    pub fn shuffle_bytes(&self, mapped: &[Winner]) -> u64 {
-        mapped.iter().filter_map(|winner| self.map.get(&winner.attempt)).map(|r| r.shuffle_bytes).sum()
-    }
-
-    /// Bytes of the shuffle that reduce tasks received from other workers.
-    pub fn network_bytes(&self, reduced: &[Winner]) -> u64 {
-        let results = reduced.iter().filter_map(|winner| self.reduce.get(&winner.attempt));
-        results.fold(0, |all, result| all.saturating_add(result.network_bytes))
     }
 }

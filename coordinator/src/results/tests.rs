@@ -2,6 +2,8 @@
 //!
 //! Not here: the scheduler's list of outputs.
 
+use tally_proto::WorkerId;
+
 use super::*;
 
 fn read(rows: u64, footers: Option<u64>) -> v1::TaskResult {

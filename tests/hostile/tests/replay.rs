@@ -10,15 +10,13 @@ use tally_dataset::addon_aggregates::{ADDONS, MAIN_SUMMARY};
 use tally_hostile::mutate::{Numbers, copy};
 use tally_hostile::parquet::Reader;
 use tally_hostile::{TARGETS, Target};
+use tally_tests::seeds::cases;
 
 /// Default number of corrupted copies per target.
 const COPIES: u64 = 1500;
 
 fn copies() -> u64 {
-    std::env::var("PROPTEST_CASES")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .map_or(COPIES, |cases: u64| cases * 10)
+    cases().map_or(COPIES, |cases| u64::from(cases) * 10)
 }
 
 /// Runs a target. A panic is reported with its input.

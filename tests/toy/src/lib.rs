@@ -10,12 +10,11 @@ mod reduce;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::Int64Type;
 use arrow_array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use tally_dataset::checksum::{self, Fingerprint, start, step};
-use tally_dataset::partials::column;
+use tally_dataset::output_rows::named;
+use tally_dataset::partials::{column, key_bytes, row_ranges};
 use tally_dataset::registry::{BUILT_IN, Constructor};
 use tally_dataset::{
     ColumnKind, ColumnSpec, Dataset, DatasetError, FolderSpec, Mapper, Missing, OptionError, OptionSpec,
@@ -183,26 +182,21 @@ impl Dataset for Accounts {
         batch: &RecordBatch,
         offsets: &[u32],
     ) -> Result<Vec<u64>, DatasetError> {
-        let partials = reduce::Partials::of(batch)?;
-        if !offsets.is_sorted() || offsets.last().is_some_and(|&end| end as usize > batch.num_rows()) {
-            return Err(DatasetError::Malformed("offsets that are not those of its rows".into()));
-        }
-        let sum = |ends: &[u32]| {
-            (ends[0] as usize..ends[1] as usize).fold(0u64, |sum, row| {
-                let hash = step(checksum::id(partials.keys[row]), u64::from(partials.states[row]), 0);
-                let (added, last) = (partials.sums[row], partials.lasts[row]);
-                sum.wrapping_add(step(hash, added.cast_unsigned(), last.cast_unsigned()))
-            })
+        let ranges = row_ranges(batch, offsets)?;
+        let reduce::Partials { keys, states, sums, lasts } = reduce::Partials::of(batch)?;
+        let keys = key_bytes(keys)?;
+        let row = |row: usize| {
+            let hash = step(checksum::id(keys[row]), u64::from(states[row]), 0);
+            step(hash, sums[row].cast_unsigned(), lasts[row].cast_unsigned())
         };
-        Ok(offsets.windows(2).map(sum).collect())
+        Ok(ranges.map(|rows| rows.fold(0u64, |sum, at| sum.wrapping_add(row(at)))).collect())
     }
 
     fn fingerprint(&self, batch: &RecordBatch, all: &mut Fingerprint) -> Result<(), DatasetError> {
         let accounts: &StringArray = column(batch, "account")?;
         let seconds: &Int64Array = column(batch, "seconds")?;
         let cents: &Int64Array = column(batch, "cents")?;
-        let lasts = batch.column(2).as_primitive_opt::<Int64Type>();
-        let lasts = lasts.ok_or_else(|| DatasetError::Malformed("no column last".into()))?;
+        let lasts: &Int64Array = named(batch, "last")?;
         for (row, last) in lasts.iter().enumerate() {
             let account = accounts.value(row).as_bytes();
             let hash = step(start(), checksum::text(account, 0, account.len()), account.len() as u64);

@@ -5,9 +5,10 @@
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, FixedSizeBinaryArray, Int64Array, RecordBatch, StringArray, UInt8Array};
-use tally_dataset::keys::{Key, KeyTable, pass_of_text, pass_of_uuid};
-use tally_dataset::partials::{code_of, column, malformed};
-use tally_dataset::{DatasetError, Pass, ReduceError, Reducer, RowSink, StringDictionary, Totals, uuid};
+use tally_dataset::keys::{Key, KeyTable};
+use tally_dataset::output_rows::{append_key, pass_rows};
+use tally_dataset::partials::{Dictionary, KeyBits, OTHER_PASS, column, malformed, number_keys};
+use tally_dataset::{DatasetError, Pass, ReduceError, Reducer, RowSink, StringDictionary, Totals};
 
 use crate::{EVENTS, TOTALS, reduced_schema, state};
 
@@ -30,7 +31,7 @@ pub(crate) struct AccountsReducer {
 
 /// The columns of a batch of partials.
 pub(crate) struct Partials<'a> {
-    pub keys: &'a [[u8; 16]],
+    pub keys: &'a FixedSizeBinaryArray,
     pub states: &'a [u8],
     pub sums: &'a [i64],
     pub lasts: &'a [i64],
@@ -38,14 +39,10 @@ pub(crate) struct Partials<'a> {
 
 impl<'a> Partials<'a> {
     pub(crate) fn of(batch: &'a RecordBatch) -> Result<Self, DatasetError> {
-        let keys: &FixedSizeBinaryArray = column(batch, "account")?;
+        let keys = column(batch, "account")?;
         let states: &UInt8Array = column(batch, "state")?;
         let sums: &Int64Array = column(batch, "sum")?;
         let lasts: &Int64Array = column(batch, "last")?;
-        let (keys, rest) = keys.value_data().as_chunks::<16>();
-        if keys.len() != batch.num_rows() || !rest.is_empty() {
-            return Err(malformed("accounts of other than 16 bytes"));
-        }
         Ok(Partials { keys, states: states.values(), sums: sums.values(), lasts: lasts.values() })
     }
 }
@@ -53,32 +50,6 @@ impl<'a> Partials<'a> {
 impl AccountsReducer {
     pub(crate) fn new(pass: Pass) -> Self {
         AccountsReducer { pass, keys: KeyTable::default(), accounts: vec![] }
-    }
-
-    /// The number of an account; `None` if another pass takes it.
-    fn number(
-        &mut self,
-        id: [u8; 16],
-        coded: bool,
-        codes: &[u32],
-        strings: &dyn StringDictionary,
-    ) -> Result<Option<u32>, DatasetError> {
-        let passes = self.pass.of;
-        let (key, pass) = if coded {
-            let code = code_of(codes, u32::from_le_bytes([id[0], id[1], id[2], id[3]]))?;
-            let mut crc32 = [code];
-            strings.crc32s(&mut crc32);
-            (Key::Code(code), pass_of_text(crc32[0], passes))
-        } else {
-            let id = u128::from_be_bytes(id);
-            (Key::Uuid(id), pass_of_uuid(id, passes))
-        };
-        if pass != self.pass.index {
-            return Ok(None);
-        }
-        let number = self.keys.intern(key)?;
-        self.accounts.resize(self.keys.len(), Account::default());
-        Ok(Some(number))
     }
 }
 
@@ -91,9 +62,11 @@ impl Reducer for AccountsReducer {
         strings: &dyn StringDictionary,
     ) -> Result<(), DatasetError> {
         let Partials { keys, states, sums, lasts } = Partials::of(batch)?;
-        for row in 0..batch.num_rows() {
-            let coded = states[row] & state::CODED != 0;
-            let Some(number) = self.number(keys[row], coded, codes, strings)? else { continue };
+        let bits = KeyBits { coded: state::CODED, null: 0 };
+        let dictionary = Dictionary { codes, strings };
+        let numbers = number_keys(&mut self.keys, self.pass, keys, states, bits, dictionary)?;
+        self.accounts.resize(self.keys.len(), Account::default());
+        for (row, number) in numbers.into_iter().enumerate().filter(|(_, number)| *number != OTHER_PASS) {
             let account = &mut self.accounts[number as usize];
             if table == EVENTS {
                 account.seconds = account.seconds.wrapping_add(sums[row]);
@@ -121,10 +94,7 @@ impl Reducer for AccountsReducer {
             let mut names = vec![];
             for &key in keys {
                 let mut name = vec![];
-                match key {
-                    Key::Uuid(id) => name.extend_from_slice(&uuid::format(id)),
-                    Key::Code(code) => strings.append(code, &mut name),
-                }
+                append_key(key, strings, &mut name);
                 names.push(String::from_utf8(name).map_err(|e| malformed(e.to_string()))?);
             }
             for account in accounts {
@@ -132,7 +102,6 @@ impl Reducer for AccountsReducer {
                 totals[1] += u64::from(account.paid);
                 totals[2] = totals[2].wrapping_add(account.seconds.cast_unsigned());
             }
-            totals.rows += accounts.len() as u64;
             let columns: Vec<ArrayRef> = vec![
                 Arc::new(StringArray::from(names)),
                 Arc::new(Int64Array::from_iter_values(accounts.iter().map(|account| account.seconds))),
@@ -140,7 +109,7 @@ impl Reducer for AccountsReducer {
                 Arc::new(Int64Array::from_iter_values(accounts.iter().map(|account| account.cents))),
             ];
             let batch = RecordBatch::try_new(reduced_schema(), columns);
-            sink(batch.map_err(|e| malformed(e.to_string()))?).map_err(ReduceError::Sink)?;
+            pass_rows(batch.map_err(|e| malformed(e.to_string()))?, &mut totals, sink)?;
         }
         Ok(totals)
     }

@@ -3,8 +3,8 @@
 //! between. Tally's own datasets are `addon_aggregates` and `addon_aggregates_v2`.
 //!
 //! A new dataset implements [`Dataset`] and is passed to the binaries in a list ([`registry`]); the engine does not
-//! change. The modules `keys`, `uuid`, `interner`, `pair_set`, `partition`, `partials` and `checksum` are building blocks for
-//! mappers and reducers.
+//! change. The modules `keys`, `uuid`, `interner`, `pair_set`, `partition`, `partials`, `output_rows` and `checksum` are building
+//! blocks for mappers and reducers.
 //!
 //! Not here: files, threads, async, memory budgets, the network. The scan passes columns in, and the tasks of a worker
 //! carry record batches on.
@@ -18,10 +18,12 @@ pub mod interner;
 pub mod keys;
 pub mod objectives;
 pub mod options;
+pub mod output_rows;
 pub mod pair_set;
 pub mod partials;
 pub mod partition;
 mod prefetch;
+mod probing;
 pub mod registry;
 pub mod spec;
 pub mod totals;
@@ -245,6 +247,13 @@ pub struct ImpossibleRow {
     pub row: usize,
     /// What is wrong with it, for example `count is 0`.
     pub fault: String,
+}
+
+impl ImpossibleRow {
+    /// The first of this number of rows with a fault.
+    pub fn first(rows: usize, fault: impl Fn(usize) -> Option<String>) -> Option<Self> {
+        (0..rows).find_map(|row| fault(row).map(|fault| ImpossibleRow { row, fault }))
+    }
 }
 
 /// A dataset: all that the engine knows of what a job computes.

@@ -7,6 +7,7 @@
 //! Not here: what the bits of a key mean.
 
 use crate::prefetch::prefetch;
+use crate::probing;
 
 /// The key that cannot be inserted.
 const EMPTY: u64 = u64::MAX;
@@ -56,20 +57,12 @@ impl PairSet {
         if self.len * 5 >= self.slots.len() * 3 {
             self.grow();
         }
-        let mask = self.slots.len() - 1;
-        let mut at = home(key, self.slots.len());
-        loop {
-            let slot = self.slots[at];
-            if slot == key {
-                return false;
-            }
-            if slot == EMPTY {
-                self.slots[at] = key;
-                self.len += 1;
-                return true;
-            }
-            at = (at + 1) & mask;
+        let home = home(key, self.slots.len());
+        let new = probing::insert(&mut self.slots, EMPTY, home, key);
+        if new {
+            self.len += 1;
         }
+        new
     }
 
     /// Inserts many keys; calls `new` with the index in `keys` of each new one. The first slots of
@@ -91,19 +84,12 @@ impl PairSet {
     #[cold]
     fn grow(&mut self) {
         let slots = self.slots.len() * 2;
-        let old = std::mem::replace(&mut self.slots, vec![EMPTY; slots]);
-        for key in old.into_iter().filter(|&key| key != EMPTY) {
-            let mut at = home(key, slots);
-            while self.slots[at] != EMPTY {
-                at = (at + 1) & (slots - 1);
-            }
-            self.slots[at] = key;
-        }
+        probing::resize(&mut self.slots, EMPTY, slots, |key| home(key, slots));
     }
 
     /// All keys, in no order.
     pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
-        self.slots.iter().copied().filter(|&key| key != EMPTY)
+        probing::keys(&self.slots, EMPTY)
     }
 
     /// Removes all keys and keeps the memory.

@@ -3,9 +3,10 @@
 //! A key is stored in 16 bytes: a canonical UUID as its value, any other string as its dictionary code; a flag beside
 //! it, in a column of the dataset, tells them apart. Not here: which further columns partials have.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use arrow_array::{Array, ArrayRef, FixedSizeBinaryArray, RecordBatch};
+use arrow_array::{Array, ArrayRef, FixedSizeBinaryArray, ListArray, RecordBatch};
 use arrow_buffer::Buffer;
 
 use crate::interner::Interner;
@@ -133,6 +134,46 @@ pub fn column<'a, T: Array + 'static>(batch: &'a RecordBatch, name: &str) -> Res
         .ok_or_else(|| malformed(format!("no column {name} of the right type without nulls")))
 }
 
+/// The lists of a column: row `r` has the items from `offsets[r]` to `offsets[r + 1]`.
+///
+/// # Errors
+/// [`DatasetError::Malformed`]: there is no such column, or its items have another type.
+pub fn lists<'a, T: Array + 'static>(
+    batch: &'a RecordBatch,
+    name: &str,
+) -> Result<(&'a [i32], &'a T), DatasetError> {
+    let lists: &ListArray = column(batch, name)?;
+    let items = lists.values().as_any().downcast_ref::<T>();
+    Ok((lists.value_offsets(), items.ok_or_else(|| malformed(format!("{name} of another type")))?))
+}
+
+/// The bytes of keys.
+///
+/// # Errors
+/// [`DatasetError::Malformed`]: a key has another length.
+pub fn key_bytes(keys: &FixedSizeBinaryArray) -> Result<&[[u8; 16]], DatasetError> {
+    let (bytes, rest) = keys.value_data().as_chunks::<16>();
+    if bytes.len() != keys.len() || !rest.is_empty() {
+        return Err(malformed("keys of other than 16 bytes"));
+    }
+    Ok(bytes)
+}
+
+/// The ranges of rows of a batch that begin and end at `offsets`, see [`crate::Dataset::partial_checksums`].
+///
+/// # Errors
+/// [`DatasetError::Malformed`]: the batch does not have these rows.
+pub fn row_ranges<'a>(
+    batch: &RecordBatch,
+    offsets: &'a [u32],
+) -> Result<impl Iterator<Item = Range<usize>> + use<'a>, DatasetError> {
+    let rows = offsets.last().map_or(0, |&end| end as usize);
+    if rows > batch.num_rows() || !offsets.is_sorted() {
+        return Err(malformed("offsets that are not those of its rows"));
+    }
+    Ok(offsets.windows(2).map(|ends| ends[0] as usize..ends[1] as usize))
+}
+
 /// The process-wide code for a partial's dictionary code; `codes` is the argument of [`crate::Reducer::merge`].
 ///
 /// # Errors
@@ -175,9 +216,9 @@ pub fn number_keys(
     bits: KeyBits,
     dictionary: Dictionary<'_>,
 ) -> Result<Vec<u32>, DatasetError> {
-    let (ids, rest) = ids.value_data().as_chunks::<16>();
-    if ids.len() != states.len() || !rest.is_empty() {
-        return Err(malformed("keys of other than 16 bytes"));
+    let ids = key_bytes(ids)?;
+    if ids.len() != states.len() {
+        return Err(malformed("another number of keys than of states"));
     }
     let mut numbers = vec![OTHER_PASS; ids.len()];
     if pass.of == 1 && states.iter().all(|state| state & (bits.coded | bits.null) == 0) {

@@ -7,6 +7,8 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
 
+use crate::probing;
+
 /// The key that cannot be inserted.
 const EMPTY: u128 = u128::MAX;
 const MIN_SLOTS: usize = 1 << 6;
@@ -32,6 +34,12 @@ fn fits(keys: usize, slots: usize) -> bool {
     keys.saturating_mul(4) <= slots.saturating_mul(3)
 }
 
+#[inline]
+fn home(key: u128, seeds: (u64, u64), slots: usize) -> usize {
+    let product = u128::from(key as u64 ^ seeds.0) * u128::from((key >> 64) as u64 ^ seeds.1);
+    ((product as u64) ^ (product >> 64) as u64) as usize & (slots - 1)
+}
+
 impl WideSet {
     /// Number of keys.
     pub fn len(&self) -> usize {
@@ -43,49 +51,30 @@ impl WideSet {
         self.len == 0
     }
 
-    #[inline]
-    fn home(&self, key: u128, slots: usize) -> usize {
-        let product = u128::from(key as u64 ^ self.seeds.0) * u128::from((key >> 64) as u64 ^ self.seeds.1);
-        ((product as u64) ^ (product >> 64) as u64) as usize & (slots - 1)
-    }
-
     /// Inserts a key; whether it is new.
     pub fn insert(&mut self, key: u128) -> bool {
         debug_assert_ne!(key, EMPTY);
         if !fits(self.len + 1, self.slots.len()) {
             self.grow();
         }
-        let mut at = self.home(key, self.slots.len());
-        loop {
-            let slot = self.slots[at];
-            if slot == key {
-                return false;
-            }
-            if slot == EMPTY {
-                self.slots[at] = key;
-                self.len += 1;
-                return true;
-            }
-            at = (at + 1) & (self.slots.len() - 1);
+        let home = home(key, self.seeds, self.slots.len());
+        let new = probing::insert(&mut self.slots, EMPTY, home, key);
+        if new {
+            self.len += 1;
         }
+        new
     }
 
     #[cold]
     fn grow(&mut self) {
         let slots = (self.slots.len() * 2).max(MIN_SLOTS);
-        let old = std::mem::replace(&mut self.slots, vec![EMPTY; slots]);
-        for key in old.into_iter().filter(|&key| key != EMPTY) {
-            let mut at = self.home(key, slots);
-            while self.slots[at] != EMPTY {
-                at = (at + 1) & (slots - 1);
-            }
-            self.slots[at] = key;
-        }
+        let seeds = self.seeds;
+        probing::resize(&mut self.slots, EMPTY, slots, |key| home(key, seeds, slots));
     }
 
     /// All keys, in no order.
     pub fn iter(&self) -> impl Iterator<Item = u128> + '_ {
-        self.slots.iter().copied().filter(|&key| key != EMPTY)
+        probing::keys(&self.slots, EMPTY)
     }
 
     /// Removes all keys and keeps the memory.

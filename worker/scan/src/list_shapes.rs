@@ -1,7 +1,7 @@
 //! Fields of the elements of lists in pages that are encoded by hand: a page may end anywhere within a row, and levels
 //! may be wrong.
 //!
-//! Not here: whole files of other writers (`tests/elements.rs`).
+//! Not here: whole files of other writers (`tests/files/elements.rs`).
 
 use proptest::prelude::*;
 use tally_dataset::Bits;

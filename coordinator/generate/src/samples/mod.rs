@@ -8,8 +8,6 @@ mod group_totals;
 mod ping_block;
 mod profile;
 
-use std::fs;
-use std::num::NonZero;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -17,7 +15,8 @@ pub use group_totals::SampleTotals;
 
 use crate::draw::{Draw, key};
 use crate::ids::SAMPLES;
-use crate::layout::{Layout, Table, io};
+use crate::layout::{Layout, Table};
+use crate::work::Work;
 use crate::{GenerateError, Options, Progress};
 use group_totals::Counter;
 use ping_block::{PingBlock, Words};
@@ -49,21 +48,14 @@ pub fn generate_samples(
         Options { overactive: Some(_), .. } => return Err(refused("overactive-pings")),
         _ => (),
     }
-    let layout = Layout::new(&options.output, &options.date, &TABLES)?;
-    match options.replace {
-        true => layout.remove()?,
-        false => layout.require_no_files()?,
-    }
-    fs::create_dir_all(&options.output).map_err(io("create", &options.output))?;
+    let layout = Layout::prepare(options, &TABLES)?;
     let run = Run {
         options,
         samples: Samples::new(options, date),
         words: Words::new(options.addons),
         layout,
         progress,
-        stop,
-        next: AtomicU32::new(0),
-        failed: AtomicBool::new(false),
+        work: Work::new(SAMPLES as usize, stop),
         files: AtomicU32::new(0),
         rows: AtomicU64::new(0),
         totals: Mutex::default(),
@@ -80,10 +72,8 @@ struct Run<'a> {
     words: Words,
     layout: Layout,
     progress: &'a (dyn Fn(Progress) + Sync),
-    stop: &'a AtomicBool,
-    /// The next sample.
-    next: AtomicU32,
-    failed: AtomicBool,
+    /// A task for each sample.
+    work: Work<'a>,
     files: AtomicU32,
     rows: AtomicU64,
     totals: Mutex<SampleTotals>,
@@ -91,51 +81,26 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn all(&self) -> Result<SampleTotals, GenerateError> {
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let threads = self.options.threads.unwrap_or(cores).min(SAMPLES as usize);
-        std::thread::scope(|scope| {
-            let handles: Vec<_> = (0..threads).map(|_| scope.spawn(|| self.work())).collect();
-            let ends = handles.into_iter().map(|handle| match handle.join() {
-                Ok(end) => end,
-                Err(panic) => std::panic::resume_unwind(panic),
-            });
-            // Join all threads before the first failure is returned.
-            ends.collect::<Vec<_>>().into_iter().collect::<Result<(), _>>()
-        })?;
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(GenerateError::Stopped);
-        }
+        self.work.run(self.options.threads, |sample| self.sample(sample as u32))?;
         let mut totals = self.totals.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
         totals.date.clone_from(&self.options.date);
-        let path = &self.layout.totals;
-        let text = serde_json::to_string_pretty(&totals).map_err(|e| io("write", path)(e.into()))?;
-        fs::write(path, text + "\n").map_err(io("write", path))?;
+        self.layout.write_totals(&totals)?;
         Ok(totals)
     }
 
-    /// Whether a thread failed, or the caller stopped all of them.
-    fn is_over(&self) -> bool {
-        self.failed.load(Ordering::Relaxed) || self.stop.load(Ordering::Relaxed)
-    }
-
-    fn work(&self) -> Result<(), GenerateError> {
-        while !self.is_over() {
-            let sample = self.next.fetch_add(1, Ordering::Relaxed);
-            if sample >= SAMPLES {
-                break;
+    /// Writes the file of a sample, and counts its totals.
+    fn sample(&self, sample: u32) -> Result<(), GenerateError> {
+        self.file(sample)?;
+        let mut counter = Counter::default();
+        for number in self.samples.members(sample) {
+            counter.add(&self.samples, &self.samples.profile(sample, number));
+            if self.work.is_over() {
+                return Ok(());
             }
-            self.file(sample).inspect_err(|_| self.failed.store(true, Ordering::Relaxed))?;
-            let mut counter = Counter::default();
-            for number in self.samples.members(sample) {
-                counter.add(&self.samples, &self.samples.profile(sample, number));
-                if self.is_over() {
-                    return Ok(());
-                }
-            }
-            self.totals.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).add(&counter.finish());
-            self.files.fetch_add(1, Ordering::Relaxed);
-            self.report();
         }
+        self.totals.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).add(&counter.finish());
+        self.files.fetch_add(1, Ordering::Relaxed);
+        self.report();
         Ok(())
     }
 
@@ -168,7 +133,7 @@ impl Run<'_> {
                 self.report();
             }
             // The file is not needed.
-            if self.is_over() {
+            if self.work.is_over() {
                 return Ok(());
             }
         }

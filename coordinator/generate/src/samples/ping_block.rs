@@ -3,18 +3,14 @@
 use std::sync::Arc;
 
 use arrow_array::builder::{BooleanBuilder, Int32Builder, Int64Builder, StringBuilder};
-use arrow_array::types::Int32Type;
-use arrow_array::{
-    Array, ArrayRef, BooleanArray, DictionaryArray, Int32Array, Int64Array, ListArray, RecordBatch,
-    StringArray, StructArray,
-};
-use arrow_buffer::{NullBuffer, OffsetBuffer};
-use arrow_schema::{ArrowError, Field, Fields, Schema};
+use arrow_array::{ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch};
+use arrow_buffer::NullBuffer;
+use arrow_schema::ArrowError;
 
-use super::profile::{COUNTRIES, Element, LOCALES, MINORS, PingHead, Profile, STUDIES};
+use super::profile::{Element, LOCALES, MINORS, PingHead, Profile, STUDIES};
+use crate::columns::{BLOCK_ROWS, Columns, ascii, batch, dictionary, keep, lists, modulo};
+use crate::strings::{AddonStrings, countries, systems, values};
 
-/// A block is full when it has this many pings or elements. A ping is not divided, so a block may have one more.
-const BLOCK_ROWS: usize = 1 << 16;
 // The columns that the job reads, and that narrow days have.
 const NARROW: [&str; 6] =
     ["client_id", "normalized_channel", "app_version", "locale", "profile_creation_date", "active_addons"];
@@ -23,15 +19,9 @@ const NARROW_ELEMENT: [&str; 5] =
 const VERSIONS: [u32; 8] = [57, 56, 52, 58, 59, 55, 54, 48];
 const RELEASES: [&str; MINORS as usize] = [".0", ".0.1", ".0.2", ".0.4"];
 
-/// Columns with their names, in the file's order.
-type Columns = Vec<(&'static str, ArrayRef)>;
-
 /// Values of the dictionaries; a row's code is its index.
 pub(super) struct Words {
-    addon_ids: ArrayRef,
-    addon_names: ArrayRef,
-    addon_versions: ArrayRef,
-    addon_type: ArrayRef,
+    addons: AddonStrings,
     channels: ArrayRef,
     normalized_channels: ArrayRef,
     versions: ArrayRef,
@@ -40,36 +30,16 @@ pub(super) struct Words {
     countries: ArrayRef,
 }
 
-fn values(words: impl IntoIterator<Item = String>) -> ArrayRef {
-    Arc::new(StringArray::from_iter_values(words))
-}
-
-/// Every third add-on has a GUID, the others have an address, as in production.
-fn addon_id(number: u32) -> String {
-    if number.is_multiple_of(3) {
-        format!("{{{:08x}-0000-4000-8000-{number:012x}}}", number.wrapping_mul(2_654_435_761))
-    } else {
-        format!("addon{number}@example{}.org", number % 97)
-    }
-}
-
 impl Words {
     /// The strings of a day with `addons` add-ons besides the special ones.
     pub(super) fn new(addons: u32) -> Self {
         let others =
             ["@testpilot-addon", "@unified-urlbar-shield", "testpilot@cliqz.com", "page-shot@mozilla"];
-        let special = (0..STUDIES.start).map(|i| format!("system{i}@mozilla.org"));
-        let special = special.chain((0..STUDIES.len()).map(|i| format!("study{i}@shield.mozilla.org")));
-        let ids: Vec<String> =
-            special.chain(others.map(String::from)).chain((0..addons).map(addon_id)).collect();
-        let all = ids.len();
+        let studies = (0..STUDIES.len()).map(|i| format!("study{i}@shield.mozilla.org"));
         let channels = |last: &str| values(["release", "beta", "nightly", "esr", last].map(String::from));
         let releases = |version| RELEASES.map(|release| format!("{version}{release}"));
         Words {
-            addon_names: values((0..all).map(|i| format!("Add-on number {i}"))),
-            addon_versions: values((0..all).map(|i| format!("{}.{}.{}", i % 9, i % 7, i % 11))),
-            addon_type: values(["extension".to_owned()]),
-            addon_ids: values(ids),
+            addons: AddonStrings::new(addons, studies.chain(others.map(String::from))),
             channels: channels("default"),
             normalized_channels: channels("Other"),
             versions: values(VERSIONS.into_iter().flat_map(releases)),
@@ -77,8 +47,8 @@ impl Words {
                 0 => "en-US".to_owned(),
                 _ => format!("l{:02}-XX", i - 1),
             })),
-            systems: values(["Windows_NT", "Darwin", "Linux"].map(String::from)),
-            countries: values((0..COUNTRIES).map(|i| format!("C{i:02}"))),
+            systems: systems(),
+            countries: countries(),
         }
     }
 }
@@ -120,21 +90,6 @@ struct Elements {
     updated: Vec<i32>,
 }
 
-/// The text of a UUID, which is ASCII.
-fn ascii(id: &[u8]) -> &str {
-    std::str::from_utf8(id).unwrap_or_default()
-}
-
-fn dictionary(codes: Int32Array, values: &ArrayRef) -> Result<ArrayRef, ArrowError> {
-    Ok(Arc::new(DictionaryArray::<Int32Type>::try_new(codes, values.clone())?))
-}
-
-/// Splits columns into nullable fields and arrays.
-fn fields(columns: Columns) -> (Fields, Vec<ArrayRef>) {
-    let field = |(name, array): &(&str, ArrayRef)| Field::new(*name, array.data_type().clone(), true);
-    (columns.iter().map(field).collect(), columns.into_iter().map(|(_, array)| array).collect())
-}
-
 impl<'a> PingBlock<'a> {
     pub(super) fn new(words: &'a Words, narrow: bool) -> Self {
         PingBlock { words, narrow, heads: Heads::default(), elements: Elements::default() }
@@ -168,22 +123,17 @@ impl<'a> PingBlock<'a> {
     pub(super) fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
         let mut heads = std::mem::take(&mut self.heads);
         let elements = std::mem::take(&mut self.elements).columns(self.words)?;
-        let (fields_of_element, elements) = fields(self.keep(elements, &NARROW_ELEMENT));
-        let elements = StructArray::try_new(fields_of_element, elements, None)?;
-        let element = Arc::new(Field::new("element", elements.data_type().clone(), true));
-        let offsets = OffsetBuffer::from_lengths(std::mem::take(&mut heads.lengths));
-        let lists = NullBuffer::from(std::mem::take(&mut heads.lists));
-        let lists = ListArray::try_new(element, offsets, Arc::new(elements), Some(lists))?;
+        let lengths = std::mem::take(&mut heads.lengths);
+        let valid = NullBuffer::from(std::mem::take(&mut heads.lists));
+        let active_addons = lists(self.keep(elements, &NARROW_ELEMENT), lengths, Some(valid))?;
         let mut columns = heads.columns(self.words)?;
-        columns.push(("active_addons", Arc::new(lists)));
-        let (fields, arrays) = fields(self.keep(columns, &NARROW));
-        RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)
+        columns.push(("active_addons", active_addons));
+        batch(self.keep(columns, &NARROW))
     }
 
     /// The columns of this day.
-    fn keep(&self, mut columns: Columns, narrow: &[&str]) -> Columns {
-        columns.retain(|(name, _)| !self.narrow || narrow.contains(name));
-        columns
+    fn keep(&self, columns: Columns, narrow: &[&str]) -> Columns {
+        keep(columns, self.narrow.then_some(narrow))
     }
 }
 
@@ -225,22 +175,19 @@ impl Elements {
     /// The 16 fields of an element.
     fn columns(mut self, words: &Words) -> Result<Columns, ArrowError> {
         let count = self.number.len();
-        let modulo = |by: i32| -> ArrayRef {
-            Arc::new(Int32Array::from_iter_values(self.number.iter().map(|code| code % by)))
-        };
         let even = BooleanArray::from_iter(self.number.iter().map(|code| Some(code % 2 == 0)));
-        let (scope, signed_state) = (modulo(4), modulo(3));
+        let (scope, signed_state) = (modulo(&self.number, 4), modulo(&self.number, 3));
         let numbers = Int32Array::from(self.number);
         let no: ArrayRef = Arc::new(BooleanArray::from(vec![false; count]));
         Ok(vec![
-            ("addon_id", dictionary(self.code.finish(), &words.addon_ids)?),
+            ("addon_id", dictionary(self.code.finish(), &words.addons.ids)?),
             ("blocklisted", no.clone()),
-            ("name", dictionary(numbers.clone(), &words.addon_names)?),
+            ("name", dictionary(numbers.clone(), &words.addons.names)?),
             ("user_disabled", no.clone()),
             ("app_disabled", no.clone()),
-            ("version", dictionary(numbers, &words.addon_versions)?),
+            ("version", dictionary(numbers, &words.addons.versions)?),
             ("scope", scope),
-            ("type", dictionary(Int32Array::from(vec![0; count]), &words.addon_type)?),
+            ("type", dictionary(Int32Array::from(vec![0; count]), &words.addons.kind)?),
             ("foreign_install", Arc::new(self.foreign.finish())),
             ("has_binary_components", no),
             ("install_day", Arc::new(self.day.finish())),

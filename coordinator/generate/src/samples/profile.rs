@@ -8,21 +8,18 @@ use chrono::{Datelike, NaiveDate};
 use crate::draw::{Draw, Poisson, key};
 use crate::ids::{SAMPLES, Steering};
 use crate::options::Options;
+use crate::strings::{COUNTRIES, SYSTEM_ADDONS, SYSTEM_SHARES};
 
 /// Add-ons with code below this one are never self-installed: 8 system add-ons, 4 Shield studies, and 4 others.
 pub(super) const SPECIAL: u32 = 16;
-/// Codes of Shield studies.
-pub(super) const STUDIES: Range<u32> = 8..12;
-/// Number of system add-ons, which come first.
-const SYSTEM: u32 = 8;
+/// Codes of Shield studies, after the system add-ons.
+pub(super) const STUDIES: Range<u32> = SYSTEM_ADDONS..12;
 /// Number of locales; the first one is the most frequent.
 pub(super) const LOCALES: u64 = 60;
 /// Number of releases of a version.
 pub(super) const MINORS: u64 = 4;
-pub(super) const COUNTRIES: u64 = 200;
 const CHANNEL_SHARES: [f64; 5] = [0.84, 0.08, 0.02, 0.05, 0.01];
 const VERSION_SHARES: [f64; 8] = [0.6, 0.15, 0.1, 0.05, 0.04, 0.03, 0.02, 0.01];
-const SYSTEM_SHARES: [f64; 3] = [0.9, 0.07, 0.03];
 /// The samples whose first client sends tens of thousands of pings.
 const BUSY_SAMPLES: [u32; 2] = [7, 42];
 /// Days from 0001-01-01 (day 1) to 1970-01-01.
@@ -178,13 +175,13 @@ impl Samples {
         };
         let systems = if draw.chance(0.01) { 0 } else { 4 + draw.below(5) as u32 };
         for place in 0..systems {
-            let addon = self.addon(place % SYSTEM, true, profile.created, &mut draw);
+            let addon = self.addon(place % SYSTEM_ADDONS, true, profile.created, &mut draw);
             profile.addons.push(addon);
         }
         let own = if draw.chance(0.35) { 0 } else { draw.geometric(0.35).min(60) };
         for _ in 0..own {
             let code = if draw.chance(0.03) {
-                SYSTEM + draw.below((SPECIAL - SYSTEM).into()) as u32
+                SYSTEM_ADDONS + draw.below((SPECIAL - SYSTEM_ADDONS).into()) as u32
             } else {
                 SPECIAL + ((draw.pareto(1.1) * 12.0) as u32).min(self.addons - 1)
             };
@@ -218,7 +215,7 @@ impl Samples {
             locale: (!draw.chance(0.0005)).then_some(profile.locale),
             created: (!draw.chance(0.01)).then_some(profile.created),
             system: draw.choice(&SYSTEM_SHARES),
-            country: draw.below(COUNTRIES),
+            country: draw.below(COUNTRIES.into()),
             subsession_length: 60 + draw.below(86_340) as i64,
             document_id: crate::ids::random_uuid(&mut draw),
             null_list: draw.chance(0.5),

@@ -327,26 +327,15 @@ mod tests {
     use tally_scheduler::TaskPlan;
 
     use super::*;
-    use crate::job::{Cut, JobSpec, REDUCE, date_folder};
+    use crate::job::REDUCE;
     use crate::plan::MapTask;
+    use crate::test_jobs::job;
 
     /// A job that is not planned.
     pub(super) fn run() -> JobRun {
-        let spec = JobSpec {
-            id: JobId::parse("a").unwrap(),
-            dataset: "addon_aggregates".into(),
-            date: "20170227".into(),
-            day_folder: date_folder("submission_date_s3", "20170227"),
-            inputs: vec![],
-            output: "/out".into(),
-            target_file_size: 1,
-            cut: Cut::default(),
-            expectations: vec![],
-            ready_marker: None,
-            options: Default::default(),
-        };
         let dataset = Arc::new(AddonAggregates::new());
-        JobRun::new(Submission { spec, dataset, key: vec![], submitted_at: 0 }, Duration::ZERO, 0, true)
+        let submission = Submission { spec: job(), dataset, key: vec![], submitted_at: 0 };
+        JobRun::new(submission, Duration::ZERO, 0, true)
     }
 
     /// Two workers hold the attempt of the only map task.

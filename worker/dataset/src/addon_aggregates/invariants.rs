@@ -4,8 +4,8 @@
 
 use arrow_array::{Array, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray};
 
-use super::sums::named;
 use super::{CLIENTS, CUSTOM_THEME_CLIENTS, TOTALS};
+use crate::output_rows::named;
 use crate::{DatasetError, ImpossibleRow};
 
 /// The columns of output rows that restrict each other.
@@ -72,9 +72,7 @@ impl<'a> Columns<'a> {
 /// See [`crate::Dataset::impossible_row`].
 pub(super) fn impossible_row(rows: &RecordBatch) -> Result<Option<ImpossibleRow>, DatasetError> {
     let columns = Columns::of(rows)?;
-    let mut faults =
-        (0..rows.num_rows()).filter_map(|row| columns.fault(row).map(|fault| ImpossibleRow { row, fault }));
-    Ok(faults.next())
+    Ok(ImpossibleRow::first(rows.num_rows(), |row| columns.fault(row)))
 }
 
 /// See [`crate::Dataset::counted_rows`]. Both totals count clients of `main_summary`, which have a theme flag.

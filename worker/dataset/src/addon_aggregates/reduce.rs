@@ -9,25 +9,21 @@
 use std::sync::Arc;
 
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, FixedSizeBinaryArray, Int32Array, Int64Array, ListArray, RecordBatch,
-    StringArray, UInt8Array, UInt32Array,
+    ArrayRef, BooleanArray, FixedSizeBinaryArray, Int32Array, Int64Array, RecordBatch, UInt8Array,
+    UInt32Array,
 };
-use arrow_buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 
 use super::map_main::{MoreGroups, Record};
 use super::schema::{self, NULL_ADDON, install, state};
 use super::{ADDONS, CLIENTS, CUSTOM_THEME_CLIENTS, MAIN_SUMMARY, TOTALS};
-use crate::keys::{Key, KeyTable};
+use crate::keys::KeyTable;
+use crate::output_rows::{SINK_ROWS, SINK_TEXT, append_key, nulls, pass_rows, texts};
 use crate::pair_set::PairSet;
-use crate::partials::{Dictionary, KeyBits, OTHER_PASS, code_of, column, malformed, number_keys};
-use crate::{DatasetError, Pass, ReduceError, Reducer, RowSink, Size, StringDictionary, Totals, uuid};
+use crate::partials::{Dictionary, KeyBits, OTHER_PASS, code_of, column, lists, malformed, number_keys};
+use crate::{DatasetError, Pass, ReduceError, Reducer, RowSink, Size, StringDictionary, Totals};
 
 /// Items counted at a time.
 const BLOCK: usize = 1024;
-/// Approximate number of rows in a batch for the sink.
-const SINK_ROWS: usize = 32 * 1024;
-/// Approximate number of bytes of ids in a batch for the sink.
-const SINK_TEXT: usize = 4 << 20;
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Client {
@@ -116,10 +112,8 @@ impl AddonReducer {
     fn merge_addons(&mut self, batch: &RecordBatch, dictionary: Dictionary<'_>) -> Result<(), DatasetError> {
         let ids: &FixedSizeBinaryArray = column(batch, "client_id")?;
         let states: &UInt8Array = column(batch, "state")?;
-        let lists: &ListArray = column(batch, "items")?;
-        let items: &UInt32Array =
-            lists.values().as_any().downcast_ref().ok_or_else(|| malformed("items are no integers"))?;
-        let (items, offsets) = (items.values(), lists.value_offsets());
+        let (offsets, items) = lists::<UInt32Array>(batch, "items")?;
+        let items = items.values();
         let numbers = self.clients(ids, states.values(), dictionary)?;
         let mut keys = Vec::with_capacity(BLOCK);
         for (row, &number) in numbers.iter().enumerate() {
@@ -217,24 +211,19 @@ impl Reducer for AddonReducer {
                 continue;
             }
             id.clear();
-            match key {
-                Key::Uuid(uuid) => id.extend_from_slice(&uuid::format(uuid)),
-                Key::Code(code) => strings.append(code, &mut id),
-            }
+            append_key(key, strings, &mut id);
             let groups =
                 client.record.group().into_iter().chain(own.iter().map(|&(_, date, day)| (date, day)));
             let none = client.record.group().is_none().then_some((None, None));
             for group in groups.chain(none) {
                 rows.push_group(&id, client, group);
                 if rows.len() >= SINK_ROWS || rows.text.len() >= SINK_TEXT {
-                    totals.rows += rows.len() as u64;
-                    sink(std::mem::take(&mut rows).finish()?).map_err(ReduceError::Sink)?;
+                    pass_rows(std::mem::take(&mut rows).finish()?, &mut totals, sink)?;
                 }
             }
         }
         if rows.len() > 0 {
-            totals.rows += rows.len() as u64;
-            sink(rows.finish()?).map_err(ReduceError::Sink)?;
+            pass_rows(rows.finish()?, &mut totals, sink)?;
         }
         Ok(totals)
     }
@@ -288,20 +277,8 @@ impl Rows {
     }
 
     fn finish(self) -> Result<RecordBatch, DatasetError> {
-        if i32::try_from(self.text.len()).is_err() {
-            return Err(DatasetError::TooLarge(self.count.len()));
-        }
-        let offsets: Vec<i32> =
-            std::iter::once(0).chain(self.ends.into_iter().map(|end| end as i32)).collect();
-        let ids = StringArray::try_new(
-            OffsetBuffer::new(ScalarBuffer::from(offsets)),
-            Buffer::from_vec(self.text),
-            None,
-        )
-        .map_err(|_| malformed("a client id that is not UTF-8"))?;
-        let nulls = |valid: Vec<bool>| Some(NullBuffer::from(valid)).filter(|n| n.null_count() > 0);
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(ids),
+            texts(self.text, self.ends, None)?,
             Arc::new(BooleanArray::from(self.foreign)),
             Arc::new(Int64Array::from(self.count)),
             Arc::new(Int64Array::from(self.user_type)),

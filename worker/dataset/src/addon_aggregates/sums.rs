@@ -4,14 +4,14 @@
 //! that any reader of a published day can compute the same hash. Not here: the hash function.
 
 use arrow_array::{
-    Array, BooleanArray, FixedSizeBinaryArray, Int32Array, Int64Array, ListArray, RecordBatch, StringArray,
-    UInt8Array, UInt32Array,
+    Array, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray, UInt8Array, UInt32Array,
 };
 
 use super::{ADDONS, MAIN_SUMMARY};
 use crate::DatasetError;
 use crate::checksum::{Fingerprint, id, next_order, start, step, text};
-use crate::partials::{column, malformed};
+use crate::output_rows::named;
+use crate::partials::{column, key_bytes, lists, malformed, row_ranges};
 
 /// Maximum number of items in a block.
 const BLOCK_ITEMS: usize = 8 << 10;
@@ -20,30 +20,14 @@ const BLOCK_ROWS: usize = 1 << 10;
 
 /// The checksum of the rows of each of the ranges that begin and end at `offsets`.
 pub(super) fn partials(table: usize, batch: &RecordBatch, offsets: &[u32]) -> Result<Vec<u64>, DatasetError> {
-    let misfit = || malformed("offsets that are not those of its rows");
-    let rows = offsets.last().map_or(0, |&end| end as usize);
-    if rows > batch.num_rows() || !offsets.is_sorted() {
-        return Err(misfit());
-    }
-    let ids: &FixedSizeBinaryArray = column(batch, "client_id")?;
+    let ranges = row_ranges(batch, offsets)?;
+    let ids = key_bytes(column(batch, "client_id")?)?;
     let states: &UInt8Array = column(batch, "state")?;
-    let (ids, rest) = ids.value_data().as_chunks::<16>();
-    if ids.len() != batch.num_rows() || !rest.is_empty() {
-        return Err(malformed("client ids of other than 16 bytes"));
-    }
-    let ranges = offsets.windows(2).map(|ends| ends[0] as usize..ends[1] as usize);
     match table {
         ADDONS => {
-            let lists: &ListArray = column(batch, "items")?;
-            let items = lists.values().as_any().downcast_ref::<UInt32Array>();
-            let items = items.ok_or_else(|| malformed("items are no integers"))?;
-            let mut addons = Addons {
-                ids,
-                states: states.values(),
-                ends: lists.value_offsets(),
-                items: items.values(),
-                before: vec![],
-            };
+            let (ends, items) = lists::<UInt32Array>(batch, "items")?;
+            let mut addons =
+                Addons { ids, states: states.values(), ends, items: items.values(), before: vec![] };
             Ok(ranges.map(|rows| addons.sum(rows)).collect())
         }
         MAIN_SUMMARY => {
@@ -187,22 +171,13 @@ pub(super) fn reduced(batch: &RecordBatch, all: &mut Fingerprint) -> Result<(), 
     Ok(())
 }
 
-/// A column of the output by name.
-pub(super) fn named<'a, T: Array + 'static>(
-    batch: &'a RecordBatch,
-    name: &str,
-) -> Result<&'a T, DatasetError> {
-    let found = batch.column_by_name(name).and_then(|column| column.as_any().downcast_ref::<T>());
-    found.ok_or_else(|| malformed(format!("no column {name} of the right type")))
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
     use std::sync::Arc;
 
-    use arrow_array::ArrayRef;
     use arrow_array::builder::{Int64Builder, ListBuilder, UInt32Builder};
+    use arrow_array::{ArrayRef, FixedSizeBinaryArray};
     use arrow_select::take::take_record_batch;
     use proptest::prelude::*;
 

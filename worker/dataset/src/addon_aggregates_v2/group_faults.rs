@@ -6,8 +6,8 @@ use arrow_array::{Array, BooleanArray, Int64Array, RecordBatch, StringArray};
 
 use super::TOTALS;
 use super::day_text::is_day;
-use super::group_sums::named;
 use super::ping_schema::{DATES, SUMS};
+use crate::output_rows::named;
 use crate::{DatasetError, ImpossibleRow};
 
 /// The columns of output rows that are restricted.
@@ -52,9 +52,7 @@ impl<'a> Columns<'a> {
 /// See [`crate::Dataset::impossible_row`].
 pub(super) fn impossible_row(rows: &RecordBatch) -> Result<Option<ImpossibleRow>, DatasetError> {
     let columns = Columns::of(rows)?;
-    let mut faults =
-        (0..rows.num_rows()).filter_map(|row| columns.fault(row).map(|fault| ImpossibleRow { row, fault }));
-    Ok(faults.next())
+    Ok(ImpossibleRow::first(rows.num_rows(), |row| columns.fault(row)))
 }
 
 /// See [`crate::Dataset::counted_rows`]. Every row has a client, and a sum is at least the number of clients with a part of

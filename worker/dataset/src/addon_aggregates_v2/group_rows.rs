@@ -4,21 +4,16 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-use arrow_buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow_array::{ArrayRef, Int64Array, RecordBatch};
 
 use super::day_text::DayText;
 use super::flags::{self, FOREIGN, FOREIGN_BITS, OWN};
 use super::ping_schema::{self, DATES, KEYS, SUMS};
 use crate::batch::{NULL_CODE, Width};
 use crate::keys::Key;
+use crate::output_rows::{SINK_ROWS, SINK_TEXT, append_key, nulls, texts};
 use crate::partials::malformed;
-use crate::{DatasetError, StringDictionary, uuid};
-
-/// Approximate number of rows in a batch for the sink.
-const SINK_ROWS: usize = 32 * 1024;
-/// Approximate number of bytes of texts in a batch for the sink.
-const SINK_TEXT: usize = 4 << 20;
+use crate::{DatasetError, StringDictionary};
 
 /// What is known of a group.
 #[derive(Debug, Clone, Copy)]
@@ -65,13 +60,7 @@ impl TextColumn {
     }
 
     fn finish(self) -> Result<ArrayRef, DatasetError> {
-        let rows = self.ends.len();
-        i32::try_from(self.bytes.len()).map_err(|_| DatasetError::TooLarge(rows))?;
-        let offsets = std::iter::once(0).chain(self.ends.into_iter().map(|end| end as i32));
-        let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets.collect::<Vec<i32>>()));
-        let nulls = Some(NullBuffer::from(self.valid)).filter(|nulls| nulls.null_count() > 0);
-        let texts = StringArray::try_new(offsets, Buffer::from_vec(self.bytes), nulls);
-        Ok(Arc::new(texts.map_err(|_| malformed("a text that is not UTF-8"))?))
+        texts(self.bytes, self.ends, nulls(self.valid))
     }
 }
 
@@ -110,10 +99,8 @@ impl Rows {
         strings: &dyn StringDictionary,
     ) {
         let [ids, texts @ ..] = &mut self.keys;
-        match client {
-            Some(Key::Uuid(id)) => ids.bytes.extend_from_slice(&uuid::format(id)),
-            Some(Key::Code(code)) => strings.append(code, &mut ids.bytes),
-            None => (),
+        if let Some(client) = client {
+            append_key(client, strings, &mut ids.bytes);
         }
         ids.end(client.is_some());
         for (column, code) in texts.iter_mut().zip(codes) {

@@ -9,19 +9,14 @@ use super::ping_schema::{DATES, KEYS, SUMS};
 use super::reduce_groups::Partials;
 use crate::DatasetError;
 use crate::checksum::{Fingerprint, id, start, step, text};
-use crate::partials::malformed;
+use crate::output_rows::named;
+use crate::partials::{key_bytes, row_ranges};
 
 /// The checksum of the rows of each of the ranges that begin and end at `offsets`.
 pub(super) fn partials(batch: &RecordBatch, offsets: &[u32]) -> Result<Vec<u64>, DatasetError> {
-    let rows = offsets.last().map_or(0, |&end| end as usize);
-    if rows > batch.num_rows() || !offsets.is_sorted() {
-        return Err(malformed("offsets that are not those of its rows"));
-    }
+    let ranges = row_ranges(batch, offsets)?;
     let Partials { ids, states, kinds, dates, ends, items } = Partials::of(batch)?;
-    let (ids, rest) = ids.value_data().as_chunks::<16>();
-    if ids.len() != batch.num_rows() || !rest.is_empty() {
-        return Err(malformed("client ids of other than 16 bytes"));
-    }
+    let ids = key_bytes(ids)?;
     let row = |row: usize| {
         let items = &items[ends[row] as usize..ends[row + 1] as usize];
         let sum = items.iter().fold(0u64, |sum, &item| sum.wrapping_add(step(start(), item, 0)));
@@ -29,9 +24,7 @@ pub(super) fn partials(batch: &RecordBatch, offsets: &[u32]) -> Result<Vec<u64>,
         let hash = step(id(ids[row]), dates[row].cast_unsigned(), channel << 32 | version);
         step(hash, sum, (items.len() as u64) << 40 | locale << 8 | u64::from(states[row]))
     };
-    let range =
-        |ends: &[u32]| (ends[0] as usize..ends[1] as usize).fold(0u64, |sum, at| sum.wrapping_add(row(at)));
-    Ok(offsets.windows(2).map(range).collect())
+    Ok(ranges.map(|rows| rows.fold(0u64, |sum, at| sum.wrapping_add(row(at)))).collect())
 }
 
 /// A nullable string of a row: its hash, and its length with a bit that tells null from the empty string.
@@ -63,15 +56,6 @@ pub(super) fn output(batch: &RecordBatch, all: &mut Fingerprint) -> Result<(), D
         all.add(hash);
     }
     Ok(())
-}
-
-/// A column of the output by name.
-pub(super) fn named<'a, T: Array + 'static>(
-    batch: &'a RecordBatch,
-    name: &str,
-) -> Result<&'a T, DatasetError> {
-    let found = batch.column_by_name(name).and_then(|column| column.as_any().downcast_ref::<T>());
-    found.ok_or_else(|| malformed(format!("no column {name} of the right type")))
 }
 
 #[cfg(test)]

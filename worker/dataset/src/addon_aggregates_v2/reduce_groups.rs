@@ -6,9 +6,7 @@
 //!
 //! Not here: reading inputs (`map_pings`), and the columns of the output (`group_rows`).
 
-use arrow_array::{
-    Array, FixedSizeBinaryArray, Int64Array, ListArray, RecordBatch, UInt8Array, UInt32Array, UInt64Array,
-};
+use arrow_array::{FixedSizeBinaryArray, Int64Array, RecordBatch, UInt8Array, UInt32Array, UInt64Array};
 
 use super::TOTALS;
 use super::day_text::DayText;
@@ -19,7 +17,8 @@ use super::numbered::Numbered;
 use super::ping_schema::{DAY_BITS, KEYS, NULL_ADDON, SUMS, set_width, state};
 use crate::batch::{NULL_CODE, Width};
 use crate::keys::{Key, KeyTable};
-use crate::partials::{Dictionary, KeyBits, OTHER_PASS, code_of, column, malformed, number_keys};
+use crate::output_rows::pass_rows;
+use crate::partials::{Dictionary, KeyBits, OTHER_PASS, code_of, column, lists, malformed, number_keys};
 use crate::{DatasetError, Pass, ReduceError, Reducer, RowSink, Size, StringDictionary, Totals};
 
 /// The lowest bit of the add-on's code in an element.
@@ -70,15 +69,14 @@ pub(super) struct Partials<'a> {
 impl<'a> Partials<'a> {
     pub(super) fn of(batch: &'a RecordBatch) -> Result<Self, DatasetError> {
         let codes = |at: usize| column::<UInt32Array>(batch, KEYS[at]).map(|codes| &codes.values()[..]);
-        let lists: &ListArray = column(batch, "items")?;
-        let items = lists.values().as_any().downcast_ref::<UInt64Array>();
+        let (ends, items) = lists::<UInt64Array>(batch, "items")?;
         Ok(Partials {
             ids: column(batch, "client_id")?,
             states: column::<UInt8Array>(batch, "state")?.values(),
             kinds: [codes(1)?, codes(2)?, codes(3)?],
             dates: column::<Int64Array>(batch, "profile_creation_date")?.values(),
-            ends: lists.value_offsets(),
-            items: items.ok_or_else(|| malformed("items are no integers"))?.values(),
+            ends,
+            items: items.values(),
         })
     }
 }
@@ -248,13 +246,11 @@ impl Reducer for GroupsReducer {
             (0..SUMS.len()).for_each(|sum| totals[1 + sum] += group.sums[sum]);
             rows.push(clients.get(client as usize).copied(), codes, group, strings);
             if rows.is_full() {
-                totals.rows += rows.len() as u64;
-                sink(rows.take()?).map_err(ReduceError::Sink)?;
+                pass_rows(rows.take()?, &mut totals, sink)?;
             }
         }
         if rows.len() > 0 {
-            totals.rows += rows.len() as u64;
-            sink(rows.take()?).map_err(ReduceError::Sink)?;
+            pass_rows(rows.take()?, &mut totals, sink)?;
         }
         Ok(totals)
     }

@@ -1,7 +1,6 @@
 //! Kernels of `addon_aggregates_v2`: the elements of pings to partials, and these to rows. Items are elements.
 //!
-//! `cargo bench -p tally-dataset --bench pings`. Clients send three pings with twelve elements each, of which few differ. Not
-//! here: decoding, the whole job (`tests/bench`).
+//! Clients send three pings with twelve elements each, of which few differ. Not here: the tables of keys (`tables`).
 
 use arrow_array::Array;
 use divan::Bencher;
@@ -11,32 +10,10 @@ use tally_dataset::{
     BATCH_ROWS, Batch, Bits, Column, Dataset, MapRun, Mapper, Pass, Size, StringDictionary, Width, uuid,
 };
 
-fn main() {
-    divan::main();
-}
+use crate::support::{Numbers, count_rows, must};
 
 const PINGS: usize = 3;
 const ELEMENTS: usize = 12;
-
-/// The same numbers in every run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        self.next() as usize % end
-    }
-}
-
-fn must<T, E: std::fmt::Display>(result: Result<T, E>) -> T {
-    result.unwrap_or_else(|error| panic!("{error}"))
-}
 
 fn bits(rows: usize, of: impl FnMut(usize) -> bool) -> Bits {
     let mut bits = Bits::default();
@@ -60,8 +37,8 @@ impl Folder {
             must(mapper.resolve(column, &refs, &mut codes));
             codes
         };
-        let id = |_| uuid::format(u128::from(numbers.next()) << 64 | u128::from(numbers.next()));
-        let ids: Vec<String> = (0..clients).map(id).map(|id| String::from_utf8_lossy(&id).into()).collect();
+        let text = |id| String::from_utf8_lossy(&uuid::format(id)).into();
+        let ids: Vec<String> = numbers.ids(clients).into_iter().map(text).collect();
         let ids = resolve(0, &ids);
         let kinds = [1, 2, 3].map(|column| resolve(column, &["release".into()])[0]);
         let addons: Vec<String> = (0..20_000).map(|at| format!("addon{at}@example.org")).collect();
@@ -155,12 +132,7 @@ fn reduce_elements(bencher: Bencher, clients: usize) {
     bencher.counter(ItemsCount::new(clients * PINGS * ELEMENTS)).bench_local(|| {
         let mut reducer = AddonAggregatesV2::default().reducer(Pass::WHOLE, &sizes);
         must(reducer.merge(0, &run.batch, &codes, &strings));
-        let mut rows = 0;
-        let mut sink = |batch: arrow_array::RecordBatch| {
-            rows += batch.num_rows();
-            Ok(())
-        };
-        must(reducer.finish(&strings, &mut sink));
+        let rows = count_rows(&mut *reducer, &strings);
         assert!(rows >= clients);
         rows
     });

@@ -1,187 +1,20 @@
-//! Runs the built `tally` binary as a user does: as a process, with flags, an exit code, and one JSON object on
-//! standard output. Not here: the expected output of the job.
+//! A process under test while it runs: its output, signals, and its end. Not here: how it is started (`process`).
 
-use std::ffi::{OsStr, OsString};
 use std::io::{ErrorKind, Read};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
-use serde::Deserialize;
 
-use crate::output::Place;
+use super::{OUTPUTS, Outcome};
 use crate::secrets;
 use crate::wait::wait_for;
 
-/// Timeout after which a run counts as hung.
-const DEADLINE: Duration = Duration::from_secs(180);
 /// Timeout for the rest of a killed process's output: it takes longer only if another process has its pipes, too.
 const REST: Duration = Duration::from_secs(5);
-
-/// The binary under test: `TALLY_BIN`, else the `tally` in a folder above the running test, where `cargo build
-/// --release` puts it.
-///
-/// # Panics
-/// There is no binary; the message tells how to build it.
-pub fn tally_bin() -> PathBuf {
-    if let Some(path) = std::env::var_os("TALLY_BIN") {
-        let path = PathBuf::from(path);
-        assert!(path.is_file(), "TALLY_BIN is {}, which is no file", path.display());
-        return path;
-    }
-    let test = std::env::current_exe().unwrap_or_default();
-    let found = test.ancestors().skip(1).map(|folder| folder.join("tally")).find(|path| path.is_file());
-    found.unwrap_or_else(|| {
-        panic!(
-            "no tally binary above {}: build it first with `cargo build --release -p tally`, \
-             run all tests with `tests/run`, or name one in TALLY_BIN",
-            test.display()
-        )
-    })
-}
-
-/// The object that a job prints with `--output-format json`.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Summary {
-    pub job_id: String,
-    pub date: String,
-    pub rows: u64,
-    pub files: u64,
-    pub n_clients: u64,
-    pub n_custom_theme_clients: u64,
-    pub bytes_read: u64,
-    /// Bytes of the shuffle, and those of them that crossed the network.
-    pub shuffle_bytes: u64,
-    pub shuffle_network_bytes: u64,
-    /// Bytes that did not fit in memory and were written to disk.
-    pub spilled_bytes: u64,
-    pub seconds: f64,
-    pub peak_memory_bytes: u64,
-    pub stages: Vec<StageSummary>,
-}
-
-/// One stage of a [`Summary`].
-#[derive(Clone, Debug, Deserialize)]
-pub struct StageSummary {
-    pub name: String,
-    pub tasks: u64,
-    pub rows: u64,
-    pub bytes: u64,
-    pub seconds: f64,
-    pub peak_memory_bytes: u64,
-}
-
-/// A command line for the binary, for a single run.
-#[derive(Debug)]
-pub struct Tally {
-    command: Command,
-    deadline: Duration,
-}
-
-impl Tally {
-    /// `tally SUBCOMMAND`, with nothing in the environment that would change its defaults.
-    pub fn new(subcommand: &str) -> Self {
-        Self::wrapped(&tally_bin(), [OsStr::new(subcommand)])
-    }
-
-    /// Another program that finally runs the binary.
-    pub fn wrapped(program: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
-        let mut command = Command::new(program);
-        clean(&mut command);
-        command.args(args);
-        Self { command, deadline: DEADLINE }
-    }
-
-    /// `tally run` over the day under `root` (`addons/v2` and `main_summary/v3`) into `place`, with JSON output and
-    /// no date: add one with [`Tally::date`].
-    pub fn job(root: &Path, place: &Place) -> Self {
-        Self::new("run").args(job_args(root, &place.output(), &place.spill()))
-    }
-
-    /// Adds `--date`.
-    pub fn date(self, date: &str) -> Self {
-        self.args(["--date", date])
-    }
-
-    /// Adds flags.
-    pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
-        self.command.args(args);
-        self
-    }
-
-    /// Sets a variable of the environment.
-    pub fn env(mut self, name: &str, value: &str) -> Self {
-        secrets::register_variable(name.as_ref(), value.as_ref());
-        self.command.env(name, value);
-        self
-    }
-
-    /// Runs the command to its end.
-    pub fn run(self) -> Result<Outcome> {
-        self.spawn()?.wait()
-    }
-
-    /// Starts the command.
-    pub fn spawn(mut self) -> Result<Running> {
-        let line = format!("{:?}", self.command);
-        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = self.command.spawn().with_context(|| format!("starting {line}"))?;
-        let stdout = Collector::new(child.stdout.take());
-        let stderr = Collector::new(child.stderr.take());
-        Ok(Running { child, line, deadline: self.deadline, said: Some([stdout, stderr]) })
-    }
-}
-
-impl From<Command> for Tally {
-    /// A command that is set up in another way.
-    fn from(command: Command) -> Self {
-        Self { command, deadline: DEADLINE }
-    }
-}
-
-/// Removes from a command's environment what would change the defaults of the programs under test.
-pub fn clean(command: &mut Command) {
-    let ours = |name: &OsStr| {
-        let name = name.to_string_lossy();
-        ["TALLY_", "AWS_", "AZURE_", "AZURITE_", "GOOGLE_", "OTEL_"].iter().any(|ours| name.starts_with(ours))
-            || name == "date"
-            || name == "bucket"
-    };
-    for (name, _) in std::env::vars_os().filter(|(name, _)| ours(name)) {
-        command.env_remove(name);
-    }
-}
-
-/// The flags of `tally run` for the day under `root`.
-pub fn job_args(root: &Path, output: &Path, spill: &Path) -> Vec<OsString> {
-    let mut args: Vec<OsString> = Vec::new();
-    for (flag, path) in [
-        ("--addons", root.join("addons/v2")),
-        ("--main-summary", root.join("main_summary/v3")),
-        ("--output", output.to_path_buf()),
-        ("--spill-dir", spill.to_path_buf()),
-    ] {
-        args.extend([flag.into(), path.into_os_string()]);
-    }
-    args.extend(["--output-format".into(), "json".into()]);
-    args
-}
-
-/// The outcome of a process that was started in any other way, with both outputs captured; they are searched for secrets.
-///
-/// # Errors
-/// It does not start, or prints a secret.
-pub fn output(mut command: Command) -> Result<Output> {
-    let output = command.output().with_context(|| format!("starting {command:?}"))?;
-    for (name, text) in OUTPUTS.into_iter().zip([&output.stdout, &output.stderr]) {
-        secrets::check(name, &String::from_utf8_lossy(text))?;
-    }
-    Ok(output)
-}
 
 /// A running process. Dropping it kills it, and its output until then is searched for secrets.
 pub struct Running {
@@ -192,9 +25,17 @@ pub struct Running {
     said: Option<[Collector; 2]>,
 }
 
-const OUTPUTS: [&str; 2] = ["standard output", "standard error"];
-
 impl Running {
+    /// Starts a command whose end is waited for until the deadline.
+    pub(super) fn start(mut command: Command, deadline: Duration) -> Result<Self> {
+        let line = format!("{command:?}");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("starting {line}"))?;
+        let stdout = Collector::new(child.stdout.take());
+        let stderr = Collector::new(child.stderr.take());
+        Ok(Self { child, line, deadline, said: Some([stdout, stderr]) })
+    }
+
     /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -264,71 +105,6 @@ impl Drop for Running {
     }
 }
 
-/// How a run ended.
-#[derive(Debug)]
-pub struct Outcome {
-    line: String,
-    status: ExitStatus,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-impl Outcome {
-    /// The exit code; None if a signal ended the process.
-    pub fn code(&self) -> Option<i32> {
-        self.status.code()
-    }
-
-    /// Checks the exit code.
-    ///
-    /// # Errors
-    /// Shows the command line and both outputs.
-    pub fn expect_code(self, code: i32) -> Result<Self> {
-        ensure!(self.code() == Some(code), "exit code {code} was expected\n{self}");
-        Ok(self)
-    }
-
-    /// The summary of a job that succeeded.
-    pub fn summary(self) -> Result<Summary> {
-        let done = self.expect_code(0)?;
-        serde_json::from_str(&done.stdout)
-            .with_context(|| format!("the summary is no JSON of the agreed form\n{done}"))
-    }
-
-    /// Checks that the run failed with `code` and that standard error contains each of `words`, in any case.
-    pub fn expect_failure(self, code: i32, words: &[&str]) -> Result<Self> {
-        let failed = self.expect_code(code)?;
-        let text = failed.stderr.to_lowercase();
-        for word in words {
-            ensure!(text.contains(&word.to_lowercase()), "the error does not say {word:?}\n{failed}");
-        }
-        ensure!(!text.contains("panicked at"), "the process panicked\n{failed}");
-        Ok(failed)
-    }
-
-    /// Checks that standard error contains at least one of `words`, in any case.
-    pub fn expect_any(self, words: &[&str]) -> Result<Self> {
-        let text = self.stderr.to_lowercase();
-        ensure!(
-            words.iter().any(|word| text.contains(&word.to_lowercase())),
-            "the error says none of {words:?}\n{self}"
-        );
-        Ok(self)
-    }
-}
-
-impl std::fmt::Display for Outcome {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "{}: {}", self.line, self.status)?;
-        writeln!(
-            f,
-            "standard output:\n{}\nstandard error:\n{}",
-            self.stdout.trim_end(),
-            self.stderr.trim_end()
-        )
-    }
-}
-
 /// Reads an output while it is written.
 struct Collector {
     bytes: Arc<Mutex<Vec<u8>>>,
@@ -380,6 +156,9 @@ impl Collector {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use super::super::{DEADLINE, Tally, output};
     use super::*;
 
     fn shell(script: &str) -> Tally {

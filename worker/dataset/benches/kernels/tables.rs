@@ -1,7 +1,6 @@
-//! Kernels of the dataset: ids, tables, partitions, a mapper's flush, a reducer. Items are ids, keys or strings.
+//! Ids, tables, partitions, and a mapper's flush and a reducer of `addon_aggregates`. Items are ids, keys or strings.
 //!
-//! `cargo bench -p tally-dataset --bench kernels`. Tables are looked up at sizes that fit the caches and at sizes that do not. Not here:
-//! decoding (the worker's benches), the whole job (`tests/bench`).
+//! Tables are looked up at sizes that fit the caches and at sizes that do not. Not here: elements (`pings`).
 
 use std::hint::black_box;
 
@@ -17,43 +16,16 @@ use tally_dataset::{
     BATCH_ROWS, Batch, Bits, Column, Dataset, MapRun, Mapper, Pass, Size, StringDictionary, uuid,
 };
 
-fn main() {
-    divan::main();
-}
+use crate::support::{Numbers, count_rows, must};
 
 /// What one call of a kernel takes.
 const CALL: usize = 4096;
 /// Entries of tables: in the first two levels of cache, in the third, in memory.
 const SIZES: [usize; 3] = [4_096, 262_144, 4_194_304];
 
-/// The same numbers in every run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        self.next() as usize % end
-    }
-
-    fn ids(&mut self, count: usize) -> Vec<u128> {
-        (0..count).map(|_| u128::from(self.next()) << 64 | u128::from(self.next())).collect()
-    }
-
-    /// `CALL` of these values, any of them.
-    fn some<T: Copy>(&mut self, values: &[T]) -> Vec<T> {
-        (0..CALL).map(|_| values[self.below(values.len())]).collect()
-    }
-}
-
-/// Benches fail loudly: a wrong result would be a wrong figure.
-fn must<T, E: std::fmt::Display>(result: Result<T, E>) -> T {
-    result.unwrap_or_else(|error| panic!("{error}"))
+/// `CALL` of these values, any of them.
+fn some<T: Copy>(numbers: &mut Numbers, values: &[T]) -> Vec<T> {
+    (0..CALL).map(|_| values[numbers.below(values.len())]).collect()
 }
 
 #[divan::bench]
@@ -84,7 +56,7 @@ fn clients_known(bencher: Bencher, size: usize) {
     must(table.intern_uuids(&ids, &mut found));
     let mut found = vec![0; CALL];
     bencher
-        .with_inputs(|| numbers.some(&ids))
+        .with_inputs(|| some(&mut numbers, &ids))
         .input_counter(|asked| ItemsCount::new(asked.len()))
         .bench_local_refs(|asked| must(table.intern_uuids(asked, &mut found)));
     assert_eq!(table.len(), size);
@@ -117,7 +89,7 @@ fn pairs_known(bencher: Bencher, size: usize) {
     let mut set = PairSet::default();
     set.insert_many(&keys, |_| ());
     bencher
-        .with_inputs(|| numbers.some(&keys))
+        .with_inputs(|| some(&mut numbers, &keys))
         .input_counter(|asked| ItemsCount::new(asked.len()))
         .bench_local_refs(|asked| set.insert_many(asked, |at| panic!("{at} is new")));
 }
@@ -153,7 +125,7 @@ fn interner_known(bencher: Bencher) {
     }
     let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
     bencher
-        .with_inputs(|| numbers.some(&refs))
+        .with_inputs(|| some(&mut numbers, &refs))
         .input_counter(|asked| ItemsCount::new(asked.len()))
         .bench_local_refs(|asked| {
             asked.iter().fold(0, |sum, text| sum ^ must(interner.intern(text.as_bytes())))
@@ -241,12 +213,7 @@ fn reduce(bencher: Bencher, clients: usize) {
     bencher.counter(ItemsCount::new(clients)).bench_local(|| {
         let mut reducer = AddonAggregates::new().reducer(Pass::WHOLE, &sizes);
         must(reducer.merge(ADDONS, &run.batch, &codes, &AddonNames));
-        let mut rows = 0;
-        let mut sink = |batch: arrow_array::RecordBatch| {
-            rows += batch.num_rows();
-            Ok(())
-        };
-        must(reducer.finish(&AddonNames, &mut sink));
+        let rows = count_rows(&mut *reducer, &AddonNames);
         assert_eq!(rows, clients);
         rows
     });

@@ -1,25 +1,22 @@
 //! Files that need more memory than is available: the scan fails with an error that names file, row group and column.
 
 use std::collections::HashSet;
-use std::error::Error;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
-use object_store::memory::InMemory;
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding};
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
-use tally_common::budget::Budget;
 use tally_dataset::Dataset;
 use tally_dataset::addon_aggregates::{AddonAggregates, MAIN_SUMMARY};
-use tally_scan::footer::Footers;
-use tally_scan::{InputFile, OpenFile, RowGroup, ScanContext, ScanError};
+use tally_scan::ScanError;
+
+use crate::Result;
+use crate::row_group::{Reading, read};
 
 /// A Parquet file with these client ids.
-fn file(ids: &[String], properties: WriterPropertiesBuilder) -> Result<Vec<u8>, Box<dyn Error>> {
+fn file(ids: &[String], properties: WriterPropertiesBuilder) -> Result<Vec<u8>> {
     let columns: Vec<(&str, ArrayRef)> = vec![("client_id", Arc::new(StringArray::from_iter_values(ids)))];
     let batch = RecordBatch::try_from_iter(columns)?;
     let properties = properties.set_compression(Compression::SNAPPY).build();
@@ -31,47 +28,24 @@ fn file(ids: &[String], properties: WriterPropertiesBuilder) -> Result<Vec<u8>, 
 }
 
 /// Reads a file with a budget. Returns the number of partials, or the error of the scan.
-fn read(bytes: Vec<u8>, budget: u64) -> Result<Result<usize, ScanError>, Box<dyn Error>> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build()?;
-    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-    let path = Path::from("part-7.parquet");
-    runtime.block_on(store.put(&path, bytes.into()))?;
-    let file = runtime.block_on(InputFile::head(store, path, "mem://part-7.parquet".into()))?;
-    let metadata = runtime.block_on(Footers::new(1 << 20).get(&file))?.metadata;
-    assert_eq!(metadata.num_row_groups(), 1);
-    let file = Arc::new(OpenFile::open(file)?);
-    let context = ScanContext {
-        io: runtime.handle().clone(),
-        window: 1 << 20,
-        whole: 0,
-        budget: Budget::new(budget),
-        cancelled: Default::default(),
-        counters: Arc::default(),
-        fetched: Arc::default(),
-        rows: Arc::default(),
-    };
+fn partials(bytes: &[u8], budget: u64) -> Result<std::result::Result<usize, ScanError>> {
     let dataset = AddonAggregates::new();
     let mut mapper = dataset.mapper(MAIN_SUMMARY, 4, None);
-    let group = RowGroup::open(&context, file, metadata, 0, 0, &dataset.tables()[MAIN_SUMMARY])?;
-    let done = group.read(&mut *mapper, &mut |_| Ok(false));
-    assert_eq!(context.budget.used(), 0, "reserved memory is released");
-    Ok(match done {
+    let reading = Reading { window: 1 << 20, budget, batches: usize::MAX };
+    Ok(match read(bytes, &reading, &dataset.tables()[MAIN_SUMMARY], &mut *mapper)? {
         Ok(()) => Ok(mapper.flush()?.batch.num_rows()),
         Err(error) => Err(error),
     })
 }
 
 /// Reads a file with enough memory, and with too little, which must fail with the position.
-fn check(
-    ids: &[String],
-    properties: &WriterPropertiesBuilder,
-    enough: u64,
-    too_little: u64,
-) -> Result<(), Box<dyn Error>> {
+fn check(ids: &[String], properties: &WriterPropertiesBuilder, enough: u64, too_little: u64) -> Result<()> {
     let bytes = file(ids, properties.clone())?;
     let distinct = ids.iter().collect::<HashSet<_>>().len();
-    assert_eq!(read(bytes.clone(), enough)??, distinct);
-    let Err(error) = read(bytes, too_little)? else { return Err("the smaller budget was enough".into()) };
+    assert_eq!(partials(&bytes, enough)??, distinct);
+    let Err(error) = partials(&bytes, too_little)? else {
+        return Err("the smaller budget was enough".into());
+    };
     assert!(matches!(error, ScanError::Memory { .. }), "{error}");
     let said = error.to_string();
     for part in ["mem://part-7.parquet", "row group 0", "client_id", "--memory-limit"] {
@@ -81,7 +55,7 @@ fn check(
 }
 
 #[test]
-fn a_dictionary_takes_its_memory_from_the_budget() -> Result<(), Box<dyn Error>> {
+fn a_dictionary_takes_its_memory_from_the_budget() -> Result<()> {
     let ids: Vec<String> = (0..200_000).map(|id| format!("no uuid {id:020}")).collect();
     let properties = WriterProperties::builder().set_dictionary_page_size_limit(64 << 20);
     // The page of 6.4 MB, uncompressed and compressed; then 12 bytes for the span and code of each value.
@@ -92,7 +66,7 @@ fn a_dictionary_takes_its_memory_from_the_budget() -> Result<(), Box<dyn Error>>
 }
 
 #[test]
-fn strings_that_share_long_beginnings_take_their_memory_from_the_budget() -> Result<(), Box<dyn Error>> {
+fn strings_that_share_long_beginnings_take_their_memory_from_the_budget() -> Result<()> {
     let ids: Vec<String> = (0..1000).map(|id| format!("{}{id}", "x".repeat(20_000))).collect();
     let encoded = |encoding| {
         WriterProperties::builder()
@@ -104,7 +78,7 @@ fn strings_that_share_long_beginnings_take_their_memory_from_the_budget() -> Res
 }
 
 #[test]
-fn strings_as_long_as_a_step_may_share_all_of_the_previous_string() -> Result<(), Box<dyn Error>> {
+fn strings_as_long_as_a_step_may_share_all_of_the_previous_string() -> Result<()> {
     let properties = WriterProperties::builder()
         .set_dictionary_enabled(false)
         .set_column_encoding(ColumnPath::from("client_id"), Encoding::DELTA_BYTE_ARRAY);
@@ -112,7 +86,7 @@ fn strings_as_long_as_a_step_may_share_all_of_the_previous_string() -> Result<()
     for length in [STEP - 1, STEP, STEP + 1, 2 * STEP] {
         let text = |tail: &str| format!("{}{tail}", "x".repeat(length));
         let ids = [text(""), text("a"), text("a"), text("ab"), text("b")];
-        assert_eq!(read(file(&ids, properties.clone())?, 64 << 20)??, 4, "{length}");
+        assert_eq!(partials(&file(&ids, properties.clone())?, 64 << 20)??, 4, "{length}");
     }
     Ok(())
 }

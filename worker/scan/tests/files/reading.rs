@@ -2,25 +2,19 @@
 //!
 //! Not here: what is in the files (`writing`).
 
-use std::sync::Arc;
-
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
-use object_store::memory::InMemory;
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use tally_common::budget::Budget;
 use tally_dataset::{
     Batch, Bits, ColumnKind, ColumnSpec, DatasetError, ElementKind, MapRun, Mapper, Missing, NULL_CODE,
     TableSpec, Width,
 };
-use tally_scan::footer::Footers;
-use tally_scan::{InputFile, OpenFile, RowGroup, ScanContext, ScanError};
+use tally_scan::ScanError;
 
 use crate::Result;
+use crate::row_group::{Reading, read};
 
 /// An element's fields, formatted: id, flag, day.
 pub type Element = [Option<String>; 3];
@@ -112,37 +106,8 @@ impl Mapper for Collect {
 
 /// Reads a file of one row group.
 pub fn scan(bytes: &[u8], mapper: &mut Collect, budget: u64) -> Result<std::result::Result<(), ScanError>> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build()?;
-    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-    let path = Path::from("part-7.parquet");
-    runtime.block_on(store.put(&path, bytes.to_vec().into()))?;
-    let file = runtime.block_on(InputFile::head(store, path, "mem://part-7.parquet".into()))?;
-    let metadata = runtime.block_on(Footers::new(1 << 20).get(&file))?.metadata;
-    if metadata.num_row_groups() == 0 {
-        return Err("no row group".into());
-    }
-    let file = Arc::new(OpenFile::open(file)?);
-    let context = ScanContext {
-        io: runtime.handle().clone(),
-        window: 1 << 12,
-        whole: 0,
-        budget: Budget::new(budget),
-        cancelled: Default::default(),
-        counters: Arc::default(),
-        fetched: Arc::default(),
-        rows: Arc::default(),
-    };
     let table = table(mapper.even);
-    let done = RowGroup::open(&context, file, metadata, 0, 0, &table).and_then(|group| {
-        // Codes are forgotten after every third batch.
-        let mut batches = 0;
-        group.read(mapper, &mut |_| {
-            batches += 1;
-            Ok(batches % 3 == 0)
-        })
-    });
-    assert_eq!(context.budget.used(), 0, "reserved memory is released");
-    Ok(done)
+    read(bytes, &Reading { window: 1 << 12, budget, batches: 3 }, &table, mapper)
 }
 
 /// A field of a batch or struct, formatted; nulls if there is none.

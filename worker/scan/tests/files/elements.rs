@@ -1,10 +1,6 @@
 //! Fields of the elements of lists: files of many layouts, encodings and schemas, compared with what the Arrow reader of
 //! the parquet crate reads from them.
 
-mod reading;
-mod writing;
-
-use std::error::Error;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, ListArray, RecordBatch, StructArray};
@@ -19,10 +15,9 @@ use parquet::schema::types::ColumnPath;
 use tally_dataset::Width;
 use tally_scan::ScanError;
 
-use reading::{Collect, check, scan};
-use writing::{ALL, FILL, Fill, Numbers, batch, kinds, layout_file, write};
-
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+use crate::Result;
+use crate::reading::{Collect, check, scan};
+use crate::writing::{ALL, FILL, Fill, Numbers, batch, kinds, layout_file, write};
 
 #[test]
 fn every_encoding_and_page_version_is_read() -> Result<()> {

@@ -1,0 +1,11 @@
+//! Kernels of the datasets: ids, tables, partitions, mappers and reducers.
+//!
+//! `cargo bench -p tally-dataset --bench kernels`. Not here: decoding (the worker's benches), the whole job (`tests/bench`).
+
+mod pings;
+mod support;
+mod tables;
+
+fn main() {
+    divan::main();
+}
