@@ -18,7 +18,7 @@ use tally_dataset::{
     TableSpec, Width,
 };
 use tally_scan::footer::Footers;
-use tally_scan::{InputFile, OpenFile, RowGroup, ScanContext, ScanError};
+use tally_scan::{InputFile, OpenFile, RowGroup, ScanContext, ScanError, resolve};
 
 use crate::Result;
 
@@ -117,7 +117,13 @@ pub fn scan(bytes: &[u8], mapper: &mut Collect, budget: u64) -> Result<std::resu
     let path = Path::from("part-7.parquet");
     runtime.block_on(store.put(&path, bytes.to_vec().into()))?;
     let file = runtime.block_on(InputFile::head(store, path, "mem://part-7.parquet".into()))?;
-    let metadata = runtime.block_on(Footers::new(1 << 20).get(&file))?.metadata;
+    let footer = runtime.block_on(Footers::new(1 << 20).get(&file))?;
+    let (table, metadata) = (table(mapper.even), footer.metadata.clone());
+    // As the planner does.
+    let found = resolve::lookup(metadata.file_metadata().schema_descr(), &table);
+    if let Err(error) = footer.check_readable(&file, found.leaves(&table)) {
+        return Ok(Err(error));
+    }
     if metadata.num_row_groups() == 0 {
         return Err("no row group".into());
     }
@@ -132,7 +138,6 @@ pub fn scan(bytes: &[u8], mapper: &mut Collect, budget: u64) -> Result<std::resu
         fetched: Arc::default(),
         rows: Arc::default(),
     };
-    let table = table(mapper.even);
     let done = RowGroup::open(&context, file, metadata, 0, 0, &table).and_then(|group| {
         // Codes are forgotten after every third batch.
         let mut batches = 0;
