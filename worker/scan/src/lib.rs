@@ -46,6 +46,7 @@ mod schema_cache;
 mod shapes;
 mod snappy;
 mod source;
+mod spread;
 mod text;
 mod thrift;
 mod values;
