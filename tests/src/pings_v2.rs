@@ -39,17 +39,15 @@ pub struct AddonV2 {
 /// A ping with the sample of its folder: null, or any number.
 pub type Sampled = (Option<i64>, PingV2);
 
-/// The sample of a data file, by the name of its folder.
+/// The sample of a data file, by the name of its folder; null for a text that is no whole number.
 ///
 /// # Errors
 /// No folder of it is one of a sample.
 pub fn sample_of(path: &Path) -> Result<Option<i64>> {
     let mut names = path.iter().rev().filter_map(|name| name.to_str()?.strip_prefix("sample_id="));
     let name = names.next().with_context(|| format!("{} has no sample", path.display()))?;
-    match name {
-        "__HIVE_DEFAULT_PARTITION__" => Ok(None),
-        number => Ok(Some(number.parse()?)),
-    }
+    let number = name.trim().parse::<f64>().ok().filter(|number| number.fract() == 0.0);
+    Ok(number.map(|number| number as i64))
 }
 
 /// All pings of a day, whose folder is `path`, and the widths of their integers. A column or field that is missing from a

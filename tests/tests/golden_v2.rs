@@ -54,6 +54,8 @@ golden_tests! {
     case_08: "case-08",
     case_09: "case-09",
     case_10: "case-10",
+    case_11: "case-11",
+    case_12: "case-12",
 }
 
 #[test]

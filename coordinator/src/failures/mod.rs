@@ -115,13 +115,15 @@ classes! {
         "a task message is larger than a message may be";
     "Attempt.RowGroups" CoordinatorError::Attempt(AttemptError::TooManyRowGroups(_)) => Fatal
         "the reduce tasks made too many row groups: the target size of part files is too small";
-    "Plan.Inputs" CoordinatorError::Plan(PlanError::List(
-        ListError::Url(_)
-        | ListError::Unreadable { .. }
-        | ListError::Ambiguous { .. }
-        | ListError::NoFolder { .. }
-        | ListError::Nothing { .. },
-    )) => Fatal
+    "Plan.Inputs" CoordinatorError::Plan(
+        PlanError::List(
+            ListError::Url(_)
+            | ListError::Unreadable { .. }
+            | ListError::Ambiguous { .. }
+            | ListError::Nothing { .. },
+        )
+        | PlanError::Folder(_),
+    ) => Fatal
         "the day has no data files, or it is not clear which they are";
     "Plan.Listing" CoordinatorError::Plan(PlanError::List(ListError::Store { .. } | ListError::Read { .. })) => Fatal
         "the day's files cannot be listed, after the retries of the request";

@@ -1,16 +1,58 @@
 //! The second partition column of a dataset, whose values are in the paths of a day's files: `DAY/.../COLUMN=N/.../FILE`.
 //!
-//! Values are read as Spark reads them: `07` and `+7` are 7. Files below other values are ignored, and a file without a
-//! value is an error, as folders of different depth are in Spark. Names match without regard to letter case. Pure.
+//! Values are read as Spark reads them: `07`, `+7`, `7.0` and `7 ` are 7. Files below other values are ignored. A file
+//! without a value is an error, as folders of different depth are in Spark. So is a value that Spark counts or not,
+//! depending on the other folders of the table: with only numbers, the column has a type of numbers, in which `7e0` is 7;
+//! with a text among them, also in another day, all values are texts and cut to integers, so that `7.5` is 7. Names match
+//! without regard to letter case. Pure.
 
 use tally_dataset::{Dataset, FolderSpec};
 use tally_scan::InputFile;
 
-use super::listing::ListError;
 use crate::job::JobSpec;
 
 /// The number of ignored files that a warning names.
 const NAMED_FILES: usize = 3;
+
+/// A file that is in no folder of the dataset.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// It has no value of the second partition column.
+    #[error("{table}: {path} is not in a folder {column}=N below the day: move it into one")]
+    Missing {
+        /// The table.
+        table: &'static str,
+        /// The file.
+        path: String,
+        /// The column.
+        column: &'static str,
+    },
+    /// The value may be a number or not.
+    #[error(
+        "{table}: {path} is in the folder {column}={value}, which is no whole number but may be read as one: rename the \
+         folder, or move it out of the day"
+    )]
+    Unclear {
+        /// The table.
+        table: &'static str,
+        /// The file.
+        path: String,
+        /// The column.
+        column: &'static str,
+        /// The value.
+        value: String,
+    },
+}
+
+/// What a folder's value means.
+#[derive(Debug, PartialEq, Eq)]
+enum Meaning {
+    /// This number, which the dataset has.
+    Read(u32),
+    /// Another number, null, or a text that is no number.
+    Ignored,
+    Unclear,
+}
 
 /// The second partition column in the paths of a table's day.
 #[derive(Debug, Clone, Copy)]
@@ -38,17 +80,20 @@ impl<'a> Folders<'a> {
     /// Divides the files of a day.
     ///
     /// # Errors
-    /// [`ListError::NoFolder`].
-    pub(super) fn divide(&self, files: Vec<InputFile>) -> Result<Divided, ListError> {
+    /// [`FolderError`], naming the first file that has none.
+    pub(super) fn divide(&self, files: Vec<InputFile>) -> Result<Divided, FolderError> {
+        let (table, column) = (self.table, self.spec.column);
         let mut divided = Divided::default();
         for file in files {
             let Some(value) = self.value(&file) else {
-                let (table, column) = (self.table, self.spec.column);
-                return Err(ListError::NoFolder { table, path: file.name, column });
+                return Err(FolderError::Missing { table, path: file.name, column });
             };
-            match self.number(&value) {
-                Some(_) => divided.read.push(file),
-                None => divided.ignored.push(file),
+            match self.meaning(&value) {
+                Meaning::Read(_) => divided.read.push(file),
+                Meaning::Ignored => divided.ignored.push(file),
+                Meaning::Unclear => {
+                    return Err(FolderError::Unclear { table, path: file.name, column, value });
+                }
             }
         }
         Ok(divided)
@@ -56,7 +101,10 @@ impl<'a> Folders<'a> {
 
     /// The number of the folder of a file that is read.
     pub(super) fn folder(&self, file: &InputFile) -> Option<u32> {
-        self.number(&self.value(file)?)
+        match self.meaning(&self.value(file)?) {
+            Meaning::Read(number) => Some(number),
+            Meaning::Ignored | Meaning::Unclear => None,
+        }
     }
 
     /// The text after `COLUMN=` in the path of a file, below the day. The innermost one, if there are several.
@@ -70,10 +118,25 @@ impl<'a> Folders<'a> {
         values.next().map(|(_, value)| value.to_string())
     }
 
-    /// The number, if the dataset has it. `__HIVE_DEFAULT_PARTITION__` stands for null.
-    fn number(&self, value: &str) -> Option<u32> {
-        let number: i64 = value.parse().ok()?;
-        u32::try_from(number).ok().filter(|number| *number < self.spec.count)
+    /// What a value means. `__HIVE_DEFAULT_PARTITION__` stands for null.
+    fn meaning(&self, value: &str) -> Meaning {
+        let text = value.trim_matches(|c: char| c.is_ascii_whitespace() || c.is_ascii_control());
+        let whole = match text.split_once('.') {
+            Some((whole, zeros)) if zeros.bytes().all(|digit| digit == b'0') => whole,
+            _ => text,
+        };
+        if let Ok(number) = whole.parse::<i64>() {
+            let number = u32::try_from(number).ok().filter(|number| *number < self.spec.count);
+            return number.map_or(Meaning::Ignored, Meaning::Read);
+        }
+        // Spark cuts texts to integers towards 0.
+        let counted = text.parse::<f64>().is_ok_and(|n| n > -1.0 && n < f64::from(self.spec.count));
+        // Java reads these, too: digits of other scripts, escapes, hexadecimal fractions. Spark refuses an empty text.
+        let digits = |c: char| !c.is_ascii() && c.is_numeric();
+        let unsigned = text.trim_start_matches(['+', '-']);
+        let hexadecimal = unsigned.get(..2).is_some_and(|head| head.eq_ignore_ascii_case("0x"));
+        let odd = hexadecimal || text.contains(digits) || text.contains('%');
+        if counted || odd || text.is_empty() { Meaning::Unclear } else { Meaning::Ignored }
     }
 
     /// The warning about ignored files.
@@ -104,6 +167,7 @@ mod tests {
     use std::sync::Arc;
 
     use object_store::memory::InMemory;
+    use object_store::path::Path;
 
     use super::*;
 
@@ -139,9 +203,19 @@ mod tests {
             ("sample_id=-7/part-0.parquet", None),
             ("sample_id=4294967303/part-0.parquet", None),
             ("sample_id=99999999999999999999/part-0.parquet", None),
-            ("sample_id=7.5/part-0.parquet", None),
+            ("sample_id=7.0/part-0.parquet", Some(7)),
+            ("sample_id=07./part-0.parquet", Some(7)),
+            ("sample_id=7 /part-0.parquet", Some(7)),
+            ("sample_id= 7.00/part-0.parquet", Some(7)),
+            ("sample_id=100.0/part-0.parquet", None),
+            ("sample_id=100.5/part-0.parquet", None),
+            ("sample_id=-1.5/part-0.parquet", None),
+            ("sample_id=1e2/part-0.parquet", None),
             ("sample_id=7x/part-0.parquet", None),
-            ("sample_id=/part-0.parquet", None),
+            ("sample_id=7d/part-0.parquet", None),
+            ("sample_id=7_old/part-0.parquet", None),
+            ("sample_id=2018-01-07/part-0.parquet", None),
+            ("sample_id=NaN/part-0.parquet", None),
             ("sample_id=__HIVE_DEFAULT_PARTITION__/part-0.parquet", None),
         ] {
             assert_eq!(SAMPLES.folder(&file(below)), number, "{below}");
@@ -163,6 +237,22 @@ mod tests {
             for part in ["main_summary", below, "sample_id=N"] {
                 assert!(error.contains(part), "{error}");
             }
+        }
+    }
+
+    #[test]
+    fn a_value_that_may_be_a_number_is_an_error() {
+        let unclear =
+            ["7.5", "7e0", "700e-2", ".0", "-0.5", "99.9", "%37", "7%20", "0x7p0", "\u{667}", "", " "];
+        for value in unclear {
+            let mut bad = file("sample_id=1/part-0.parquet");
+            // As in a store, whose keys may have any characters.
+            bad.path = Path::parse(format!("submission_date_s3=20180101/sample_id={value}/x")).unwrap();
+            bad.name = format!("s3://b/{}", bad.path);
+            assert_eq!(SAMPLES.folder(&bad), None, "{value}");
+            let error = SAMPLES.divide(vec![file("sample_id=1/a"), bad]).unwrap_err().to_string();
+            assert!(error.contains(&format!("the folder sample_id={value}, ")), "{error}");
+            assert!(error.contains("main_summary: s3://b/") && error.contains("rename"), "{error}");
         }
     }
 

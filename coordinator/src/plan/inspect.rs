@@ -57,9 +57,9 @@ impl Inspected {
         file.footer = Some(footer.bytes);
         self.fetched += footer.fetched;
         let found = self.schema.lookup(metadata);
-        footer.check_readable(&file.name, found.leaves(table))?;
+        footer.check_readable(&file, found.leaves(table))?;
         let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
-        self.rows += rows;
+        self.rows = self.rows.saturating_add(rows);
         self.schema.add(&file.name, rows, &found.columns);
         if metadata.num_row_groups() == 0 && self.empty.is_some() {
             return Ok(());
@@ -68,9 +68,11 @@ impl Inspected {
         let row_groups: Vec<_> = (0u32..)
             .zip(metadata.row_groups())
             .map(|(number, group)| {
-                let needed = leaves.iter().filter_map(|&leaf| group.columns().get(leaf));
-                let bytes = needed.map(|c| u64::try_from(c.compressed_size()).unwrap_or(0)).sum();
                 let rows = u64::try_from(group.num_rows()).unwrap_or(0);
+                // Nothing is read of a row group without rows, and its chunks are not checked.
+                let read = leaves.iter().filter(|_| rows > 0);
+                let needed = read.filter_map(|&leaf| group.columns().get(leaf));
+                let bytes = needed.map(|c| u64::try_from(c.compressed_size()).unwrap_or(0)).sum();
                 RowGroupWork { number, bytes, rows }
             })
             .collect();
@@ -92,7 +94,7 @@ impl Inspected {
     fn append(&mut self, later: Inspected) {
         self.schema.append(later.schema);
         self.work.extend(later.work);
-        self.rows += later.rows;
+        self.rows = self.rows.saturating_add(later.rows);
         self.fetched += later.fetched;
         self.deferred |= later.deferred;
         self.empty = self.empty.take().or(later.empty);

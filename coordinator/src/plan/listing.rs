@@ -81,16 +81,6 @@ pub enum ListError {
         /// The days that exist.
         days: String,
     },
-    /// A file has no value of the second partition column.
-    #[error("{table}: {path} is not in a folder {column}=N below the day: move it into one")]
-    NoFolder {
-        /// The table.
-        table: &'static str,
-        /// The file.
-        path: String,
-        /// The column.
-        column: &'static str,
-    },
     /// A bug of the program.
     #[error("listing the inputs panicked; the log says where")]
     Panic,

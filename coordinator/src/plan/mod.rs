@@ -29,7 +29,7 @@ use tally_scan::footer::Footers;
 use tally_scan::{InputFile, ScanError};
 
 use crate::job::JobSpec;
-use folders::{Divided, Folders};
+use folders::{Divided, FolderError, Folders};
 use inspect::{Inspected, inspect};
 use listing::ListError;
 use schema::SchemaError;
@@ -49,6 +49,9 @@ pub enum PlanError {
     /// The day's files.
     #[error(transparent)]
     List(#[from] ListError),
+    /// The folder of a file.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
     /// A file that cannot be read.
     #[error(transparent)]
     Scan(#[from] ScanError),
@@ -182,7 +185,7 @@ pub async fn plan(
                 inspect_divided(divided, footers, table, defer).await?
             }
         };
-        plan.rows += inspected.rows;
+        plan.rows = plan.rows.saturating_add(inspected.rows);
         plan.fetched += inspected.fetched;
         let all = !inspected.deferred;
         let presence = inspected.schema.check(all)?;

@@ -207,6 +207,10 @@ async fn files_that_do_not_fit_together_are_errors() {
     let error = error.to_string();
     assert!(error.contains("submission_date_s3=20180101/b is not in a folder sample_id=N"), "{error}");
     let place = tempfile::tempdir().unwrap();
+    let error = planned(place.path(), &[("sample_id=1/a", LONG, 1), ("sample_id=1.5/b", LONG, 1)]).await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("/b is in the folder sample_id=1.5, which is no whole number"), "{error}");
+    let place = tempfile::tempdir().unwrap();
     let files = [("sample_id=1/a", LONG, 1), ("sample_id=2/b", INT, 1)];
     let error = planned(place.path(), &files).await.unwrap_err().to_string();
     for part in ["pings: the column n", "32 bits", "64 bits", "sample_id=1/a", "sample_id=2/b"] {

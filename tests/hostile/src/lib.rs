@@ -27,7 +27,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     Target { name: "ticket", body: messages::ticket, seeds: seeds::tickets },
     Target { name: "worker_message", body: messages::worker_message, seeds: seeds::worker_messages },
     Target {
@@ -41,4 +41,5 @@ pub const TARGETS: [Target; 9] = [
     Target { name: "config", body: config::settings, seeds: seeds::settings },
     Target { name: "addons", body: parquet::addons, seeds: seeds::addons },
     Target { name: "main_summary", body: parquet::main_summary, seeds: seeds::main_summary },
+    Target { name: "pings", body: parquet::pings, seeds: seeds::pings },
 ];

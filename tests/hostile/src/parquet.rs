@@ -23,7 +23,49 @@ pub const BUDGET: u64 = 16 << 20;
 /// Bytes per read.
 const WINDOW: u64 = 64 << 10;
 const DATE: &str = "20170227";
-const FOLDERS: [&str; 2] = ["addons", "main_summary"];
+
+/// A kind of file: a table of a dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `addons` of `addon_aggregates`.
+    Addons,
+    /// `main_summary` of `addon_aggregates`.
+    MainSummary,
+    /// The pings of `addon_aggregates_v2`, whose list elements are read one by one.
+    Pings,
+}
+
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Kind; 3] = [Kind::Addons, Kind::MainSummary, Kind::Pings];
+
+    /// The beginning of the names of its valid files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Addons => "addons",
+            Kind::MainSummary => "main_summary",
+            Kind::Pings => "pings",
+        }
+    }
+
+    fn dataset(self) -> &'static str {
+        if self == Kind::Pings { "addon_aggregates_v2" } else { "addon_aggregates" }
+    }
+
+    /// The kinds of the tables of its dataset, in their order.
+    fn tables(self) -> &'static [Kind] {
+        if self == Kind::Pings { &[Kind::Pings] } else { &[Kind::Addons, Kind::MainSummary] }
+    }
+
+    /// The number of its table.
+    fn table(self) -> usize {
+        match self {
+            Kind::Addons => ADDONS,
+            Kind::MainSummary => MAIN_SUMMARY,
+            Kind::Pings => 0,
+        }
+    }
+}
 
 /// The result of reading a file: the partials of its flushes, and the strings of their codes.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,8 +86,9 @@ impl Read {
     }
 }
 
-/// A day on disk. One of its files at a time has untrusted contents.
+/// A day on disk. One of its files has untrusted contents.
 pub struct Reader {
+    kind: Kind,
     folder: Scratch,
     runtime: Runtime,
     dataset: Arc<dyn Dataset>,
@@ -53,14 +96,14 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A day of two valid files.
+    /// A day with a valid file in each table. The file of `kind` is replaced by untrusted ones.
     ///
     /// # Errors
     /// The files cannot be written.
-    pub fn new() -> Result<Self, Box<dyn std::error::Error>> {
+    pub fn new(kind: Kind) -> Result<Self, Box<dyn std::error::Error>> {
         let folder = Scratch::new("tally hostile ")?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
-        let dataset = dataset("addon_aggregates").ok_or("no dataset")?;
+        let dataset = dataset(kind.dataset()).ok_or("no dataset")?;
         let place = |name: &str| folder.path().join(name).display().to_string();
         let asked = v1::JobSpec {
             dataset: dataset.name().into(),
@@ -69,32 +112,36 @@ impl Reader {
             output: place("out"),
             target_file_size: 1 << 20,
             shard_bytes: None,
-            partitions: Some(4),
+            partitions: dataset.folders().is_none().then_some(4),
             expectations: vec![],
             ready_marker: None,
             options: vec![],
         };
-        let reader = Reader { spec: JobSpec::asked(asked)?, folder, runtime, dataset };
-        for table in [ADDONS, MAIN_SUMMARY] {
-            let good = seeds::files(FOLDERS[table]).into_iter().next().ok_or("no good file")?;
-            reader.put(table, &good)?;
+        let reader = Reader { kind, spec: JobSpec::asked(asked)?, folder, runtime, dataset };
+        for table in kind.tables() {
+            let good = seeds::files(table.name()).into_iter().next().ok_or("no good file")?;
+            reader.put(*table, &good)?;
         }
         Ok(reader)
     }
 
-    fn put(&self, table: usize, bytes: &[u8]) -> std::io::Result<()> {
-        let name = self.dataset.tables()[table].name;
-        let day = self.folder.path().join(name).join(format!("submission_date_s3={DATE}"));
+    fn put(&self, kind: Kind, bytes: &[u8]) -> std::io::Result<()> {
+        let name = self.dataset.tables()[kind.table()].name;
+        let mut day = self.folder.path().join(name).join(format!("submission_date_s3={DATE}"));
+        if let Some(folders) = self.dataset.folders() {
+            day.push(format!("{}=7", folders.column));
+        }
         std::fs::create_dir_all(&day)?;
         std::fs::write(day.join("part-0.parquet"), bytes)
     }
 
-    /// Reads these bytes as the file of a table.
+    /// Reads these bytes as the file.
     ///
     /// # Errors
     /// The error of the planner or the scan, which names the file.
-    pub fn read(&self, table: usize, bytes: &[u8]) -> Result<Read, String> {
-        self.put(table, bytes).map_err(|error| error.to_string())?;
+    pub fn read(&self, bytes: &[u8]) -> Result<Read, String> {
+        let table = self.kind.table();
+        self.put(self.kind, bytes).map_err(|error| error.to_string())?;
         let footers = Arc::new(Footers::new(1 << 20));
         let plan = self.runtime.block_on(plan::plan(&self.spec, &*self.dataset, &footers, 1, false, true));
         let plan = plan.map_err(|error| error.to_string())?;
@@ -149,13 +196,16 @@ impl Reader {
 }
 
 thread_local! {
-    static READER: RefCell<Option<Reader>> = const { RefCell::new(None) };
+    static READERS: RefCell<Vec<Reader>> = const { RefCell::new(vec![]) };
 }
 
-fn check(table: usize, bytes: &[u8]) {
-    READER.with_borrow_mut(|reader| {
-        let reader = reader.get_or_insert_with(|| Reader::new().expect("a day"));
-        if let Err(error) = reader.read(table, bytes) {
+fn check(kind: Kind, bytes: &[u8]) {
+    READERS.with_borrow_mut(|readers| {
+        let at = readers.iter().position(|reader| reader.kind == kind).unwrap_or_else(|| {
+            readers.push(Reader::new(kind).expect("a day"));
+            readers.len() - 1
+        });
+        if let Err(error) = readers[at].read(bytes) {
             assert!(error.contains("part-0.parquet"), "it does not name the file: {error}");
         }
     });
@@ -163,10 +213,15 @@ fn check(table: usize, bytes: &[u8]) {
 
 /// Reads a file of `addons`.
 pub fn addons(bytes: &[u8]) {
-    check(ADDONS, bytes);
+    check(Kind::Addons, bytes);
 }
 
 /// Reads a file of `main_summary`.
 pub fn main_summary(bytes: &[u8]) {
-    check(MAIN_SUMMARY, bytes);
+    check(Kind::MainSummary, bytes);
+}
+
+/// Reads a file of pings.
+pub fn pings(bytes: &[u8]) {
+    check(Kind::Pings, bytes);
 }

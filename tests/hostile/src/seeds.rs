@@ -303,3 +303,8 @@ pub fn addons() -> Vec<Vec<u8>> {
 pub fn main_summary() -> Vec<Vec<u8>> {
     files("main_summary-")
 }
+
+/// Valid files of pings.
+pub fn pings() -> Vec<Vec<u8>> {
+    files("pings-")
+}

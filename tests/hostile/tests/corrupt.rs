@@ -15,10 +15,9 @@ use std::time::Duration;
 
 use parquet::file::FOOTER_SIZE;
 use parquet::file::metadata::{FooterTail, ParquetMetaDataReader};
-use tally_dataset::addon_aggregates::{ADDONS, MAIN_SUMMARY};
 use tally_hostile::mutate::{Numbers, bytes};
 use tally_hostile::pages::bodies;
-use tally_hostile::parquet::{BUDGET, Read, Reader};
+use tally_hostile::parquet::{BUDGET, Kind, Read, Reader};
 use tally_hostile::seeds::files;
 
 /// Number of corrupted positions per file and kind, one at a time.
@@ -87,13 +86,13 @@ fn ranges(file: &[u8], part: Part) -> Vec<Range<usize>> {
 
 /// Reads corrupted copies of a file. `check` gets the expected and the actual result. Returns the number of errors.
 fn corrupted(
-    table: usize,
+    kind: Kind,
     file: &[u8],
     ranges: &[Range<usize>],
     check: fn(&Read, Result<Read, String>),
 ) -> usize {
-    let reader = Reader::new().unwrap();
-    let right = reader.read(table, file).unwrap();
+    let reader = Reader::new(kind).unwrap();
+    let right = reader.read(file).unwrap();
     let mut failed = 0;
     for place in 0..PLACES {
         let mut copy = file.to_vec();
@@ -102,7 +101,7 @@ fn corrupted(
         bytes(&mut numbers, &mut copy, range);
         let before = NOW.load(Ordering::Relaxed);
         PEAK.store(before, Ordering::Relaxed);
-        let answer = reader.read(table, &copy);
+        let answer = reader.read(&copy);
         let taken = PEAK.load(Ordering::Relaxed).saturating_sub(before);
         assert!(taken <= BUDGET as usize + BESIDE, "place {place}: {taken} bytes were taken: {answer:.300?}");
         if let Err(error) = &answer {
@@ -114,17 +113,24 @@ fn corrupted(
     failed
 }
 
-/// The same for all files of a kind, on a thread that must end in time.
-fn all(kind: &'static str, part: Part, check: fn(&Read, Result<Read, String>)) {
+/// The formats of the files of each kind.
+const FORMATS: [&str; 5] =
+    ["dictionary-snappy", "plain-gzip", "delta-zstd-v2", "runs-snappy", "runs-snappy-v2"];
+/// A format that only files of pings have.
+const SPLIT: &str = "split-none";
+
+/// The same for all files with or without checksums, on a thread that must end in time.
+fn all(sums: &'static str, part: Part, check: fn(&Read, Result<Read, String>)) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    for (table, name) in [(ADDONS, "addons"), (MAIN_SUMMARY, "main_summary")] {
-        for format in ["dictionary-snappy", "plain-gzip", "delta-zstd-v2", "runs-snappy", "runs-snappy-v2"] {
-            let name = format!("{name}-{format}-{kind}");
+    for kind in Kind::ALL {
+        let split = (kind == Kind::Pings).then_some(SPLIT);
+        for format in FORMATS.into_iter().chain(split) {
+            let name = format!("{}-{format}-{sums}", kind.name());
             let file = files(&name).remove(0);
             let ranges = ranges(&file, part);
             let (done, over) = mpsc::channel();
             let thread = std::thread::spawn(move || {
-                let failed = corrupted(table, &file, &ranges, check);
+                let failed = corrupted(kind, &file, &ranges, check);
                 // The receiver may have timed out.
                 let _ = done.send(failed);
             });

@@ -6,9 +6,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use tally_dataset::addon_aggregates::{ADDONS, MAIN_SUMMARY};
 use tally_hostile::mutate::{Numbers, copy};
-use tally_hostile::parquet::Reader;
+use tally_hostile::parquet::{Kind, Reader};
 use tally_hostile::{TARGETS, Target};
 use tally_tests::seeds::cases;
 
@@ -104,6 +103,11 @@ fn files_of_main_summary() {
     replay("main_summary");
 }
 
+#[test]
+fn files_of_pings() {
+    replay("pings");
+}
+
 /// A footer whose schema nests deeply, at eight bytes per level: a recursive parser would overflow the stack.
 #[test]
 fn a_schema_that_nests_too_deep_is_rejected() {
@@ -126,9 +130,8 @@ fn a_schema_that_nests_too_deep_is_rejected() {
     footer.extend([0x16, 0, 0x19, 0x0c, 0]);
     let length = u32::try_from(footer.len()).expect("a short footer").to_le_bytes();
     let file = [b"PAR1", &footer[..], &length, b"PAR1"].concat();
-    let reader = Reader::new().expect("a day");
-    for table in [ADDONS, MAIN_SUMMARY] {
-        let error = reader.read(table, &file).expect_err("it is refused");
+    for kind in Kind::ALL {
+        let error = Reader::new(kind).expect("a day").read(&file).expect_err("it is refused");
         assert!(error.contains("part-0.parquet") && error.contains("nests too deep"), "{error}");
     }
 }

@@ -108,6 +108,10 @@ impl RowGroup<'_> {
                 self.readers.iter_mut().for_each(|reader| reader.forget());
             }
         }
+        for at in 0..self.readers.len() {
+            self.reading = Some(at);
+            self.readers[at].end().map_err(|fault| fault.at(self.place(Some(at))))?;
+        }
         Ok(())
     }
 

@@ -105,6 +105,23 @@ impl Codec {
         matches!(self, Codec::None)
     }
 
+    /// The most bytes that a page of `packed` bytes can inflate to, as far as the format limits them: no memory is used for
+    /// a page whose header states more.
+    pub(crate) fn most(&self, packed: usize) -> usize {
+        let ratio = match self {
+            Codec::None => 1,
+            // A copy of 64 bytes takes three.
+            Codec::Snappy => 22,
+            // A byte of a length stands for 255 bytes.
+            Codec::Lz4 | Codec::Lz4Raw => 256,
+            // A block of 128 KiB takes four bytes.
+            Codec::Zstd(_) => 32 << 10,
+            // Brotli has no limit.
+            Codec::Stream(_) => usize::MAX,
+        };
+        packed.saturating_mul(ratio)
+    }
+
     /// Decompresses a page of `size` bytes from `raw`, whose first `plain` bytes, at most `size`, are not compressed.
     pub(crate) fn unpack(
         &mut self,

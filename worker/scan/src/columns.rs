@@ -8,6 +8,7 @@ use crate::cursor::{Cursor, Step, Wanted};
 use crate::error::Fault;
 use crate::fixed_ints::Int;
 use crate::page::{DataPage, Page, Pages};
+use crate::spread::spread;
 use crate::values::{BoolValues, IntValues};
 
 /// Reader of a boolean column.
@@ -86,14 +87,7 @@ impl<T: Int + Into<i64>> IntReader<T> {
             };
             self.packed.clear();
             self.values.read(self.cursor.pages.data(), there, &mut self.packed)?;
-            if from + there == valid.len() {
-                value.extend(self.packed.iter().map(|&int| int.into()));
-            } else {
-                value.resize(valid.len(), 0);
-                for (at, &int) in valid.ones(from, valid.len()).zip(&self.packed) {
-                    value[at] = int.into();
-                }
-            }
+            spread(&self.packed, valid, from, 0, value);
         }
     }
 }

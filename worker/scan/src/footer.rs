@@ -8,11 +8,12 @@ use bytes::Bytes;
 use futures::executor::block_on;
 use parking_lot::Mutex;
 use parquet::file::FOOTER_SIZE;
-use parquet::file::metadata::{FooterTail, ParquetMetaData};
+use parquet::file::metadata::{ColumnChunkMetaData, FooterTail, ParquetMetaData, RowGroupMetaData};
 use tally_common::stores::urls;
 use tally_common::waits::{self, WaitKind};
 use tally_dataset::ColumnSpec;
 
+use crate::chunk_range;
 use crate::error::{Fault, FilePosition, ScanError};
 pub use crate::metadata::Unreadable;
 use crate::metadata::{self, Unreadables};
@@ -29,6 +30,8 @@ const MIN_FETCH: u64 = 2 << 10;
 const FIRST_READ: u64 = 8 << 10;
 /// The longest footer that is read, in bytes. Footers of tables have a few kilobytes.
 const MAX_FOOTER: u64 = 64 << 20;
+/// The most values of a page.
+const MAX_PAGE_VALUES: u64 = i32::MAX as u64;
 
 /// A cache of footers by file and version, limited in bytes. The oldest are dropped first.
 #[derive(Debug)]
@@ -57,23 +60,27 @@ impl Footer {
         self.unreadable.get(&(row_group, leaf)).copied()
     }
 
-    /// Rejects a file whose footer describes the chunk of a needed column, given with its leaf, as unreadable.
+    /// Rejects a file whose footer describes the chunk of a needed column, given with its leaf, as unreadable, or states
+    /// numbers that cannot be true.
     ///
     /// # Errors
     /// [`ScanError::Corrupt`], naming file, row group and column.
     pub fn check_readable<'a>(
         &self,
-        file: &str,
+        file: &InputFile,
         columns: impl Iterator<Item = (&'a ColumnSpec, usize)> + Clone,
     ) -> Result<(), ScanError> {
-        let with_rows = (0..).zip(self.metadata.row_groups()).filter(|(_, group)| group.num_rows() > 0);
-        for (number, _) in with_rows {
-            for (spec, leaf) in columns.clone() {
-                if let Some(why) = self.unreadable(number, leaf) {
-                    let column = Some(spec.path.join("."));
-                    let place = FilePosition { file: file.into(), row_group: Some(number), column };
-                    return Err(Fault::Corrupt(why.to_string()).at(place));
-                }
+        for (number, group) in self.metadata.row_groups().iter().enumerate() {
+            let place = |column| FilePosition { file: file.name.clone(), row_group: Some(number), column };
+            let needed = columns.clone().filter(|_| group.num_rows() > 0);
+            check_rows(group, file.size, needed.clone().next().is_some())
+                .map_err(|fault| fault.at(place(None)))?;
+            for (spec, leaf) in needed {
+                let found = match self.unreadable(number, leaf) {
+                    Some(why) => Fault::corrupt(why.to_string()),
+                    None => group.columns().get(leaf).map_or(Ok(()), |c| chunk_range(c, file.size).map(drop)),
+                };
+                found.map_err(|fault| fault.at(place(Some(spec.path.join(".")))))?;
             }
         }
         Ok(())
@@ -232,6 +239,27 @@ async fn read_end(file: &InputFile, end: Bytes) -> Result<Footer, Fault> {
     let fetched = end.len() as u64 + more;
     let (metadata, unreadable) = (Arc::new(metadata), Arc::new(unreadable));
     Ok(Footer { metadata, unreadable, bytes: length + tail_size, fetched })
+}
+
+/// Checks the number of a row group's rows. `read` says that a needed column is read, which confirms the number.
+fn check_rows(group: &RowGroupMetaData, file_size: u64, read: bool) -> Result<(), Fault> {
+    let rows = group.num_rows();
+    // A page takes at least a byte.
+    if u64::try_from(rows).is_ok_and(|rows| rows > file_size.saturating_mul(MAX_PAGE_VALUES)) {
+        return Fault::corrupt(format!("{rows} rows are more than a file of {file_size} bytes can have"));
+    }
+    if read {
+        return Ok(());
+    }
+    // There are no rows, or all of them consist of nulls. A list may have any number of entries.
+    let wrong = |chunk: &&ColumnChunkMetaData| {
+        let told = rows == 0 || chunk.column_descr().max_rep_level() == 0;
+        told && chunk.num_values() >= 0 && chunk.num_values() != rows
+    };
+    group.columns().iter().find(wrong).map_or(Ok(()), |chunk| {
+        let (values, path) = (chunk.num_values(), chunk.column_path().string());
+        Fault::corrupt(format!("its footer states {rows} rows, but {values} values of {path}"))
+    })
 }
 
 /// Decodes a footer.

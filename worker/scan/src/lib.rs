@@ -32,6 +32,8 @@ mod list_shapes;
 mod lists;
 mod lz4;
 mod metadata;
+#[cfg(test)]
+mod numbers;
 mod page;
 mod page_header;
 pub mod presence;
@@ -44,6 +46,7 @@ mod schema_cache;
 mod shapes;
 mod snappy;
 mod source;
+mod spread;
 mod text;
 mod thrift;
 mod values;
@@ -155,6 +158,9 @@ impl<'a> RowGroup<'a> {
         let (readers, lead, reading, ahead) = (vec![], None, None, 0);
         let group = RowGroup { context, file, metadata, at, number, table, readers, lead, reading, ahead };
         let (mut chunks, mut shape) = (vec![], None);
+        if group.rows() < 0 {
+            return Err(Fault::Corrupt(format!("it has {} rows", group.rows())).at(group.place(None)));
+        }
         // The column types of an empty row group do not matter.
         if group.rows() == 0 {
             chunks.resize_with(table.columns.len(), || None);
@@ -369,7 +375,13 @@ pub fn checked_range(chunk: &ColumnChunkMetaData, file_size: u64) -> Option<Rang
     (end <= file_size).then_some(start..end)
 }
 
+/// The same, or why it is not in the file.
 fn chunk_range(chunk: &ColumnChunkMetaData, file_size: u64) -> Result<Range<u64>, Fault> {
-    checked_range(chunk, file_size)
-        .ok_or_else(|| Fault::Corrupt("its column chunk extends beyond the end of the file".into()))
+    checked_range(chunk, file_size).ok_or_else(|| {
+        let (offset, size) = (chunk.data_page_offset(), chunk.compressed_size());
+        Fault::Corrupt(match offset.min(size) {
+            ..0 => format!("its column chunk has the offset {offset} and the size {size}"),
+            _ => "its column chunk extends beyond the end of the file".into(),
+        })
+    })
 }

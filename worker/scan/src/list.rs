@@ -113,6 +113,14 @@ impl ListMinReader {
         Ok(())
     }
 
+    /// Checks that no rows are left.
+    pub(crate) fn end(&mut self) -> Result<(), Fault> {
+        match self.entries.is_empty() && !self.decode()? {
+            true => Ok(()),
+            false => Fault::corrupt("it has more rows than its row group"),
+        }
+    }
+
     /// Takes the entries up to `end`, for whose rows there is room. Returns the number of started rows.
     fn take(&mut self, end: usize, mut begun: usize, out: &mut Rows<'_>) -> usize {
         while self.entries.at < end {

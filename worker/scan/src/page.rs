@@ -134,6 +134,12 @@ impl Pages {
                 self.feed.take(header.compressed_size)?;
                 continue;
             }
+            if header.kind != PageKind::Dictionary {
+                self.missing = self.missing.checked_sub(header.num_values as u64).ok_or_else(|| {
+                    let (values, missing) = (header.num_values, self.missing);
+                    Fault::Corrupt(format!("a page has {values} values where its chunk has {missing} more"))
+                })?;
+            }
             self.read(&header)?;
             if header.kind == PageKind::Dictionary {
                 if !matches!(header.encoding, 0 | 2) {
@@ -144,7 +150,6 @@ impl Pages {
                 }
                 return Ok(Some(Page::Dictionary { values: header.num_values }));
             }
-            self.missing = self.missing.saturating_sub(header.num_values as u64);
             return self.cut(&header).map(Page::Data).map(Some);
         }
         Ok(None)
@@ -191,17 +196,9 @@ impl Pages {
     }
 
     fn read(&mut self, header: &PageHeader) -> Result<(), Fault> {
-        let size = header.compressed_size + header.uncompressed_size;
-        if self.reserved.take().is_some() {
-            self.page.shrink(ALLOWED_PAGE);
-        }
-        self.reserved = self.reserve(size, "a page")?;
         self.look_behind(header.compressed_size)?;
-        let raw = self.feed.take(header.compressed_size)?;
-        if let Some(crc) = header.crc
-            && crc32fast::hash(raw) != crc
-        {
-            return Fault::corrupt("a page's checksum does not match its bytes");
+        if header.compressed_size as u64 > self.feed.remaining() {
+            return Fault::corrupt("a page extends beyond its column chunk");
         }
         let (levels, packed) = match header.kind {
             PageKind::DataV2 { def_bytes, rep_bytes, compressed } => {
@@ -210,7 +207,23 @@ impl Pages {
             _ => (0, !self.codec.is_none()),
         };
         // An uncompressed page has the size of its bytes, whatever its header states.
-        let size = if packed { header.uncompressed_size } else { raw.len() };
+        let size = if packed { header.uncompressed_size } else { header.compressed_size };
+        if packed && size > self.codec.most(header.compressed_size) {
+            return Fault::corrupt(format!(
+                "a page of {} bytes cannot inflate to the {size} bytes that its header states",
+                header.compressed_size
+            ));
+        }
+        if self.reserved.take().is_some() {
+            self.page.shrink(ALLOWED_PAGE);
+        }
+        self.reserved = self.reserve(header.compressed_size + size, "a page")?;
+        let raw = self.feed.take(header.compressed_size)?;
+        if let Some(crc) = header.crc
+            && crc32fast::hash(raw) != crc
+        {
+            return Fault::corrupt("a page's checksum does not match its bytes");
+        }
         if levels > raw.len() || levels > size {
             return Fault::corrupt("levels are longer than their page");
         }
@@ -219,8 +232,7 @@ impl Pages {
         let got = self.data().len();
         if got != size {
             return Fault::corrupt(format!(
-                "a page has {got} bytes instead of the {} that its header states",
-                header.uncompressed_size
+                "a page has {got} bytes instead of the {size} that its header states"
             ));
         }
         Ok(())

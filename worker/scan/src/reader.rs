@@ -62,6 +62,11 @@ impl Reader {
         }
     }
 
+    /// Checks that no rows are left. The number of values of other columns is known.
+    pub(crate) fn end(&mut self) -> Result<(), Fault> {
+        if let Reader::ListMin(reader) = self { reader.end() } else { Ok(()) }
+    }
+
     /// Reads the values of column `at` that are `wanted`, which are `count` rows or elements if that is known.
     pub(crate) fn read(
         &mut self,

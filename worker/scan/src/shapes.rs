@@ -29,7 +29,7 @@ use crate::text::TextReader;
 use crate::{ScanContext, ScanCounters, checked_range};
 
 pub(crate) const PLAIN: i64 = 0;
-const DICTIONARY: i64 = 8;
+pub(crate) const DICTIONARY: i64 = 8;
 const RLE: i64 = 3;
 
 /// A field in Thrift's compact protocol. Its number is `step` larger than that of the previous field.
@@ -44,8 +44,9 @@ pub(crate) fn int(step: u8, value: i64) -> Vec<u8> {
     out
 }
 
-fn header(kind: i64, sizes: [usize; 2], crc: &[u8], (step, details): (u8, Vec<u8>)) -> Vec<u8> {
-    let [uncompressed, compressed] = sizes.map(|size| size as i64);
+/// The header of a page with these uncompressed and compressed sizes.
+pub(crate) fn header(kind: i64, sizes: [i64; 2], crc: &[u8], (step, details): (u8, Vec<u8>)) -> Vec<u8> {
+    let [uncompressed, compressed] = sizes;
     // With a checksum between them, the number of the details is one step closer.
     let step = step - u8::from(!crc.is_empty());
     let head = [int(1, kind), int(1, uncompressed), int(1, compressed), crc.to_vec()].concat();
@@ -53,11 +54,11 @@ fn header(kind: i64, sizes: [usize; 2], crc: &[u8], (step, details): (u8, Vec<u8
 }
 
 pub(crate) fn with(kind: i64, body: &[u8], details: (u8, Vec<u8>)) -> Vec<u8> {
-    [header(kind, [body.len(); 2], &[], details), body.to_vec()].concat()
+    [header(kind, [body.len() as i64; 2], &[], details), body.to_vec()].concat()
 }
 
 /// Details of a data page of version 1.
-fn v1_details(values: i64, encoding: i64) -> (u8, Vec<u8>) {
+pub(crate) fn v1_details(values: i64, encoding: i64) -> (u8, Vec<u8>) {
     (2, [int(1, values), int(1, encoding), int(1, RLE), int(1, RLE)].concat())
 }
 
@@ -72,7 +73,7 @@ pub(crate) fn v2_details(values: i64, encoding: i64, levels: usize, flag: &[u8])
     (5, [counts, int(1, levels as i64), int(1, 0), flag.to_vec()].concat())
 }
 
-fn dictionary(values: i64, body: &[u8]) -> Vec<u8> {
+pub(crate) fn dictionary(values: i64, body: &[u8]) -> Vec<u8> {
     with(2, body, (4, [int(1, values), int(1, PLAIN)].concat()))
 }
 
@@ -81,11 +82,11 @@ pub(crate) fn levels(runs: &[u8]) -> Vec<u8> {
     [&(runs.len() as u32).to_le_bytes(), runs].concat()
 }
 
-fn longs(values: &[i64]) -> Vec<u8> {
+pub(crate) fn longs(values: &[i64]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-fn texts(values: &[&str]) -> Vec<u8> {
+pub(crate) fn texts(values: &[&str]) -> Vec<u8> {
     values
         .iter()
         .flat_map(|text| [&(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat())
@@ -96,7 +97,7 @@ fn texts(values: &[&str]) -> Vec<u8> {
 pub(crate) struct Chunk {
     column: &'static str,
     rows: usize,
-    compression: Compression,
+    pub(crate) compression: Compression,
     /// Offsets of its first data page and of its dictionary.
     offsets: (i64, Option<i64>),
     size: usize,
@@ -134,9 +135,10 @@ pub(crate) enum FeedKind {
 }
 
 /// A value of any column, formatted.
-type Value = Option<String>;
+pub(crate) type Value = Option<String>;
 
-fn read(chunk: &Chunk, bytes: &[u8], feed_kind: FeedKind) -> Result<Vec<Value>, Fault> {
+/// The values of a chunk.
+pub(crate) fn read(chunk: &Chunk, bytes: &[u8], feed_kind: FeedKind) -> Result<Vec<Value>, Fault> {
     read_pages(chunk, bytes, feed_kind, |metadata, pages| values(metadata, pages, chunk.rows))
 }
 
@@ -226,11 +228,11 @@ fn values(metadata: &ColumnChunkMetaData, pages: Pages, rows: usize) -> Result<V
     })
 }
 
-const LONG: &str = "required int64 x;";
+pub(crate) const LONG: &str = "required int64 x;";
 const LONG_OR_NULL: &str = "optional int64 x;";
-const TEXT: &str = "required binary x (UTF8);";
+pub(crate) const TEXT: &str = "required binary x (UTF8);";
 const TEXT_OR_NULL: &str = "optional binary x (UTF8);";
-const FLAG: &str = "required boolean x;";
+pub(crate) const FLAG: &str = "required boolean x;";
 const FLAG_OR_NULL: &str = "optional boolean x;";
 
 fn check(what: &str, chunk: &Chunk, bytes: &[u8], expect: &[Option<&str>]) {
@@ -394,13 +396,13 @@ fn wrong_sizes_of_uncompressed_pages_are_ignored() {
             (&[0x12], Compression::SNAPPY),
             (&[0x12], Compression::UNCOMPRESSED),
         ] {
-            let head = header(3, [wrong, null_first.len()], &[], v2_details(3, PLAIN, 2, flag));
+            let head = header(3, [wrong, null_first.len() as i64], &[], v2_details(3, PLAIN, 2, flag));
             let bytes = [head, null_first.clone()].concat();
             let chunk = Chunk { compression, ..Chunk::of(LONG_OR_NULL, 3, &bytes) };
             check("version 2", &chunk, &bytes, &[None, Some("5"), Some("6")]);
         }
         let packed = snap::raw::Encoder::new().compress_vec(&body).unwrap();
-        let head = header(0, [wrong, packed.len()], &[], v1_details(2, PLAIN));
+        let head = header(0, [wrong, packed.len() as i64], &[], v1_details(2, PLAIN));
         let bytes = [head, packed].concat();
         let chunk = Chunk { compression: Compression::SNAPPY, ..Chunk::of(LONG, 2, &bytes) };
         let result = read(&chunk, &bytes, FeedKind::Disk);

@@ -12,6 +12,7 @@ use crate::dictionary::{BLOCK, Resolve, TextDictionary};
 use crate::error::Fault;
 use crate::page::{DataPage, Page};
 use crate::runs::Runs;
+use crate::spread::spread;
 use crate::values::{Spans, TextSource, spans};
 
 /// Reader of a string column.
@@ -102,7 +103,7 @@ impl TextReader {
                 }
                 TextSource::None => return Fault::corrupt("values before any page"),
             }
-            spread(&stretch.codes, &stretch.valid, code);
+            spread(&stretch.codes, &stretch.valid, 0, NULL_CODE, code);
         }
     }
 }
@@ -156,47 +157,4 @@ fn resolve_block(
         codes[from..to].fill(code);
     }
     Ok(())
-}
-
-/// Appends the codes of values at the positions of their rows, with nulls where `valid` is false.
-fn spread(values: &[u32], valid: &Bits, out: &mut Vec<u32>) {
-    if values.len() == valid.len() {
-        out.extend_from_slice(values);
-        return;
-    }
-    let mut rest = values;
-    for at in (0..valid.len()).step_by(64) {
-        let count = (valid.len() - at).min(64);
-        let bits = valid.word_at(at, count);
-        let (mine, others) = rest.split_at(bits.count_ones() as usize);
-        rest = others;
-        if mine.len() == count {
-            out.extend_from_slice(mine);
-            continue;
-        }
-        let mut mine = mine.iter();
-        out.extend((0..count).map(|bit| match bits >> bit & 1 {
-            1 => mine.next().copied().unwrap_or(NULL_CODE),
-            _ => NULL_CODE,
-        }));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn codes_are_placed_at_the_rows_of_their_values(rows in prop::collection::vec(prop::option::weighted(0.9, 0..9u32), 0..300)) {
-            let mut valid = Bits::default();
-            rows.iter().for_each(|row| valid.push_word(u64::from(row.is_some()), 1));
-            let values: Vec<u32> = rows.iter().copied().flatten().collect();
-            let mut out = vec![7];
-            spread(&values, &valid, &mut out);
-            let expect: Vec<u32> = rows.iter().map(|row| row.unwrap_or(NULL_CODE)).collect();
-            prop_assert_eq!(&out[1..], &expect);
-        }
-    }
 }

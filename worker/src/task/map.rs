@@ -325,7 +325,7 @@ impl<'a> Groups<'a> {
         let name = &file.name;
         let schema = footer.metadata.file_metadata().schema_descr();
         let found = resolve::lookup(schema, self.table);
-        footer.check_readable(name, found.leaves(self.table))?;
+        footer.check_readable(file, found.leaves(self.table))?;
         let groups = footer.metadata.row_groups().iter();
         let rows = groups.map(|group| u64::try_from(group.num_rows()).unwrap_or(0));
         let rows = rows.fold(0, u64::saturating_add);

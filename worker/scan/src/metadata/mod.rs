@@ -187,8 +187,10 @@ impl Group {
             }
             Ok(true)
         })?;
-        let rows =
-            rows.filter(|&rows| rows >= 0).ok_or(Malformed("it does not state the number of its rows"))?;
+        let rows = rows.ok_or(Malformed("it does not state the number of its rows"))?;
+        if rows < 0 {
+            return Err(Malformed("it states a negative number of rows"));
+        }
         let (chunks, unreadable) = found.ok_or(Malformed("it has no column chunks"))?;
         Ok(Group { rows, bytes, chunks, unreadable })
     }

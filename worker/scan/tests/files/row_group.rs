@@ -8,7 +8,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use tally_common::budget::Budget;
 use tally_dataset::{Mapper, TableSpec};
 use tally_scan::footer::Footers;
-use tally_scan::{InputFile, OpenFile, RowGroup, ScanContext, ScanError};
+use tally_scan::{InputFile, OpenFile, RowGroup, ScanContext, ScanError, resolve};
 
 use crate::Result;
 
@@ -34,7 +34,13 @@ pub fn read(
     let path = Path::from("part-7.parquet");
     runtime.block_on(store.put(&path, bytes.to_vec().into()))?;
     let file = runtime.block_on(InputFile::head(store, path, "mem://part-7.parquet".into()))?;
-    let metadata = runtime.block_on(Footers::new(1 << 20).get(&file))?.metadata;
+    let footer = runtime.block_on(Footers::new(1 << 20).get(&file))?;
+    let metadata = footer.metadata.clone();
+    // As the planner does.
+    let found = resolve::lookup(metadata.file_metadata().schema_descr(), table);
+    if let Err(error) = footer.check_readable(&file, found.leaves(table)) {
+        return Ok(Err(error));
+    }
     if metadata.num_row_groups() != 1 {
         return Err(format!("{} row groups", metadata.num_row_groups()).into());
     }

@@ -49,7 +49,7 @@ pub const FILL: Fill = Fill { rows: 9_000, nulls: 20, distinct: 300, wide: false
 
 /// Rows with a number and a list of these fields.
 pub fn batch(fill: Fill, names: &[&str]) -> Result<RecordBatch> {
-    let mut numbers = Numbers(fill.rows as u64 + fill.nulls);
+    let mut numbers = Numbers::new(fill.rows as u64 + fill.nulls);
     let mut null = |numbers: &mut Numbers| fill.nulls > 0 && numbers.one_of(fill.nulls);
     let lengths: Vec<usize> = (0..fill.rows).map(|_| numbers.below(12) as usize).collect();
     let elements: usize = lengths.iter().sum();
@@ -135,7 +135,7 @@ fn levels<T>(layout: Layout, rows: &[Vec<usize>], mut value: impl FnMut(usize) -
 
 /// Rows of entries by kind.
 pub fn kinds(rows: usize) -> Vec<Vec<usize>> {
-    let mut numbers = Numbers(5);
+    let mut numbers = Numbers::new(5);
     (0..rows)
         .map(|_| match numbers.below(9) {
             0 => vec![0],
