@@ -137,7 +137,7 @@ fn numbers_of_values_that_cannot_be_true_are_errors() {
         ("deltas", LONG, 5, delta(&[0x80, 1], &[4], &most_long)),
         ("the bits of deltas", LONG, 5, [&delta(&[0x80, 1], &[4], &[3])[..], &[0, 65, 0, 0, 0, 9]].concat()),
         ("lengths of strings", TEXT, 6, delta(&[0x80, 1], &[4], &most_long)),
-        ("a negative length", TEXT, 6, [&[0x80, 1, 4, 1, 1][..], &[b'x']].concat()),
+        ("a negative length", TEXT, 6, [&[0x80, 1, 4, 1, 1][..], b"x"].concat()),
         ("a prefix before the first string", TEXT, 7, [0x80, 1, 4, 1, 8, 0x80, 1, 4, 1, 2, b'x'].to_vec()),
     ] {
         let bytes = v1(3, encoding, &body);
