@@ -151,11 +151,11 @@ mod tests {
         assert_eq!((small.inputs, small.output.as_str()), (vec!["/a".to_string(), "/m".into()], "/o"));
         assert_eq!(small.target_file_size, DEFAULT_TARGET_FILE_SIZE);
         assert!(small.ready_marker.is_none() && small.options.is_empty() && small.expectations.is_empty());
-        let more = r#","dataset":"addon_aggregates_v2","target_file_size":7,"expectations":["rows > 1"],
+        let more = r#","dataset":"addon_aggregates","target_file_size":7,"expectations":["rows > 1"],
             "ready_marker":"_SUCCESS","dataset_options":{"list":"AP8="}}"#;
         let kind = "Application/JSON; charset=utf-8";
         let full = read(kind, format!("{SMALL}{more}")).await.unwrap();
-        assert_eq!((full.dataset.as_str(), full.target_file_size), ("addon_aggregates_v2", 7));
+        assert_eq!((full.dataset.as_str(), full.target_file_size), ("addon_aggregates", 7));
         assert_eq!(
             (full.expectations, full.ready_marker),
             (vec!["rows > 1".into()], Some("_SUCCESS".into()))

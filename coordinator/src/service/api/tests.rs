@@ -205,12 +205,12 @@ async fn a_submission_is_answered_with_the_job_or_the_reason() {
         ("20170230", "/none/out", 400, "usage", "is not a date"),
         ("20170227", "out", 400, "usage", "neither an absolute path nor a URL"),
         ("20170227", "/none/a/out", 400, "usage", "overlap"),
-        ("20170227", "s3://user:hidden@bucket/out", 400, "usage", "credentials"),
+        ("20170227", "s3://user:pass0word@bucket/out", 400, "usage", "credentials"),
     ] {
         let (status, body) = submit(submission(date, output)).await;
         let message = body["error"]["message"].as_str().unwrap();
         assert_eq!((status, &body["error"]["kind"]), (expected, &kind.into()), "{body}");
-        assert!(message.contains(words) && !body.to_string().contains("hidden"), "{body}");
+        assert!(message.contains(words) && !body.to_string().contains("pass0word"), "{body}");
     }
     assert_eq!(submit("{}".into()).await.0, 400);
     assert_eq!(submit(" ".repeat(3 << 20)).await.0, 413);
@@ -240,8 +240,9 @@ async fn jobs_are_not_submitted_and_outputs_not_opened_in_plain_text_on_a_networ
     }
     let (_, body) = ask(&leader, request("GET", &path)).await;
     let body: Value = serde_json::from_str(&body).unwrap();
-    let states: Vec<_> = body["days"].as_array().unwrap().iter().map(|day| &day["state"]).collect();
-    assert_eq!((states, &body["baseline"]["date"]), (vec!["missing"; 2], &"20170227".into()));
+    let days = body["days"].as_array().unwrap();
+    assert!(days.len() == 2 && days.iter().all(|day| day["state"] == "missing"), "{body}");
+    assert_eq!(body["baseline"]["date"], "20170227");
     let second = format!("{path}&dataset=addon_aggregates_v2");
     let (status, body) = ask(&leader, request("GET", &second)).await;
     assert!(status == 400 && body.contains("has no objectives"), "{body}");
