@@ -27,6 +27,9 @@ pub const REDUCE: u32 = 1;
 /// The number of the write stage.
 pub const WRITE: u32 = 2;
 
+/// The target size of a part file if a job does not give one.
+pub const DEFAULT_TARGET_FILE_SIZE: u64 = 280_000_000;
+
 /// The most partitions that a job may ask for: more than any day needs.
 const MAX_PARTITIONS: u32 = 10_000;
 /// The longest URL of an input or output, in bytes. Object keys and paths are shorter.
@@ -209,6 +212,20 @@ pub fn ready_marker(name: Option<&str>) -> Result<Option<ReadyMarker>, SpecError
     name.map(read).transpose()
 }
 
+/// The canonical form of a URL of a client, whose working folder is not known here. Resolving a path blocks.
+///
+/// # Errors
+/// [`SpecError`]: it is too long, a relative path, or not valid.
+pub fn canonical_url(url: &str) -> Result<String, SpecError> {
+    if url.len() > MAX_URL_BYTES {
+        return Err(SpecError::LongUrl(url.len()));
+    }
+    if !url.contains("://") && !Path::new(url).is_absolute() {
+        return Err(SpecError::Relative(url.into()));
+    }
+    Ok(urls::canonical(url)?)
+}
+
 impl JobSpec {
     /// Whether the other job writes the same day of the same output.
     pub fn same_day(&self, other: &JobSpec) -> bool {
@@ -249,15 +266,6 @@ impl JobSpec {
         if asked.shard_bytes == Some(0) {
             return Err(SpecError::NoShardBytes);
         }
-        let absolute = |url: &String| {
-            if url.len() > MAX_URL_BYTES {
-                return Err(SpecError::LongUrl(url.len()));
-            }
-            if !url.contains("://") && !Path::new(url).is_absolute() {
-                return Err(SpecError::Relative(url.clone()));
-            }
-            Ok(urls::canonical(url)?)
-        };
         let options = DatasetOptions::try_from(asked.options)?;
         let dataset = configured(dataset, &options)?;
         let expectations = expectations(&asked.expectations, &*dataset)?;
@@ -267,7 +275,7 @@ impl JobSpec {
             dataset: asked.dataset,
             day_folder: date_folder(dataset.partition_column(), &asked.date),
             date: asked.date,
-            inputs: asked.inputs.iter().map(absolute).collect::<Result<_, SpecError>>()?,
+            inputs: asked.inputs.iter().map(|url| canonical_url(url)).collect::<Result<_, SpecError>>()?,
             output: String::new(),
             target_file_size: asked.target_file_size,
             cut: Cut { shard_bytes: asked.shard_bytes, partitions: asked.partitions },
@@ -275,7 +283,7 @@ impl JobSpec {
             ready_marker,
             options,
         };
-        spec.output = absolute(&asked.output)?;
+        spec.output = canonical_url(&asked.output)?;
         spec.check_overlap()?;
         Ok(spec)
     }

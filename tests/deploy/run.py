@@ -11,8 +11,9 @@ import unittest
 HERE = pathlib.Path(__file__).resolve().parent
 # Modules that run at once: they mostly wait for other programs.
 AT_ONCE = 2
-# Only `tests/run --full` names them: on a machine that is busy with other modules, scrapes are missed and alerts are late.
-ALONE = {"test_prometheus"}
+# Only `tests/run --full` names them. On a machine that is busy with other modules, scrapes are missed and alerts are late;
+# packages compile for long, and Airflow is large.
+ALONE = {"test_prometheus", "test_packages", "test_airflow"}
 sys.path.insert(0, str(HERE))
 
 

@@ -1,20 +1,21 @@
 """The HTTP API of a real coordinator: its answers against its description and against the commands, live streams,
-cancellation, and who may ask with TLS.
+submission, cancellation, reports, and who may ask with TLS.
 
 Not here: refusals without TLS (`service/api/tests.rs`), the web page (`test_web_page`)."""
 
 import http.client
 import json
 import ssl
+import subprocess
 import tempfile
 import threading
 import unittest
 
 import jsonschema
 
-from chart import merged
+from chart import BIN, merged
 from processes import DEADLINE, pods, wait_for
-from small_cluster import SmallCluster
+from small_cluster import DATE, SmallCluster
 from test_processes import VALUES, made_by_the_docs
 
 PREFIX = "/api/v1"
@@ -60,11 +61,12 @@ class Api:
         )
         self.headers = {"Authorization": f"Bearer {token}"} if token else {}
 
-    def ask(self, path, method="GET"):
+    def ask(self, path, method="GET", body=None, kind="application/json"):
         """Status and body."""
         connection = self.connect()
+        headers = self.headers | ({} if body is None else {"Content-Type": kind})
         try:
-            connection.request(method, PREFIX + path, headers=self.headers)
+            connection.request(method, PREFIX + path, body=body, headers=headers)
             answer = connection.getresponse()
             return answer.status, json.loads(answer.read())
         finally:
@@ -204,6 +206,38 @@ class Answers(unittest.TestCase):
         [jobs] = self.command("jobs")
         self.assertEqual(self.checked("/jobs", "/jobs"), jobs | {"next_page_token": None})
 
+    def test_a_job_is_submitted_and_its_day_reported(self):
+        folder = self.cluster.folder
+        job = {"date": DATE, "tables": {"addons": f"{folder}/day/addons/v2", "main_summary": f"{folder}/day/main_summary/v3"},
+               "output": f"{folder}/submitted", "target_file_size": 1000000, "ready_marker": "_SUCCESS"}
+        self.description.check("Submission", job)
+        self.cluster.freeze()
+
+        def submit(kind="application/json", **change):
+            status, body = self.api.ask("/jobs", "POST", json.dumps(job | change), kind)
+            self.description.check(self.description.answer(PREFIX + "/jobs", "post", str(status)), body)
+            return status, body
+        status, shown = submit()
+        self.assertEqual((status, shown["output"], shown["ready_marker"]), (201, job["output"], "_SUCCESS"))
+        # The command joins the job, and so does the same request.
+        self.assertEqual(self.cluster.submit("submitted", "--ready-marker=_SUCCESS"), shown["job_id"])
+        self.assertEqual((submit()[0], submit()[1]["job_id"]), (200, shown["job_id"]))
+        refused = ((submit(ready_marker="_OTHER"), 409), (submit(priority=1), 400), (submit("text/plain"), 415),
+                   (submit(ready_marker="_" * (3 << 20)), 413))
+        for (status, body), expected in refused:
+            self.assertEqual(status, expected, body)
+        self.cluster.release()
+        wait_for("the end", lambda: self.api.get(f"/jobs/{shown['job_id']}")["state"] == "done" or None)
+        report = self.checked(f"/objectives?output={job['output']}&from={DATE}&to=20170228", "/objectives")
+        self.assertEqual([day["state"] for day in report["days"]], ["published", "missing"])
+        [said] = self.command_without_cluster("report", f"--output={job['output']}", f"--from={DATE}", "--to=20170228")
+        self.assertEqual(report, said)
+
+    def command_without_cluster(self, *words):
+        done = subprocess.run([BIN / "tally", *words, "--output-format=json"], capture_output=True, text=True, timeout=DEADLINE)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
     def test_a_job_is_cancelled(self):
         self.cluster.freeze()
         job = self.cluster.submit("one")
@@ -249,6 +283,8 @@ class Answers(unittest.TestCase):
             ("/jobs?pagesize=1", "/jobs", 400),
             ("/jobs/%FF", "/jobs/{job}", 400),
             ("/workers?page_token=%00", "/workers", 400),
+            ("/objectives", "/objectives", 400),
+            ("/objectives?output=/none&from=20170228&to=20170227", "/objectives", 400),
         ):
             found, body = self.api.ask(path)
             self.assertEqual(found, status, body)
@@ -305,7 +341,7 @@ class Secured(unittest.TestCase):
             token = secrets["tally-tokens"]["tokens"].split()[2]
             reader = Api(address, context(), token)
             self.assertEqual(reader.ask("/jobs")[0], 200)
-            self.assertEqual(reader.get("/cluster")["permissions"], {"view": True, "cancel": False})
+            self.assertEqual(reader.get("/cluster")["permissions"], {"view": True, "submit": False, "cancel": False})
             self.assertEqual(reader.ask("/jobs/none/cancel", "POST")[0], 403)
             self.assertEqual(next(reader.events("/stream"))[0], "cluster")
             operator = Api(address, context(mounted / "operator"))

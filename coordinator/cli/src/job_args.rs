@@ -207,6 +207,7 @@ mod tests {
 
     use clap::{Command, FromArgMatches};
     use tally_common::config;
+    use tally_coordinator::job::DEFAULT_TARGET_FILE_SIZE;
     use tally_tests::settings::{Shared, check_shared};
 
     use super::*;
@@ -236,6 +237,13 @@ mod tests {
         for bad in ["2017-02-27", "20170229", "2017022", "", "+2017022"] {
             assert!(matches!(date(Some(bad), None, now), Err(Stop::Usage(_))), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_default_target_size_is_that_of_the_http_api() {
+        let command = WorkArgs::augment_args(Command::new("program"));
+        let matches = command.try_get_matches_from(["program"]).unwrap();
+        assert_eq!(WorkArgs::from_arg_matches(&matches).unwrap().target_file_size, DEFAULT_TARGET_FILE_SIZE);
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! The objectives of a published day: how part files state them, how they are read back (`day`), and the table beside the
-//! output that repeats them for other programs (`table`).
+//! The objectives of a published day: how part files state them, how they are read back (`day`), the report about
+//! several days (`report`), and the table beside the output that repeats them for other programs (`table`).
 //!
 //! The footers of the part files are the record: they are published with the rows, in one step, so counts and rows are
-//! always of one job. Not here: what is counted (`tally_dataset`), and reports (`tally report`).
+//! always of one job. Not here: what is counted (`tally_dataset`), and how reports are shown
+//! (`view`, `tally report`).
 
 pub mod day;
+pub mod report;
 pub mod table;
 
 use std::collections::{BTreeMap, HashMap};

@@ -1,12 +1,13 @@
-//! Jobs, workers and events as JSON, for the commands and for the HTTP API. The JSON is stable: fields are added, never
+//! Jobs, workers, events and reports as JSON, for the commands and for the HTTP API. The JSON is stable: fields are added, never
 //! changed; `deploy/docs/json.md` lists them.
 //!
-//! `job_view`, `detail_view`, `attempt_view` and `worker_view` are the objects. Not here: the requests (`client`, `service`), tables for
+//! `job_view`, `detail_view`, `attempt_view`, `worker_view` and `report_view` are the objects. Not here: the requests (`client`, `service`), tables for
 //! people (`cli`).
 
 mod attempt_view;
 mod detail_view;
 mod job_view;
+mod report_view;
 mod worker_view;
 
 use chrono::{DateTime, SecondsFormat};
@@ -15,6 +16,7 @@ use serde::Serialize;
 pub use attempt_view::Attempts;
 pub use detail_view::{Detail, Event, Events, StageTimes, kind};
 pub use job_view::{Job, Jobs, Progress, state};
+pub use report_view::Report;
 pub use worker_view::{Worker, Workers};
 
 /// The version of the JSON of all commands and of the HTTP API. New fields do not change it; see `deploy/docs/json.md`.

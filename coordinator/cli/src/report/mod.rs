@@ -1,11 +1,10 @@
 //! `tally report`: the objectives of the days of a range, their change against a baseline and against the goals, as a
 //! table, as JSON and as a page.
 //!
-//! Not here: reading a day (`tally_coordinator::objectives`), what figures mean (`tally_dataset`).
+//! Not here: reading days (`tally_coordinator::objectives`), the JSON (`view`), what figures mean (`tally_dataset`).
 
 mod chart;
-mod json;
-mod model;
+mod figures;
 mod page;
 mod text;
 
@@ -13,23 +12,18 @@ use std::path::PathBuf;
 
 use chrono::NaiveDate;
 use clap::Args;
-use futures::StreamExt;
 use tally_common::runtime::block_on;
 use tally_common::secrets;
-use tally_coordinator::job::{date_folder, date_text};
-use tally_coordinator::objectives::day::{self, FoundDay};
-use tally_dataset::Dataset;
+use tally_coordinator::job::date_text;
+use tally_coordinator::objectives::report::{Report, State};
+use tally_coordinator::view;
 
 use crate::connect::runtime;
 use crate::dataset_args::OutputArgs;
 use crate::dates::{self, RangeArgs};
 use crate::output::{OutputFormat, json as line_of_json};
 use crate::{Stop, say};
-pub(crate) use model::shown;
-use model::{Report, ReportDay, State};
-
-/// Days that are read at a time.
-const CONCURRENT_DAYS: usize = 16;
+pub(crate) use figures::shown;
 
 const HELP: &str = "States of days (in JSON):
   published           the day has objectives
@@ -65,21 +59,10 @@ pub struct ReportArgs {
 /// Runs the command.
 pub(crate) fn main(args: &ReportArgs) -> Result<(), Stop> {
     let (dataset, output) = args.place.place()?;
-    let spec = *dataset
-        .objectives()
-        .ok_or_else(|| Stop::Usage(format!("--dataset: the dataset {} has no objectives", dataset.name())))?;
     let wanted: Vec<NaiveDate> = args.range.required()?.dates().collect();
     let baseline = args.baseline.unwrap_or(wanted[0]);
-    let (days, baseline) = block_on(&runtime()?, async {
-        let days = wanted.iter().map(|date| read(&*dataset, &output, *date));
-        let days: Vec<ReportDay> = futures::stream::iter(days).buffered(CONCURRENT_DAYS).collect().await;
-        let baseline = match days.iter().find(|day| day.date == baseline) {
-            Some(day) => day.clone(),
-            None => read(&*dataset, &output, baseline).await,
-        };
-        (days, baseline)
-    });
-    let report = Report { dataset: dataset.name(), spec, output: &output, days, baseline };
+    let report = block_on(&runtime()?, Report::read(&*dataset, &output, &wanted, baseline))
+        .map_err(|why| Stop::Usage(format!("--dataset: {why}")))?;
     if !matches!(report.baseline.state, State::Published(_)) {
         let (date, state) = (date_text(report.baseline.date), report.baseline.state.describe());
         eprintln!("warning: the baseline {date} is {state}: changes are not shown; give another --baseline");
@@ -90,7 +73,7 @@ pub(crate) fn main(args: &ReportArgs) -> Result<(), Stop> {
             .map_err(|e| Stop::Failed(format!("--html {}: {e}", file.display())))?;
     }
     match args.output_format {
-        OutputFormat::Json => say(&line_of_json(&json::Document::of(&report))?),
+        OutputFormat::Json => say(&line_of_json(&view::Report::from(&report))?),
         OutputFormat::Table => say(&text::tables(&report)),
     }?;
     let all = report.days.iter().chain([&report.baseline]);
@@ -99,15 +82,4 @@ pub(crate) fn main(args: &ReportArgs) -> Result<(), Stop> {
         _ => None,
     });
     unreadable.next().map_or(Ok(()), |why| Err(Stop::Failed(why)))
-}
-
-async fn read(dataset: &dyn Dataset, output: &str, date: NaiveDate) -> ReportDay {
-    let folder = date_folder(dataset.partition_column(), &date_text(date));
-    let state = match day::read(dataset, output, &folder).await {
-        Ok(FoundDay::Objectives(day)) => State::Published(day.counts),
-        Ok(FoundDay::WithoutObjectives) => State::WithoutObjectives,
-        Ok(FoundDay::Missing) => State::Missing,
-        Err(error) => State::Unreadable(error.to_string()),
-    };
-    ReportDay { date, state }
 }

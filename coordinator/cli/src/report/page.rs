@@ -1,15 +1,16 @@
 //! A report as a page of HTML that needs no other file: a plot for each figure, and tables of the same values.
 //!
-//! Not here: the plots themselves (`chart`), the values (`model`).
+//! Not here: the plots themselves (`chart`), the values (`tally_coordinator::objectives::report`).
 
 use std::fmt::Write;
 
 use tally_coordinator::job::date_text;
+use tally_coordinator::objectives::report::{Report, ReportDay, State};
 use tally_coordinator::summary::grouped;
 use tally_dataset::objectives::FigureSpec;
 
 use super::chart::{self, Bars, Line, escape};
-use super::model::{Report, ReportDay, State, bucket, head, shown, shown_change};
+use super::figures::{bucket, head, shown, shown_change};
 
 /// The style sheet.
 const STYLE: &str = include_str!("page.css");
@@ -207,7 +208,7 @@ fn distribution(day: &ReportDay, (name, title): (&str, &str)) -> Option<String> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::model::tests::report;
+    use crate::report::figures::tests::report;
 
     #[test]
     fn the_page_has_all_values_and_loads_nothing() {

@@ -1,12 +1,13 @@
 //! A report as tables for a terminal: a table per section with a row per day, the goals, and the distributions.
 //!
-//! Not here: the values (`model`).
+//! Not here: the values (`tally_coordinator::objectives::report`).
 
 use tally_coordinator::job::date_text;
+use tally_coordinator::objectives::report::{Report, ReportDay, State};
 use tally_coordinator::summary::grouped;
 use tally_dataset::objectives::FigureSpec;
 
-use super::model::{Report, ReportDay, State, bucket, head, shown, shown_change};
+use super::figures::{bucket, head, shown, shown_change};
 use crate::output::{columns, plain};
 
 /// All tables of a report.
@@ -93,7 +94,7 @@ fn distribution(day: &ReportDay, (name, title): (&str, &str)) -> Option<String> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::model::tests::report;
+    use crate::report::figures::tests::report;
 
     #[test]
     fn the_tables_show_each_day_its_change_and_the_goals() {

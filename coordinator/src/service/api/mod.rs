@@ -1,22 +1,25 @@
-//! The HTTP API: jobs, their events, workers and the cluster as JSON under `/api/v1`, live by server-sent events, and the
-//! cancellation of jobs; and the web page that shows them. Each request of the API needs the roles of the method of gRPC
-//! that answers it (`jobs`).
+//! The HTTP API: jobs, their events, workers, the cluster and reports as JSON under `/api/v1`, live by server-sent events;
+//! the submission and the cancellation of jobs; and the web page that shows them. Each request of the API needs the roles of
+//! the method of gRPC that answers it (`jobs`); a report, which opens a URL of the client, those of a submission.
 //!
-//! `live` streams changes to `followers`, `query` has the parameters, `problem` is a refused request, `web_guard` refuses
-//! pages of other sites, `page` has the files of the web page. Not here: the JSON of jobs, events and workers (`view`),
-//! connections and TLS (`tally_common::http`), roles (`tally_common::security`).
+//! `live` streams changes to `followers`, `query`, `report_query` and `submission_body` have the parameters, `problem` is a
+//! refused request, `web_guard` refuses pages of other sites, `page` has the files of the web page. Not here: the JSON of
+//! jobs, events, workers and reports (`view`), connections and TLS (`tally_common::http`), roles
+//! (`tally_common::security`).
 
 mod followers;
 mod live;
 mod page;
 mod problem;
 mod query;
+mod report_query;
+mod submission_body;
 mod web_guard;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use futures::future::BoxFuture;
@@ -26,21 +29,27 @@ use tally_common::secrets;
 use tally_common::security::{Peer, Reason, Security};
 use tally_proto::v1::jobs_server::Jobs;
 use tally_proto::{JobId, v1};
+use tokio::sync::Semaphore;
 use tonic::body::Body;
 use tonic::codegen::Service;
-use tonic::codegen::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPTIONS};
+use tonic::codegen::http::header::{
+    CACHE_CONTROL, CONTENT_TYPE, HeaderName, LOCATION, X_CONTENT_TYPE_OPTIONS,
+};
 use tonic::codegen::http::request::Parts;
-use tonic::codegen::http::{self, Method};
+use tonic::codegen::http::{self, Method, StatusCode};
 
 use super::jobs::{JobsService, ask, find, unknown};
 use super::{CoordinatorRole, Leading};
 use crate::attempt_log::AttemptPage;
 use crate::driver::DriverInput;
+use crate::objectives::report::Report;
 use crate::view;
 use followers::Followers;
 use live::{JobStream, OverviewStream, Stream};
 use problem::Problem;
 use query::{JobName, Query};
+use report_query::ReportQuery;
+use submission_body::SubmissionBody;
 pub use web_guard::{HostName, InvalidHostName};
 use web_guard::{WebGuard, check_change};
 
@@ -56,19 +65,26 @@ const JSON_HEADERS: [(HeaderName, &str); 4] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
+/// The methods that need a connection over which jobs may be changed.
+const GUARDED: [&str; 2] = ["Submit", "Cancel"];
+/// The most reports that are read at a time. Each opens up to 16 days at once.
+const MAX_REPORTS: usize = 2;
+
 /// A method, a path, and what answers it.
 type Route = (Method, &'static str, fn() -> MethodRouter<Arc<Shared>>);
 
 /// All requests of the API.
-const ROUTES: [Route; 10] = [
+const ROUTES: [Route; 12] = [
     (Method::GET, "/api/v1/cluster", || get(cluster)),
     (Method::GET, "/api/v1/jobs", || get(jobs)),
+    (Method::POST, "/api/v1/jobs", || post(submit)),
     (Method::GET, "/api/v1/jobs/{job}", || get(job)),
     (Method::GET, "/api/v1/jobs/{job}/events", || get(events)),
     (Method::GET, "/api/v1/jobs/{job}/attempts", || get(attempts)),
     (Method::GET, "/api/v1/jobs/{job}/stream", || get(job_stream)),
     (Method::POST, "/api/v1/jobs/{job}/cancel", || post(cancel)),
     (Method::GET, "/api/v1/workers", || get(workers)),
+    (Method::GET, "/api/v1/objectives", || get(objectives)),
     (Method::GET, "/api/v1/stream", || get(overview_stream)),
     (Method::GET, "/api/v1/openapi.json", || get(openapi)),
 ];
@@ -85,6 +101,8 @@ struct Shared {
     security: Arc<Security>,
     guard: WebGuard,
     followers: Followers,
+    /// Permits to read reports.
+    reports: Semaphore,
 }
 
 type Answer = Result<Response, Problem>;
@@ -98,7 +116,9 @@ impl HttpApi {
             security,
             guard: WebGuard(hosts),
             followers: Followers::default(),
+            reports: Semaphore::new(MAX_REPORTS),
         };
+        // Methods of one path are merged.
         let router =
             ROUTES.iter().fold(Router::new(), |router, (_, path, handler)| router.route(path, handler()));
         let router = page::FILES
@@ -127,9 +147,9 @@ impl Site for HttpApi {
 impl Shared {
     /// Checks a request to this method of the service of jobs.
     fn admit(&self, parts: &Parts, method: &str) -> Result<(), Problem> {
-        let changes = parts.method == Method::POST;
+        let guarded = GUARDED.contains(&method);
         let accepted =
-            self.guard.check(parts).and_then(|()| if changes { check_change(parts) } else { Ok(()) });
+            self.guard.check(parts).and_then(|()| if guarded { check_change(parts) } else { Ok(()) });
         accepted.inspect_err(|problem| self.note_refusal(parts, problem))?;
         self.security.admit(&parts.extensions, &parts.headers, &path_of(method)).map_err(Problem::from)
     }
@@ -162,7 +182,7 @@ fn path_of(method: &str) -> String {
 
 /// An object, with its version.
 fn text(value: &impl Serialize) -> Result<String, Problem> {
-    let text = view::json(value).map_err(|error| Problem::internal(&error))?;
+    let text = view::json(value).map_err(|error| Problem::failed(error.to_string()))?;
     Ok(secrets::cut_output(&text).into_owned())
 }
 
@@ -183,6 +203,8 @@ struct Cluster {
 #[derive(Serialize)]
 struct Permissions {
     view: bool,
+    /// Submit jobs, and read reports.
+    submit: bool,
     cancel: bool,
 }
 
@@ -193,6 +215,7 @@ fn cluster_of(shared: &Shared, parts: &Parts) -> Result<Cluster, Problem> {
         accepting_jobs: shared.role.accepting().is_ok(),
         permissions: Permissions {
             view: shared.permits(parts, "List"),
+            submit: check_change(parts).is_ok() && shared.permits(parts, "Submit"),
             cancel: check_change(parts).is_ok() && shared.permits(parts, "Cancel"),
         },
     })
@@ -222,6 +245,33 @@ async fn jobs(State(shared): State<Arc<Shared>>, parts: Parts) -> Answer {
     shared.admit(&parts, "List")?;
     let page = shared.jobs.list(Query::page(&parts)?).await?.into_inner();
     json(&Page::new(view::Jobs::from(&page.jobs[..]), &page.next_page_token))
+}
+
+async fn submit(State(shared): State<Arc<Shared>>, request: Request) -> Answer {
+    let (parts, body) = request.into_parts();
+    shared.admit(&parts, "Submit")?;
+    Query::of(&parts, &[])?;
+    let spec = SubmissionBody::read(&parts, body).await?.spec()?;
+    let asked = tonic::Request::new(v1::SubmitRequest { spec: Some(spec) });
+    let v1::SubmitReply { job, existing } = shared.jobs.submit(asked).await?.into_inner();
+    let location = [(LOCATION, format!("/api/v1/jobs/{job}"))];
+    let status = shared.jobs.get(tonic::Request::new(v1::JobRequest { job })).await?.into_inner();
+    let code = if existing { StatusCode::OK } else { StatusCode::CREATED };
+    Ok((code, JSON_HEADERS, location, text(&view::Job::from(&status))?).into_response())
+}
+
+async fn objectives(State(shared): State<Arc<Shared>>, parts: Parts) -> Answer {
+    // The coordinator opens the output with its own credentials, as for a job.
+    shared.admit(&parts, "Submit")?;
+    let ReportQuery { dataset, output, dates, baseline } = ReportQuery::of(&parts).await?;
+    shared.role.leading()?;
+    let busy = |_| {
+        Problem::busy(format!("{MAX_REPORTS} reports are being read, which is the limit: try again later"))
+    };
+    let _permit = shared.reports.try_acquire().map_err(busy)?;
+    let report = Report::read(&*dataset, &output, &dates, baseline).await;
+    let report = report.map_err(|why| Problem::invalid(format!("dataset: {why}")))?;
+    json(&view::Report::from(&report))
 }
 
 async fn job(State(shared): State<Arc<Shared>>, JobName(job): JobName, parts: Parts) -> Answer {

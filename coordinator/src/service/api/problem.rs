@@ -60,6 +60,21 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "usage", message)
     }
 
+    /// A parameter that is required.
+    pub(super) fn missing(name: &str) -> Self {
+        Self::invalid(format!("{name}: the parameter is missing"))
+    }
+
+    /// A body that is not JSON.
+    pub(super) fn media_type(message: String) -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "usage", message)
+    }
+
+    /// A body that is too large.
+    pub(super) fn too_large(message: String) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "usage", message)
+    }
+
     /// A client that may not do this, whatever it sends.
     pub(super) fn forbidden(message: &str) -> Self {
         Self::new(StatusCode::FORBIDDEN, "forbidden", message)
@@ -70,9 +85,9 @@ impl Problem {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message)
     }
 
-    /// A value that is not JSON.
-    pub(super) fn internal(error: &serde_json::Error) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", error.to_string())
+    /// A failure of the coordinator.
+    pub(super) fn failed(message: String) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", message)
     }
 
     /// What happened.
@@ -98,6 +113,7 @@ impl From<Status> for Problem {
         let (code, kind) = match status.code() {
             Code::InvalidArgument => (StatusCode::BAD_REQUEST, "usage"),
             Code::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+            Code::AlreadyExists => (StatusCode::CONFLICT, "conflict"),
             Code::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
             Code::PermissionDenied => (StatusCode::FORBIDDEN, "forbidden"),
             Code::ResourceExhausted => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests"),

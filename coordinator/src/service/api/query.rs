@@ -7,11 +7,13 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use axum::extract::{FromRequestParts, Path};
+use chrono::NaiveDate;
 use tally_proto::v1;
 use tonic::codegen::http::request::Parts;
 use url::form_urlencoded;
 
 use super::problem::Problem;
+use crate::job::parse_date;
 
 /// The maximum number of entries in a page. Answers are built in memory, and gRPC is there for larger pages.
 const MAX_PAGE_SIZE: u32 = 200;
@@ -44,6 +46,20 @@ impl Query {
     pub(super) fn number<T: FromStr + Default>(&self, name: &str) -> Result<T, Problem> {
         let Some(value) = self.0.get(name) else { return Ok(T::default()) };
         value.parse().map_err(|_| Problem::invalid(format!("{name}: give a number")))
+    }
+
+    /// A text.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// A date.
+    pub(super) fn date(&self, name: &str) -> Result<Option<NaiveDate>, Problem> {
+        let read = |text| {
+            parse_date(text)
+                .ok_or_else(|| Problem::invalid(format!("{name}: write YYYYMMDD, for example 20170227")))
+        };
+        self.text(name).map(read).transpose()
     }
 
     /// The page of a list.

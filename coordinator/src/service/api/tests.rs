@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::cluster::WorkerInput;
+use crate::driver::{Accepted, Refusal, Submit};
 use crate::election::Standing;
 use crate::history::Registry;
 
@@ -22,6 +23,18 @@ fn leader() -> Arc<CoordinatorRole> {
 
 fn job() -> JobId {
     JobId::parse("20170227-ab").unwrap()
+}
+
+/// The answer of the driver to a submission, by its date: the job is new, runs already, or is refused.
+fn submitted(submit: Submit) {
+    let Submit { spec, accepted, .. } = submit;
+    let answer = match spec.date.as_str() {
+        "20170227" => Ok(Accepted { job: job(), existing: false }),
+        "20170228" => Ok(Accepted { job: job(), existing: true }),
+        "20170301" => Err(Refusal::OtherInputs { job: job(), date: spec.date }),
+        _ => Err(Refusal::Full(32)),
+    };
+    drop(accepted.send(answer));
 }
 
 /// The same with a job in that state, the list of jobs, and the driver.
@@ -40,6 +53,7 @@ fn leader_with(state: v1::JobState) -> (Arc<CoordinatorRole>, Arc<Registry>, Joi
                 DriverInput::Events(_, _, reply) => drop(reply.send(None)),
                 DriverInput::Attempts(_, _, reply) => drop(reply.send(None)),
                 DriverInput::Cancel(_, reply) => drop(reply.send(())),
+                DriverInput::Submit(submit) => submitted(*submit),
                 DriverInput::Worker(input) => {
                     if let WorkerInput::List(_, _, reply) = *input {
                         drop(reply.send((vec![], false)));
@@ -65,8 +79,13 @@ fn request(method: &str, path: &str) -> http::request::Builder {
 
 /// The status and the body of an answer.
 async fn ask(role: &Arc<CoordinatorRole>, request: http::request::Builder) -> (u16, String) {
+    send(role, request, String::new()).await
+}
+
+/// The same for a request with a body.
+async fn send(role: &Arc<CoordinatorRole>, request: http::request::Builder, body: String) -> (u16, String) {
     let api = HttpApi::new(role.clone(), Security::plain(), vec!["tally.example.org".parse().unwrap()]);
-    let response = api.answer(request.body(Body::empty()).unwrap()).await;
+    let response = api.answer(request.body(Body::new(body)).unwrap()).await;
     let status = response.status().as_u16();
     let body = axum::body::to_bytes(axum::body::Body::new(response.into_body()), 1 << 20).await.unwrap();
     (status, String::from_utf8(body.to_vec()).unwrap())
@@ -86,9 +105,17 @@ fn problem(status: u16, kind: &str) -> (u16, String) {
 #[tokio::test]
 async fn only_the_leader_answers() {
     let standby = Arc::new(CoordinatorRole::default());
-    for path in
-        ["cluster", "jobs", "jobs/latest", "workers", "stream", "jobs/latest/stream", "jobs/latest/events"]
-    {
+    let report = "objectives?output=/none&from=20170227&to=20170227";
+    for path in [
+        "cluster",
+        "jobs",
+        "jobs/latest",
+        "workers",
+        "stream",
+        "jobs/latest/stream",
+        "jobs/latest/events",
+        report,
+    ] {
         let asked = request("GET", &format!("/api/v1/{path}"));
         assert_eq!(refused(&standby, asked).await, problem(503, "no_leader"), "{path}");
     }
@@ -149,6 +176,77 @@ async fn plain_text_on_a_network_cancels_nothing() {
     let api = HttpApi::new(leader, security.clone(), vec![]);
     api.answer(cancel(Channel::Trusted).body(Body::empty()).unwrap()).await;
     assert_eq!(security.refusals().of(Reason::Forbidden), 1);
+}
+
+fn submission(date: &str, output: &str) -> String {
+    format!(
+        r#"{{"date":"{date}","tables":{{"addons":"/none/a","main_summary":"/none/m"}},"output":"{output}"}}"#
+    )
+}
+
+fn submit_request() -> http::request::Builder {
+    request("POST", "/api/v1/jobs").header("content-type", "application/json")
+}
+
+#[tokio::test]
+async fn a_submission_is_answered_with_the_job_or_the_reason() {
+    let leader = leader();
+    let submit = async |body: String| {
+        let (status, body) = send(&leader, submit_request(), body).await;
+        (status, serde_json::from_str::<Value>(&body).unwrap())
+    };
+    for (date, expected) in [("20170227", 201), ("20170228", 200)] {
+        let (status, body) = submit(submission(date, "/none/out")).await;
+        assert_eq!((status, &body["job_id"]), (expected, &job().to_string().into()), "{body}");
+    }
+    for (date, output, expected, kind, words) in [
+        ("20170301", "/none/out", 409, "conflict", "wait for it, or cancel it"),
+        ("20170302", "/none/out", 429, "too_many_requests", "32 jobs are running"),
+        ("20170230", "/none/out", 400, "usage", "is not a date"),
+        ("20170227", "out", 400, "usage", "neither an absolute path nor a URL"),
+        ("20170227", "/none/a/out", 400, "usage", "overlap"),
+        ("20170227", "s3://user:pass0word@bucket/out", 400, "usage", "credentials"),
+    ] {
+        let (status, body) = submit(submission(date, output)).await;
+        let message = body["error"]["message"].as_str().unwrap();
+        assert_eq!((status, &body["error"]["kind"]), (expected, &kind.into()), "{body}");
+        assert!(message.contains(words) && !body.to_string().contains("pass0word"), "{body}");
+    }
+    assert_eq!(submit("{}".into()).await.0, 400);
+    assert_eq!(submit(" ".repeat(3 << 20)).await.0, 413);
+    // What a form of another site can send.
+    let form = request("POST", "/api/v1/jobs").header("content-type", "text/plain");
+    assert_eq!(send(&leader, form, submission("20170227", "/none/out")).await.0, 415);
+    let with_query = request("POST", "/api/v1/jobs?date=20170227").header("content-type", "application/json");
+    assert_eq!(refused(&leader, with_query).await, problem(400, "usage"));
+}
+
+/// A report opens a URL of the client, so it needs what a submission needs.
+#[tokio::test]
+async fn jobs_are_not_submitted_and_outputs_not_opened_in_plain_text_on_a_network() {
+    let leader = leader();
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().display();
+    let path = format!("/api/v1/objectives?output={output}&from=20170227&to=20170228");
+    for (channel, may) in [(Channel::Trusted, false), (Channel::Local, true), (Channel::Tls, true)] {
+        let submit = submit_request().extension(channel);
+        let (status, _) = send(&leader, submit, submission("20170227", "/none/out")).await;
+        assert_eq!(status, if may { 201 } else { 403 }, "{channel:?}");
+        let (status, body) = ask(&leader, request("GET", &path).extension(channel)).await;
+        assert_eq!(status, if may { 200 } else { 403 }, "{channel:?}: {body}");
+        let (_, body) = ask(&leader, request("GET", "/api/v1/cluster").extension(channel)).await;
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(body["permissions"]["submit"], may, "{channel:?}");
+    }
+    let (_, body) = ask(&leader, request("GET", &path)).await;
+    let body: Value = serde_json::from_str(&body).unwrap();
+    let days = body["days"].as_array().unwrap();
+    assert!(days.len() == 2 && days.iter().all(|day| day["state"] == "missing"), "{body}");
+    assert_eq!(body["baseline"]["date"], "20170227");
+    let second = format!("{path}&dataset=addon_aggregates_v2");
+    let (status, body) = ask(&leader, request("GET", &second)).await;
+    assert!(status == 400 && body.contains("has no objectives"), "{body}");
+    assert_eq!(refused(&leader, request("GET", "/api/v1/objectives")).await, problem(400, "usage"));
 }
 
 /// A page of another site can send requests through a browser on this machine.
@@ -300,9 +398,15 @@ async fn the_description_has_the_paths_of_the_api() {
     assert_eq!(described, routes);
     let api = HttpApi::new(leader(), Security::plain(), vec![]);
     for (method, path) in &routes {
-        let asked = request(method, &path.replace("{job}", "latest")).body(Body::empty()).unwrap();
+        let named = match path.as_str() {
+            "/api/v1/objectives" => format!("{path}?output=/none/out&from=20170227&to=20170227"),
+            _ => path.replace("{job}", "latest"),
+        };
+        let asked = request(method, &named).header("content-type", "application/json");
+        let asked = asked.body(Body::new(submission("20170227", "/none/out"))).unwrap();
         let response = api.answer(asked).await;
-        assert_eq!(response.status(), 200, "{method} {path}");
+        let submits = method == "POST" && path == "/api/v1/jobs";
+        assert_eq!(response.status(), if submits { 201 } else { 200 }, "{method} {path}");
         let headers = response.headers();
         if headers["content-type"] == "application/json" {
             assert_eq!(headers["cross-origin-resource-policy"], "same-origin", "{method} {path}");

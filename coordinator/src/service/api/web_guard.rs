@@ -87,14 +87,15 @@ impl WebGuard {
     }
 }
 
-/// Refuses changes in plain text on a network: the port of health and metrics is open to more clients than that of gRPC,
-/// such as Prometheus.
+/// Refuses changes, and requests that open a URL of the client, in plain text on a network: the port of health and metrics
+/// is open to more clients than that of gRPC, such as Prometheus.
 pub(super) fn check_change(parts: &Parts) -> Result<(), Problem> {
     match parts.extensions.get::<Channel>() {
         Some(Channel::Tls | Channel::Local) => Ok(()),
         _ => Err(Problem::forbidden(
-            "jobs are not cancelled over HTTP in plain text on a network\nhint: use `tally cancel`, or start the \
-             coordinator with certificates and --tokens-file",
+            "jobs are not submitted and not cancelled, and outputs are not read, over HTTP in plain text on a \
+             network\nhint: use `tally submit`, `tally cancel` or `tally report`, or start the coordinator with certificates \
+             and --tokens-file",
         )),
     }
 }

@@ -1,34 +1,49 @@
 //! The content of a report: the days, and the values and changes of their figures.
 //!
-//! Not here: how they are shown (`text`, `json`, `page`).
+//! Not here: what a day states (`day`), how reports are shown (`view`, `tally report`).
 
 use chrono::NaiveDate;
-use tally_coordinator::summary::grouped;
-use tally_dataset::objectives::{FigureSpec, FigureValue};
-use tally_dataset::{Counts, ObjectivesSpec};
+use futures::StreamExt;
+use tally_dataset::objectives::FigureSpec;
+use tally_dataset::{Counts, Dataset, ObjectivesSpec};
+
+use super::day::{self, FoundDay};
+use crate::job::{date_folder, date_text};
+
+/// Days that are read at a time.
+const CONCURRENT_DAYS: usize = 16;
+
+/// A report about a dataset that counts nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("the dataset {0} has no objectives")]
+pub struct NoObjectives(&'static str);
 
 /// Days with their figures, and the day that they are compared with.
-pub(super) struct Report<'a> {
-    pub(super) dataset: &'a str,
-    pub(super) spec: ObjectivesSpec,
+pub struct Report<'a> {
+    /// The name of the dataset.
+    pub dataset: &'a str,
+    /// Its figures.
+    pub spec: ObjectivesSpec,
     /// URL of the output's root.
-    pub(super) output: &'a str,
+    pub output: &'a str,
     /// All days of the range, in order; at least one.
-    pub(super) days: Vec<ReportDay>,
+    pub days: Vec<ReportDay>,
     /// May be outside of the range.
-    pub(super) baseline: ReportDay,
+    pub baseline: ReportDay,
 }
 
 /// A day.
 #[derive(Debug, Clone)]
-pub(super) struct ReportDay {
-    pub(super) date: NaiveDate,
-    pub(super) state: State,
+pub struct ReportDay {
+    /// Its date.
+    pub date: NaiveDate,
+    /// What the output has of it.
+    pub state: State,
 }
 
 /// What the output has of a day.
 #[derive(Debug, Clone)]
-pub(super) enum State {
+pub enum State {
     /// A day with these counts.
     Published(Counts),
     /// A day that an earlier release or another program wrote.
@@ -41,7 +56,7 @@ pub(super) enum State {
 
 impl State {
     /// The state in JSON.
-    pub(super) fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             State::Published(_) => "published",
             State::WithoutObjectives => "without_objectives",
@@ -51,7 +66,7 @@ impl State {
     }
 
     /// The state in sentences.
-    pub(super) fn describe(&self) -> &'static str {
+    pub fn describe(&self) -> &'static str {
         match self {
             State::WithoutObjectives => "without objectives",
             other => other.name(),
@@ -60,42 +75,73 @@ impl State {
 }
 
 impl ReportDay {
+    async fn read(dataset: &dyn Dataset, output: &str, date: NaiveDate) -> Self {
+        let folder = date_folder(dataset.partition_column(), &date_text(date));
+        let state = match day::read(dataset, output, &folder).await {
+            Ok(FoundDay::Objectives(day)) => State::Published(day.counts),
+            Ok(FoundDay::WithoutObjectives) => State::WithoutObjectives,
+            Ok(FoundDay::Missing) => State::Missing,
+            Err(error) => State::Unreadable(error.to_string()),
+        };
+        ReportDay { date, state }
+    }
+
     /// The value of a figure; `None` if the day does not have it.
-    pub(super) fn value(&self, figure: &FigureSpec) -> Option<f64> {
+    pub fn value(&self, figure: &FigureSpec) -> Option<f64> {
         self.counts()?.figure(figure.value)
     }
 
     /// The counts of a published day.
-    pub(super) fn counts(&self) -> Option<&Counts> {
+    pub fn counts(&self) -> Option<&Counts> {
         if let State::Published(counts) = &self.state { Some(counts) } else { None }
     }
 }
 
-impl Report<'_> {
+impl<'a> Report<'a> {
+    /// Reads the days of an output, in the order of `dates`, and the day that they are compared with.
+    ///
+    /// # Errors
+    /// [`NoObjectives`]. A day that cannot be read is [`State::Unreadable`].
+    pub async fn read(
+        dataset: &'a dyn Dataset,
+        output: &'a str,
+        dates: &[NaiveDate],
+        baseline: NaiveDate,
+    ) -> Result<Self, NoObjectives> {
+        let spec = *dataset.objectives().ok_or_else(|| NoObjectives(dataset.name()))?;
+        let days: Vec<_> = dates.iter().map(|date| ReportDay::read(dataset, output, *date)).collect();
+        let days: Vec<ReportDay> = futures::stream::iter(days).buffered(CONCURRENT_DAYS).collect().await;
+        let baseline = match days.iter().find(|day| day.date == baseline) {
+            Some(day) => day.clone(),
+            None => ReportDay::read(dataset, output, baseline).await,
+        };
+        Ok(Report { dataset: dataset.name(), spec, output, days, baseline })
+    }
+
     /// The change of a day's figure against the baseline, in percent; `None` if one of them is not known, or the baseline
     /// is 0.
-    pub(super) fn change(&self, day: &ReportDay, figure: &FigureSpec) -> Option<f64> {
+    pub fn change(&self, day: &ReportDay, figure: &FigureSpec) -> Option<f64> {
         change(day.value(figure)?, self.baseline.value(figure)?)
     }
 
     /// The value that reaches the goal of a figure.
-    pub(super) fn goal(&self, figure: &FigureSpec) -> Option<f64> {
+    pub fn goal(&self, figure: &FigureSpec) -> Option<f64> {
         Some(self.baseline.value(figure)? * (100.0 + f64::from(figure.goal_percent?)) / 100.0)
     }
 
     /// Whether a day's figure reaches its goal; `None` if it has none, or the change is not known.
-    pub(super) fn reached(&self, day: &ReportDay, figure: &FigureSpec) -> Option<bool> {
+    pub fn reached(&self, day: &ReportDay, figure: &FigureSpec) -> Option<bool> {
         self.change(day, figure)?;
         Some(day.value(figure)? >= self.goal(figure)?)
     }
 
     /// The last day with objectives.
-    pub(super) fn last(&self) -> Option<&ReportDay> {
+    pub fn last(&self) -> Option<&ReportDay> {
         self.days.iter().rfind(|day| day.counts().is_some())
     }
 
     /// The sections, each with its figures, in the order of the dataset.
-    pub(super) fn sections(&self) -> Vec<(&'static str, Vec<&'static FigureSpec>)> {
+    pub fn sections(&self) -> Vec<(&'static str, Vec<&'static FigureSpec>)> {
         let mut sections: Vec<(&str, Vec<&FigureSpec>)> = vec![];
         for figure in self.spec.figures {
             match sections.last_mut().filter(|(name, _)| *name == figure.section) {
@@ -107,7 +153,7 @@ impl Report<'_> {
     }
 
     /// The figures that have goals.
-    pub(super) fn goals(&self) -> impl Iterator<Item = &'static FigureSpec> {
+    pub fn goals(&self) -> impl Iterator<Item = &'static FigureSpec> {
         self.spec.figures.iter().filter(|figure| figure.goal_percent.is_some())
     }
 }
@@ -117,43 +163,15 @@ fn change(value: f64, baseline: f64) -> Option<f64> {
     (baseline > 0.0).then(|| (value - baseline) / baseline * 100.0)
 }
 
-/// A value as people read it, with its unit.
-pub(crate) fn shown(figure: &FigureSpec, value: Option<f64>) -> String {
-    let Some(value) = value else { return "-".into() };
-    match figure.value {
-        FigureValue::Count(_) => grouped(value as u64),
-        FigureValue::Average(..) => format!("{value:.2}"),
-        FigureValue::Share(..) => format!("{:.1} %", value * 100.0),
-    }
-}
-
-/// A change in percent, with its sign.
-pub(super) fn shown_change(change: Option<f64>) -> String {
-    // A change that rounds to zero has no sign.
-    change.map_or_else(|| "-".into(), |change| format!("{:+.1} %", change).replace("-0.0 %", "+0.0 %"))
-}
-
-/// What a column of values is called.
-pub(super) fn head(figure: &FigureSpec) -> String {
-    figure.name.replace('_', " ").to_uppercase()
-}
-
-/// The name of a bucket of `buckets`, by its index.
-pub(super) fn bucket(index: usize, buckets: usize) -> String {
-    let last = if index + 1 == buckets { " or more" } else { "" };
-    format!("{}{last}", index + 1)
-}
-
 #[cfg(test)]
-pub(super) mod tests {
-    use tally_coordinator::job::parse_date;
-    use tally_dataset::Dataset;
+pub(crate) mod tests {
     use tally_dataset::addon_aggregates::AddonAggregates;
 
     use super::*;
+    use crate::job::parse_date;
 
     /// A day whose counters have these values; the others are 1.
-    pub(in crate::report) fn day(date: &str, values: &[(&str, u64)]) -> ReportDay {
+    fn day(date: &str, values: &[(&str, u64)]) -> ReportDay {
         let spec = *AddonAggregates::new().objectives().unwrap();
         let mut counts = Counts::of(spec.counters, &vec![1; spec.counts()]).unwrap();
         for (name, value) in values {
@@ -163,7 +181,7 @@ pub(super) mod tests {
     }
 
     /// Two days with a missing day and a day without objectives between them.
-    pub(in crate::report) fn report() -> Report<'static> {
+    pub(crate) fn report() -> Report<'static> {
         let first = day("20170227", &[("self_installers", 1000), ("addons", 300), ("addon_clients", 100)]);
         let other = |date, state| ReportDay { date: parse_date(date).unwrap(), state };
         let last = [
@@ -213,18 +231,5 @@ pub(super) mod tests {
             assert_eq!(report.change(day, figure("self_installers")), None);
         }
         assert_eq!((change(3.0, 0.0), change(0.0, 0.0)), (None, None));
-    }
-
-    #[test]
-    fn values_have_units_and_unknown_ones_a_dash() {
-        assert_eq!(shown(figure("self_installers"), Some(1_234_567.0)), "1,234,567");
-        assert_eq!(shown(figure("addons_per_client"), Some(3.0)), "3.00");
-        assert_eq!(shown(figure("self_share"), Some(0.25)), "25.0 %");
-        assert_eq!(shown(figure("self_share"), None), "-");
-        assert_eq!(shown_change(Some(2.66)), "+2.7 %");
-        assert_eq!(shown_change(Some(-0.01)), "+0.0 %");
-        assert_eq!(shown_change(Some(-10.01)), "-10.0 %");
-        assert_eq!(shown_change(None), "-");
-        assert_eq!((bucket(0, 20), bucket(19, 20)), ("1".into(), "20 or more".into()));
     }
 }

@@ -1,18 +1,18 @@
-//! A report in JSON. The JSON is stable: fields are added, never changed.
+//! The report about the objectives of days.
 //!
-//! Not here: the values (`model`).
+//! Not here: the values (`objectives::report`).
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use tally_coordinator::job::date_text;
 use tally_dataset::objectives::{FigureSpec, FigureValue};
 
-use super::model::{Report, ReportDay, State};
+use crate::job::date_text;
+use crate::objectives::report::{Report as Content, ReportDay, State};
 
-/// The document.
+/// A report.
 #[derive(Serialize)]
-pub(super) struct Document<'a> {
+pub struct Report<'a> {
     dataset: &'a str,
     output: &'a str,
     figures: Vec<Figure>,
@@ -54,10 +54,9 @@ enum Number {
     Real(f64),
 }
 
-impl<'a> Document<'a> {
-    /// The document of a report.
-    pub(super) fn of(report: &'a Report<'_>) -> Self {
-        Document {
+impl<'a> From<&'a Content<'_>> for Report<'a> {
+    fn from(report: &'a Content<'_>) -> Self {
+        Report {
             dataset: report.dataset,
             output: report.output,
             figures: report.spec.figures.iter().map(Figure::of).collect(),
@@ -80,7 +79,7 @@ impl Figure {
 }
 
 impl<'a> Day<'a> {
-    fn of(report: &'a Report<'_>, day: &'a ReportDay) -> Self {
+    fn of(report: &'a Content<'_>, day: &'a ReportDay) -> Self {
         let value = |figure: &FigureSpec| {
             let number = |value: f64| match figure.value {
                 FigureValue::Count(_) => Number::Whole(value as u64),
@@ -111,12 +110,12 @@ impl<'a> Day<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::model::tests::report;
+    use crate::objectives::report::tests::report;
 
     #[test]
-    fn every_day_of_the_range_is_in_the_document() {
+    fn every_day_of_the_range_is_in_the_report() {
         let report = report();
-        let text = serde_json::to_string(&Document::of(&report)).unwrap();
+        let text = serde_json::to_string(&Report::from(&report)).unwrap();
         let read: serde_json::Value = serde_json::from_str(&text).unwrap();
         let states: Vec<_> =
             read["days"].as_array().unwrap().iter().map(|day| day["state"].as_str().unwrap()).collect();
