@@ -55,10 +55,12 @@ async fn collect(body: Body) -> Result<Vec<u8>, Problem> {
         // The connection broke, so that no answer is read.
         let part = part.map_err(|error| Problem::invalid(format!("body: {error}")))?;
         length += part.len();
-        match length {
-            ..=MAX_BODY => bytes.extend_from_slice(&part),
-            ..=MAX_READ => bytes.clear(),
-            _ => break,
+        if length > MAX_READ {
+            break;
+        }
+        match length > MAX_BODY {
+            false => bytes.extend_from_slice(&part),
+            true => bytes.clear(),
         }
     }
     match length {
