@@ -4,8 +4,7 @@
 
 use std::sync::Arc;
 
-use arrow_array::{Array, ArrayRef, RecordBatch, Scalar};
-use arrow_ord::cmp::distinct;
+use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::ArrowError;
 use futures::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
@@ -285,14 +284,22 @@ fn other_constant(
 ) -> Result<Option<String>, ArrowError> {
     let at = batch.num_columns().saturating_sub(constants.len());
     for (column, (value, field)) in (at..).zip(constants.iter().zip(&batch.schema_ref().fields()[at..])) {
-        let differs = distinct(batch.column(column), &Scalar::new(value.clone()))?;
-        let Some(row) = (0..differs.len()).find(|&row| differs.value(row)) else { continue };
+        let Some(row) = first_other(batch.column(column), value) else { continue };
         let shown = |array: &dyn Array, row| arrow_cast::display::array_value_to_string(array, row);
         let (found, expected) = (shown(batch.column(column), row)?, shown(value, 0)?);
         let (row, name) = (grouped(first + row as u64 + 1), field.name());
         return Ok(Some(format!("row {row}: {name} is {found}, and the footer says {expected} for the day")));
     }
     Ok(None)
+}
+
+/// The first row with another value than the only one of `value`.
+fn first_other(column: &ArrayRef, value: &ArrayRef) -> Option<usize> {
+    let last = column.len().checked_sub(1)?;
+    let is_value = |row| column.slice(row, 1) == *value;
+    // Whole columns are compared faster than values: each value is that of the row before.
+    let is_constant = column.slice(0, last) == column.slice(1, last);
+    if is_value(0) && is_constant { None } else { (0..=last).find(|&row| !is_value(row)) }
 }
 
 /// What the rows say about keys.
@@ -361,9 +368,24 @@ impl Keys {
 
 #[cfg(test)]
 mod tests {
+    use arrow_array::Int32Array;
     use tally_dataset::addon_aggregates::AddonAggregates;
 
     use super::*;
+
+    #[test]
+    fn the_first_row_with_another_value_is_found() {
+        let ints = |values: &[Option<i32>]| Arc::new(Int32Array::from(values.to_vec())) as ArrayRef;
+        for value in [Some(7), None] {
+            let first = |rows: &[Option<i32>]| first_other(&ints(rows), &ints(&[value]));
+            assert_eq!((first(&[]), first(&[value; 9])), (None, None));
+            for (row, other) in (0..9).flat_map(|row| [Some(8), Some(7), None].map(|other| (row, other))) {
+                let mut rows = [value; 9];
+                rows[row..].fill(other);
+                assert_eq!(first(&rows), (other != value).then_some(row), "{value:?} {rows:?}");
+            }
+        }
+    }
 
     #[test]
     fn keys_are_counted_and_repeated_rows_are_named() {
