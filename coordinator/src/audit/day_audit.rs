@@ -296,7 +296,7 @@ fn other_constant(
 /// The first row with another value than the only one of `value`.
 fn first_other(column: &ArrayRef, value: &ArrayRef) -> Option<usize> {
     let last = column.len().checked_sub(1)?;
-    let is_value = |row| column.slice(row, 1) == *value;
+    let is_value = |row| &column.slice(row, 1) == value;
     // Whole columns are compared faster than values: each value is that of the row before.
     let is_constant = column.slice(0, last) == column.slice(1, last);
     if is_value(0) && is_constant { None } else { (0..=last).find(|&row| !is_value(row)) }
