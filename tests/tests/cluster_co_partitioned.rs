@@ -28,9 +28,9 @@ fn network_share(summary: &Summary) -> f64 {
 /// take its tasks.
 const JOBS: usize = 5;
 /// The largest share with the planner's numbers.
-const MOST: f64 = 0.1;
+const LIMIT: f64 = 0.1;
 /// The same with other numbers of partitions: each that another worker takes is a larger part of the shuffle.
-const MOST_OF_FEW: f64 = 0.2;
+const LIMIT_OF_FEW: f64 = 0.2;
 
 /// The smallest share of the shuffle that crossed the network, until one is at most `most`. Every job has to be exact.
 fn smallest_share(client: &Client, flags: &[&str], most: f64) -> Result<f64> {
@@ -57,7 +57,7 @@ fn at_most_a_tenth_of_the_shuffle_of_a_co_partitioned_day_crosses_the_network() 
             let client = cluster.client();
             // With the planner's numbers, and with partitions of several samples and of parts of a sample.
             let few = [&["--partitions", "50"][..], &["--partitions", "200"]];
-            for (flags, most) in [(&[][..], MOST), (few[0], MOST_OF_FEW), (few[1], MOST_OF_FEW)] {
+            for (flags, most) in [(&[][..], LIMIT), (few[0], LIMIT_OF_FEW), (few[1], LIMIT_OF_FEW)] {
                 let share = smallest_share(&client, flags, most)?;
                 ensure!(share <= most, "{share} of the shuffle crossed the network with {flags:?}");
             }
@@ -104,7 +104,7 @@ fn at_most_a_tenth_of_the_shuffle_of_version_2_crosses_the_network() -> Result<(
             let share = share(summary.shuffle_network_bytes, summary.shuffle_bytes);
             println!("version 2: {share:.3} of {} bytes crossed the network", summary.shuffle_bytes);
             smallest = smallest.min(share);
-            if smallest <= MOST {
+            if smallest <= LIMIT {
                 return Ok(());
             }
         }
