@@ -68,7 +68,7 @@ class Top(Beside):
         wait_for("a silent worker", lambda: True if "silent for" in top.text() else None)
         self.assertLess(time.monotonic() - frozen, SILENT_WITHIN, top.text())
         # Tasks of a few files each, so that progress has steps.
-        job = self.cluster.submit("one", "--shard-bytes=100B", day=self.cluster.many_files(1_200))
+        job = self.cluster.submit("one", "--shard-bytes=100B", day=self.cluster.many_files(6_000))
         top.wait(job, "map 0/")
         top.key("Enter")
         shown = top.wait(f"Job {job}", "Running tasks", "worker silent for", "Stages")
