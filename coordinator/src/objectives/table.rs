@@ -72,9 +72,21 @@ impl DayTable {
         Some(DayTable { dataset, spec, output: output.into(), day_folder: day_folder.into() })
     }
 
-    /// Removes the day from the table, before it is replaced.
+    /// Removes the day from the table, before it is replaced, with what a process left behind that died while it wrote the
+    /// file. If another process writes it now, that fails, and this one writes it afterwards.
     pub(crate) async fn retract(&self) {
-        self.warn(limited(async { remove(&self.open().await?).await }).await);
+        let removed = async {
+            let file = self.open().await?;
+            remove(&file).await?;
+            if urls::is_local(&self.output) {
+                let path = LocalFileSystem::new().path_to_filesystem(&file.1)?;
+                tokio::task::spawn_blocking(move || remove_unfinished(&path))
+                    .await
+                    .map_err(|_| TableError::Panic)?;
+            }
+            Ok(())
+        };
+        self.warn(limited(removed).await);
     }
 
     /// Makes the table's day what the output's day is.
@@ -154,6 +166,42 @@ async fn remove((store, path): &(Arc<dyn ObjectStore>, Path)) -> Result<(), Tabl
     }
 }
 
+/// Removes the files that `object_store` writes before it gives them the name of that file: the name, `#`, and a number.
+fn remove_unfinished(file: &std::path::Path) {
+    let Some(Ok(entries)) = file.parent().map(std::fs::read_dir) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(FILE)?.strip_prefix('#'));
+        if number.is_some_and(|number| number.parse::<u64>().is_ok()) {
+            // One that stays is ignored by all readers.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 async fn limited(work: impl Future<Output = Result<(), TableError>>) -> Result<(), TableError> {
     tokio::time::timeout(TIMEOUT, work).await.unwrap_or(Err(TableError::TimedOut))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_dead_process_left_behind_is_removed_with_the_day() {
+        let dir = std::env::temp_dir().join(format!("tally objectives {}", std::process::id()));
+        let day = dir.join("v1_objectives/day=1");
+        std::fs::create_dir_all(&day).unwrap();
+        for name in [FILE, "objectives.parquet#1", "objectives.parquet#27", "objectives.parquet#x", "other#1"]
+        {
+            std::fs::write(day.join(name), name).unwrap();
+        }
+        let output = dir.join("v1").display().to_string();
+        DayTable::new("addon_aggregates", &output, "day=1").unwrap().retract().await;
+        let mut left: Vec<_> =
+            std::fs::read_dir(&day).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(left, ["objectives.parquet#x", "other#1"]);
+    }
 }
