@@ -7,6 +7,10 @@
 //! several coordinators may lead; `client` talks to the leader; `notify` tells other programs of jobs. Not here: which task runs next (`tally-scheduler`), what
 //! tasks do (`tally-worker`), what rows mean (`tally-dataset`), the `tally` command (`coordinator/cli`).
 
+// `objectives::sample_report` is also part of another crate's tests.
+#[cfg(test)]
+extern crate self as tally_coordinator;
+
 pub mod attempt_log;
 pub mod audit;
 pub mod client;

@@ -7,6 +7,8 @@
 
 pub mod day;
 pub mod report;
+#[cfg(test)]
+pub(crate) mod sample_report;
 pub mod table;
 
 use std::collections::{BTreeMap, HashMap};

@@ -164,50 +164,10 @@ fn change(value: f64, baseline: f64) -> Option<f64> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use tally_dataset::addon_aggregates::AddonAggregates;
-
+mod tests {
     use super::*;
     use crate::job::parse_date;
-
-    /// A day whose counters have these values; the others are 1.
-    fn day(date: &str, values: &[(&str, u64)]) -> ReportDay {
-        let spec = *AddonAggregates::new().objectives().unwrap();
-        let mut counts = Counts::of(spec.counters, &vec![1; spec.counts()]).unwrap();
-        for (name, value) in values {
-            counts.set(name, vec![*value]);
-        }
-        ReportDay { date: parse_date(date).unwrap(), state: State::Published(counts) }
-    }
-
-    /// Two days with a missing day and a day without objectives between them.
-    pub(crate) fn report() -> Report<'static> {
-        let first = day("20170227", &[("self_installers", 1000), ("addons", 300), ("addon_clients", 100)]);
-        let other = |date, state| ReportDay { date: parse_date(date).unwrap(), state };
-        let last = [
-            ("self_installers", 1050),
-            ("addons", 308),
-            ("addon_clients", 100),
-            ("new_installers", 0),
-            ("n_clients", 4200),
-        ];
-        Report {
-            dataset: "addon_aggregates",
-            spec: *AddonAggregates::new().objectives().unwrap(),
-            output: "aggregates",
-            baseline: first.clone(),
-            days: vec![
-                first,
-                other("20170228", State::Missing),
-                other("20170301", State::WithoutObjectives),
-                day("20170302", &last),
-            ],
-        }
-    }
-
-    fn figure(name: &str) -> &'static FigureSpec {
-        report().spec.figures.iter().find(|figure| figure.name == name).unwrap()
-    }
+    use crate::objectives::sample_report::{figure, report};
 
     #[test]
     fn changes_are_relative_to_the_baseline_and_goals_follow_from_it() {

@@ -1,7 +1,8 @@
 //! Reads the footers of a table's files: their columns, their row groups, and whether they can be read.
 //!
-//! Of each file only its work is kept, and nothing of files without row groups. Not here: what the columns must be
-//! (`schema`), which files there are (`listing`).
+//! Of each file only its work is kept, and nothing of files without row groups. Files whose rows are ignored count as files
+//! without rows: their columns are part of the day's schema. Not here: what the columns must be (`schema`), which files
+//! there are (`listing`).
 
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use tally_scan::footer::{Footer, Footers};
 use tally_scan::{InputFile, excerpt};
 
 use super::PlanError;
+use super::folders::Divided;
 use super::schema::TableSchema;
 use super::shards::{FileWork, RowGroupWork};
 
@@ -19,6 +21,17 @@ use super::shards::{FileWork, RowGroupWork};
 const CONCURRENT_FOOTERS: usize = 16;
 /// Threads that read the footers of local files.
 const LOCAL_THREADS: usize = 4;
+
+/// What is needed of files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Needed {
+    /// Their rows, and their columns now.
+    Rows,
+    /// Their rows. Workers read the footers of those that are small and in an object store.
+    RowsLater,
+    /// Only their columns.
+    Columns,
+}
 
 /// What the planner read of a table's files.
 pub struct Inspected {
@@ -51,22 +64,32 @@ impl Inspected {
     /// Adds a file.
     ///
     /// # Errors
-    /// The footer describes a chunk of a needed column as unreadable.
-    fn add(&mut self, table: &TableSpec, mut file: InputFile, footer: &Footer) -> Result<(), PlanError> {
+    /// The footer describes a chunk of a needed column as unreadable, and its rows are needed.
+    fn add(
+        &mut self,
+        table: &TableSpec,
+        mut file: InputFile,
+        footer: &Footer,
+        needed: Needed,
+    ) -> Result<(), PlanError> {
         let metadata = &footer.metadata;
         file.footer = Some(footer.bytes);
         self.fetched += footer.fetched;
         let found = self.schema.lookup(metadata);
-        footer.check_readable(&file, found.leaves(table))?;
-        let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
+        let groups = if needed == Needed::Columns { &[] } else { metadata.row_groups() };
+        let mut rows = 0;
+        if needed != Needed::Columns {
+            footer.check_readable(&file, found.leaves(table))?;
+            rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
+        }
         self.rows = self.rows.saturating_add(rows);
         self.schema.add(&file.name, rows, &found.columns);
-        if metadata.num_row_groups() == 0 && self.empty.is_some() {
+        if groups.is_empty() && self.empty.is_some() {
             return Ok(());
         }
         let leaves: Vec<usize> = found.leaves(table).map(|(_, leaf)| leaf).collect();
         let row_groups: Vec<_> = (0u32..)
-            .zip(metadata.row_groups())
+            .zip(groups)
             .map(|(number, group)| {
                 let rows = u64::try_from(group.num_rows()).unwrap_or(0);
                 // Nothing is read of a row group without rows, and its chunks are not checked.
@@ -109,28 +132,42 @@ impl Inspected {
     }
 }
 
-/// Reads the footers of all files. With `defer`, workers read those of small files in object stores.
+/// Reads the footers of a table's files. With `defer`, workers read those of small files in object stores, unless their
+/// rows are ignored.
 ///
 /// # Errors
 /// [`PlanError`] names the first file that cannot be read.
-pub async fn inspect(
-    files: Vec<InputFile>,
+pub(super) async fn inspect(
+    files: Divided,
     footers: &Arc<Footers>,
     table: &TableSpec,
     defer: bool,
+) -> Result<Inspected, PlanError> {
+    let needed = if defer { Needed::RowsLater } else { Needed::Rows };
+    let mut all = read_footers(files.read, footers, table, needed).await?;
+    all.append(read_footers(files.ignored, footers, table, Needed::Columns).await?);
+    Ok(all.ended())
+}
+
+/// The same for files of one kind.
+async fn read_footers(
+    files: Vec<InputFile>,
+    footers: &Arc<Footers>,
+    table: &TableSpec,
+    needed: Needed,
 ) -> Result<Inspected, PlanError> {
     let table = Arc::new(table.clone());
     let mut all = Inspected::none(&table);
     if files.iter().all(|file| urls::is_local(&file.name)) {
         let footers = footers.clone();
-        let read = move || inspect_local(files, &footers, &table);
+        let read = move || read_local(files, &footers, &table, needed);
         for part in tokio::task::spawn_blocking(read).await.unwrap_or(Err(PlanError::Panic))? {
             all.append(part);
         }
-        return Ok(all.ended());
+        return Ok(all);
     }
     let read = files.into_iter().map(|file| async move {
-        let footer = match defer && file.is_small() {
+        let footer = match needed == Needed::RowsLater && file.is_small() {
             true => None,
             false => Some(footers.get(&file).await?),
         };
@@ -139,19 +176,20 @@ pub async fn inspect(
     let mut read = futures::stream::iter(read).buffered(CONCURRENT_FOOTERS);
     while let Some((file, footer)) = read.try_next().await? {
         match footer {
-            Some(footer) => all.add(&table, file, &footer)?,
+            Some(footer) => all.add(&table, file, &footer, needed)?,
             None => all.defer(file),
         }
     }
-    Ok(all.ended())
+    Ok(all)
 }
 
 /// Reads the footers of local files on a few threads, each of which takes successive files: a round trip to the runtime's
 /// blocking threads costs more than reading a footer. Blocks.
-fn inspect_local(
+fn read_local(
     mut files: Vec<InputFile>,
     footers: &Footers,
     table: &Arc<TableSpec>,
+    needed: Needed,
 ) -> Result<Vec<Inspected>, PlanError> {
     let part = files.len().div_ceil(LOCAL_THREADS).max(1);
     let mut parts = vec![];
@@ -159,17 +197,17 @@ fn inspect_local(
         let rest = files.split_off(part.min(files.len()));
         parts.push(std::mem::replace(&mut files, rest));
     }
-    let inspect = |part: Vec<InputFile>| -> Result<Inspected, PlanError> {
+    let read = |part: Vec<InputFile>| -> Result<Inspected, PlanError> {
         let mut inspected = Inspected::none(table);
         for file in part {
             let footer = footers.get_local(&file)?;
-            inspected.add(table, file, &footer)?;
+            inspected.add(table, file, &footer, needed)?;
         }
         Ok(inspected)
     };
     std::thread::scope(|scope| {
-        let inspect = &inspect;
-        let threads: Vec<_> = parts.into_iter().map(|part| scope.spawn(move || inspect(part))).collect();
+        let read = &read;
+        let threads: Vec<_> = parts.into_iter().map(|part| scope.spawn(move || read(part))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap_or(Err(PlanError::Panic))).collect()
     })
 }
@@ -217,7 +255,8 @@ mod tests {
         let name = |at: usize| folder.path().join(format!("{at:03}"));
         let inputs = files.iter().enumerate().map(|(at, groups)| write(&name(at), "int64 day", groups));
         let footers = Arc::new(Footers::new(1 << 20));
-        let found = inspect(inputs.collect(), &footers, &table(), true).await.unwrap();
+        let files = Divided { read: inputs.collect(), ignored: vec![] };
+        let found = inspect(files, &footers, &table(), true).await.unwrap();
         let rows = found.work.iter().map(FileWork::rows).collect();
         (found, rows)
     }
@@ -252,7 +291,30 @@ mod tests {
             std::fs::write(folder.path().join(format!("{changed:03}")), "no Parquet file").unwrap();
         }
         let footers = Arc::new(Footers::new(1 << 20));
-        let error = inspect(inputs, &footers, &table(), true).await.err().unwrap().to_string();
+        let files = Divided { read: inputs, ignored: vec![] };
+        let error = inspect(files, &footers, &table(), true).await.err().unwrap().to_string();
         assert!(error.contains("007") && error.contains("changed"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn columns_of_ignored_files_count_and_their_rows_do_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, column| write(&folder.path().join(name), column, &[2, 1]);
+        let footers = Arc::new(Footers::new(1 << 20));
+        let inspected =
+            async |read, ignored| inspect(Divided { read, ignored }, &footers, &table(), true).await.unwrap();
+        let found = inspected(vec![file("a", "int64 other")], vec![file("b", "int64 day")]).await;
+        assert_eq!((found.rows, found.work.len(), found.work[0].rows()), (3, 1, 3));
+        let presence = found.schema.check(true).unwrap();
+        assert_eq!(super::super::schema::check_missing(&table(), &presence).unwrap().len(), 1);
+        // Without the ignored file, no file has the column.
+        let found = inspected(vec![file("a", "int64 other")], vec![]).await;
+        let presence = found.schema.check(true).unwrap();
+        assert!(super::super::schema::check_missing(&table(), &presence).is_err());
+        // All are ignored: the columns are those of all.
+        let found = inspected(vec![], vec![file("a", "int64 other"), file("b", "int64 day")]).await;
+        assert_eq!((found.rows, found.work.len(), found.work[0].row_groups.len()), (0, 1, 0));
+        let presence = found.schema.check(true).unwrap();
+        assert!(super::super::schema::check_missing(&table(), &presence).is_ok());
     }
 }

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tally_common::size;
-use tally_dataset::{Dataset, TableSpec};
+use tally_dataset::Dataset;
 use tally_proto::convert::{BadMessage, required};
 use tally_proto::{JobId, v1};
 use tally_scan::footer::Footers;
@@ -30,7 +30,7 @@ use tally_scan::{InputFile, ScanError};
 
 use crate::job::JobSpec;
 use folders::{Divided, FolderError, Folders};
-use inspect::{Inspected, inspect};
+use inspect::inspect;
 use listing::ListError;
 use schema::SchemaError;
 use shards::FileWork;
@@ -177,14 +177,12 @@ pub async fn plan(
         plan.warnings.extend(warning);
         plan.files += files.len();
         let folders = Folders::of(job, dataset, table.name);
-        let inspected = match folders {
-            None => inspect(files, footers, table, defer).await?,
-            Some(folders) => {
-                let divided = folders.divide(files)?;
-                plan.warnings.extend(folders.warning(&divided.ignored));
-                inspect_divided(divided, footers, table, defer).await?
-            }
+        let divided = match folders {
+            None => Divided { read: files, ignored: vec![] },
+            Some(folders) => folders.divide(files)?,
         };
+        plan.warnings.extend(folders.and_then(|folders| folders.warning(&divided.ignored)));
+        let inspected = inspect(divided, footers, table, defer).await?;
         plan.rows = plan.rows.saturating_add(inspected.rows);
         plan.fetched += inspected.fetched;
         let all = !inspected.deferred;
@@ -227,24 +225,6 @@ pub async fn plan(
     let most_sums = u32::try_from(MAX_SUMS / plan.tasks.len().max(1)).unwrap_or(u32::MAX);
     plan.tasks.iter_mut().for_each(|task| task.work.most_sums = most_sums);
     Ok(plan)
-}
-
-/// Inspects the files that are read. If there are none, it is one that is ignored, without its rows: every table has a task.
-async fn inspect_divided(
-    divided: Divided,
-    footers: &Arc<Footers>,
-    table: &TableSpec,
-    defer: bool,
-) -> Result<Inspected, PlanError> {
-    let Divided { read, ignored } = divided;
-    if !read.is_empty() {
-        return inspect(read, footers, table, defer).await;
-    }
-    let one: Vec<InputFile> = ignored.into_iter().take(1).collect();
-    let mut inspected = inspect(one, footers, table, false).await?;
-    inspected.rows = 0;
-    inspected.work.iter_mut().for_each(|work| work.row_groups.clear());
-    Ok(inspected)
 }
 
 /// The files of each folder, in order. All files are together if the dataset has no folders. A file whose rows are ignored

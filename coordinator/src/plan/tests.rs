@@ -245,14 +245,14 @@ async fn small_files_in_stores_are_planned_by_folder_and_size() {
     let divided = folders.divide(files).unwrap();
     assert_eq!(divided.ignored.len(), 1);
     let footers = Arc::new(Footers::new(1 << 20));
-    let inspected = inspect_divided(divided, &footers, &dataset.tables()[0], true).await.unwrap();
+    let inspected = inspect(divided, &footers, &dataset.tables()[0], true).await.unwrap();
     assert!(inspected.deferred);
     let found: Vec<(Option<u32>, usize)> =
         by_folder(Some(folders), inspected.work).map(|(folder, files)| (folder, files.len())).collect();
     assert_eq!(found, [(Some(5), 2), (Some(6), 1)]);
     // Ignored files are never deferred, because workers would read their rows.
     let ignored = Divided { read: vec![], ignored: vec![file_of(&store).await] };
-    let inspected = inspect_divided(ignored, &footers, &dataset.tables()[0], true).await.unwrap();
+    let inspected = inspect(ignored, &footers, &dataset.tables()[0], true).await.unwrap();
     let groups: Vec<&[shards::RowGroupWork]> =
         inspected.work.iter().map(|work| &work.row_groups[..]).collect();
     assert!(!inspected.deferred && groups.len() == 1 && groups[0].is_empty());

@@ -110,7 +110,7 @@ impl<'a> Day<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::objectives::report::tests::report;
+    use crate::objectives::sample_report::report;
 
     #[test]
     fn every_day_of_the_range_is_in_the_report() {

@@ -7,12 +7,13 @@
 // A panic fails the test.
 #![allow(clippy::unwrap_used)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, mpsc};
-use std::time::Duration;
+#[path = "../../../worker/scan/tests/files/bounds.rs"]
+mod bounds;
 
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use bounds::{in_time, memory_of};
 use parquet::file::FOOTER_SIZE;
 use parquet::file::metadata::{FooterTail, ParquetMetaDataReader};
 use tally_hostile::mutate::{Numbers, bytes};
@@ -24,36 +25,9 @@ use tally_hostile::seeds::files;
 const PLACES: u64 = 300;
 /// Memory that reading takes in addition to the budget, in bytes: footers, mappers, windows, the runtime.
 const BESIDE: usize = 48 << 20;
-/// Reading a file of a few kilobytes for longer than this counts as a hang, even on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Counts allocated bytes, and their maximum.
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
 /// Serializes the tests, because they share the counters.
 static TURN: Mutex<()> = Mutex::new(());
-
-// SAFETY: every call is forwarded to the system's allocator; only sizes are counted.
-#[allow(unsafe_code, reason = "allocations can be counted only in an allocator")]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(now, Ordering::Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// The part of a file that is corrupted.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -99,10 +73,7 @@ fn corrupted(
         let mut numbers = Numbers::new(place);
         let range = ranges[numbers.below(ranges.len())].clone();
         bytes(&mut numbers, &mut copy, range);
-        let before = NOW.load(Ordering::Relaxed);
-        PEAK.store(before, Ordering::Relaxed);
-        let answer = reader.read(&copy);
-        let taken = PEAK.load(Ordering::Relaxed).saturating_sub(before);
+        let (answer, taken) = memory_of(|| reader.read(&copy));
         assert!(taken <= BUDGET as usize + BESIDE, "place {place}: {taken} bytes were taken: {answer:.300?}");
         if let Err(error) = &answer {
             assert!(error.contains("part-0.parquet"), "place {place}: the file is not named: {error}");
@@ -128,22 +99,9 @@ fn all(sums: &'static str, part: Part, check: fn(&Read, Result<Read, String>)) {
             let name = format!("{}-{format}-{sums}", kind.name());
             let file = files(&name).remove(0);
             let ranges = ranges(&file, part);
-            let (done, over) = mpsc::channel();
-            let thread = std::thread::spawn(move || {
-                let failed = corrupted(kind, &file, &ranges, check);
-                // The receiver may have timed out.
-                let _ = done.send(failed);
-            });
-            match over.recv_timeout(PATIENCE) {
-                Ok(failed) => {
-                    println!("{name}, {part:?}: {failed} of {PLACES} fail");
-                    assert!(failed > 0, "no corrupted byte of {name} is detected");
-                }
-                Err(mpsc::RecvTimeoutError::Timeout) => panic!("{name}: a file is still being read"),
-                Err(mpsc::RecvTimeoutError::Disconnected) => {
-                    std::panic::resume_unwind(thread.join().unwrap_err())
-                }
-            }
+            let failed = in_time(&name, move || corrupted(kind, &file, &ranges, check));
+            println!("{name}, {part:?}: {failed} of {PLACES} fail");
+            assert!(failed > 0, "no corrupted byte of {name} is detected");
         }
     }
 }

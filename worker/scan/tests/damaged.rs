@@ -3,7 +3,9 @@
 //!
 //! Not here: whole files (`elements`), files with checksums, whose rows are compared (`tests/hostile`).
 
-// The modules are those of another test, which uses all of them.
+#[path = "files/bounds.rs"]
+mod bounds;
+// Other tests use all of these modules.
 #[path = "files/reading.rs"]
 #[allow(dead_code)]
 mod reading;
@@ -13,16 +15,13 @@ mod row_group;
 #[allow(dead_code)]
 mod writing;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::error::Error;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
-use std::time::Duration;
 
 use parquet::basic::{Compression, Encoding};
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, WriterVersion};
 use parquet::schema::types::ColumnPath;
 
+use bounds::{in_time, memory_of};
 use reading::{Collect, scan};
 use writing::{ALL, FILL, Fill, Numbers, batch, kinds, layout_file, write};
 
@@ -34,34 +33,6 @@ const COPIES: usize = 1000;
 const BUDGET: u64 = 8 << 20;
 /// Memory that reading takes in addition to the budget, in bytes: the footer, windows, batches, the runtime.
 const BESIDE: usize = 16 << 20;
-/// Reading all copies for longer than this counts as a hang, even on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Counts allocated bytes, and their maximum.
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is forwarded to the system's allocator; only sizes are counted.
-#[allow(unsafe_code, reason = "allocations can be counted only in an allocator")]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(now, Ordering::Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Files of several encodings, codecs and versions of pages, with nulls at every level.
 fn files() -> Result<Vec<(String, Vec<u8>)>> {
@@ -146,11 +117,10 @@ fn read_copies(what: &str, file: &[u8], numbers: &mut Numbers) -> usize {
     let mut read = 0;
     for copy in 0..COPIES {
         let bytes = damaged(numbers, file);
-        let before = NOW.load(Ordering::Relaxed);
-        PEAK.store(before, Ordering::Relaxed);
-        let mut rows = Collect::default();
-        let answer = scan(&bytes, &mut rows, BUDGET).and_then(|read| Ok(read?));
-        let taken = PEAK.load(Ordering::Relaxed).saturating_sub(before);
+        let (answer, taken) = memory_of(|| {
+            let mut rows = Collect::default();
+            scan(&bytes, &mut rows, BUDGET).and_then(|read| Ok(read?))
+        });
         assert!(taken <= BUDGET as usize + BESIDE, "{what}, copy {copy}: {taken} bytes: {answer:?}");
         match answer.map_err(|error| error.to_string()) {
             Ok(()) => read += 1,
@@ -171,23 +141,13 @@ fn damaged_files_give_rows_or_errors() -> Result<()> {
     for (what, file) in &files {
         scan(file, &mut Collect::default(), BUDGET)?.map_err(|error| format!("{what}: {error}"))?;
     }
-    let (done, over) = mpsc::channel();
-    let thread = std::thread::spawn(move || {
+    in_time("damaged files", move || {
         let mut numbers = Numbers::new(11);
         for (what, file) in &files {
             let read = read_copies(what, file, &mut numbers);
             println!("{what}, {} bytes: {read} of {COPIES} give rows", file.len());
             assert!(read > 0 && read < COPIES, "{what}: {read} of {COPIES} copies give rows");
         }
-        // The receiver may have timed out.
-        let _ = done.send(());
     });
-    match over.recv_timeout(PATIENCE) {
-        Ok(()) => Ok(()),
-        Err(mpsc::RecvTimeoutError::Timeout) => Err("a file is still being read".into()),
-        Err(mpsc::RecvTimeoutError::Disconnected) => match thread.join() {
-            Err(panic) => std::panic::resume_unwind(panic),
-            Ok(()) => Ok(()),
-        },
-    }
+    Ok(())
 }

@@ -33,53 +33,9 @@ pub(super) fn bucket(index: usize, buckets: usize) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use tally_coordinator::job::parse_date;
-    use tally_dataset::addon_aggregates::AddonAggregates;
-
-    use tally_coordinator::objectives::report::{Report, ReportDay, State};
-    use tally_dataset::{Counts, Dataset};
-
+mod tests {
     use super::*;
-
-    /// A day whose counters have these values; the others are 1.
-    pub(in crate::report) fn day(date: &str, values: &[(&str, u64)]) -> ReportDay {
-        let spec = *AddonAggregates::new().objectives().unwrap();
-        let mut counts = Counts::of(spec.counters, &vec![1; spec.counts()]).unwrap();
-        for (name, value) in values {
-            counts.set(name, vec![*value]);
-        }
-        ReportDay { date: parse_date(date).unwrap(), state: State::Published(counts) }
-    }
-
-    /// Two days with a missing day and a day without objectives between them.
-    pub(in crate::report) fn report() -> Report<'static> {
-        let first = day("20170227", &[("self_installers", 1000), ("addons", 300), ("addon_clients", 100)]);
-        let other = |date, state| ReportDay { date: parse_date(date).unwrap(), state };
-        let last = [
-            ("self_installers", 1050),
-            ("addons", 308),
-            ("addon_clients", 100),
-            ("new_installers", 0),
-            ("n_clients", 4200),
-        ];
-        Report {
-            dataset: "addon_aggregates",
-            spec: *AddonAggregates::new().objectives().unwrap(),
-            output: "aggregates",
-            baseline: first.clone(),
-            days: vec![
-                first,
-                other("20170228", State::Missing),
-                other("20170301", State::WithoutObjectives),
-                day("20170302", &last),
-            ],
-        }
-    }
-
-    fn figure(name: &str) -> &'static FigureSpec {
-        report().spec.figures.iter().find(|figure| figure.name == name).unwrap()
-    }
+    use crate::report::sample_report::figure;
 
     #[test]
     fn values_have_units_and_unknown_ones_a_dash() {

@@ -6,6 +6,9 @@
 mod chart;
 mod figures;
 mod page;
+#[cfg(test)]
+#[path = "../../../src/objectives/sample_report.rs"]
+mod sample_report;
 mod text;
 
 use std::path::PathBuf;

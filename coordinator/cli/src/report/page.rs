@@ -208,7 +208,7 @@ fn distribution(day: &ReportDay, (name, title): (&str, &str)) -> Option<String> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::figures::tests::report;
+    use crate::report::sample_report::report;
 
     #[test]
     fn the_page_has_all_values_and_loads_nothing() {

@@ -94,7 +94,7 @@ fn distribution(day: &ReportDay, (name, title): (&str, &str)) -> Option<String> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::figures::tests::report;
+    use crate::report::sample_report::report;
 
     #[test]
     fn the_tables_show_each_day_its_change_and_the_goals() {

@@ -2,6 +2,10 @@
 //!
 //! `cargo bench -p tally-dataset --bench kernels`. Not here: decoding (the worker's benches), the whole job (`tests/bench`).
 
+// The tests of the tables use all of it.
+#[path = "../../tests/models/numbers.rs"]
+#[allow(dead_code)]
+mod numbers;
 mod pings;
 mod support;
 mod tables;
