@@ -14,9 +14,9 @@ use crate::output_v2::{SUMS, read_rows};
 pub const DATE: &str = "20180101";
 
 /// The names of the cases, each a folder under `tests/golden-v2`.
-pub const CASES: [&str; 12] = [
+pub const CASES: [&str; 13] = [
     "case-01", "case-02", "case-03", "case-04", "case-05", "case-06", "case-07", "case-08", "case-09",
-    "case-10", "case-11", "case-12",
+    "case-10", "case-11", "case-12", "case-13",
 ];
 
 /// The folder that holds all cases.

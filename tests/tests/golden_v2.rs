@@ -56,6 +56,7 @@ golden_tests! {
     case_10: "case-10",
     case_11: "case-11",
     case_12: "case-12",
+    case_13: "case-13",
 }
 
 #[test]
