@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use clap::Args;
 use indicatif::ProgressBar;
 use serde::Serialize;
+use tally_common::counts::counted;
 use tally_common::local_dir;
-use tally_coordinator::summary::grouped;
 use tally_generate::samples::{SampleTotals, generate_samples};
 use tally_generate::{GenerateError, Options, Overactive, Progress, Totals, generate_until};
 
@@ -111,12 +111,12 @@ pub(crate) fn main(args: &GenerateArgs) -> Result<(), Stop> {
     match args.output_format {
         OutputFormat::Json => say(&json(&Report { output: &args.output, totals: &totals })?),
         OutputFormat::Table => say(&format!(
-            "{} pings and {} add-on rows of {} in {}; a correct result has {} rows\n",
-            grouped(totals.main_summary_rows),
-            grouped(totals.addons_rows),
+            "{} and {} of {} in {}; a correct result has {}\n",
+            counted(totals.main_summary_rows, "ping"),
+            counted(totals.addons_rows, "add-on row"),
             totals.date,
             args.output.display(),
-            grouped(totals.rows)
+            counted(totals.rows, "row")
         )),
     }
 }
@@ -127,12 +127,12 @@ fn samples(args: &GenerateArgs, options: &Options) -> Result<(), Stop> {
     match args.output_format {
         OutputFormat::Json => say(&json(&Report { output: &args.output, totals: &totals })?),
         OutputFormat::Table => say(&format!(
-            "{} pings with {} add-ons of {} in {}; a correct result has {} rows\n",
-            grouped(totals.main_summary_rows),
-            grouped(totals.elements),
+            "{} with {} of {} in {}; a correct result has {}\n",
+            counted(totals.main_summary_rows, "ping"),
+            counted(totals.elements, "add-on"),
             totals.date,
             args.output.display(),
-            grouped(totals.rows)
+            counted(totals.rows, "row")
         )),
     }
 }
@@ -197,8 +197,8 @@ impl Display {
 
     fn show(&self, progress: Progress) {
         let Progress { files, all_files, main_summary_rows, addons_rows } = progress;
-        let (rows, addons) = (grouped(main_summary_rows), grouped(addons_rows));
-        let text = format!("{files}/{all_files} files  {rows} pings  {addons} add-on rows");
+        let (rows, addons) = (counted(main_summary_rows, "ping"), counted(addons_rows, "add-on row"));
+        let text = format!("{files}/{}  {rows}  {addons}", counted(all_files, "file"));
         if let Some(bar) = &self.bar {
             bar.set_position(u64::from(files) * progress::STEPS / u64::from(all_files.max(1)));
             bar.set_message(text);

@@ -215,8 +215,9 @@ impl Args {
         let slots = self.slots.map_or_else(|| cores.min(fitting).max(1), usize::from);
         let least = min_memory(slots);
         if self.memory_limit < least {
+            let fewer = if slots == 1 { "" } else { ", or use fewer --slots" };
             return Err(CommandError::Usage(format!(
-                "--memory-limit {} is too little for --slots {slots}: set it to {} or more, or use fewer --slots",
+                "--memory-limit {} is too little for --slots {slots}: set it to {} or more{fewer}",
                 size::text(self.memory_limit),
                 size::option_above(least)
             )));
@@ -291,6 +292,9 @@ mod tests {
         assert_eq!(args(&["--memory-limit", "1GiB", "--slots", "7"]).slots().unwrap(), 7);
         let message = usage(args(&["--memory-limit", "1GiB", "--slots", "70"]).slots());
         assert!(message.contains("--memory-limit 1.0 GiB") && message.contains("--slots 70"), "{message}");
+        assert!(message.ends_with("or use fewer --slots"), "{message}");
+        let message = usage(args(&["--memory-limit", "1MiB"]).slots());
+        assert!(message.contains("--slots 1") && message.ends_with("or more"), "{message}");
     }
 
     #[test]
