@@ -41,7 +41,7 @@ pub struct DemoArgs {
     #[command(flatten)]
     resources: ResourceArgs,
     /// Run the job on a cluster; its workers must have access to --dir
-    #[arg(long, requires = "dir")]
+    #[arg(long)]
     cluster: bool,
     #[command(flatten)]
     connect: ConnectArgs,

@@ -46,6 +46,9 @@ pub(super) struct Args {
     /// Coordinators, any of which may lead; tried in turn until one does
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     coordinator: Vec<Address>,
+    /// Beginning of the worker's id, up to 40 of a-z, 0-9 and '-'; a random part follows [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// Tasks at a time, each on a thread of its own [default: all cores that
     /// the memory limit has room for]
     #[arg(
@@ -184,7 +187,6 @@ impl Args {
         let (listener, address) = self.listen()?;
         let advertise = self.advertise(address)?;
         security.check(&self.listen, address).map_err(|e| CommandError::Usage(e.to_string()))?;
-        let host = rustix::system::uname();
         tracing::info!(
             slots,
             memory_limit = self.memory_limit,
@@ -194,7 +196,7 @@ impl Args {
             env!("CARGO_PKG_VERSION")
         );
         Ok(Options {
-            name: agent::name(&host.nodename().to_string_lossy()),
+            name: self.name(),
             slots,
             memory_limit: self.memory_limit,
             spill_dir: self.spill_dir.clone(),
@@ -207,6 +209,11 @@ impl Args {
             status,
             io,
         })
+    }
+
+    fn name(&self) -> String {
+        let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+        agent::name(&self.name.clone().unwrap_or_else(host))
     }
 
     fn slots(&self) -> Result<usize, CommandError> {
@@ -295,6 +302,13 @@ mod tests {
         assert!(message.ends_with("or use fewer --slots"), "{message}");
         let message = usage(args(&["--memory-limit", "1MiB"]).slots());
         assert!(message.contains("--slots 1") && message.ends_with("or more"), "{message}");
+    }
+
+    #[test]
+    fn the_name_is_that_of_the_host_or_the_option() {
+        assert_eq!(args(&["--name", "worker-1"]).name(), "worker-1");
+        assert_eq!(args(&["--name", "Rack 3"]).name(), "rack-3");
+        assert!(!args(&[]).name().is_empty());
     }
 
     #[test]
