@@ -75,7 +75,7 @@ pub fn waiting(job: &JobStatus) -> String {
     ];
     let tasks = kinds.iter().filter(|(count, _)| *count > 0).map(|(count, what)| match count {
         1 => format!("{} {}", counted(1u64, "task"), what.replacen("wait", "waits", 1)),
-        count => format!("{} {what}", counted(count, "task")),
+        count => format!("{} {what}", counted(*count, "task")),
     });
     silent(job).into_iter().chain(tasks).collect::<Vec<_>>().join(", ")
 }

@@ -129,3 +129,18 @@ impl JobRun {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_silent_workers_are_named_and_all_are_counted() {
+        let mut reports = Reports::default();
+        for at in 0..5 {
+            reports.add_silent(&WorkerId::parse(&format!("w-{at}")).unwrap());
+        }
+        assert_eq!((reports.waits.silent_workers, reports.waits.silent_worker_ids.len()), (5, MAX_SILENT));
+        assert_eq!(reports.waits.silent_worker_ids[0], "w-0");
+    }
+}
