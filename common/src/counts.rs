@@ -33,11 +33,9 @@ mod tests {
 
     #[test]
     fn one_has_a_singular() {
-        assert_eq!([0, 1, 2, 1000].map(|count| counted(count, "part file")), [
-            "0 part files",
-            "1 part file",
-            "2 part files",
-            "1,000 part files"
-        ]);
+        assert_eq!(
+            [0, 1, 2, 1000].map(|count| counted(count, "part file")),
+            ["0 part files", "1 part file", "2 part files", "1,000 part files"]
+        );
     }
 }

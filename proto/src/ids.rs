@@ -145,6 +145,9 @@ mod tests {
     #[test]
     fn people_count_the_attempts_of_each_leader_from_1() {
         let fourth_leader = 4 << ATTEMPT_BITS;
-        assert_eq!([0, 1, fourth_leader, fourth_leader + 2, u32::MAX].map(attempt_number), [1, 2, 1, 3, 4096]);
+        assert_eq!(
+            [0, 1, fourth_leader, fourth_leader + 2, u32::MAX].map(attempt_number),
+            [1, 2, 1, 3, 4096]
+        );
     }
 }

@@ -95,7 +95,8 @@ impl ResourceArgs {
         let least = MIN_MEMORY.max(largest * 32 / 31 + workers as u64);
         let memory_limit = self.memory_limit / u64::from(jobs);
         if memory_limit < least {
-            let each = if jobs == 1 { String::new() } else { format!(" for each of {}", counted(jobs, "job")) };
+            let each =
+                if jobs == 1 { String::new() } else { format!(" for each of {}", counted(jobs, "job")) };
             return Err(Stop::Usage(format!(
                 "--memory-limit {} is too little for {} of {}{each}: set it to {} or more{}",
                 bytes(self.memory_limit),

@@ -140,7 +140,11 @@ fn incidents(detail: &JobDetail) -> String {
     }
     let skipped = detail.incidents.len().saturating_sub(MAX_ROWS);
     let left_out = detail.incidents_left_out + skipped as u64;
-    let more = if left_out > 0 { format!(" (the last ones; {} before them)", grouped(left_out)) } else { String::new() };
+    let more = if left_out > 0 {
+        format!(" (the last ones; {} before them)", grouped(left_out))
+    } else {
+        String::new()
+    };
     let lines: String = detail.incidents.iter().skip(skipped).map(|event| line(event) + "\n").collect();
     format!("\nfailed attempts, speculative attempts and workers{more}\n{lines}")
 }

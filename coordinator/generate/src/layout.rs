@@ -43,11 +43,7 @@ impl Layout {
     /// # Errors
     /// The name of the output folder is unknown, as for a missing `..`; the day exists and must not be replaced; an I/O
     /// error.
-    pub(crate) fn prepare(
-        options: &Options,
-        dataset: &str,
-        tables: &[&str],
-    ) -> Result<Self, GenerateError> {
+    pub(crate) fn prepare(options: &Options, dataset: &str, tables: &[&str]) -> Result<Self, GenerateError> {
         let layout = Self::new(&options.output, dataset, &options.date, tables)?;
         match options.replace {
             true => layout.remove()?,

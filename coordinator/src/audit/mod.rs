@@ -15,9 +15,9 @@ mod row_values;
 
 use std::path::PathBuf;
 
-use tally_common::counts::counted;
 use crate::plan::listing::ListError;
 use crate::publish::PublishError;
+use tally_common::counts::counted;
 
 pub use comparison::{Comparison, ConstantDifference, DayLocation, KeyDifference, Side, compare};
 pub use day_audit::{DayReport, verify};

@@ -121,7 +121,8 @@ impl Driver {
             tracing::info!(%worker, slots, address, outputs, "a worker attached");
         }
         let again = if first { "" } else { " again" };
-        let text = format!("attached{again}, with {} and {}", counted(slots, "slot"), counted(outputs, "output"));
+        let text =
+            format!("attached{again}, with {} and {}", counted(slots, "slot"), counted(outputs, "output"));
         self.note_worker(EventKind::WorkerAttached, worker, &text);
         if first {
             self.apply(Event::WorkerJoined { worker: worker.clone(), slots, draining });

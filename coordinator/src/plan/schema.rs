@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parquet::file::metadata::ParquetMetaData;
 use parquet::schema::types::SchemaDescriptor;
-use tally_common::counts::counted;
+use tally_common::counts::{counted, grouped};
 use tally_dataset::{ColumnSpec, Missing, TableSpec};
 use tally_proto::v1;
 use tally_scan::presence;

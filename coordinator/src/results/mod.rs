@@ -202,12 +202,12 @@ impl Results {
         let others = others.filter(|(number, _)| *number != attempt.attempt);
         let others: Vec<_> = others.filter(|(_, other)| content(other).is_some()).collect();
         // Without counts, it is an older worker's.
-        let counted = others.iter().find(|(_, other)| {
+        let other_objectives = others.iter().find(|(_, other)| {
             !other.objectives.is_empty()
                 && !result.objectives.is_empty()
                 && other.objectives != result.objectives
         });
-        if let Some(&(number, _)) = counted {
+        if let Some(&(number, _)) = other_objectives {
             let first = AttemptId { attempt: number, ..attempt.clone() };
             let others = format!("{first} and {attempt} counted different objectives");
             return Err(self.contradicted(others));

@@ -121,7 +121,10 @@ fn crates_use_only_what_the_code_map_lets_them() -> Result<()> {
         Ok::<BTreeSet<_>, anyhow::Error>(list.split('"').skip(1).step_by(2).collect())
     };
     let members = listed("members = [")?;
-    ensure!(members == CRATES.iter().map(|(folder, ..)| *folder).collect(), "this list differs from {members:?}");
+    ensure!(
+        members == CRATES.iter().map(|(folder, ..)| *folder).collect(),
+        "this list differs from {members:?}"
+    );
     // A plain `cargo build` builds no programs of the tests.
     let defaults = listed("default-members = [")?;
     ensure!(defaults == products().collect(), "the default members are {defaults:?}");

@@ -81,7 +81,8 @@ fn counts_agree_with_their_nouns() -> Result<()> {
     assert!(!counts_in_the_plural("{MAX_TASKS} tasks") && !counts_in_the_plural("{} of the tasks"));
     let mut found = Vec::new();
     for file in files()? {
-        let is_tests = file.components().any(|part| part.as_os_str() == "tests") || file.ends_with("tests.rs");
+        let is_tests =
+            file.components().any(|part| part.as_os_str() == "tests") || file.ends_with("tests.rs");
         let is_shown = ["coordinator", "worker/src", "common/src"].iter().any(|root| file.starts_with(root));
         let is_code = file.extension().is_some_and(|kind| kind == "rs" || kind == "js");
         if is_tests || !is_shown || !is_code {

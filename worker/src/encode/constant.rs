@@ -18,9 +18,9 @@ use parquet::file::statistics::Statistics;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::ColumnDescPtr;
 
-use tally_common::counts::counted;
 use super::chunk::Chunk;
 use super::snappy::{self, varint};
+use tally_common::counts::counted;
 
 /// Rows of a column that the Parquet crate is given at a time.
 const ROWS: u64 = 64 << 10;

@@ -12,8 +12,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 
 use parking_lot::Mutex;
-use tally_common::counts::counted;
 use tally_common::budget::Budget;
+use tally_common::counts::counted;
 use tally_common::{memory, size};
 use tally_proto::convert::{BadMessage, required};
 use tally_proto::dispatch::Dispatch;

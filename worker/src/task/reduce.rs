@@ -79,7 +79,11 @@ pub fn run(
     check_row_groups(work, encoded.row_groups.len())?;
     let (output, bytes) = file.finish();
     if encoded.all.rows != totals.rows {
-        return Err(TaskError::Sums(format!("encoded {} of {}", encoded.all.rows, counted(totals.rows, "row"))));
+        return Err(TaskError::Sums(format!(
+            "encoded {} of {}",
+            encoded.all.rows,
+            counted(totals.rows, "row")
+        )));
     }
     let result = v1::ReduceResult {
         totals: Some(v1::Totals::new(totals.rows, &totals.counters)),

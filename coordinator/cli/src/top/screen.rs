@@ -154,7 +154,8 @@ mod tests {
             panic!("{MESSAGE}");
         }
         let test = "top::screen::tests::a_panic_restores_the_terminal_before_its_message";
-        let again = format!("'{}' --exact {test} --nocapture; stty -a", env::current_exe().unwrap().display());
+        let again =
+            format!("'{}' --exact {test} --nocapture; stty -a", env::current_exe().unwrap().display());
         let mut script = Command::new("script");
         script.args(["--quiet", "--command", &again, "/dev/null"]).env(PANICS, "1").env("TERM", "xterm");
         let output = script.output().expect("script is installed");

@@ -79,7 +79,10 @@ fn jobs_progress_and_silent_workers_are_seen_on_each_screen() {
         assert!(first.contains("attached") && first.contains("0.4 s ago"), "{screen}");
     }
     let wide = seen(&mut overview(), (200, 50));
-    assert!(line(&wide, "20170227-b").contains("worker w-frozen is silent, 1 task waits for memory"), "{wide}");
+    assert!(
+        line(&wide, "20170227-b").contains("worker w-frozen is silent, 1 task waits for memory"),
+        "{wide}"
+    );
     let memory = line(&wide, "w-1 ");
     assert!(memory.contains("512.0 MiB/1.0 GiB"), "{memory}");
 }

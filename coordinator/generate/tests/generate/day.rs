@@ -27,7 +27,8 @@ fn with_day<T>(change: impl FnOnce(&mut Options), look: impl FnOnce(&Path, Total
 fn check_totals(name: &str, change: impl FnOnce(&mut Options)) {
     with_day(change, |output, totals| {
         assert_eq!(totals, naive_totals(output, "20170227"), "{name}");
-        let written = fs::read_to_string(output.with_file_name("day.addon_aggregates.20170227.totals.json")).unwrap();
+        let written =
+            fs::read_to_string(output.with_file_name("day.addon_aggregates.20170227.totals.json")).unwrap();
         assert_eq!(serde_json::from_str::<Totals>(&written).unwrap(), totals, "{name}");
         assert!(totals.rows > 0 && totals.sum_of_count > totals.rows, "{name}: {totals:?}");
     });

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use tally_proto::ids::attempt_number;
 use tally_proto::dispatch::Dispatch;
+use tally_proto::ids::attempt_number;
 use tally_proto::{AttemptId, Failure, JobId, PROTOCOL, WorkerId, v1};
 use tally_worker::agent::{HeldOutputs, TaskHost};
 
