@@ -1,6 +1,8 @@
 """Makes the pictures of the documentation anew, from a running job of a cluster with three workers, one of which is silent:
 
-    source tests/venv/bin/activate; TALLY_BIN_DIR=target/release CHROMIUM_BIN=chromium python tests/deploy/pictures.py
+    TALLY_BIN_DIR=target/release target/test-venv/bin/python tests/deploy/pictures.py
+
+`tests/run` creates the environment. CHROMIUM_BIN names the browser, if it is not `chromium`.
 
 It writes deploy/docs/pictures: the web page of the job (light, dark and narrow) as PNG, and `tally top` as SVG. Look at them
 before you commit them.
@@ -8,6 +10,7 @@ before you commit them.
 Not here: checks of the page and of `tally top` (`test_web_page`, `test_top`)."""
 
 import html
+import re
 import signal
 
 from browser import Browser
@@ -19,12 +22,16 @@ from test_http_api import Api
 
 FOLDER = TOP / "deploy/docs/pictures"
 MAX_BYTES = 120_000
-WORKERS, SLOTS, CLIENTS, FILES = 3, 2, 200_000, 4_000
+WORKERS, SLOTS, CLIENTS, FILES = 3, 2, 1_000_000, 800
 # Finished map tasks when the last worker stops to answer.
-DONE = 600
+DONE = 120
+# Pictures of the page: the file, the scheme, the size, and the heading at the top.
+PAGES = [("job-light.png", "light", 1000, 800, "stages-title"), ("job-dark.png", "dark", 1000, 800, "home"),
+         ("job-narrow.png", "light", 400, 800, "stages-title")]
 # Columns and rows of the terminal, and the size of a cell in the picture.
 COLUMNS, ROWS = 118, 36
 WIDTH, HEIGHT, MARGIN = 8, 17, 10
+WORDS = re.compile(r"\S+(?: \S+)*")
 FRONT, BACK = "#d4d4d4", "#1e1e1e"
 COLOURS = {"default": FRONT, "black": "#000000", "red": "#f47067", "green": "#57ab5a", "brown": "#c69026", "blue": "#539bf5",
            "magenta": "#b083f0", "cyan": "#39c5cf", "white": "#d4d4d4"}
@@ -60,7 +67,7 @@ def drawing(terminal):
         rows = [[terminal.screen.buffer[row][column] for column in range(COLUMNS)] for row in range(ROWS)]
     wide, high = COLUMNS * WIDTH + 2 * MARGIN, ROWS * HEIGHT + 2 * MARGIN
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" width="{wide}" height="{high}" '
-           f'font-family="ui-monospace, Menlo, Consolas, monospace" font-size="13" xml:space="preserve">',
+           f'font-family="ui-monospace, Menlo, Consolas, monospace" font-size="13">',
            "<title>tally top</title>", f'<rect width="{wide}" height="{high}" rx="6" fill="{BACK}"/>']
     for row, cells in enumerate(rows):
         top = MARGIN + row * HEIGHT
@@ -68,10 +75,11 @@ def drawing(terminal):
             left, size = MARGIN + at * WIDTH, len(text) * WIDTH
             if back != BACK:
                 out.append(f'<rect x="{left}" y="{top}" width="{size}" height="{HEIGHT}" fill="{back}"/>')
-            if text.strip():
-                weight = ' font-weight="bold"' if bold else ""
-                out.append(f'<text x="{left}" y="{top + 13}" fill="{front}"{weight} textLength="{size}" '
-                           f'lengthAdjust="spacingAndGlyphs">{html.escape(text)}</text>')
+            weight = ' font-weight="bold"' if bold else ""
+            # Viewers treat several spaces in different ways.
+            for part in WORDS.finditer(text):
+                out.append(f'<text x="{left + part.start() * WIDTH}" y="{top + 13}" fill="{front}"{weight} '
+                           f'textLength="{len(part[0]) * WIDTH}" lengthAdjust="spacingAndGlyphs">{html.escape(part[0])}</text>')
     return "\n".join([*out, "</svg>", ""])
 
 
@@ -108,13 +116,14 @@ def main():
             top.key("Enter")
             top.wait(f"Job {job}", "Running tasks", "worker silent for")
             save("top.svg", lambda file: file.write_text(drawing(top)))
+        page.call("Emulation.setScrollbarsHidden", hidden=True)
         page.open(f"http://{cluster.http}/#/jobs/{job}")
-        for name, scheme, width, height in (("job-light.png", "light", 1100, 900), ("job-dark.png", "dark", 1100, 900),
-                                            ("job-narrow.png", "light", 400, 800)):
+        for name, scheme, width, height, top in PAGES:
             page.size(width, height)
             page.scheme(scheme)
             page.wait_text("#running", "worker silent for")
             page.wait_text("#timeline", "running")
+            page.js(f"document.getElementById('{top}').scrollIntoView()")
             save(name, page.screenshot)
 
 
