@@ -121,8 +121,7 @@ class Script(unittest.TestCase):
                 stdout, stderr = process.communicate(timeout=240)
             self.assertEqual(process.returncode, 0, stdout + stderr)
             # Ids of workers begin with the names of their logs.
-            self.assertRegex((folder / "workers").read_text(), r"
-worker-1-[0-9a-f]{12} ")
+            self.assertRegex((folder / "workers").read_text(), r"(?m)^worker-1-[0-9a-f]{12} ")
             self.assertEqual(stdout.count("The result matches the generator's totals"), 2)
             self.assertIn("deploy/local: worker-1 has ended; the cluster continues with 1 worker.", stderr)
             self.assertNotIn("Killed", stderr)
