@@ -116,9 +116,9 @@ fn crates_use_only_what_the_code_map_lets_them() -> Result<()> {
     }
     let workspace = std::fs::read_to_string(top().join("Cargo.toml"))?;
     let listed = |list: &str| {
-        let list = workspace.lines().find_map(|line| line.strip_prefix(list));
-        let list = list.with_context(|| format!("no {list}"))?;
-        Ok::<BTreeSet<_>, anyhow::Error>(list.split('"').skip(1).step_by(2).collect())
+        let found = workspace.lines().find_map(|line| line.strip_prefix(list));
+        let found = found.with_context(|| format!("no {list}"))?;
+        Ok::<BTreeSet<_>, anyhow::Error>(found.split('"').skip(1).step_by(2).collect())
     };
     let members = listed("members = [")?;
     ensure!(
