@@ -11,7 +11,7 @@
 //! - `waits` tells what a task waits for.
 //! - `liveness` tells whether the other end of a connection is alive.
 //! - `signals` are the requests to end; `retry` is the retry policy; `runtime` runs a future to its end.
-//! - `addresses`, `size`, `duration`, `local_dir` and `port_file` support options.
+//! - `addresses`, `size`, `duration`, `local_dir` and `port_file` support options; `counts` are numbers for people.
 //!
 //! Not here: anything that only one kind of process does.
 
@@ -19,6 +19,7 @@ pub mod addresses;
 pub mod budget;
 pub mod config;
 mod connections;
+pub mod counts;
 pub mod discovery;
 pub mod disk;
 pub mod duration;

@@ -32,16 +32,18 @@ pub fn share_done(status: &JobStatus) -> f64 {
     job_share(&status.phase, if reads { share(status.rows_done, status.input_rows) } else { tasks })
 }
 
-/// The time until a job's end, if it continues as fast as so far; `None` if too little is done to tell.
+/// The time until a job's end, if it continues as fast as so far. `None` if too little is done to tell, if the job is being
+/// cancelled, or if one of its workers is silent: its tasks do not end before it answers or is lost.
 pub fn remaining(status: &JobStatus, elapsed: Duration) -> Option<Duration> {
     let runs = matches!(status.state(), JobState::Running | JobState::Publishing);
     let done = share_done(status);
-    (runs && done >= MIN_SHARE).then(|| elapsed.mul_f64((1.0 - done) / done))
+    let blocked = status.cancelling || status.waits.as_ref().is_some_and(|waits| waits.silent_workers > 0);
+    (runs && !blocked && done >= MIN_SHARE).then(|| elapsed.mul_f64((1.0 - done) / done))
 }
 
 #[cfg(test)]
 mod tests {
-    use tally_proto::v1::StageStatus;
+    use tally_proto::v1::{JobWaits, StageStatus};
 
     use super::*;
 
@@ -65,6 +67,13 @@ mod tests {
         assert_eq!(remaining(&status("plan", 0), minute), None);
         let left = remaining(&status("map", 50), minute).unwrap();
         assert!((99..=101).contains(&left.as_secs()), "{left:?}");
+        let mut blocked = status("map", 50);
+        blocked.waits = Some(JobWaits { silent_workers: 1, ..JobWaits::default() });
+        assert_eq!(remaining(&blocked, minute), None, "a worker is silent");
+        blocked.waits = Some(JobWaits { memory: 1, ..JobWaits::default() });
+        assert!(remaining(&blocked, minute).is_some());
+        blocked.cancelling = true;
+        assert_eq!(remaining(&blocked, minute), None);
         let mut done = status("publish", 100);
         done.set_state(JobState::Done);
         assert_eq!((share_done(&done), remaining(&done, minute)), (1.0, None));

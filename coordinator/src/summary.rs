@@ -108,19 +108,7 @@ pub struct StageSummary {
     pub peak_memory_bytes: u64,
 }
 
-/// A number with thousands separators.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
+pub use tally_common::counts::grouped;
 pub use tally_common::size::text as bytes;
 
 impl Summary {
@@ -178,12 +166,5 @@ mod tests {
         }
         let earlier: Summary = serde_json::from_str(r#"{"rows":1}"#).unwrap();
         assert_eq!((earlier.rows, earlier.totals), (1, NamedTotals::default()));
-    }
-
-    #[test]
-    fn numbers_have_thousands_separators() {
-        assert_eq!(grouped(0), "0");
-        assert_eq!(grouped(1234567), "1,234,567");
-        assert_eq!(grouped(123), "123");
     }
 }

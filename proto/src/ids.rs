@@ -83,13 +83,21 @@ pub struct TaskId {
     pub index: u32,
 }
 
+/// The bits of [`AttemptId::attempt`] that count a task's attempts within an epoch; the others are those of the epoch.
+pub const ATTEMPT_BITS: u32 = 12;
+
 /// One attempt at a task; a task never uses a number twice.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AttemptId {
     /// The task.
     pub task: TaskId,
-    /// The number of the attempt, from 0.
+    /// Identifies the attempt within its task. People see [`attempt_number`].
     pub attempt: u32,
+}
+
+/// The number that people see for an [`AttemptId::attempt`]: a task's first attempt is 1. Each leader begins at 1.
+pub const fn attempt_number(attempt: u32) -> u32 {
+    attempt % (1 << ATTEMPT_BITS) + 1
 }
 
 impl fmt::Display for TaskId {
@@ -132,5 +140,14 @@ mod tests {
     fn an_attempt_names_its_task() {
         let task = TaskId { job: JobId::parse("j").unwrap(), stage: StageId(1), index: 7 };
         assert_eq!(AttemptId { task, attempt: 2 }.to_string(), "j-s1-t7-a2");
+    }
+
+    #[test]
+    fn people_count_the_attempts_of_each_leader_from_1() {
+        let fourth_leader = 4 << ATTEMPT_BITS;
+        assert_eq!(
+            [0, 1, fourth_leader, fourth_leader + 2, u32::MAX].map(attempt_number),
+            [1, 2, 1, 3, 4096]
+        );
     }
 }

@@ -76,7 +76,7 @@ def made(tally, python, folder, dataset, clients, kind=""):
     """A generated day of one of `KINDS`. It is generated unless a complete one exists."""
     name = f"{clients}{dataset.suffix}" + (f"-{kind}" if kind else "")
     root = folder / f"day-{name}"
-    totals = Path(f"{root}.totals.json")
+    totals = Path(f"{root}.{dataset.name}.{DATE}.totals.json")
     flags = ["--clients", str(clients), "--narrow", *KINDS[kind]]
     if dataset is not datasets.DEFAULT:
         flags = ["--dataset", dataset.name, *flags]
@@ -105,6 +105,6 @@ def whole(python, day, totals):
 def given(root, dataset):
     """An existing day. Its totals are stored with it; otherwise the first contestant's count is the reference."""
     root = Path(os.path.abspath(root))
-    totals = Path(f"{root}.totals.json")
-    known = json.loads(totals.read_text()) if totals.is_file() else {}
+    days = list(root.parent.glob(f"{root.name}.{dataset.name}.*.totals.json"))
+    known = json.loads(days[0].read_text()) if len(days) == 1 else {}
     return Day(f"{root.name}{dataset.suffix}", f"a day given with `--day` ({root.name})", root, known, dataset)

@@ -152,4 +152,5 @@ class Page:
         self.call("Page.handleJavaScriptDialog", accept=True)
 
     def screenshot(self, file):
-        pathlib.Path(file).write_bytes(base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]))
+        """What the window shows."""
+        pathlib.Path(file).write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))

@@ -33,7 +33,7 @@ class SmallCluster:
             self.grpc, self.http = self.start_coordinator()
             for number in range(self.workers):
                 (spill := self.folder / f"spill-{number}").mkdir()
-                self.start(f"worker-{number}", "tally-worker", f"--coordinator={self.grpc}", f"--spill-dir={spill}",
+                self.start(f"worker-{number}", "tally-worker", f"--coordinator={self.grpc}", f"--name=worker-{number}", f"--spill-dir={spill}",
                            f"--slots={self.slots}", f"--memory-limit={256 * self.slots}MiB")
             wait_for("attached workers", self.attached)
         except BaseException:

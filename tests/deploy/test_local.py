@@ -86,18 +86,46 @@ class Script(unittest.TestCase):
             self.assertEqual(third.returncode, 0, third.stderr)
             wait_for("the end of all", lambda: True if not list(processes(folder)) else None)
 
-    def test_it_ends_with_ctrl_c_and_with_its_first_process_that_dies(self):
+    def kill(self, name):
+        [(found, _)] = processes(f"a cluster/spill/{name}")
+        os.kill(int(found.name), signal.SIGKILL)
+
+    def test_it_ends_with_ctrl_c_and_with_its_last_worker(self):
         with tempfile.TemporaryDirectory() as folder:
             with self.running(folder) as (process, _):
                 process.send_signal(signal.SIGINT)
                 self.assertEqual(process.wait(DEADLINE), 130)
             self.assertEqual(list(processes(folder)), [])
             with self.running(folder) as (process, refused):
-                [(worker, _)] = processes("a cluster/spill/worker-1")
-                os.kill(int(worker.name), signal.SIGKILL)
+                self.kill("worker-1")
+                wait_for("the message", lambda: refused.read_text() or None)
+                self.assertEqual(refused.read_text(), "deploy/local: worker-1 has ended; the cluster continues with 1 worker. "
+                                                      f"Its log: {folder}/a cluster/logs/worker-1.log\n")
+                self.assertIsNone(process.poll())
+                self.kill("worker-0")
                 self.assertEqual(process.wait(DEADLINE), 1)
-                self.assertIn("worker-1 has ended", refused.read_text())
+                self.assertIn("worker-0 has ended, and the cluster cannot continue:", refused.read_text())
+                self.assertNotIn("Killed", refused.read_text())
             self.assertEqual(list(processes(folder)), [])
+
+    def test_a_worker_that_is_killed_below_a_command_is_named_and_the_others_do_its_work(self):
+        with tempfile.TemporaryDirectory() as folder:
+            folder = pathlib.Path(folder)
+            until = f"tally workers >{folder}/workers; until [[ -e {folder}/killed ]]; do sleep 0.1; done"
+            twice = "; ".join(["tally demo --cluster --clients 2000"] * 2)
+            command = self.command(folder, "bash", "-ec", f"cd {folder}; {until}; sleep 1; {twice}")
+            with subprocess.Popen(**command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+                wait_for("the workers", lambda: (folder / "workers").is_file() and (folder / "workers").read_text() or None)
+                self.kill("worker-1")
+                (folder / "killed").touch()
+                stdout, stderr = process.communicate(timeout=240)
+            self.assertEqual(process.returncode, 0, stdout + stderr)
+            # Ids of workers begin with the names of their logs.
+            self.assertRegex((folder / "workers").read_text(), r"(?m)^worker-1-[0-9a-f]{12} ")
+            self.assertEqual(stdout.count("The result matches the generator's totals"), 2)
+            self.assertIn("deploy/local: worker-1 has ended; the cluster continues with 1 worker.", stderr)
+            self.assertNotIn("Killed", stderr)
+            self.assertEqual(list(processes(str(folder))), [])
 
     def test_its_exit_code_is_the_commands(self):
         with tempfile.TemporaryDirectory() as folder:

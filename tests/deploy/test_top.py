@@ -71,21 +71,22 @@ class Top(Beside):
         job = self.cluster.submit("one", "--shard-bytes=100B", day=self.cluster.many_files(6_000))
         top.wait(job, "map 0/")
         top.key("Enter")
-        shown = top.wait(f"Job {job}", "Running tasks", "worker silent for", "Stages")
+        shown = top.wait(f"Job {job}", "Running tasks", "worker silent for", "Stages", "slots 2/2")
         self.assertIn("map", shown)
+        self.assertNotIn(" left", shown, "a silent worker takes an unknown time")
         self.cluster.release()
         # "map 0/" was shown above.
         seen = {0}
 
         def done():
-            if found := re.search(r"map (\d+)/(\d+) tasks", top.text()):
-                seen.add(int(found[1]))
+            if found := re.search(r"map ([\d,]+)/[\d,]+ tasks", top.text()):
+                seen.add(int(found[1].replace(",", "")))
             return True if f"Job {job}  done" in top.text() else None
         wait_for("the end of the job", done)
         self.assertGreater(len(seen), 1, "progress has moved")
         # The result is at the end of the page.
         top.key("G")
-        top.wait("n_clients", "peak memory")
+        top.wait("n_clients", "peak memory", "slots 0/2")
         top.key("Escape")
         top.wait("Jobs (1)", "100 %", "done", "attached", without=["silent"])
         top.key("q")

@@ -267,7 +267,7 @@ class ManyTasks(Shown):
                 break
         self.assertGreater(ended, 2 * states)
         # More attempts ended than the coordinator keeps.
-        self.page.wait_text("#timeline-note", "earlier attempts are not shown")
+        self.page.wait_text("#timeline-note", "Earlier attempts that are not shown")
         heap = self.page.heap()
         print(f"{tasks} tasks: bytes of events {sizes}, {states / seconds} states per second of {ended} attempts, "
               f"{heap} bytes of objects")

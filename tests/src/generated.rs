@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::golden::DATE;
 use crate::process::Tally;
 
-/// The contents of `DIR.totals.json`.
+/// The contents of `DIR.addon_aggregates.DATE.totals.json`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub struct Totals {
     pub rows: u64,
@@ -31,7 +31,7 @@ impl Generated {
         let root = folder.join("day");
         let generate = Tally::new("generate").args(flags).args(["--date", DATE, "--output"]).args([&root]);
         generate.run()?.expect_code(0)?;
-        let path = folder.join("day.totals.json");
+        let path = folder.join(format!("day.addon_aggregates.{DATE}.totals.json"));
         let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         let totals = serde_json::from_str(&text).with_context(|| format!("parsing {}", path.display()))?;
         Ok(Self { root, totals })

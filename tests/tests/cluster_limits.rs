@@ -51,11 +51,11 @@ fn jobs_beyond_the_most_are_refused_until_one_is_over() -> Result<()> {
         let client = cluster.client();
         let jobs = [client.submit(&DAY.root, &places[0], &[])?, client.submit(&DAY.root, &places[1], &[])?];
         let third = client.submit_command(&DAY.root, &places[2], &[]).run()?;
-        third.expect_failure(1, &["2 jobs are running", "submit again"])?;
+        third.expect_failure(1, &["runs 2 jobs", "submit again"])?;
         let log = &cluster.coordinators[0].process;
         wait_for("a line about the third job", DEADLINE, || {
             let is_refusal = |line: &str| {
-                ["a request was refused", "Jobs/Submit", "127.0.0.1:", "2 jobs are running"]
+                ["a request was refused", "Jobs/Submit", "127.0.0.1:", "runs 2 jobs"]
                     .iter()
                     .all(|words| line.contains(words))
             };

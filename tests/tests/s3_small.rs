@@ -158,7 +158,7 @@ fn small_files_that_lack_a_column_are_named() -> Result<()> {
         let place = Place::new()?;
         let outcome = job(server.address(), ADMIN, name, &place.spill()).run()?;
         if fails {
-            let words = ["foreign_install", "none of the day's 1 files", "part-1.parquet"];
+            let words = ["foreign_install", "none of the day's 1 file", "part-1.parquet"];
             outcome.expect_failure(1, &words)?;
             continue;
         }

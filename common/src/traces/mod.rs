@@ -16,6 +16,7 @@ use opentelemetry_sdk::trace::{
     BatchConfig, BatchSpanProcessor, SpanData, SpanEvents, SpanLinks, SpanProcessor,
 };
 use ring::digest::{SHA256, digest};
+use tally_proto::ids::attempt_number;
 use tally_proto::report::outcome_name;
 use tally_proto::{AttemptId, Failure, JobId, WorkerId, v1};
 
@@ -119,7 +120,7 @@ pub fn attempt(
         KeyValue::new("tally.job", task.job.to_string()),
         KeyValue::new("tally.stage", stage),
         KeyValue::new("tally.task", i64::from(task.index)),
-        KeyValue::new("tally.attempt", i64::from(attempt.attempt)),
+        KeyValue::new("tally.attempt", i64::from(attempt_number(attempt.attempt))),
         KeyValue::new("tally.worker", worker.to_string()),
         KeyValue::new("tally.outcome", outcome_name(outcome)),
     ];

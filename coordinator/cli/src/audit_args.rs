@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use tally_common::counts::counted;
 use tally_common::local_dir;
 use tally_coordinator::audit::{AuditError, AuditLimits};
 use tally_shuffle::spill;
@@ -41,8 +42,10 @@ impl AuditArgs {
         let least = MIN_MEMORY.max(2 * THREAD_MEMORY * threads as u64);
         if self.memory_limit < least {
             let least = size::option_above(least);
+            let fewer = if threads == 1 { "" } else { ", or use fewer --threads" };
+            let threads = counted(threads, "thread");
             return Err(Stop::Usage(format!(
-                "--memory-limit is too little for {threads} threads: set it to {least} or more, or use fewer --threads"
+                "--memory-limit is too little for {threads}: set it to {least} or more{fewer}"
             )));
         }
         Ok(AuditLimits { memory: self.memory_limit, threads, spill_dir: self.spill_dir.clone() })

@@ -4,6 +4,7 @@
 
 use chrono::{DateTime, NaiveDate, Utc};
 use clap::Args;
+use tally_common::counts::counted;
 use tally_coordinator::job::{date_text, parse_date};
 
 use crate::Stop;
@@ -71,7 +72,8 @@ pub enum InvalidRange {
     Reversed(String, String),
     /// It is too long.
     #[error(
-        "the range from {first} to {last} has {days} days, and a range has at most {MAX_DAYS}: give --from and --to"
+        "the range from {first} to {last} has {}, and a range has at most {MAX_DAYS}: give --from and --to",
+        counted(*days, "day")
     )]
     TooLong {
         /// The first date.

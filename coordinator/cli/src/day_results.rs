@@ -5,6 +5,7 @@
 
 use chrono::NaiveDate;
 use serde::Serialize;
+use tally_common::counts::counted;
 use tally_coordinator::job::date_text;
 use tally_coordinator::summary::{Summary, grouped};
 
@@ -109,7 +110,7 @@ impl DayResult {
         let DayResult { date, state, rows, seconds, reason, .. } = self;
         match (rows, seconds, reason) {
             (Some(rows), Some(seconds), _) => {
-                format!("{date}: done, {} rows in {seconds:.2} s", grouped(*rows))
+                format!("{date}: done, {} in {seconds:.2} s", counted(*rows, "row"))
             }
             (_, _, Some(reason)) => {
                 format!("{date}: {}: {}", state.name(), plain(&reason.replace('\n', " ")))
@@ -160,7 +161,7 @@ pub(crate) fn verdict(
     if open.is_empty() {
         return Ok(());
     }
-    let count = format!("{} of {} days", open.len(), days.len());
+    let count = format!("{} of {}", open.len(), counted(days.len(), "day"));
     if let Some(why) = unreachable.filter(|_| !interrupted) {
         return Err(Stop::NoLeader(format!("{count} are not done: {why}")));
     }

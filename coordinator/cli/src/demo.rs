@@ -5,10 +5,11 @@
 
 use clap::Args;
 use serde::Serialize;
+use tally_common::counts::counted;
 use tally_common::runtime::block_on;
 use tally_coordinator::job::{Cut, JobSpec, date_folder, new_id};
 use tally_coordinator::objectives::day::{self, FoundDay};
-use tally_coordinator::summary::{Summary, grouped};
+use tally_coordinator::summary::Summary;
 use tally_dataset::Dataset;
 use tally_dataset::addon_aggregates::{self, AddonAggregates, PARTITION_COLUMN};
 use tally_generate::Options;
@@ -40,7 +41,7 @@ pub struct DemoArgs {
     #[command(flatten)]
     resources: ResourceArgs,
     /// Run the job on a cluster; its workers must have access to --dir
-    #[arg(long, requires = "dir")]
+    #[arg(long)]
     cluster: bool,
     #[command(flatten)]
     connect: ConnectArgs,
@@ -73,15 +74,15 @@ pub(crate) fn main(args: &DemoArgs) -> Result<(), Stop> {
     let shown = place.name("");
     let table = args.output_format == OutputFormat::Table;
     let tell = |text: &str| if table { say(text) } else { Ok(()) };
-    tell(&format!("Generating {} clients' day of telemetry in {shown} ...\n", grouped(args.clients)))?;
+    tell(&format!("Generating a day of {} in {shown} ...\n", counted(args.clients, "client")))?;
     let options =
         Options { output: place.files(DAY), clients: args.clients, date: DATE.into(), ..Options::default() };
     let totals = generated(&options, args.output_format)?;
     place.put(DAY)?;
     tell(&format!(
-        "{} pings, {} add-on rows\n\n",
-        grouped(totals.main_summary_rows),
-        grouped(totals.addons_rows)
+        "{}, {}\n\n",
+        counted(totals.main_summary_rows, "ping"),
+        counted(totals.addons_rows, "add-on row")
     ))?;
     let input = |name: &str| place.name(&format!("{DAY}/{name}"));
     let job = JobSpec {

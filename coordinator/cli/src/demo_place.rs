@@ -61,7 +61,7 @@ impl Place {
                 false => PathBuf::from(&wanted),
             };
             return match folder.exists() {
-                true => Err(Stop::Usage(format!("{wanted} exists: give another --dir"))),
+                true => Err(Stop::Usage(format!("{wanted} exists: remove it, or give another --dir"))),
                 false => Ok(Place::Folder(folder)),
             };
         };

@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use chrono::NaiveDate;
 use clap::Args;
+use tally_common::counts::counted;
 use tally_common::runtime::block_on;
 use tally_coordinator::audit::{self, Comparison, DayLocation, RowValues, Side};
 use tally_coordinator::job::date_text;
@@ -78,11 +79,6 @@ pub(crate) fn main(args: &DiffArgs) -> Result<(), Stop> {
     }
 }
 
-/// A number of things.
-fn counted(number: u64, thing: &str) -> String {
-    format!("{} {thing}{}", grouped(number), if number == 1 { "" } else { "s" })
-}
-
 /// The size of a difference.
 fn sizes(found: &Comparison) -> String {
     let mut parts = vec![];
@@ -106,7 +102,7 @@ fn table(found: &Comparison) -> String {
     };
     let side = |name: &str, side: &Side| {
         let Side { url, files, bytes: size, rows } = side;
-        let (files, rows) = (counted(*files as u64, "file"), counted(*rows, "row"));
+        let (files, rows) = (counted(*files, "file"), counted(*rows, "row"));
         format!("{name}: {}  {files}, {}, {rows}", plain(url), bytes(*size))
     };
     line(side("A", &found.a));

@@ -4,7 +4,8 @@
 use std::cell::RefCell;
 use std::io::IsTerminal;
 
-use indicatif::{HumanCount, ProgressBar};
+use indicatif::ProgressBar;
+use tally_common::counts::{counted, grouped};
 use tally_coordinator::client::is_over;
 use tally_coordinator::{estimate, view};
 use tally_proto::v1::{JobState, JobStatus};
@@ -66,7 +67,7 @@ impl Display {
                 bar.set_message(message(job));
             }
             Kind::Json => self.line(show::progress(job).unwrap_or_default().trim_end()),
-            Kind::Lines => self.line(&format!("job {}: {}", job.job, phase(job))),
+            Kind::Lines => self.line(&line(job)),
         }
     }
 
@@ -90,11 +91,17 @@ impl Drop for Display {
 fn phase(job: &JobStatus) -> String {
     let tasks = job.stages.iter().find(|stage| stage.name == job.phase).map_or(0, |stage| stage.tasks);
     match job.state() {
-        JobState::Running if tasks > 0 => format!("{}, {tasks} tasks", job.phase),
+        JobState::Running if tasks > 0 => format!("{}, {}", job.phase, counted(tasks, "task")),
         JobState::Running if job.phase.is_empty() => "plan".into(),
         JobState::Running => job.phase.clone(),
         other => view::state(other).replace('_', " "),
     }
+}
+
+/// The line of a job: its phase, and the workers that it waits for because they are silent.
+fn line(job: &JobStatus) -> String {
+    let silent = show::silent(job).map(|silent| format!(", {silent}"));
+    format!("job {}: {}{}", job.job, phase(job), silent.unwrap_or_default())
 }
 
 /// The message beside the bar: the most important parts first, because the last ones may not fit.
@@ -102,7 +109,7 @@ fn message(job: &JobStatus) -> String {
     let waiting = show::waiting(job);
     let left = job.remaining_millis.map(|left| format!("{} left", age(left)));
     let rows = (job.input_rows > 0)
-        .then(|| format!("{} of {} rows", HumanCount(job.rows_done), HumanCount(job.input_rows)));
+        .then(|| format!("{} of {}", grouped(job.rows_done), counted(job.input_rows, "row")));
     let elapsed = (job.elapsed_millis > 0).then(|| age(job.elapsed_millis));
     let parts = [Some(show::doing(job)), Some(waiting).filter(|text| !text.is_empty()), left, rows, elapsed];
     parts.into_iter().flatten().collect::<Vec<_>>().join("  ")
@@ -128,12 +135,21 @@ mod tests {
         };
         job.set_state(JobState::Running);
         assert_eq!(message(&job), "map 1/4 tasks  43.0 s left  500 of 2,000 rows  10.0 s");
+        assert_eq!(line(&job), "job : map, 4 tasks");
         job.waits = Some(JobWaits { store: 2, silent_workers: 1, ..JobWaits::default() });
-        assert!(
-            message(&job).contains("1 worker is silent, 2 tasks wait for the store"),
-            "{}",
-            message(&job)
-        );
+        let shown = message(&job);
+        assert!(shown.contains("1 worker is silent, 2 tasks wait for the store"), "{shown}");
+        let named = |count, names: &[&str]| {
+            let silent_worker_ids = names.iter().map(|name| name.to_string()).collect();
+            Some(JobWaits { silent_workers: count, silent_worker_ids, ..JobWaits::default() })
+        };
+        job.waits = named(1, &["w-1"]);
+        assert_eq!(line(&job), "job : map, 4 tasks, worker w-1 is silent");
+        assert!(message(&job).contains("worker w-1 is silent"), "{}", message(&job));
+        job.waits = named(2, &["w-1", "w-2"]);
+        assert_eq!(show::silent(&job).as_deref(), Some("workers w-1, w-2 are silent"));
+        job.waits = named(1005, &["w-1", "w-2", "w-3"]);
+        assert_eq!(show::silent(&job).as_deref(), Some("workers w-1, w-2, w-3 and 1,002 more are silent"));
         job.set_state(JobState::Done);
         assert_eq!(estimate::share_done(&job), 1.0, "the bar ends full");
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use clap::Args;
 use serde::Serialize;
+use tally_common::counts::counted;
 use tally_common::runtime::block_on;
 use tally_coordinator::publish::sweep::{Swept, sweep};
 
@@ -53,7 +54,8 @@ pub(crate) fn main(args: &GcArgs) -> Result<(), Stop> {
     match swept.failed.len() {
         0 => Ok(()),
         failed => Err(Stop::Failed(format!(
-            "{failed} objects could not be handled:\n  {}",
+            "{} could not be handled:\n  {}",
+            counted(failed, "object"),
             swept.failed.join("\n  ")
         ))),
     }

@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use clap::Args;
 use indicatif::ProgressBar;
 use serde::Serialize;
+use tally_common::counts::counted;
 use tally_common::local_dir;
-use tally_coordinator::summary::grouped;
-use tally_generate::samples::{SampleTotals, generate_samples};
+use tally_generate::samples::{self, SampleTotals, generate_samples};
 use tally_generate::{GenerateError, Options, Overactive, Progress, Totals, generate_until};
 
 use crate::output::{OutputFormat, json};
@@ -30,7 +30,7 @@ const EXAMPLES: &str = "Examples:
     tally generate --clients 1000 --dataset addon_aggregates_v2 --output day2 --date 20180101";
 
 /// The datasets that a day can be generated for, the default first.
-const DATASETS: [&str; 2] = ["addon_aggregates", "addon_aggregates_v2"];
+const DATASETS: [&str; 2] = [tally_generate::DATASET, samples::DATASET];
 
 /// Arguments of `tally generate`.
 #[derive(Debug, Args)]
@@ -42,7 +42,8 @@ pub struct GenerateArgs {
     /// The dataset whose inputs are generated
     #[arg(long, value_name = "NAME", default_value = DATASETS[0], value_parser = DATASETS)]
     dataset: String,
-    /// Local folder for addons/v2 and main_summary/v3, or main_summary/v4; the totals are written to DIR.totals.json
+    /// Local folder for addons/v2 and main_summary/v3, or main_summary/v4; the totals of the day are written
+    /// to DIR.DATASET.YYYYMMDD.totals.json
     #[arg(long, value_name = "DIR", value_parser = local_dir::parser())]
     output: PathBuf,
     /// The date of the day
@@ -105,34 +106,34 @@ pub(crate) fn main(args: &GenerateArgs) -> Result<(), Stop> {
         replace: args.replace,
     };
     if args.dataset != DATASETS[0] {
-        return samples(args, &options);
+        return sample_day(args, &options);
     }
     let totals = generated(&options, args.output_format)?;
     match args.output_format {
         OutputFormat::Json => say(&json(&Report { output: &args.output, totals: &totals })?),
         OutputFormat::Table => say(&format!(
-            "{} pings and {} add-on rows of {} in {}; a correct result has {} rows\n",
-            grouped(totals.main_summary_rows),
-            grouped(totals.addons_rows),
+            "{} and {} of {} in {}; a correct result has {}\n",
+            counted(totals.main_summary_rows, "ping"),
+            counted(totals.addons_rows, "add-on row"),
             totals.date,
             args.output.display(),
-            grouped(totals.rows)
+            counted(totals.rows, "row")
         )),
     }
 }
 
 /// Generates a day of `addon_aggregates_v2`.
-fn samples(args: &GenerateArgs, options: &Options) -> Result<(), Stop> {
+fn sample_day(args: &GenerateArgs, options: &Options) -> Result<(), Stop> {
     let totals: SampleTotals = shown(options, args.output_format, generate_samples)?;
     match args.output_format {
         OutputFormat::Json => say(&json(&Report { output: &args.output, totals: &totals })?),
         OutputFormat::Table => say(&format!(
-            "{} pings with {} add-ons of {} in {}; a correct result has {} rows\n",
-            grouped(totals.main_summary_rows),
-            grouped(totals.elements),
+            "{} with {} of {} in {}; a correct result has {}\n",
+            counted(totals.main_summary_rows, "ping"),
+            counted(totals.elements, "add-on"),
             totals.date,
             args.output.display(),
-            grouped(totals.rows)
+            counted(totals.rows, "row")
         )),
     }
 }
@@ -197,8 +198,8 @@ impl Display {
 
     fn show(&self, progress: Progress) {
         let Progress { files, all_files, main_summary_rows, addons_rows } = progress;
-        let (rows, addons) = (grouped(main_summary_rows), grouped(addons_rows));
-        let text = format!("{files}/{all_files} files  {rows} pings  {addons} add-on rows");
+        let (rows, addons) = (counted(main_summary_rows, "ping"), counted(addons_rows, "add-on row"));
+        let text = format!("{files}/{}  {rows}  {addons}", counted(all_files, "file"));
         if let Some(bar) = &self.bar {
             bar.set_position(u64::from(files) * progress::STEPS / u64::from(all_files.max(1)));
             bar.set_message(text);

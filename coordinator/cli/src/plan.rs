@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
+use tally_common::counts::counted;
 use tally_common::runtime::block_on;
 use tally_coordinator::job::JobSpec;
 use tally_coordinator::plan::listing::ListError;
@@ -148,8 +149,8 @@ pub(crate) fn main(args: &PlanArgs) -> Result<(), Stop> {
     match problems.len() {
         0 => Ok(()),
         n => {
-            let (all, lines) = (days.len(), problems.join("\n  "));
-            Err(Stop::Failed(format!("{n} of {all} days cannot be computed:\n  {lines}")))
+            let (all, lines) = (counted(days.len(), "day"), problems.join("\n  "));
+            Err(Stop::Failed(format!("{n} of {all} cannot be computed:\n  {lines}")))
         }
     }
 }
@@ -220,11 +221,11 @@ fn table(days: &[PlannedDay], speed: Speed) -> String {
     let rows: Vec<_> = std::iter::once(head).chain(days.iter().map(PlannedDay::row)).collect();
     let Speed { threads, bytes_per_thread_second } = speed;
     format!(
-        "{}\nestimated time, one day after another: {} ({} of needed columns per second and thread, {threads} \
-         threads)\n",
+        "{}\nestimated time, one day after another: {} ({} of needed columns per second and thread, {})\n",
         columns(&rows),
         about(total(days)),
-        bytes(bytes_per_thread_second)
+        bytes(bytes_per_thread_second),
+        counted(threads, "thread")
     )
 }
 

@@ -5,7 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tally_common::counts::{counted, grouped};
 use tally_coordinator::estimate::job_share;
 
 use crate::embedded::Progress;
@@ -47,12 +48,12 @@ pub async fn show(progress: Progress) {
         let left =
             if done > 0.02 { format!("{:.0} s left", elapsed / done - elapsed) } else { String::new() };
         bar.set_message(format!(
-            "{} {}/{} tasks  {} of {} rows  {}  {left}",
+            "{} {}/{}  {} of {}  {}  {left}",
             if view.stage.is_empty() { "plan" } else { &view.stage },
-            view.done,
-            view.tasks,
-            HumanCount(rows),
-            HumanCount(view.input_rows),
+            grouped(view.done),
+            counted(view.tasks, "task"),
+            grouped(rows),
+            counted(view.input_rows, "row"),
             HumanBytes(bytes),
         ));
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use tally_common::counts::counted;
 use tally_common::local_dir;
 use tally_common::runtime::block_on;
 use tally_common::signals::EndSignals;
@@ -85,20 +86,24 @@ impl ResourceArgs {
         let threads = all_threads / usize::from(jobs);
         if workers > threads {
             let asked = if jobs == 1 { String::new() } else { format!("--parallel {jobs} with ") };
+            let threads = counted(all_threads, "thread");
             return Err(Stop::Usage(format!(
-                "{asked}--workers {workers} is more than the {all_threads} threads: raise --threads"
+                "{asked}--workers {workers} needs more than {threads}: raise --threads"
             )));
         }
         let largest = WorkerConfig::min_memory(threads.div_ceil(workers)) * workers as u64;
         let least = MIN_MEMORY.max(largest * 32 / 31 + workers as u64);
         let memory_limit = self.memory_limit / u64::from(jobs);
         if memory_limit < least {
-            let each = if jobs == 1 { String::new() } else { format!(" for each of {jobs} jobs") };
+            let each =
+                if jobs == 1 { String::new() } else { format!(" for each of {}", counted(jobs, "job")) };
             return Err(Stop::Usage(format!(
-                "--memory-limit {} is too little for {threads} threads of {workers} workers{each}: set it to {} or more, or \
-                 use fewer --threads",
+                "--memory-limit {} is too little for {} of {}{each}: set it to {} or more{}",
                 bytes(self.memory_limit),
-                size::option_above(least * u64::from(jobs))
+                counted(threads, "thread"),
+                counted(workers, "worker"),
+                size::option_above(least * u64::from(jobs)),
+                use_fewer(jobs, threads, workers, least > MIN_MEMORY)
             )));
         }
         let no_room_timeout = Duration::from_millis(self.no_room_timeout);
@@ -106,6 +111,18 @@ impl ResourceArgs {
         let memory_option = self.memory_limit;
         Ok(Resources { workers, threads, memory_limit, memory_option, spill_dir, no_room_timeout })
     }
+}
+
+/// What else lowers the memory that jobs need, as the end of a sentence. Threads and workers do not if the memory is what any
+/// job needs.
+fn use_fewer(jobs: u16, threads: usize, workers: usize, threads_matter: bool) -> String {
+    let threads = match (threads_matter, threads > workers, workers > 1) {
+        (true, true, _) => Some("use fewer --threads"),
+        (true, false, true) => Some("use fewer --threads and --workers"),
+        _ => None,
+    };
+    let jobs = (jobs > 1).then_some("lower --parallel");
+    threads.into_iter().chain(jobs).map(|advice| format!(", or {advice}")).collect()
 }
 
 /// Runs the command.
@@ -226,9 +243,15 @@ mod tests {
         assert_eq!(share(&["--threads", "5", "--memory-limit", "2GiB"], 2), Ok((2, 1 << 30)));
         assert_eq!(share(&["--threads", "5", "--memory-limit", "2GiB"], 1), Ok((5, 2 << 30)));
         let error = share(&["--threads", "2"], 3).unwrap_err();
-        assert!(error.contains("--parallel 3 with --workers 1 is more than the 2 threads"), "{error}");
+        assert!(error.contains("--parallel 3 with --workers 1 needs more than 2 threads"), "{error}");
         let error = share(&["--threads", "2", "--memory-limit", "300MiB"], 2).unwrap_err();
-        assert!(error.contains("each of 2 jobs: set it to 512MiB or more"), "{error}");
+        assert!(error.ends_with("each of 2 jobs: set it to 512MiB or more, or lower --parallel"), "{error}");
+        // The advice is what helps.
+        let error = |line: &[&str]| share(&[line, &["--memory-limit", "200MiB"]].concat(), 1).unwrap_err();
+        let one = error(&["--threads", "1"]);
+        assert!(one.ends_with("for 1 thread of 1 worker: set it to 256MiB or more"), "{one}");
+        assert!(error(&["--threads", "8"]).ends_with(" or more, or use fewer --threads"));
+        assert!(error(&["--threads", "8", "--workers", "8"]).ends_with("use fewer --threads and --workers"));
     }
 
     #[test]

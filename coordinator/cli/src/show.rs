@@ -2,6 +2,7 @@
 //!
 //! Not here: the requests (`tally_coordinator::client`), the fields of the JSON (`tally_coordinator::view`).
 
+use tally_common::counts::counted;
 use tally_common::sha256::hex;
 use tally_coordinator::client::is_over;
 use tally_coordinator::summary::{Summary, bytes, grouped};
@@ -33,21 +34,38 @@ fn tasks(job: &JobStatus) -> (u64, u64) {
 /// The current activity of a job, in a few words.
 pub fn doing(job: &JobStatus) -> String {
     let (done, all) = tasks(job);
+    let tasks = format!("{}/{}", grouped(done), counted(all, "task"));
     let phase = if job.phase.is_empty() { "plan".to_string() } else { plain(&job.phase) };
     if job.cancelling && !is_over(job.state()) {
         return "cancelling".into();
     }
     match job.state() {
-        JobState::WaitingForWorkers => format!("{phase} {done}/{all} tasks, waiting for workers"),
+        JobState::WaitingForWorkers => format!("{phase} {tasks}, waiting for workers"),
         JobState::Running if all == 0 => phase,
-        JobState::Running => format!("{phase} {done}/{all} tasks"),
+        JobState::Running => format!("{phase} {tasks}"),
         other => state(other).replace('_', " "),
     }
 }
 
+/// The workers of a job whose heartbeats are missing, in a few words.
+pub fn silent(job: &JobStatus) -> Option<String> {
+    let waits = job.waits.as_ref().filter(|waits| waits.silent_workers > 0)?;
+    let (all, named) = (u64::from(waits.silent_workers), &waits.silent_worker_ids);
+    let unnamed = all.saturating_sub(named.len() as u64);
+    let (noun, verb) = if all == 1 { ("worker", "is") } else { ("workers", "are") };
+    let names = plain(&named.join(", "));
+    let subject = match (named.is_empty(), unnamed) {
+        // A coordinator of an earlier release.
+        (true, _) => counted(all, "worker"),
+        (false, 0) => format!("{noun} {names}"),
+        (false, unnamed) => format!("{noun} {names} and {} more", grouped(unnamed)),
+    };
+    Some(format!("{subject} {verb} silent"))
+}
+
 /// What the running tasks of a job wait for, in a few words; empty if none waits.
 pub fn waiting(job: &JobStatus) -> String {
-    let waits = job.waits.unwrap_or_default();
+    let waits = job.waits.clone().unwrap_or_default();
     let kinds = [
         (waits.store, "wait for the store"),
         (waits.memory, "wait for memory"),
@@ -56,15 +74,10 @@ pub fn waiting(job: &JobStatus) -> String {
         (waits.slot, "wait for a slot"),
     ];
     let tasks = kinds.iter().filter(|(count, _)| *count > 0).map(|(count, what)| match count {
-        1 => format!("1 task {}", what.replacen("wait", "waits", 1)),
-        count => format!("{count} tasks {what}"),
+        1 => format!("{} {}", counted(1u64, "task"), what.replacen("wait", "waits", 1)),
+        count => format!("{} {what}", counted(*count, "task")),
     });
-    let silent = match waits.silent_workers {
-        0 => None,
-        1 => Some("1 worker is silent".to_string()),
-        count => Some(format!("{count} workers are silent")),
-    };
-    silent.into_iter().chain(tasks).collect::<Vec<_>>().join(", ")
+    silent(job).into_iter().chain(tasks).collect::<Vec<_>>().join(", ")
 }
 
 /// All jobs.
@@ -121,17 +134,17 @@ pub fn job(job: &JobStatus, format: OutputFormat) -> Result<String, Stop> {
         add("phase", format!("{} for {}", job.phase, age(detail.phase_millis)));
     }
     if job.rows_done > 0 && !is_over(job.state()) {
-        add("read", format!("{} rows, {}", grouped(job.rows_done), bytes(job.bytes_done)));
+        add("read", format!("{}, {}", counted(job.rows_done, "row"), bytes(job.bytes_done)));
     }
     if job.input_rows > 0 {
-        add("input", format!("{} rows, {}", grouped(job.input_rows), bytes(job.input_bytes)));
+        add("input", format!("{}, {}", counted(job.input_rows, "row"), bytes(job.input_bytes)));
     }
     if !job.reason.is_empty() {
         add("reason", job.reason.clone());
     }
     let mut out = columns(&rows);
     if !job.stages.is_empty() {
-        let head = ["stage", "tasks", "pending", "running", "done", "failed", "again", "second"];
+        let head = ["stage", "tasks", "pending", "running", "done", "failed", "again", "speculative"];
         let row = |stage: &StageStatus| {
             let numbers = [
                 stage.tasks,

@@ -3,8 +3,10 @@
 //!
 //! Not here: the status itself (`show`), the JSON (`tally_coordinator::view`).
 
+use tally_common::counts::counted;
 use tally_coordinator::summary::{bytes, grouped};
 use tally_coordinator::view::{self, StageTimes, seconds, time};
+use tally_proto::ids::attempt_number;
 use tally_proto::v1::{EventKind, JobDetail, JobEvent, JobStatus, RunningTask, StageDetail};
 
 use crate::output::{columns, plain};
@@ -31,11 +33,12 @@ pub fn line(event: &JobEvent) -> String {
         (stage, Some(index)) => format!("{stage} task {index}: "),
     };
     let worker = if event.worker.is_empty() { String::new() } else { format!("worker {}: ", event.worker) };
+    let attempt = event.attempt.map_or("an attempt".into(), |id| format!("attempt {}", attempt_number(id)));
     let what = match event.kind() {
-        EventKind::AttemptFailed => "an attempt failed: ",
-        EventKind::SpeculativeAttempt => "a second attempt starts: ",
-        EventKind::WorkerLost => "lost: ",
-        _ => "",
+        EventKind::AttemptFailed => format!("{attempt} failed: "),
+        EventKind::SpeculativeAttempt => format!("speculative {attempt} starts: "),
+        EventKind::WorkerLost => "lost: ".into(),
+        _ => String::new(),
     };
     plain(&format!("{at}  {task}{worker}{what}{}", event.text))
 }
@@ -98,15 +101,21 @@ pub fn waits(task: &RunningTask) -> String {
     }
 }
 
+/// The attempt of a running task.
+pub fn attempt(task: &RunningTask) -> String {
+    let speculative = if task.speculative { " (speculative)" } else { "" };
+    format!("{}{speculative}", attempt_number(task.attempt))
+}
+
 fn running(detail: &JobDetail) -> String {
     if detail.running.is_empty() {
         return String::new();
     }
-    let head = ["running", "worker", "host", "age", "rows", "waits"];
+    let head = ["running", "attempt", "worker", "host", "age", "rows", "waits"];
     let row = |task: &RunningTask| {
-        let second = if task.speculative { " (second attempt)" } else { "" };
         [
-            plain(&format!("{} {}{second}", task.stage, task.index)),
+            plain(&format!("{} {}", task.stage, task.index)),
+            attempt(task),
             plain(&task.worker),
             plain(&task.host),
             age(task.age_millis),
@@ -121,7 +130,7 @@ fn running(detail: &JobDetail) -> String {
         .chain(tasks.iter().take(MAX_ROWS).map(|task| row(task)))
         .collect();
     let left_out = detail.running_left_out + tasks.len().saturating_sub(MAX_ROWS) as u64;
-    let more = if left_out > 0 { format!("and {left_out} more\n") } else { String::new() };
+    let more = if left_out > 0 { format!("and {} more\n", grouped(left_out)) } else { String::new() };
     format!("\n{}{more}", columns(&rows))
 }
 
@@ -131,9 +140,13 @@ fn incidents(detail: &JobDetail) -> String {
     }
     let skipped = detail.incidents.len().saturating_sub(MAX_ROWS);
     let left_out = detail.incidents_left_out + skipped as u64;
-    let more = if left_out > 0 { format!(" (the last ones; {left_out} before them)") } else { String::new() };
+    let more = if left_out > 0 {
+        format!(" (the last ones; {} before them)", grouped(left_out))
+    } else {
+        String::new()
+    };
     let lines: String = detail.incidents.iter().skip(skipped).map(|event| line(event) + "\n").collect();
-    format!("\nfailed attempts, second attempts and workers{more}\n{lines}")
+    format!("\nfailed attempts, speculative attempts and workers{more}\n{lines}")
 }
 
 /// The detail as tables.
@@ -146,10 +159,10 @@ pub fn tables(job: &JobStatus) -> String {
     if let Some(skew) = &detail.skew {
         let factor = skew.largest_rows as f64 / skew.median_rows.max(1) as f64;
         out += &format!(
-            "partitions: {}; the largest, {}, has {} rows, {factor:.1} times the median of {}\n",
+            "partitions: {}; the largest, {}, has {}, {factor:.1} times the median of {}\n",
             grouped(skew.partitions),
             skew.largest,
-            grouped(skew.largest_rows),
+            counted(skew.largest_rows, "row"),
             grouped(skew.median_rows)
         );
     }

@@ -3,6 +3,7 @@
 //! Not here: what is checked (`tally_coordinator::audit`).
 
 use clap::Args;
+use tally_common::counts::counted;
 use tally_common::runtime::block_on;
 use tally_coordinator::audit::{self, DayReport};
 use tally_coordinator::job::date_text;
@@ -86,7 +87,7 @@ fn table(report: &DayReport) -> String {
     }
     let more = report.findings_count - report.findings.len();
     if more > 0 {
-        out.push_str(&format!("and {} more problems\n", grouped(more as u64)));
+        out.push_str(&format!("and {}\n", counted(more, "more problem")));
     }
     out
 }

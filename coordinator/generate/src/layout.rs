@@ -37,14 +37,14 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// The layout of a day, with the folders of [`Table`]s in their order: creates the output folder, and removes a day to
+    /// The layout of a day of the dataset's inputs, with the folders of [`Table`]s in their order: creates the output folder, and removes a day to
     /// replace.
     ///
     /// # Errors
     /// The name of the output folder is unknown, as for a missing `..`; the day exists and must not be replaced; an I/O
     /// error.
-    pub(crate) fn prepare(options: &Options, tables: &[&str]) -> Result<Self, GenerateError> {
-        let layout = Self::new(&options.output, &options.date, tables)?;
+    pub(crate) fn prepare(options: &Options, dataset: &str, tables: &[&str]) -> Result<Self, GenerateError> {
+        let layout = Self::new(&options.output, dataset, &options.date, tables)?;
         match options.replace {
             true => layout.remove()?,
             false => layout.require_no_files()?,
@@ -53,7 +53,7 @@ impl Layout {
         Ok(layout)
     }
 
-    fn new(output: &Path, date: &str, tables: &[&str]) -> Result<Self, GenerateError> {
+    fn new(output: &Path, dataset: &str, date: &str, tables: &[&str]) -> Result<Self, GenerateError> {
         let names = tables.iter().filter_map(|table| Path::new(table).parent()?.to_str());
         let above = std::iter::once("").chain(names.zip(tables).flat_map(|(name, table)| [name, table]));
         let new_folders = above.map(|below| output.join(below)).filter(|folder| !folder.exists());
@@ -69,7 +69,7 @@ impl Layout {
             rule: "must be a folder with a name, because the totals are written next to it",
         })?;
         let mut totals = name.to_os_string();
-        totals.push(".totals.json");
+        totals.push(format!(".{dataset}.{date}.totals.json"));
         let partition = |table: &str| output.join(table).join(format!("submission_date_s3={date}"));
         Ok(Layout {
             partitions: tables.iter().map(|table| partition(table)).collect(),
@@ -92,7 +92,7 @@ impl Layout {
         Ok(())
     }
 
-    /// Removes the partitions, which had no files before, and the folders above them that did not exist before.
+    /// Removes the day, which did not exist before, and the folders above them that did not exist before.
     pub(crate) fn clean_up(&self) -> Result<(), GenerateError> {
         self.remove()?;
         for folder in self.new_folders.iter().rev() {
@@ -102,17 +102,10 @@ impl Layout {
         Ok(())
     }
 
-    /// Removes the partitions.
+    /// Removes the totals and the partitions.
     fn remove(&self) -> Result<(), GenerateError> {
-        for partition in &self.partitions {
-            match fs::remove_dir_all(partition) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(io("remove the unfinished", partition)(error));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        removed(&self.totals, fs::remove_file(&self.totals))?;
+        self.partitions.iter().try_for_each(|partition| removed(partition, fs::remove_dir_all(partition)))
     }
 
     /// Writes the file of totals.
@@ -144,6 +137,16 @@ impl Layout {
         let writer = ArrowWriter::try_new_with_options(BufWriter::new(file), schema, options);
         let writer = writer.map_err(|source| GenerateError::Parquet { path: path.clone(), source })?;
         Ok(TableFile { table, path, writer })
+    }
+}
+
+/// The result of a removal. It is no error if there was nothing.
+fn removed(path: &Path, result: std::io::Result<()>) -> Result<(), GenerateError> {
+    match result {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(io("remove the unfinished", path)(error))
+        }
+        _ => Ok(()),
     }
 }
 

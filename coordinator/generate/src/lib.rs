@@ -29,5 +29,5 @@ mod work;
 
 pub use error::GenerateError;
 pub use options::{Options, Overactive};
-pub use run::{Progress, generate, generate_until};
+pub use run::{DATASET, Progress, generate, generate_until};
 pub use totals::Totals;

@@ -16,6 +16,8 @@ use crate::totals::Share;
 use crate::work::Work;
 use crate::{GenerateError, Options, Totals};
 
+/// The dataset whose inputs are generated.
+pub const DATASET: &str = "addon_aggregates";
 /// The folders of the tables.
 const TABLES: [&str; 2] = ["main_summary/v3", "addons/v2"];
 
@@ -32,8 +34,7 @@ pub struct Progress {
     pub addons_rows: u64,
 }
 
-/// Writes the day and, next to the output folder, `<output>.totals.json` with the returned totals (of the last generated
-/// day, if there are several in the folder).
+/// Writes the day and, next to the output folder, `<output>.<dataset>.<date>.totals.json` with the returned totals.
 ///
 /// `progress` is called from all threads, about once per 64 Ki rows.
 ///
@@ -54,7 +55,7 @@ pub fn generate_until(
     stop: &AtomicBool,
 ) -> Result<Totals, GenerateError> {
     let date = options.validate()?;
-    let layout = Layout::prepare(options, &TABLES)?;
+    let layout = Layout::prepare(options, DATASET, &TABLES)?;
     let population = Population::new(options, date);
     let spread = if options.shuffle { Spread::Shuffled } else { Spread::BySample };
     let tasks = tasks(&population, spread.files());

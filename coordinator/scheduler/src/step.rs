@@ -118,7 +118,7 @@ impl Scheduler {
 
     fn stage_planned(&mut self, id: &JobId, stage: StageId, tasks: Vec<TaskPlan>) -> Result<(), Warning> {
         if u32::try_from(tasks.len()).is_err() {
-            let reason = format!("{} tasks exceed the largest task number", tasks.len());
+            let reason = format!("the number of tasks, {}, exceeds the largest task number", tasks.len());
             return self.stage_plan_failed(id, stage, reason);
         }
         let unasked = || Warning::UnaskedPlan { job: id.clone(), stage };

@@ -9,6 +9,7 @@ use arrow_schema::ArrowError;
 use futures::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use serde::Serialize;
+use tally_common::counts::counted;
 use tally_common::stores::urls;
 use tally_dataset::{Dataset, Fingerprint};
 use tally_scan::InputFile;
@@ -351,7 +352,8 @@ impl Keys {
             Finding::of_file(file, format!("{what}: no two rows of a day have the same {columns}"))
         });
         let more = self.repeated.saturating_sub(self.named.len() as u64);
-        let more = (more > 0).then(|| Finding::of_day(format!("{} more rows repeat others", grouped(more))));
+        let more =
+            (more > 0).then(|| Finding::of_day(format!("{} that repeat others", counted(more, "more row"))));
         let totals = dataset.totals().iter().zip(counters).zip(&self.counted);
         let too_small = totals.filter(|((_, recorded), counted)| *recorded < counted).map(
             |((total, recorded), counted)| {

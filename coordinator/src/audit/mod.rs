@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use crate::plan::listing::ListError;
 use crate::publish::PublishError;
+use tally_common::counts::counted;
 
 pub use comparison::{Comparison, ConstantDifference, DayLocation, KeyDifference, Side, compare};
 pub use day_audit::{DayReport, verify};
@@ -82,7 +83,7 @@ pub enum AuditError {
         source: std::io::Error,
     },
     /// The rows of one bucket do not fit into memory.
-    #[error("{rows} rows with similar keys do not fit into memory: raise --memory-limit")]
+    #[error("{} with similar keys do not fit into memory: raise --memory-limit", counted(*rows, "row"))]
     Memory {
         /// Rows in the bucket.
         rows: u64,

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 
+use tally_common::counts::counted;
 use tally_proto::convert::BadMessage;
 use tally_proto::{OLDEST_PROTOCOL, PROTOCOL, WorkerId, v1};
 
@@ -47,7 +48,7 @@ pub enum HelloError {
     #[error("the worker's id: {0}")]
     Id(#[from] BadMessage),
     /// The slots.
-    #[error("the worker offers {0} slots: offer 1 to {MAX_SLOTS}")]
+    #[error("the worker offers {}: offer 1 to {MAX_SLOTS}", counted(*.0, "slot"))]
     Slots(u32),
     /// The address.
     #[error("the worker's Flight address {0:?} is not host:port")]

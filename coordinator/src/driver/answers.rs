@@ -1,5 +1,6 @@
 //! A submission, and the driver's answers to it: the job's id, a refusal, the job's end.
 
+use tally_common::counts::counted;
 use tally_proto::JobId;
 use tokio::sync::oneshot;
 
@@ -64,6 +65,6 @@ pub enum Refusal {
     #[error("the day's last job is about to end, and {0} submissions wait for that: submit again later")]
     BeingCancelled(usize),
     /// The limit of jobs at a time is reached.
-    #[error("{0} jobs are running, which is the limit: submit again when one of them has ended")]
+    #[error("the cluster runs {}, which is the limit: submit again when one of them has ended", counted(*.0, "job"))]
     Full(usize),
 }

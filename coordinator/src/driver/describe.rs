@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tally_common::counts::counted;
 use tally_proto::{AttemptId, JobId, StageId, WorkerId, v1};
 use tally_scheduler::{Pending, RunningAttempt};
 
@@ -50,7 +51,7 @@ fn pending_text(pending: Pending) -> String {
     match pending {
         Pending::Tasks { stage, missing } => {
             let name = STAGES.get(stage.0 as usize).copied().unwrap_or_default();
-            format!("wait for {missing} {name} tasks")
+            format!("wait for {}", counted(missing, &format!("{name} task")))
         }
         Pending::Workers => "no worker takes tasks".into(),
         Pending::Retry => "failed, and wait for their retry".into(),

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use tally_common::counts::counted;
 use tally_proto::v1::journal_record::Record;
 use tally_proto::v1::{EventKind, JobEvent};
 use tally_proto::{AttemptId, Failure, JobId, WorkerId, v1};
@@ -86,7 +87,8 @@ impl Driver {
             let running: Vec<RunningAttempt> =
                 self.scheduler.running(&job).filter(|running| running.worker == *worker).collect();
             let outputs = self.scheduler.outputs_of_job_held_by(&job, worker);
-            let text = format!("{why}; lost: {} running attempts, {outputs} outputs", running.len());
+            let (attempts, outputs) = (counted(running.len(), "running attempt"), counted(outputs, "output"));
+            let text = format!("{why}; lost: {attempts}, {outputs}");
             self.note(&job, JobEvent { worker: worker.to_string(), ..event(EventKind::WorkerLost, text) });
             let (now, since) = (self.now.unix_millis, self.millis().0);
             for RunningAttempt { attempt, started, .. } in running {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tally_common::counts::counted;
 use tally_proto::v1::EventKind;
 use tally_proto::{AttemptId, Failure, JobId, StageId, WorkerId, v1};
 use tally_scheduler::{Event, FoundTask, StagePhase};
@@ -120,7 +121,8 @@ impl Driver {
             tracing::info!(%worker, slots, address, outputs, "a worker attached");
         }
         let again = if first { "" } else { " again" };
-        let text = format!("attached{again}, with {slots} slots and {outputs} outputs");
+        let text =
+            format!("attached{again}, with {} and {}", counted(slots, "slot"), counted(outputs, "output"));
         self.note_worker(EventKind::WorkerAttached, worker, &text);
         if first {
             self.apply(Event::WorkerJoined { worker: worker.clone(), slots, draining });

@@ -109,7 +109,7 @@ impl Metrics {
         let phase = run.phases.current();
         let (input_rows, input_bytes) = run.plan.input_size();
         let (read, cancelling) = (run.read(), run.cancelled && !run.state.is_committing());
-        let waits = Some(run.reports.waits);
+        let waits = Some(run.reports.waits.clone());
         self.registry.update(job, |shown| {
             let same = shown.state() == state
                 && shown.phase == phase

@@ -1,8 +1,10 @@
-//! The numbers of attempts by term: leaders of successive epochs use different numbers.
+//! The numbers of attempts by term: leaders of successive epochs use different numbers. A task with more attempts than fit into
+//! an epoch's numbers would use those of the next epoch.
+//!
+//! Not here: the numbers that people see (`tally_proto::ids`).
 
-/// The number of bits of an attempt's number within its epoch. A task with more attempts would use numbers of the next
-/// epoch.
-const ATTEMPT_BITS: u32 = 12;
+use tally_proto::ids::ATTEMPT_BITS;
+
 /// Epochs that have different numbers.
 const EPOCHS: u32 = 1 << (u32::BITS - ATTEMPT_BITS);
 

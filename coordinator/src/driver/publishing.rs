@@ -1,6 +1,7 @@
 //! From the last written part file to the published day: the part files are prepared, the decision goes to the journal,
 //! then the day is made visible.
 
+use tally_common::counts::counted;
 use tally_proto::v1::EventKind;
 use tally_proto::v1::journal_record::Record;
 use tally_proto::{JobId, StageId, v1};
@@ -35,7 +36,7 @@ impl Driver {
                     "part files were written from attempts of reduce tasks that differ in their order";
                 tracing::warn!(%job, ?files, reason, "part files are written again");
                 run.phases.resume_last();
-                let text = format!("{} part files are written again: {reason}", files.len());
+                let text = format!("to write again: {}: {reason}", counted(files.len(), "part file"));
                 run.notes.add(self.now.unix_millis, stage_event(EventKind::StageBegun, "write", text));
                 let reason = reason.into();
                 return Some(Event::Incompatible { job, stage: StageId(WRITE), indices: files, reason });
@@ -49,7 +50,7 @@ impl Driver {
         };
         let parts: Vec<StagedPart> = written.iter().map(part).collect();
         let manifest = run.manifest(&written);
-        let text = format!("{} part files are prepared for the publish", parts.len());
+        let text = format!("to publish: {}", counted(parts.len(), "part file"));
         run.notes.add(self.now.unix_millis, stage_event(EventKind::Publish, "publish", text));
         self.outputs.work(Work::StageDay { job, staging, parts, manifest, check });
         None

@@ -92,7 +92,7 @@ impl Workers {
     pub(super) fn show_waits(&mut self, now: Duration, silent_after: Duration, jobs: &mut LiveJobs) {
         let Some(fleet) = self.fleet.remote() else { return };
         let mut all: BTreeMap<JobId, Reports> = BTreeMap::new();
-        for member in fleet.members().values() {
+        for (worker, member) in fleet.members() {
             let silent = member.is_silent(now, silent_after);
             let age = member.heartbeat_age(now);
             let mut here: BTreeMap<&JobId, u32> = BTreeMap::new();
@@ -102,7 +102,9 @@ impl Workers {
             let resident = member.beat.lock().heartbeat.resident_bytes;
             for job in here.into_keys() {
                 let report = all.entry(job.clone()).or_default();
-                report.waits.silent_workers += u32::from(silent);
+                if silent {
+                    report.add_silent(worker);
+                }
                 report.resident = report.resident.max(resident);
             }
             for attempt in &member.beat.lock().heartbeat.attempts {

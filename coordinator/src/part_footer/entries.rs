@@ -9,6 +9,7 @@ use object_store::ObjectStoreExt;
 use parquet::errors::ParquetError;
 use parquet::file::FOOTER_SIZE;
 use parquet::file::metadata::{FooterTail, ParquetMetaDataReader};
+use tally_common::counts::counted;
 use tally_common::stores::explain;
 use tally_scan::InputFile;
 
@@ -45,14 +46,14 @@ pub enum EntriesError {
 pub async fn entries(file: &InputFile) -> Result<HashMap<String, String>, EntriesError> {
     let bad = |reason: String| EntriesError::NotParquet { file: file.name.clone(), reason };
     if file.size < FOOTER_SIZE as u64 {
-        return Err(bad(format!("it has {} bytes", file.size)));
+        return Err(bad(format!("it has {}", counted(file.size, "byte"))));
     }
     let end = range(file, file.size.saturating_sub(FIRST_READ)).await?;
     let tail = end.last_chunk::<FOOTER_SIZE>().ok_or_else(|| bad("it was cut meanwhile".into()))?;
     let tail = FooterTail::try_new(tail).map_err(|e| bad(e.to_string()))?;
     let length = tail.metadata_length() as u64;
     let start = file.size.checked_sub(length + FOOTER_SIZE as u64).filter(|_| length <= MAX_FOOTER);
-    let start = start.ok_or_else(|| bad(format!("its footer has {length} bytes")))?;
+    let start = start.ok_or_else(|| bad(format!("its footer has {}", counted(length, "byte"))))?;
     let all = if length + FOOTER_SIZE as u64 <= end.len() as u64 {
         end.slice(end.len() - FOOTER_SIZE - length as usize..)
     } else {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use chrono::{DateTime, NaiveDate, Utc};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
+use tally_common::counts::counted;
 use tally_common::stores::urls::{self, Names, UrlError};
 use tally_common::stores::{explain, is_hadoop_marker, list_below, slash_markers};
 use tally_scan::InputFile;
@@ -311,7 +312,8 @@ fn days(folders: &[String], folder: &str, url: &str) -> String {
         0 => format!("there is no {prefix}* folder under {url}: is it the table's root?"),
         n if n <= NAMED_DAYS => format!("the existing days are: {}", days.join(", ")),
         n => format!(
-            "there are {n} days, from {} to {}, the last ones: {}",
+            "there are {}, from {} to {}, the last ones: {}",
+            counted(n, "day"),
             days[0],
             days[n - 1],
             days[n - NAMED_DAYS..].join(", ")

@@ -21,6 +21,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tally_common::counts::counted;
 use tally_common::size;
 use tally_dataset::Dataset;
 use tally_proto::convert::{BadMessage, required};
@@ -60,8 +61,8 @@ pub enum PlanError {
     Schema(#[from] SchemaError),
     /// The plan is larger than a record of the journal may be.
     #[error(
-        "the plan of {files} files has {}, and a plan has at most {}: combine small files, or give them shorter names",
-        size::text(*bytes), size::text(MAX_PLAN_BYTES)
+        "the plan of {} has {}, and a plan has at most {}: combine small files, or give them shorter names",
+        counted(*files, "file"), size::text(*bytes), size::text(MAX_PLAN_BYTES)
     )]
     TooLarge {
         /// Files of the day.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use parquet::file::metadata::ParquetMetaData;
 use parquet::schema::types::SchemaDescriptor;
+use tally_common::counts::{counted, grouped};
 use tally_dataset::{ColumnSpec, Missing, TableSpec};
 use tally_proto::v1;
 use tally_scan::presence;
@@ -17,7 +18,8 @@ use tally_scan::resolve::{self, Lookup, TableLookup};
 pub enum SchemaError {
     /// No file has a needed column.
     #[error(
-        "{table}: the column {column} ({wanted}) is in none of the day's {files} files, for example not in {example}"
+        "{table}: the column {column} ({wanted}) is in none of the day's {}, for example not in {example}",
+        counted(*files, "file")
     )]
     Missing {
         /// The table.
@@ -244,8 +246,11 @@ pub fn check_missing(table: &TableSpec, present: &v1::Presence) -> Result<Vec<St
             (false, _) => warnings
                 .push(format!("{}: no file of the day has {column}: it is null in all rows", table.name)),
             (true, Missing::Fails) => warnings.push(format!(
-                "{}: {column} is missing from {} of {files} files (for example {example}): it is null in their {} rows",
-                table.name, found.missing, found.missing_rows
+                "{}: {column} is missing from {} of {} (for example {example}): it is null in their {}",
+                table.name,
+                grouped(found.missing),
+                counted(files, "file"),
+                counted(found.missing_rows, "row")
             )),
             _ => {}
         }

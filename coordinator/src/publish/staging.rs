@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use tally_common::counts::counted;
 use tally_common::stores::urls;
 use tally_proto::v1;
 use tally_proto::v1::write_work::Target;
@@ -57,7 +58,7 @@ pub enum StagingError {
     #[error(transparent)]
     Task(#[from] JoinError),
     /// Uploads of part files are missing.
-    #[error("{files} uploads of {rows} rows instead of {all_files} of {all_rows}: submit again")]
+    #[error("{} of {} instead of {all_files} of {all_rows}: submit again", counted(*files, "upload"), counted(*rows, "row"))]
     MissingUploads {
         /// Known uploads.
         files: usize,

@@ -14,6 +14,7 @@ mod winners;
 
 use std::collections::HashMap;
 
+use tally_common::counts::counted;
 use tally_dataset::objectives::MAX_COUNTS;
 use tally_proto::{AttemptId, JobId, StageId, TaskId, v1};
 
@@ -171,7 +172,7 @@ impl Results {
         let describe = |result: &v1::MapResult| {
             let footers = result.footers.as_ref();
             let footers = footers.map(|footers| format!(" and footers of small files with {}", footers.rows));
-            format!("{} rows{}", result.rows, footers.unwrap_or_default())
+            counted(result.rows, "row") + &footers.unwrap_or_default()
         };
         let first = AttemptId { attempt: number, ..attempt.clone() };
         let others = format!("{first} read {}; {attempt} read {}", describe(other), describe(result));
@@ -201,12 +202,12 @@ impl Results {
         let others = others.filter(|(number, _)| *number != attempt.attempt);
         let others: Vec<_> = others.filter(|(_, other)| content(other).is_some()).collect();
         // Without counts, it is an older worker's.
-        let counted = others.iter().find(|(_, other)| {
+        let other_objectives = others.iter().find(|(_, other)| {
             !other.objectives.is_empty()
                 && !result.objectives.is_empty()
                 && other.objectives != result.objectives
         });
-        if let Some(&(number, _)) = counted {
+        if let Some(&(number, _)) = other_objectives {
             let first = AttemptId { attempt: number, ..attempt.clone() };
             let others = format!("{first} and {attempt} counted different objectives");
             return Err(self.contradicted(others));
@@ -217,7 +218,7 @@ impl Results {
         let describe = |(totals, checksum): (v1::Totals, u64)| {
             let counters = totals.counters(totals.more_counters.len() + 2);
             let checksum = checksum_text(checksum);
-            format!("{} rows with the totals {counters:?}, checksum {checksum}", totals.rows)
+            format!("{} with the totals {counters:?}, checksum {checksum}", counted(totals.rows, "row"))
         };
         let first = AttemptId { attempt: number, ..attempt.clone() };
         let others = format!("{first} returned {}; {attempt} returned {}", describe(other), describe(mine));

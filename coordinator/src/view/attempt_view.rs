@@ -3,6 +3,7 @@
 //! Not here: running attempts (`detail_view`).
 
 use serde::Serialize;
+use tally_proto::ids::attempt_number;
 
 use super::{seconds, time};
 use crate::attempt_log::{AttemptEnd, AttemptPage, EndedAttempt};
@@ -15,6 +16,7 @@ struct Attempt<'a> {
     stage: &'static str,
     index: u32,
     attempt: u32,
+    attempt_number: u32,
     worker_id: &'a str,
     started_at: Option<String>,
     seconds: f64,
@@ -29,6 +31,7 @@ impl<'a> From<&'a EndedAttempt> for Attempt<'a> {
             stage: STAGES.get(task.stage.0 as usize).copied().unwrap_or_default(),
             index: task.index,
             attempt: ended.attempt.attempt,
+            attempt_number: attempt_number(ended.attempt.attempt),
             worker_id: ended.worker.as_str(),
             started_at: time(ended.started_at),
             seconds: seconds(ended.millis),

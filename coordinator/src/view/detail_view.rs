@@ -3,6 +3,7 @@
 //! Not here: the job itself (`job_view`), tables for people (`cli`).
 
 use serde::Serialize;
+use tally_proto::ids::attempt_number;
 use tally_proto::v1::{EventKind, EventPage, JobDetail, JobEvent, PartitionSkew, RunningTask, StageDetail};
 
 use super::{seconds, time};
@@ -62,6 +63,7 @@ struct Running<'a> {
     stage: &'a str,
     index: u32,
     attempt: u32,
+    attempt_number: u32,
     worker_id: &'a str,
     host: &'a str,
     age_seconds: f64,
@@ -84,6 +86,7 @@ impl<'a> From<&'a RunningTask> for Running<'a> {
             stage: &task.stage,
             index: task.index,
             attempt: task.attempt,
+            attempt_number: attempt_number(task.attempt),
             worker_id: &task.worker,
             host: &task.host,
             age_seconds: seconds(task.age_millis),
@@ -105,6 +108,7 @@ pub struct Event<'a> {
     stage: Option<&'a str>,
     index: Option<u32>,
     attempt: Option<u32>,
+    attempt_number: Option<u32>,
     worker_id: Option<&'a str>,
     text: &'a str,
 }
@@ -139,6 +143,7 @@ impl<'a> From<&'a JobEvent> for Event<'a> {
             stage: text(&event.stage),
             index: event.index,
             attempt: event.attempt,
+            attempt_number: event.attempt.map(attempt_number),
             worker_id: text(&event.worker),
             text: &event.text,
         }

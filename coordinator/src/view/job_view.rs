@@ -62,24 +62,25 @@ pub struct Progress<'a> {
     rows_done: u64,
     bytes_done: u64,
     stages: Vec<Stage<'a>>,
-    waiting_tasks: WaitingTasks,
+    waiting_tasks: WaitingTasks<'a>,
 }
 
 /// Running tasks that have waited for a second or longer, by what they wait for.
-#[derive(Serialize)]
-struct WaitingTasks {
+#[derive(Default, Serialize)]
+struct WaitingTasks<'a> {
     slot: u32,
     memory: u32,
     store: u32,
     worker: u32,
     task: u32,
     silent_workers: u32,
+    silent_worker_ids: &'a [String],
 }
 
-impl From<JobWaits> for WaitingTasks {
-    fn from(waits: JobWaits) -> Self {
-        let JobWaits { slot, memory, store, worker, task, silent_workers } = waits;
-        WaitingTasks { slot, memory, store, worker, task, silent_workers }
+impl<'a> From<&'a JobWaits> for WaitingTasks<'a> {
+    fn from(waits: &'a JobWaits) -> Self {
+        let &JobWaits { slot, memory, store, worker, task, silent_workers, ref silent_worker_ids } = waits;
+        WaitingTasks { slot, memory, store, worker, task, silent_workers, silent_worker_ids }
     }
 }
 
@@ -93,7 +94,7 @@ impl<'a> From<&'a JobStatus> for Progress<'a> {
             input_bytes: job.input_bytes,
             rows_done: job.rows_done,
             bytes_done: job.bytes_done,
-            waiting_tasks: job.waits.unwrap_or_default().into(),
+            waiting_tasks: job.waits.as_ref().map(WaitingTasks::from).unwrap_or_default(),
             stages: job.stages.iter().map(Stage::from).collect(),
         }
     }

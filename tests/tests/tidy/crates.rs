@@ -115,9 +115,19 @@ fn crates_use_only_what_the_code_map_lets_them() -> Result<()> {
         above.insert(name.to_string());
     }
     let workspace = std::fs::read_to_string(top().join("Cargo.toml"))?;
-    let members = workspace.lines().find_map(|line| line.strip_prefix("members = ["));
-    let members = members.context("no members")?.split('"').skip(1).step_by(2).count();
-    ensure!(members == CRATES.len(), "the workspace has {members} crates, this list {}", CRATES.len());
+    let listed = |list: &str| {
+        let found = workspace.lines().find_map(|line| line.strip_prefix(list));
+        let found = found.with_context(|| format!("no {list}"))?;
+        Ok::<BTreeSet<_>, anyhow::Error>(found.split('"').skip(1).step_by(2).collect())
+    };
+    let members = listed("members = [")?;
+    ensure!(
+        members == CRATES.iter().map(|(folder, ..)| *folder).collect(),
+        "this list differs from {members:?}"
+    );
+    // A plain `cargo build` builds no programs of the tests.
+    let defaults = listed("default-members = [")?;
+    ensure!(defaults == products().collect(), "the default members are {defaults:?}");
     Ok(())
 }
 

@@ -19,13 +19,13 @@ pub use machine::{
 pub use shell::{AgentError, run};
 pub use status::WorkerStatus;
 
-/// Maximum length of the host name in an id.
+/// Maximum length of the name in an id.
 const MAX_NAME: usize = 40;
 
-/// The prefix of worker ids on a host: its name, with invalid characters replaced.
-pub fn name(host: &str) -> String {
+/// The prefix of worker ids: the name of the host or of the worker, with invalid characters replaced.
+pub fn name(given: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
-    let name: String = host.chars().take(MAX_NAME).map(plain).collect();
+    let name: String = given.chars().take(MAX_NAME).map(plain).collect();
     let name = name.trim_matches('-');
     if name.is_empty() { "worker".into() } else { name.into() }
 }

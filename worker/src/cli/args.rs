@@ -46,6 +46,9 @@ pub(super) struct Args {
     /// Coordinators, any of which may lead; tried in turn until one does
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     coordinator: Vec<Address>,
+    /// Beginning of the worker's id, up to 40 of a-z, 0-9 and '-'; a random part follows [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// Tasks at a time, each on a thread of its own [default: all cores that
     /// the memory limit has room for]
     #[arg(
@@ -184,7 +187,6 @@ impl Args {
         let (listener, address) = self.listen()?;
         let advertise = self.advertise(address)?;
         security.check(&self.listen, address).map_err(|e| CommandError::Usage(e.to_string()))?;
-        let host = rustix::system::uname();
         tracing::info!(
             slots,
             memory_limit = self.memory_limit,
@@ -194,7 +196,7 @@ impl Args {
             env!("CARGO_PKG_VERSION")
         );
         Ok(Options {
-            name: agent::name(&host.nodename().to_string_lossy()),
+            name: self.name(),
             slots,
             memory_limit: self.memory_limit,
             spill_dir: self.spill_dir.clone(),
@@ -209,14 +211,20 @@ impl Args {
         })
     }
 
+    fn name(&self) -> String {
+        let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+        agent::name(&self.name.clone().unwrap_or_else(host))
+    }
+
     fn slots(&self) -> Result<usize, CommandError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let fitting = usize::try_from(self.memory_limit / min_memory(1)).unwrap_or(cores);
         let slots = self.slots.map_or_else(|| cores.min(fitting).max(1), usize::from);
         let least = min_memory(slots);
         if self.memory_limit < least {
+            let fewer = if slots == 1 { "" } else { ", or use fewer --slots" };
             return Err(CommandError::Usage(format!(
-                "--memory-limit {} is too little for --slots {slots}: set it to {} or more, or use fewer --slots",
+                "--memory-limit {} is too little for --slots {slots}: set it to {} or more{fewer}",
                 size::text(self.memory_limit),
                 size::option_above(least)
             )));
@@ -291,6 +299,16 @@ mod tests {
         assert_eq!(args(&["--memory-limit", "1GiB", "--slots", "7"]).slots().unwrap(), 7);
         let message = usage(args(&["--memory-limit", "1GiB", "--slots", "70"]).slots());
         assert!(message.contains("--memory-limit 1.0 GiB") && message.contains("--slots 70"), "{message}");
+        assert!(message.ends_with("or use fewer --slots"), "{message}");
+        let message = usage(args(&["--memory-limit", "1MiB"]).slots());
+        assert!(message.contains("--slots 1") && message.ends_with("or more"), "{message}");
+    }
+
+    #[test]
+    fn the_name_is_that_of_the_host_or_the_option() {
+        assert_eq!(args(&["--name", "worker-1"]).name(), "worker-1");
+        assert_eq!(args(&["--name", "Rack 3"]).name(), "rack-3");
+        assert!(!args(&[]).name().is_empty());
     }
 
     #[test]

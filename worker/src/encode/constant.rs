@@ -20,6 +20,7 @@ use parquet::schema::types::ColumnDescPtr;
 
 use super::chunk::Chunk;
 use super::snappy::{self, varint};
+use tally_common::counts::counted;
 
 /// Rows of a column that the Parquet crate is given at a time.
 const ROWS: u64 = 64 << 10;
@@ -131,7 +132,9 @@ fn check(field: &FieldRef, value: &ArrayRef) -> Result<()> {
         let (name, wanted, found) = (field.name(), field.data_type(), value.data_type());
         let (count, nulls) = (value.len(), value.null_count());
         return Err(ParquetError::General(format!(
-            "the constant column {name} of {wanted} was given {count} values of {found} with {nulls} nulls"
+            "the constant column {name} of {wanted} was given {} of {found} with {}",
+            counted(count, "value"),
+            counted(nulls, "null")
         )));
     }
     Ok(())
@@ -142,7 +145,7 @@ fn check(field: &FieldRef, value: &ArrayRef) -> Result<()> {
 /// # Errors
 /// More rows than a page can have.
 fn chunk(descriptor: ColumnDescPtr, value: &[u8], statistics: Statistics, rows: u64) -> Result<Chunk> {
-    let too_many = || ParquetError::General(format!("{rows} rows in a row group"));
+    let too_many = || ParquetError::General(format!("a row group of {}", counted(rows, "row")));
     let num_values = u32::try_from(i32::try_from(rows).map_err(|_| too_many())?).map_err(|_| too_many())?;
     let mut chunk = Chunk::new(descriptor);
     let buf = Bytes::from(snappy::stored(value));

@@ -13,6 +13,7 @@ use std::sync::{Arc, mpsc};
 
 use parking_lot::Mutex;
 use tally_common::budget::Budget;
+use tally_common::counts::counted;
 use tally_common::{memory, size};
 use tally_proto::convert::{BadMessage, required};
 use tally_proto::dispatch::Dispatch;
@@ -88,9 +89,9 @@ pub enum StartError {
     Spill(#[from] SpillError),
     /// The memory limit is too small.
     #[error(
-        "--memory-limit {} is too little for {slots} slots of one worker: set it to {least} or more, or use fewer --slots \
-        (of tally run: --threads)",
-        size::text(*given)
+        "--memory-limit {} is too little for {} of one worker: set it to {least} or more{}",
+        size::text(*given), counted(*slots, "slot"),
+        if *slots > 1 { ", or use fewer --slots (of tally run: --threads)" } else { "" }
     )]
     Memory {
         /// The option's value.

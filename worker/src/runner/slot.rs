@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tally_common::{memory, traces};
 use tally_proto::convert::required;
 use tally_proto::dispatch::Dispatch;
+use tally_proto::ids::attempt_number;
 use tally_proto::report::{Report, outcome_name};
 use tally_proto::{AttemptId, Failure, v1};
 use tally_shuffle::error::TaskError;
@@ -34,7 +35,7 @@ pub(super) fn run(shared: &Arc<Shared>, inbox: &Mutex<mpsc::Receiver<Queued>>) {
         let Some(Ok(attempt)) = dispatch.head.attempt.as_ref().map(AttemptId::try_from) else { continue };
         // At the highest level, so that log lines of all levels contain it.
         let task = &attempt.task;
-        let _span = tracing::error_span!("attempt", job = %task.job, stage = task.stage.0, task = task.index, attempt = attempt.attempt)
+        let _span = tracing::error_span!("attempt", job = %task.job, stage = task.stage.0, task = task.index, attempt = attempt_number(attempt.attempt))
             .entered();
         let Running { cancelled, progress, waits, .. } = shared.running.take(&attempt);
         let watched = waits.watch();

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tally_common::counts::counted;
 use tally_common::stores::urls;
 use tally_common::waits::{self, WaitKind};
 use tally_dataset::{Dataset, Mapper, TableSpec};
@@ -110,8 +111,10 @@ fn folder(dataset: &dyn Dataset, work: &v1::MapWork) -> Result<Option<u32>, Task
     match work.folder {
         Some(folder) if folder < spec.count && work.partitions == spec.count => Ok(Some(folder)),
         other => Err(TaskError::InvalidTask(format!(
-            "{} is {other:?}, with {} partitions instead of {}",
-            spec.column, work.partitions, spec.count
+            "{} is {other:?}, with {} instead of {}",
+            spec.column,
+            counted(work.partitions, "partition"),
+            spec.count
         ))),
     }
 }

@@ -8,6 +8,7 @@ use std::error::Error;
 use std::sync::atomic::Ordering;
 
 use arrow_array::RecordBatch;
+use tally_common::counts::counted;
 use tally_dataset::{Dataset, DatasetError, Fingerprint, Pass, Reducer, Size, Totals};
 use tally_proto::convert::{referred, required};
 use tally_proto::dispatch::ReduceInputs;
@@ -78,7 +79,11 @@ pub fn run(
     check_row_groups(work, encoded.row_groups.len())?;
     let (output, bytes) = file.finish();
     if encoded.all.rows != totals.rows {
-        return Err(TaskError::Sums(format!("{} rows were encoded of {}", encoded.all.rows, totals.rows)));
+        return Err(TaskError::Sums(format!(
+            "encoded {} of {}",
+            encoded.all.rows,
+            counted(totals.rows, "row")
+        )));
     }
     let result = v1::ReduceResult {
         totals: Some(v1::Totals::new(totals.rows, &totals.counters)),
@@ -147,9 +152,9 @@ fn check_complete(map_tasks: &[u32], inputs: &ReduceInputs) -> Result<(), TaskEr
     for (table, (list, &tasks)) in inputs.tables.iter().zip(map_tasks).enumerate() {
         let ascending = list.outputs.windows(2).all(|pair| pair[0].index < pair[1].index);
         if list.outputs.len() as u64 != u64::from(tasks) || !ascending {
-            let listed = list.outputs.len();
+            let (listed, tasks) = (counted(list.outputs.len(), "output"), counted(tasks, "map task"));
             return Err(TaskError::Incomplete(format!(
-                "{listed} outputs of the {tasks} map tasks of input table {table}, each to be listed once"
+                "{listed} of the {tasks} of input table {table}, each to be listed once"
             )));
         }
     }
@@ -293,8 +298,9 @@ impl RunCheck<'_> {
             && (rows, checksum) != (listed.rows, made)
         {
             let what = format!(
-                "{rows} rows were read with the checksum {checksum:016x}, but {} made with {made:016x}",
-                listed.rows
+                "its rows were read with the checksum {checksum:016x} ({}), but made with {made:016x} ({})",
+                counted(rows, "row"),
+                counted(listed.rows, "row")
             );
             return Err(reader.lost(output, what));
         }

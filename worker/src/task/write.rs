@@ -15,6 +15,7 @@ use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader, 
 use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
+use tally_common::counts::counted;
 use tally_dataset::{Dataset, Totals};
 use tally_proto::convert::{referred, required};
 use tally_proto::v1::write_work::Target;
@@ -198,7 +199,7 @@ impl Encoded {
     /// Reads the footer, and checks its CRC-32 if it is known.
     fn metadata(&self, crc32: Option<u32>) -> Result<ParquetMetaData, TaskError> {
         let end = self.output.len();
-        let short = || self.lost(format!("{end} bytes are not a Parquet file"));
+        let short = || self.lost(format!("not a Parquet file: {}", counted(end, "byte")));
         let tail_at = end.checked_sub(TAIL as u64).ok_or_else(short)?;
         let tail = self.output.exact(tail_at, TAIL)?;
         let length = tail.first_chunk().map_or(0, |length| u32::from_le_bytes(*length));
@@ -223,8 +224,10 @@ impl Encoded {
         let rows = group.num_rows() as u64;
         match expected {
             Some(expected) if (expected.rows, expected.crc32) != (rows, read) => Err(self.lost(format!(
-                "its row group {number} was read as {rows} rows with the CRC-32 {read:08x}, but made as {} with {:08x}",
-                expected.rows, expected.crc32
+                "its row group {number} was read as {} with the CRC-32 {read:08x}, but made as {} with {:08x}",
+                counted(rows, "row"),
+                expected.rows,
+                expected.crc32
             ))),
             _ => Ok(()),
         }

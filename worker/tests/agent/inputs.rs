@@ -108,11 +108,11 @@ async fn tasks_with_incomplete_inputs_are_refused() -> Result<()> {
     // A coordinator of an earlier release does not state the number of inputs.
     let Done::Reduce(unsaid) = done(run(&mut stream, reduce(1, 1, &[])).await?)? else { bail!("no reduce") };
     assert_eq!(unsaid.row_group_rows, whole.row_group_rows);
-    refused(&run(&mut stream, reduce(2, 1, &[1, 2])).await?, "1 outputs of the 2 map tasks of input table 1");
+    refused(&run(&mut stream, reduce(2, 1, &[1, 2])).await?, "1 output of the 2 map tasks of input table 1");
     refused(&run(&mut stream, reduce(3, 1, &[0, 1])).await?, "input table 0");
     refused(&run(&mut stream, reduce(4, 1, &[1])).await?, "2 input tables instead of 1");
     tell(&mut stream, 2, [&[0], &[]]).await?;
-    refused(&run(&mut stream, reduce(5, 2, &[1, 1])).await?, "0 outputs of the 1 map tasks");
+    refused(&run(&mut stream, reduce(5, 2, &[1, 1])).await?, "0 outputs of the 1 map task ");
     tell(&mut stream, 3, [&[0], &[1, 1]]).await?;
     refused(&run(&mut stream, reduce(6, 3, &[1, 2])).await?, "each to be listed once");
 

@@ -97,8 +97,8 @@ fn goals(report: &Report<'_>) -> String {
     let Some(last) = report.last() else { return "<p>No day of the range has objectives.</p>\n".into() };
     let heads = [
         "Figure".to_string(),
-        date_text(report.baseline.date),
-        date_text(last.date),
+        format!("Baseline {}", date_text(report.baseline.date)),
+        format!("Last day {}", date_text(last.date)),
         "Change".into(),
         "Goal".into(),
         "Reached".into(),

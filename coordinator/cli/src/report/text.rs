@@ -59,7 +59,8 @@ fn note(report: &Report<'_>, day: &ReportDay) -> String {
 /// The goals, and how far the last day is.
 fn goals(report: &Report<'_>) -> String {
     let Some(last) = report.last() else { return "Goals\nno day of the range has objectives\n".into() };
-    let (from, to) = (date_text(report.baseline.date), date_text(last.date));
+    let from = format!("BASELINE {}", date_text(report.baseline.date));
+    let to = format!("LAST DAY {}", date_text(last.date));
     let mut rows = vec![["FIGURE".to_string(), from, to, "CHANGE".into(), "GOAL".into(), "REACHED".into()]];
     for figure in report.goals() {
         let reached = match report.reached(last, figure) {
@@ -105,6 +106,7 @@ mod tests {
         assert!(find("20170228").ends_with("missing"), "{text}");
         assert!(find("20170301").ends_with("no objectives"), "{text}");
         assert!(find("20170302").contains("+5.0 %") && find("20170302").contains("+2.7 %"), "{text}");
+        assert!(find("FIGURE").contains("  BASELINE 20170227  LAST DAY 20170302  CHANGE"), "{text}");
         let goal = find("Clients with a self-installed add-on");
         let words: Vec<_> = goal.split_whitespace().collect();
         assert!(words.ends_with(&["1,000", "1,050", "+5.0", "%", "+5", "%", "yes"]), "{text}");

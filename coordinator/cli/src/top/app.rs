@@ -24,6 +24,8 @@ pub const STALE: Duration = Duration::from_secs(3);
 pub enum Update {
     /// The lists of the overview.
     Cluster(Cluster),
+    /// The first workers while a job is open, and whether there are more.
+    Workers(Vec<WorkerStatus>, bool),
     /// A job with its detail.
     Job(Box<JobStatus>),
     /// No leader answers.
@@ -194,6 +196,11 @@ impl App {
                 return;
             }
             Update::Refused(text) => self.notice = Some(short(&text)),
+            Update::Workers(workers, more) => {
+                (self.cluster.workers, self.cluster.more_workers) = (workers, more);
+                bound(&mut self.cluster);
+                self.worker.at = self.selected(Focus::Workers);
+            }
             Update::Cluster(mut cluster) => {
                 bound(&mut cluster);
                 self.cluster = cluster;

@@ -1,4 +1,4 @@
-//! Asks the leader for what `tally top` shows, the lists or the open job: twice per second, and one request after the
+//! Asks the leader for what `tally top` shows, the lists, or the open job and the workers: twice per second, and one request after the
 //! other. After the loss of a leader it asks until another one answers.
 //!
 //! Not here: what is done with the answers (`app`), finding the leader (`tally_coordinator::client`).
@@ -34,6 +34,23 @@ pub async fn cluster(client: &mut Client) -> Result<Cluster, ClientError> {
     Ok(Cluster { leader: client.address(), jobs, more_jobs, workers, more_workers })
 }
 
+/// What the leader answers about the open job and the workers, or about all jobs and the workers.
+async fn answers(client: &mut Client, open: Option<String>) -> Vec<Update> {
+    let failed = |error: ClientError| match error {
+        ClientError::NoLeader { .. } | ClientError::Handshake { .. } => Update::Trouble(error.to_string()),
+        refusal => Update::Refused(refusal.to_string()),
+    };
+    let Some(id) = open else {
+        return vec![cluster(client).await.map_or_else(failed, Update::Cluster)];
+    };
+    let workers = match client.first_workers().await {
+        Ok((workers, more)) => Update::Workers(workers, more),
+        Err(error) => return vec![failed(error)],
+    };
+    let job = client.job(&id).await.map_or_else(failed, |job| Update::Job(Box::new(job)));
+    vec![workers, job]
+}
+
 /// The effect of a cancellation, as a sentence.
 fn effect(answer: Result<JobStatus, ClientError>) -> String {
     match answer.map(|job| (show::cancelled(&job), job)) {
@@ -49,18 +66,10 @@ pub async fn run(mut client: Client, mut questions: Questions, updates: mpsc::Se
     loop {
         let begun = Instant::now();
         let open = questions.open.borrow_and_update().clone();
-        let answer = match open {
-            Some(id) => client.job(&id).await.map(|job| Update::Job(Box::new(job))),
-            None => cluster(&mut client).await.map(Update::Cluster),
-        };
-        let update = answer.unwrap_or_else(|error| match error {
-            ClientError::NoLeader { .. } | ClientError::Handshake { .. } => {
-                Update::Trouble(error.to_string())
+        for update in answers(&mut client, open).await {
+            if updates.send(update).await.is_err() {
+                return;
             }
-            refusal => Update::Refused(refusal.to_string()),
-        });
-        if updates.send(update).await.is_err() {
-            return;
         }
         tokio::select! {
             () = sleep_until(begun + INTERVAL) => {}

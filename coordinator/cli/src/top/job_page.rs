@@ -4,6 +4,7 @@
 //! Not here: the overview (`overview`), the frame around both (`paint`).
 
 use ratatui_core::text::{Line, Span};
+use tally_common::counts::counted;
 use tally_coordinator::client::is_over;
 use tally_coordinator::summary::{Summary, bytes, grouped};
 use tally_coordinator::view::{StageTimes, seconds, time};
@@ -13,7 +14,7 @@ use super::grid::{Cell, Column, safe, table, wrap};
 use super::overview::{progress, state_style};
 use super::theme::Theme;
 use crate::show;
-use crate::show_detail::{age, line, waits};
+use crate::show_detail::{age, attempt, line, waits};
 
 /// Running tasks on the page: those that wait, or whose worker is silent, come first.
 const MAX_RUNNING: usize = 50;
@@ -30,14 +31,14 @@ const STAGES: [Column; 10] = [
     Column::new("PENDING", 1),
     Column::new("FAILED", 0),
     Column::new("AGAIN", 2),
-    Column::new("SECOND", 3),
+    Column::new("SPECULATIVE", 3),
     Column::new("ROWS/S", 4),
     Column::new("BYTES/S", 4),
 ];
 
 const RUNNING: [Column; 7] = [
     Column::new("TASK", 0),
-    Column::new("ATTEMPT", 5),
+    Column::new("ATTEMPT", 2),
     Column::new("AGE", 1),
     Column::free("WAITS", 0),
     Column::new("WORKER", 0),
@@ -129,10 +130,10 @@ impl Page {
         ];
         self.value("elapsed", &times.into_iter().flatten().collect::<Vec<_>>().join(", "));
         if job.rows_done > 0 && !over {
-            self.value("read", &format!("{} rows, {}", grouped(job.rows_done), bytes(job.bytes_done)));
+            self.value("read", &format!("{}, {}", counted(job.rows_done, "row"), bytes(job.bytes_done)));
         }
         if job.input_rows > 0 {
-            self.value("input", &format!("{} rows, {}", grouped(job.input_rows), bytes(job.input_bytes)));
+            self.value("input", &format!("{}, {}", counted(job.input_rows, "row"), bytes(job.input_bytes)));
         }
         if let Some(spec) = &job.spec {
             self.value("day", &format!("{} of {}", spec.date, spec.dataset));
@@ -184,15 +185,14 @@ impl Page {
         }
         let theme = self.theme;
         let row = |task: &&RunningTask| {
-            let second = if task.speculative { " (second)" } else { "" };
             let style = match (task.silent_millis, task.waits_for.is_empty()) {
                 (Some(_), _) => theme.bad(),
                 (None, false) => theme.waits(),
                 (None, true) => theme.text(),
             };
             vec![
-                Cell::from(format!("{} {}{second}", task.stage, task.index)),
-                Cell::from(task.attempt.to_string()),
+                Cell::from(format!("{} {}", task.stage, task.index)),
+                Cell::from(attempt(task)),
                 Cell::from(age(task.age_millis)),
                 Cell::new(waits(task), style),
                 Cell::from(&task.worker),
@@ -254,10 +254,10 @@ impl Page {
         let Some(skew) = &detail.skew else { return };
         let factor = skew.largest_rows as f64 / skew.median_rows.max(1) as f64;
         let text = format!(
-            "{}; the largest, {}, has {} rows, {factor:.1} times the median of {}",
+            "{}; the largest, {}, has {}, {factor:.1} times the median of {}",
             grouped(skew.partitions),
             skew.largest,
-            grouped(skew.largest_rows),
+            counted(skew.largest_rows, "row"),
             grouped(skew.median_rows)
         );
         self.section("Partitions");

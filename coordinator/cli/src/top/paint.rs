@@ -9,6 +9,7 @@ use ratatui_core::buffer::Buffer;
 use ratatui_core::layout::Rect;
 use ratatui_core::style::Style;
 use ratatui_core::text::Line;
+use tally_common::counts::counted;
 
 use super::app::{App, Extent, Overlay, STALE};
 use super::grid::{cut, safe, width, wrap};
@@ -45,7 +46,11 @@ fn head(app: &App, now: Duration, columns: usize, theme: Theme) -> Line<'static>
     let workers = &app.cluster.workers;
     let slots: u32 = workers.iter().map(|worker| worker.slots).sum();
     let busy: u32 = workers.iter().map(|worker| worker.running).sum();
-    let begin = format!(" tally top  {}  slots {busy}/{slots}", safe(&app.cluster.leader));
+    let of = match app.cluster.more_workers {
+        true => format!(" of the first {}", counted(workers.len(), "worker")),
+        false => String::new(),
+    };
+    let begin = format!(" tally top  {}  slots {busy}/{slots}{of}", safe(&app.cluster.leader));
     both_ends(&begin, &format!("{connection} "), columns, theme.bar())
 }
 

@@ -1,5 +1,6 @@
 //! Jobs and workers of the tests of `tally top`.
 
+use tally_proto::ids::ATTEMPT_BITS;
 use tally_proto::v1::{
     EventKind, JobDetail, JobEvent, JobSpec, JobState, JobStatus, JobWaits, PartitionSkew, RunningTask,
     StageDetail, StageStatus, StageUse, WorkerStatus,
@@ -48,7 +49,12 @@ pub fn frozen() -> WorkerStatus {
 /// Three jobs and two workers.
 pub fn cluster() -> Cluster {
     let mut waiting = job("20170227-b", JobState::Running);
-    waiting.waits = Some(JobWaits { memory: 1, silent_workers: 1, ..JobWaits::default() });
+    waiting.waits = Some(JobWaits {
+        memory: 1,
+        silent_workers: 1,
+        silent_worker_ids: vec!["w-frozen".into()],
+        ..JobWaits::default()
+    });
     Cluster {
         leader: "host-1:7070".into(),
         jobs: vec![waiting, job("20170226-a", JobState::Cancelled), job("20170225-c", JobState::Failed)],
@@ -86,9 +92,16 @@ pub fn detailed() -> JobStatus {
             pending_reason: "all slots are busy".into(),
         }],
         running: vec![
-            task(1, "w-1"),
+            // The first attempt of the third leader, and the second one.
+            RunningTask { attempt: 3 << ATTEMPT_BITS, ..task(1, "w-1") },
             RunningTask { silent_millis: Some(5400), ..task(3, "w-frozen") },
-            RunningTask { waits_for: "memory".into(), wait_millis: 7000, ..task(2, "w-1") },
+            RunningTask {
+                waits_for: "memory".into(),
+                wait_millis: 7000,
+                attempt: (3 << ATTEMPT_BITS) + 1,
+                speculative: true,
+                ..task(2, "w-1")
+            },
         ],
         incidents: vec![failed],
         skew: Some(PartitionSkew { partitions: 64, largest: 7, largest_rows: 900, median_rows: 300 }),

@@ -131,3 +131,38 @@ pub fn keys() -> io::Result<mpsc::Receiver<Key>> {
     })?;
     Ok(receive)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+    use std::process::Command;
+
+    use super::*;
+
+    /// Set in the process that panics.
+    const PANICS: &str = "TALLY_TEST_PANICS";
+    const MESSAGE: &str = "this is the panic";
+    const ENTERED: &str = "\x1b[?1049h";
+    const LEFT: &str = "\x1b[?1049l";
+    const SHOWN: &str = "\x1b[?25h";
+
+    /// The test starts itself in a pseudo-terminal, and then asks that terminal for its modes.
+    #[test]
+    fn a_panic_restores_the_terminal_before_its_message() {
+        if env::var_os(PANICS).is_some() {
+            let _screen = Screen::enter().unwrap();
+            panic!("{MESSAGE}");
+        }
+        let test = "top::screen::tests::a_panic_restores_the_terminal_before_its_message";
+        let again =
+            format!("'{}' --exact {test} --nocapture; stty -a", env::current_exe().unwrap().display());
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--command", &again, "/dev/null"]).env(PANICS, "1").env("TERM", "xterm");
+        let output = script.output().expect("script is installed");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let at = |text: &str| said.find(text).unwrap_or_else(|| panic!("no {text:?}: {said:?}"));
+        assert!(at(ENTERED) < at(LEFT) && at(LEFT) < at(MESSAGE) && at(SHOWN) < at(MESSAGE), "{said:?}");
+        let modes = &said[at("speed ")..];
+        assert!(modes.contains(" icanon") && modes.contains(" echo "), "{modes}");
+    }
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ratatui_core::buffer::{Buffer, Cell};
 use ratatui_core::layout::Rect;
 use ratatui_core::style::{Color, Modifier};
-use tally_proto::v1::{JobDetail, JobEvent, JobState, JobStatus, RunningTask};
+use tally_proto::v1::{JobDetail, JobEvent, JobState, JobStatus, RunningTask, WorkerStatus};
 
 use super::app::{Action, App, Cluster, Focus, MAX_DETAIL, MAX_LISTED, Overlay, Update};
 use super::keys::Key;
@@ -79,7 +79,10 @@ fn jobs_progress_and_silent_workers_are_seen_on_each_screen() {
         assert!(first.contains("attached") && first.contains("0.4 s ago"), "{screen}");
     }
     let wide = seen(&mut overview(), (200, 50));
-    assert!(line(&wide, "20170227-b").contains("1 worker is silent, 1 task waits for memory"), "{wide}");
+    assert!(
+        line(&wide, "20170227-b").contains("worker w-frozen is silent, 1 task waits for memory"),
+        "{wide}"
+    );
     let memory = line(&wide, "w-1 ");
     assert!(memory.contains("512.0 MiB/1.0 GiB"), "{memory}");
 }
@@ -108,9 +111,25 @@ fn a_job_shows_what_its_tasks_wait_for_and_why_attempts_failed() {
     }
     let wide = seen(&mut page(detailed()), (200, 50));
     assert!(wide.contains("2,000,000"), "rows per second: {wide}");
+    // Attempts are counted from 1 by each leader.
+    let words = |task| line(&wide, task).split_whitespace().map(String::from).collect::<Vec<_>>();
+    assert_eq!(words("map 1 ")[..3], ["map", "1", "1"], "{wide}");
+    assert_eq!(words("map 2 ")[..4], ["map", "2", "2", "(speculative)"], "{wide}");
     // The silent worker first, then what waits.
     let order: Vec<_> = ["map 3 ", "map 2 ", "map 1 "].map(|task| wide.find(task)).into();
     assert!(order.is_sorted(), "{wide}");
+}
+
+#[test]
+fn the_slots_in_the_first_line_are_live_while_a_job_is_open() {
+    let mut app = page(detailed());
+    assert!(seen(&mut app, (80, 24)).contains("slots 6/8"));
+    let idle = WorkerStatus { running: 0, ..worker("w-1") };
+    app.update(Update::Workers(vec![idle], false), NOW);
+    assert!(seen(&mut app, (80, 24)).contains("slots 0/4 "));
+    let more = (0..MAX_LISTED + 1).map(|at| worker(&format!("w-{at}"))).collect();
+    app.update(Update::Workers(more, false), NOW);
+    assert!(seen(&mut app, (80, 24)).contains("slots 600/800 of the first 200 workers"));
 }
 
 #[test]

@@ -27,7 +27,12 @@ fn job() -> JobStatus {
         bytes_done: 30,
         elapsed_millis: 12_500,
         remaining_millis: Some(40_000),
-        waits: Some(JobWaits { store: 2, silent_workers: 1, ..Default::default() }),
+        waits: Some(JobWaits {
+            store: 2,
+            silent_workers: 1,
+            silent_worker_ids: vec!["w-2".into()],
+            ..Default::default()
+        }),
         detail: Some(detail()),
         ..status(JobState::Running, "map")
     }
@@ -49,7 +54,7 @@ fn incident() -> JobEvent {
 fn incident_json() -> serde_json::Value {
     json!({
         "number": 7, "at": "2017-02-27T00:00:00.000Z", "kind": "attempt_failed", "stage": "map", "index": 3,
-        "attempt": 4095, "worker_id": "w-2", "text": "the disk is full"
+        "attempt": 4095, "attempt_number": 4096, "worker_id": "w-2", "text": "the disk is full"
     })
 }
 
@@ -103,7 +108,10 @@ fn job_json() -> serde_json::Value {
         "input_bytes": 60,
         "rows_done": 20,
         "bytes_done": 30,
-        "waiting_tasks": { "slot": 0, "memory": 0, "store": 2, "worker": 0, "task": 0, "silent_workers": 1 },
+        "waiting_tasks": {
+            "slot": 0, "memory": 0, "store": 2, "worker": 0, "task": 0, "silent_workers": 1,
+            "silent_worker_ids": ["w-2"]
+        },
         "stages": [{
             "name": "map", "tasks": 4, "pending": 1, "running": 2, "done": 1,
             "failed_attempts": 0, "reruns": 0, "second_attempts": 0
@@ -134,7 +142,7 @@ fn job_json() -> serde_json::Value {
                 "pending_reason": "all slots are taken"
             }],
             "running": [{
-                "stage": "map", "index": 3, "attempt": 4096, "worker_id": "w-1", "host": "host-1",
+                "stage": "map", "index": 3, "attempt": 4096, "attempt_number": 1, "worker_id": "w-1", "host": "host-1",
                 "age_seconds": 5.0, "speculative": false, "rows": 2, "bytes": 1,
                 "waits_for": { "kind": "store", "subject": "s3://data/x", "seconds": 4.0 },
                 "worker_silent_seconds": null
@@ -192,13 +200,13 @@ fn a_job_as_json_and_as_a_table() {
     assert!(table.contains("map 1/4 tasks") && table.contains("/day/main"), "{table}");
     for part in [
         "about 40.0 s",
-        "1 worker is silent, 2 tasks wait for the store",
+        "worker w-2 is silent, 2 tasks wait for the store",
         "waits for store, 4.0 s: s3://data/x",
         "and 11 more",
         "pending map tasks: all slots are taken",
         "3.0 times the median",
         "12 before them",
-        "map task 3: worker w-2: an attempt failed: the disk is full",
+        "map task 3: worker w-2: attempt 4096 failed: the disk is full",
     ] {
         assert!(table.contains(part), "{part}: {table}");
     }
@@ -254,7 +262,7 @@ fn the_events_of_a_job_are_lines_and_are_followed_to_its_end() {
     let fake = Fake::new();
     fake.state().events = vec![incident()];
     let shown = ask(&fake, &["logs", JOB]).expect(0);
-    let line = "2017-02-27T00:00:00.000Z  map task 3: worker w-2: an attempt failed: the disk is full\n";
+    let line = "2017-02-27T00:00:00.000Z  map task 3: worker w-2: attempt 4096 failed: the disk is full\n";
     assert_eq!(shown.stdout, line);
     assert!(shown.stderr.contains("3 events of attempts and workers are left out"), "{shown:?}");
     let mut expect = incident_json();

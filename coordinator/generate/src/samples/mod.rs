@@ -22,12 +22,14 @@ use group_totals::Counter;
 use ping_block::{PingBlock, Words};
 use profile::{Profile, Samples};
 
+/// The dataset whose inputs are generated.
+pub const DATASET: &str = "addon_aggregates_v2";
 /// The folder of the table.
 const TABLES: [&str; 1] = ["main_summary/v4"];
 /// The part of the key that decides the order of a file's pings.
 const ORDER: u64 = 8 << 40;
 
-/// Writes the day as `main_summary/v4`, and `<output>.totals.json` with the returned totals, until another thread sets
+/// Writes the day as `main_summary/v4`, and `<output>.<dataset>.<date>.totals.json` with the returned totals, until another thread sets
 /// `stop`. `progress` is called from all threads; it has no rows of `addons`.
 ///
 /// # Errors
@@ -48,7 +50,7 @@ pub fn generate_samples(
         Options { overactive: Some(_), .. } => return Err(refused("overactive-pings")),
         _ => (),
     }
-    let layout = Layout::prepare(options, &TABLES)?;
+    let layout = Layout::prepare(options, DATASET, &TABLES)?;
     let run = Run {
         options,
         samples: Samples::new(options, date),

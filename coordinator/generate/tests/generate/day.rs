@@ -27,7 +27,8 @@ fn with_day<T>(change: impl FnOnce(&mut Options), look: impl FnOnce(&Path, Total
 fn check_totals(name: &str, change: impl FnOnce(&mut Options)) {
     with_day(change, |output, totals| {
         assert_eq!(totals, naive_totals(output, "20170227"), "{name}");
-        let written = fs::read_to_string(output.with_file_name("day.totals.json")).unwrap();
+        let written =
+            fs::read_to_string(output.with_file_name("day.addon_aggregates.20170227.totals.json")).unwrap();
         assert_eq!(serde_json::from_str::<Totals>(&written).unwrap(), totals, "{name}");
         assert!(totals.rows > 0 && totals.sum_of_count > totals.rows, "{name}: {totals:?}");
     });
@@ -211,6 +212,20 @@ fn a_day_that_exists_is_refused_and_left_alone() {
     (options.seed, options.date) = (1, "20170228".into());
     let totals = generate(&options, &|_| ()).unwrap();
     assert_eq!((totals.date.as_str(), bytes(&options.output).len()), ("20170228", 2 * before.len()));
+}
+
+#[test]
+fn each_day_of_a_folder_keeps_its_totals() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { clients: 10, narrow: true, ..options(&folder.path().join("day")) };
+    let days = ["20170226", "20170227"].map(|date| {
+        let totals = generate(&Options { date: date.into(), ..options.clone() }, &|_| ()).unwrap();
+        (folder.path().join(format!("day.addon_aggregates.{date}.totals.json")), totals)
+    });
+    for (file, totals) in days {
+        let written = fs::read_to_string(file).unwrap();
+        assert_eq!(serde_json::from_str::<Totals>(&written).unwrap(), totals);
+    }
 }
 
 #[test]

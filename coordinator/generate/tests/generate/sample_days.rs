@@ -91,7 +91,10 @@ fn naive_totals(output: &Path) -> SampleTotals {
 fn check_totals(name: &str, change: impl FnOnce(&mut Options)) {
     with_day(change, |output, totals| {
         assert_eq!(totals, naive_totals(output), "{name}");
-        let written = std::fs::read_to_string(output.with_file_name("day.totals.json")).unwrap();
+        let written = std::fs::read_to_string(
+            output.with_file_name(format!("day.addon_aggregates_v2.{}.totals.json", totals.date)),
+        )
+        .unwrap();
         assert_eq!(serde_json::from_str::<SampleTotals>(&written).unwrap(), totals, "{name}");
         assert!(totals.rows >= totals.n_clients && totals.n_clients > 0, "{name}: {totals:?}");
         assert!(totals.n_self_installed_addons > 0 && totals.n_shield_addons > 0, "{name}: {totals:?}");

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use tally_common::counts::counted;
 use tally_dataset::Dataset;
 
 use crate::part_footer::{DayFooter, PartFooter};
@@ -103,8 +104,8 @@ pub(super) fn of_parts(
 fn rows_of(part: &PartAudit, footer: &PartFooter) -> Vec<String> {
     let mut faults = vec![];
     if part.rows != footer.rows {
-        let (rows, recorded) = (grouped(part.rows), grouped(footer.rows));
-        faults.push(format!("it has {rows} rows, and its footer says {recorded}"));
+        let (rows, recorded) = (counted(part.rows, "row"), grouped(footer.rows));
+        faults.push(format!("it has {rows}, and its footer says {recorded}"));
     }
     if let Some(recorded) = footer.checksum.filter(|recorded| *recorded != part.checksum) {
         let (found, recorded) = (checksum_text(part.checksum), checksum_text(recorded));
@@ -197,7 +198,8 @@ fn of_membership(dataset: &dyn Dataset, day: &DayFooter, parts: &[PartAudit]) ->
     let files = day.files.unwrap_or(after_last);
     let beyond = numbers.range(files..);
     findings.extend(beyond.map(|(number, file)| {
-        Finding::of_file(file, format!("foreign file: part file {number} of a day of {files} files"))
+        let files = counted(files, "file");
+        Finding::of_file(file, format!("foreign file: part file {number} of a day of {files}"))
     }));
     let missing = (0..files).filter(|number| !numbers.contains_key(number)).take(MAX_MISSING);
     findings.extend(missing.map(|number| {
@@ -215,8 +217,8 @@ fn of_sums(dataset: &dyn Dataset, day: &DayFooter, parts: &[PartAudit]) -> Vec<S
     let mut faults = vec![];
     let rows: u64 = parts.iter().map(|part| part.rows).sum();
     if rows != day.totals.rows {
-        let (rows, recorded) = (grouped(rows), grouped(day.totals.rows));
-        faults.push(format!("its files have {rows} rows, and their footers say {recorded} for the day"));
+        let (rows, recorded) = (counted(rows, "row"), grouped(day.totals.rows));
+        faults.push(format!("its files have {rows}, and their footers say {recorded} for the day"));
     }
     if !parts.iter().all(|part| part.is_complete) {
         return faults;

@@ -25,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tally_common::counts::counted;
 use tally_proto::limits::MAX_TASKS;
 use tally_proto::{AttemptId, JobId, StageId, TaskId, v1};
 use tally_scheduler::FoundTask;
@@ -86,7 +87,7 @@ pub(super) enum StagePlanError {
     #[error(transparent)]
     Inputs(#[from] DeferredError),
     /// Results of reduce tasks are missing.
-    #[error("the part files cannot be planned: the results of {known} of {all} reduce tasks are known")]
+    #[error("the part files cannot be planned: the results of {known} of {} are known", counted(*all, "reduce task"))]
     MissingResults {
         /// Reduce tasks with a result.
         known: usize,
@@ -95,7 +96,8 @@ pub(super) enum StagePlanError {
     },
     /// More part files than a stage may have tasks.
     #[error(
-        "the day's {rows} rows need {files} part files of the target size, and a job writes at most {MAX_TASKS}: set a larger --target-file-size"
+        "the day's {} need {} of the target size, and a job writes at most {MAX_TASKS}: set a larger --target-file-size",
+        counted(*rows, "row"), counted(*files, "part file")
     )]
     TooManyFiles {
         /// Rows of the day.
@@ -105,7 +107,8 @@ pub(super) enum StagePlanError {
     },
     /// The shuffle does not have a partition per folder of the output.
     #[error(
-        "the plan has {partitions} partitions instead of {count}, one for each folder of {column}: submit again"
+        "the plan has {} instead of {count}, one for each folder of {column}: submit again",
+        counted(*partitions, "partition")
     )]
     Folders {
         /// Partitions of the plan.

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use tally_proto::{StageId, v1};
+use tally_common::counts::counted;
+use tally_proto::{StageId, WorkerId, v1};
 use tally_scheduler::FoundTask;
 
 use super::JobRun;
@@ -16,6 +17,9 @@ use crate::results::Amount;
 
 /// The shortest wait that counts: shorter ones are part of every task.
 const MIN_WAIT: Duration = Duration::from_secs(1);
+
+/// The most silent workers that a status names.
+const MAX_SILENT: usize = 3;
 
 /// The running attempts of a job, by their workers' last heartbeats.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -29,6 +33,14 @@ pub(in crate::driver) struct Reports {
 }
 
 impl Reports {
+    /// Adds a worker whose heartbeats are missing.
+    pub(in crate::driver) fn add_silent(&mut self, worker: &WorkerId) {
+        self.waits.silent_workers += 1;
+        if self.waits.silent_worker_ids.len() < MAX_SILENT {
+            self.waits.silent_worker_ids.push(worker.to_string());
+        }
+    }
+
     /// Adds an attempt of a heartbeat that is `age` old.
     pub(in crate::driver) fn add(&mut self, attempt: &v1::RunningAttempt, age: Duration) {
         self.read.rows = self.read.rows.saturating_add(attempt.rows);
@@ -77,13 +89,12 @@ impl JobRun {
         let text = match phase.as_str() {
             "plan" => {
                 let inputs = &self.plan.inputs;
-                let (files, tasks, rows) = (inputs.files, inputs.tasks.len(), inputs.rows);
-                format!(
-                    "{files} files, {rows} rows known from footers, {tasks} map tasks, {} partitions",
-                    inputs.partitions
-                )
+                let (files, rows) = (counted(inputs.files, "file"), counted(inputs.rows, "row"));
+                let tasks = counted(inputs.tasks.len(), "map task");
+                let partitions = counted(inputs.partitions, "partition");
+                format!("{files}, {rows} known from footers, {tasks}, {partitions}")
             }
-            _ => format!("{} rows", done.rows),
+            _ => counted(done.rows, "row"),
         };
         let text = format!("ended after {seconds:.1} s: {text}");
         self.notes.add(now.unix_millis, stage_event(v1::EventKind::StageEnded, &phase, text));
@@ -99,9 +110,10 @@ impl JobRun {
     ) {
         let name = STAGES.get(stage.0 as usize).copied().unwrap_or_default();
         let held = found.iter().filter(|found| found.done).count();
+        let tasks = counted(tasks, "task");
         let text = match held {
-            0 => format!("begins: {tasks} tasks"),
-            held => format!("begins: {tasks} tasks; workers have outputs of {held}"),
+            0 => format!("begins: {tasks}"),
+            held => format!("begins: {tasks}; workers have outputs of {held}"),
         };
         self.notes.add(now.unix_millis, stage_event(v1::EventKind::StageBegun, name, text));
     }
@@ -115,5 +127,20 @@ impl JobRun {
             left_out: log.left_out(),
             over: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_silent_workers_are_named_and_all_are_counted() {
+        let mut reports = Reports::default();
+        for at in 0..5 {
+            reports.add_silent(&WorkerId::parse(&format!("w-{at}")).unwrap());
+        }
+        assert_eq!((reports.waits.silent_workers, reports.waits.silent_worker_ids.len()), (5, MAX_SILENT));
+        assert_eq!(reports.waits.silent_worker_ids[0], "w-0");
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Sums that a worker of an older version does not report are not compared. Not here: what workers verify themselves.
 
+use tally_common::counts::counted;
 use tally_proto::{AttemptId, StageId, TaskId};
 
 use super::JobRun;
@@ -25,8 +26,8 @@ pub(in crate::driver) enum VerifyError {
     },
     /// A map attempt read more or fewer rows than its shard has.
     #[error(
-        "{attempt} read {rows} rows of its shard, but the footers of its {files} files, the first being {first}, say \
-         {planned}"
+        "{attempt} read {} of its shard, but the footers of its {}, the first being {first}, say {planned}",
+        counted(*rows, "row"), counted(*files, "file")
     )]
     Scanned {
         /// The attempt.
@@ -44,7 +45,7 @@ pub(in crate::driver) enum VerifyError {
     #[error("part file {0} has no result")]
     NoResult(u32),
     /// A part file has more or fewer rows than planned.
-    #[error("part file {number} has {rows} rows instead of {planned}")]
+    #[error("part file {number} has {} instead of {planned}", counted(*rows, "row"))]
     FileRows {
         /// Its number.
         number: u32,
@@ -68,7 +69,7 @@ pub(in crate::driver) enum VerifyError {
         made: u64,
     },
     /// The part files together are not the day.
-    #[error("{files} part files have {rows} rows instead of {all_rows} in {all_files}")]
+    #[error("the part files have {} in {} instead of {all_rows} in {all_files}", counted(*rows, "row"), counted(*files, "file"))]
     DayRows {
         /// Part files.
         files: usize,

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use tally_proto::dispatch::Dispatch;
+use tally_proto::ids::attempt_number;
 use tally_proto::{AttemptId, Failure, JobId, PROTOCOL, WorkerId, v1};
 use tally_worker::agent::{HeldOutputs, TaskHost};
 
@@ -16,8 +17,6 @@ use crate::world::{self, say};
 /// The memory of a worker, as it tells the coordinator.
 const MEMORY: u64 = 1 << 20;
 
-/// The numbers of a task's attempts in one term: see `driver::first_attempt`.
-const ATTEMPTS_OF_A_TERM: u32 = 1 << 12;
 /// Attempts of one task in one term: more than the pauses between retries leave time for.
 const MAX_TRIES: u32 = 60;
 
@@ -91,9 +90,9 @@ impl TaskHost for Host {
         let head = &dispatch.head;
         let attempt = head.attempt.as_ref().and_then(|attempt| AttemptId::try_from(attempt).ok());
         let attempt = attempt.ok_or_else(|| Failure::Fatal { reason: "no attempt".into() })?;
-        let tries = attempt.attempt % ATTEMPTS_OF_A_TERM;
-        if tries > MAX_TRIES {
-            world::violated(|| format!("{attempt} is the {tries}th attempt of its task in one term"));
+        let number = attempt_number(attempt.attempt);
+        if number > MAX_TRIES {
+            world::violated(|| format!("{attempt} is the {number}th attempt of its task in one term"));
         }
         if world::with(|world| world.now < world.processes[self.owner.process].full_until) {
             return Err(Failure::Refused { reason: "the spill limit is reached".into() });

@@ -92,7 +92,9 @@ pub fn meaning(column: &str) -> &'static str {
         "client_id" => "the client; the null client never appears",
         "foreign_install" => "true: side-loaded; false: installed by the user; null: unknown",
         "count" => "distinct active add-ons of this client and install type",
-        "user_type" => "1: only side-loaded; -1: only self-installed; 0: both",
+        "user_type" => {
+            "1: only side-loaded; -1: only self-installed; 0: both; -2: self-installed and unknown"
+        }
         "profile_creation_date" => "days since 1970",
         "min_install_day" => "earliest install day of any add-on seen with this profile date",
         "has_custom_theme" => "1: custom; -1: default; 0: changed on that day; null: unknown",

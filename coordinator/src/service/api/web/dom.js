@@ -100,6 +100,8 @@ export function marked(cell, text, className) {
 
 const whole = new Intl.NumberFormat("en");
 export const count = (number) => whole.format(number);
+/** A number with its noun, which is given in the singular. */
+export const counted = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
 
 export function bytes(number) {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];

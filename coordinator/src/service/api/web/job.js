@@ -1,6 +1,6 @@
 // The page of one job: stages, running tasks and what they wait for, failures, partitions, times, result, history.
 
-import { bar, bytes, count, duration, facts, fill, find, lines, marked, setText, show, time, words } from "./dom.js";
+import { bar, bytes, count, counted, duration, facts, fill, find, lines, marked, setText, show, time, words } from "./dom.js";
 import { isOver, state, tone, waits } from "./overview.js";
 import * as timeline from "./timeline.js";
 
@@ -50,7 +50,8 @@ function wait(task, cell) {
 }
 
 const RUNNING = [
-  { title: "Task", cell: (task) => `${task.stage} ${task.index}${task.speculative ? " (speculative)" : ""}` },
+  { title: "Task", cell: (task) => `${task.stage} ${task.index}` },
+  { title: "Attempt", cell: (task) => `${count(task.attempt_number)}${task.speculative ? " (speculative)" : ""}` },
   { title: "Worker", cell: (task) => task.worker_id },
   { title: "Host", cell: (task) => task.host },
   { title: "Age", className: "number", cell: (task) => duration(task.age_seconds) },
@@ -97,8 +98,8 @@ function incidents(detail) {
 function partitions(found) {
   if (!found) return setText(find("partitions"), "The sizes are known after the map stage.");
   const factor = (found.largest_rows / Math.max(found.median_rows, 1)).toFixed(1);
-  const largest = `The largest, ${found.largest}, has ${count(found.largest_rows)} rows`;
-  setText(find("partitions"), `${count(found.partitions)} partitions. ${largest}, ${factor} times the median of ${count(found.median_rows)}.`);
+  const largest = `The largest, ${found.largest}, has ${counted(found.largest_rows, "row")}`;
+  setText(find("partitions"), `${counted(found.partitions, "partition")}. ${largest}, ${factor} times the median of ${count(found.median_rows)}.`);
 }
 
 function detail(found) {
@@ -127,7 +128,7 @@ function result(job) {
   const spilled = summary && bytes(summary.spilled_bytes);
   facts(find("shuffle"), summary
     ? [["Shuffled", bytes(summary.shuffle_bytes)], ["Shuffled over the network", bytes(summary.shuffle_network_bytes)], ["Spilled", spilled], ["Read from the inputs", bytes(summary.bytes_read)]]
-    : [["Read so far", `${count(job.rows_done)} rows, ${bytes(job.bytes_done)}`], ["Shuffle and spill", "known at the end; the list of workers shows their spill now"]]);
+    : [["Read so far", `${counted(job.rows_done, "row")}, ${bytes(job.bytes_done)}`], ["Shuffle and spill", "known at the end; the list of workers shows their spill now"]]);
   if (!summary) return facts(find("result"), [["Result", isOver(job) ? "none" : "known at the end"]]);
   const rest = Object.fromEntries(Object.entries(summary).filter(([name]) => !OF_SUMMARY.includes(name)));
   const share = summary.n_clients ? `${((100 * summary.n_custom_theme_clients) / summary.n_clients).toFixed(2)} %` : null;
@@ -142,7 +143,7 @@ function history(page) {
   const more = leftOut + Math.max(0, events.length - MAX_EVENTS);
   events = events.slice(-MAX_EVENTS);
   fill(find("events"), EVENTS, [...events].reverse(), (event) => event.number, "Nothing happened yet.");
-  setText(find("more-events"), more ? `${count(more)} events of attempts and workers are not shown.` : "");
+  setText(find("more-events"), more ? `Events of attempts and workers that are not shown: ${count(more)}.` : "");
 }
 
 /** Shows an event of the stream; returns what to announce. */
@@ -169,7 +170,7 @@ export function take(name, data) {
     ["Submitted", time(data.submitted_at)], ["Ended", time(data.ended_at)], ["Elapsed", duration(data.elapsed_seconds)],
     ["Remaining", data.remaining_seconds === null ? null : `about ${duration(data.remaining_seconds)}`],
     ["Stage", isOver(data) ? null : `${data.phase || "plan"}${data.detail ? `, for ${duration(data.detail.phase_seconds)}` : ""}`],
-    ["Input size", data.input_rows ? `${count(data.input_rows)} rows, ${bytes(data.input_bytes)}` : null],
+    ["Input size", data.input_rows ? `${counted(data.input_rows, "row")}, ${bytes(data.input_bytes)}` : null],
     ["Expectations", data.expectations.join("; ")],
   ]);
   fill(find("stages"), STAGES, data.stages, (stage) => stage.name, "The job is being planned.");

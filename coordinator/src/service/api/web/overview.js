@@ -28,7 +28,9 @@ export function waits(job) {
   const found = job.waiting_tasks;
   const kinds = [["store", "the store"], ["memory", "memory"], ["worker", "other workers"], ["task", "other tasks"], ["slot", "a slot"]];
   const parts = kinds.filter(([kind]) => found[kind]).map(([kind, text]) => `${count(found[kind])} for ${text}`);
-  const silent = found.silent_workers ? `Silent workers: ${count(found.silent_workers)}. ` : "";
+  const unnamed = found.silent_workers - found.silent_worker_ids.length;
+  const names = [...found.silent_worker_ids, ...(unnamed > 0 ? [`${count(unnamed)} more`] : [])];
+  const silent = names.length ? `Silent: ${names.join(", ")}. ` : "";
   return silent + (parts.length ? `Tasks that wait: ${parts.join(", ")}.` : "");
 }
 

@@ -1,7 +1,7 @@
 // Attempts by worker over time: those that ended, as the coordinator knows them, and those that run. Bounded: the oldest
 // are forgotten first.
 
-import { count, duration, fill, find, make, marked, setText, time } from "./dom.js";
+import { count, counted, duration, fill, find, make, marked, setText, time } from "./dom.js";
 
 const MAX_SPANS = 1000;
 const MAX_WORKERS = 100;
@@ -15,7 +15,7 @@ const LETTERS = { map: "M", reduce: "R", write: "W" };
 
 const ATTEMPTS = [
   { title: "Task", cell: (span) => `${span.stage} ${span.index}` },
-  { title: "Attempt", className: "number", cell: (span) => String(span.attempt) },
+  { title: "Attempt", className: "number", cell: (span) => count(span.number) },
   { title: "Worker", cell: (span) => span.worker },
   { title: "Started", cell: (span) => time(new Date(span.begin).toISOString()) },
   { title: "Duration", className: "number", cell: (span) => duration((span.end - span.begin) / 1000) },
@@ -48,10 +48,10 @@ export function ended(page) {
   leftOut = Math.max(leftOut, page.left_out);
   for (const attempt of page.attempts) {
     const begin = Date.parse(attempt.started_at);
-    const { stage, index, attempt: number } = attempt;
+    const { stage, index, attempt_number: number } = attempt;
     const end = begin + 1000 * attempt.seconds;
     spans.delete(key(attempt));
-    spans.set(key(attempt), { worker: attempt.worker_id, stage, index, attempt: number, begin, end, how: attempt.end });
+    spans.set(key(attempt), { worker: attempt.worker_id, stage, index, number, begin, end, how: attempt.end });
   }
   trim();
 }
@@ -64,9 +64,9 @@ function running(tasks, now) {
   for (const task of tasks) {
     // It may have ended since the state was read.
     if (spans.has(key(task))) continue;
-    const { stage, index, attempt } = task;
+    const { stage, index, attempt_number: number } = task;
     const begin = now - 1000 * task.age_seconds;
-    spans.set(key(task), { worker: task.worker_id, stage, index, attempt, begin, end: now, how: "running" });
+    spans.set(key(task), { worker: task.worker_id, stage, index, number, begin, end: now, how: "running" });
   }
   trim();
 }
@@ -76,7 +76,7 @@ function table() {
   if (!find("attempts-details").open) return;
   const rows = [...spans].sort(([, a], [, b]) => b.begin - a.begin).map(([name, span]) => ({ name, ...span }));
   fill(find("attempts"), ATTEMPTS, rows.slice(0, MAX_LISTED), (row) => row.name, "No attempt is known.");
-  setText(find("more-attempts"), rows.length > MAX_LISTED ? `The last ${MAX_LISTED} of ${count(rows.length)} attempts.` : "");
+  setText(find("more-attempts"), rows.length > MAX_LISTED ? `The last ${MAX_LISTED} of ${counted(rows.length, "attempt")}.` : "");
 }
 
 find("attempts-details").addEventListener("toggle", table);
@@ -107,7 +107,7 @@ function lane(item, found, begin, length) {
     block.style.left = `${(100 * (span.begin - begin)) / length}%`;
     block.style.width = `${(100 * (span.end - span.begin)) / length}%`;
     setText(block, LETTERS[span.stage] ?? "");
-    block.title = `${span.stage} ${span.index}, ${span.how}, ${duration((span.end - span.begin) / 1000)}`;
+    block.title = `${span.stage} ${span.index}, attempt ${count(span.number)}, ${span.how}, ${duration((span.end - span.begin) / 1000)}`;
   });
 }
 
@@ -137,11 +137,11 @@ export function draw(job) {
     const item = list.children[at];
     const found = workers.get(name);
     const [runs, failed] = ["running", "failed"].map((how) => found.filter((span) => span.how === how).length);
-    const text = `${name}: ${count(found.length)} attempts, ${runs} running`;
+    const text = `${name}: ${counted(found.length, "attempt")}, ${runs} running`;
     setText(item.firstChild, failed ? `${text}, ${failed} failed` : text);
     lane(item, found, begin, length);
   });
   table();
-  const earlier = leftOut ? ` ${count(leftOut)} earlier attempts are not shown.` : "";
+  const earlier = leftOut ? ` Earlier attempts that are not shown: ${count(leftOut)}.` : "";
   setText(find("timeline-note"), shown.length ? `${duration(length / 1000)} from left to right.${earlier}` : "No attempt is known.");
 }
