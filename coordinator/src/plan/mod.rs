@@ -26,8 +26,8 @@ use tally_common::size;
 use tally_dataset::Dataset;
 use tally_proto::convert::{BadMessage, required};
 use tally_proto::{JobId, v1};
+use tally_scan::ScanError;
 use tally_scan::footer::Footers;
-use tally_scan::{InputFile, ScanError};
 
 use crate::job::JobSpec;
 use folders::{Divided, FolderError, Folders};

@@ -18,10 +18,11 @@ use prost::Message;
 use tally_dataset::addon_aggregates::{ADDONS, AddonAggregates};
 use tally_dataset::{
     ColumnKind, ColumnSpec, Dataset, DatasetError, Fingerprint, FolderSpec, Mapper, Missing, Pass, Reducer,
-    Size, TotalSpec, Totals,
+    Size, TableSpec, TotalSpec, Totals,
 };
 use tally_proto::MESSAGE_BYTES;
 use tally_proto::limits::LIST_BYTES;
+use tally_scan::InputFile;
 
 use super::*;
 use crate::job::check_partitions;
