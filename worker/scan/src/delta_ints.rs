@@ -249,8 +249,12 @@ mod tests {
             ]),
             0..100,
         );
-        let same = (any::<i64>(), -2..3i64, 0..300i64)
-            .prop_map(|(first, by, count)| (0..count).map(|k| first.wrapping_add(by * k)).collect());
+        // Small deltas also where values wrap.
+        let edge = prop::sample::select(vec![i64::MIN, i64::MAX, i64::from(i32::MIN), i64::from(i32::MAX)]);
+        let first = prop_oneof![any::<i64>(), edge];
+        let same = (first, -2..3i64, 0..300i64).prop_map(|(first, by, count)| {
+            (0..count).map(|k| first.wrapping_add(by * (k - count / 2))).collect()
+        });
         prop_oneof![near, wild, ends, same]
     }
 
