@@ -165,7 +165,7 @@ mod tests {
         assert!(error.contains("--from 20170228 is after --to 20170227"), "{error}");
         assert_eq!(range("20100101", "20200108").unwrap().len(), 3_660);
         let error = range("20100101", "20200109").unwrap_err();
-        assert!(error.contains("has 3661 days") && error.contains("at most 3660"), "{error}");
+        assert!(error.contains("has 3,661 days") && error.contains("at most 3660"), "{error}");
         assert!(range("00010101", "99991231").is_err());
     }
 

@@ -238,7 +238,9 @@ mod tests {
         let share = |line: &[&str], jobs| {
             let line = ["tally"].iter().chain(line);
             let shared = Program::parse_from(line).resources.share(jobs);
-            shared.map(|each| (each.threads, each.memory_limit)).map_err(|stop| stop.report().0)
+            shared
+                .map(|each| (each.threads, each.memory_limit))
+                .map_err(|stop| stop.report().0.lines().next().unwrap_or_default().to_string())
         };
         assert_eq!(share(&["--threads", "5", "--memory-limit", "2GiB"], 2), Ok((2, 1 << 30)));
         assert_eq!(share(&["--threads", "5", "--memory-limit", "2GiB"], 1), Ok((5, 2 << 30)));

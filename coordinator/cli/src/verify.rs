@@ -122,7 +122,7 @@ mod tests {
         let day = Finding { file: None, problem: "missing file".into() };
         let wrong = DayReport { valid: false, findings: vec![file, day], findings_count: 3, ..report };
         let text = table(&wrong);
-        let end = "part-0?: it has 1 row\nthe day: missing file\nand 1 more problems\n";
+        let end = "part-0?: it has 1 row\nthe day: missing file\nand 1 more problem\n";
         assert!(text.ends_with(end) && !text.contains("valid: "), "{text}");
     }
 }

@@ -33,7 +33,7 @@ fn nothing_names_the_machine_it_was_written_on() -> Result<()> {
 }
 
 /// Nouns that are counted, in the plural.
-const NOUNS: [&str; 22] = [
+const NOUNS: [&str; 23] = [
     "attempts",
     "clients",
     "columns",
@@ -52,6 +52,7 @@ const NOUNS: [&str; 22] = [
     "rows",
     "shards",
     "slots",
+    "tables",
     "tasks",
     "threads",
     "values",

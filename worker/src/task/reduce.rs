@@ -146,8 +146,8 @@ fn check_complete(map_tasks: &[u32], inputs: &ReduceInputs) -> Result<(), TaskEr
         return Ok(());
     }
     if map_tasks.len() != inputs.tables.len() {
-        let (listed, tables) = (inputs.tables.len(), map_tasks.len());
-        return Err(TaskError::Incomplete(format!("outputs of {listed} input tables instead of {tables}")));
+        let (listed, tables) = (counted(inputs.tables.len(), "input table"), map_tasks.len());
+        return Err(TaskError::Incomplete(format!("outputs of {listed} instead of {tables}")));
     }
     for (table, (list, &tasks)) in inputs.tables.iter().zip(map_tasks).enumerate() {
         let ascending = list.outputs.windows(2).all(|pair| pair[0].index < pair[1].index);
@@ -345,11 +345,11 @@ mod tests {
         assert!(complete(&[2, 1], &[&[0, 1], &[2]]).is_ok());
         assert!(complete(&[0, 0], &[&[], &[]]).is_ok());
         for (map_tasks, listed, part) in [
-            (&[2, 1][..], &[&[0][..], &[2]][..], "1 outputs of the 2 map tasks of input table 0"),
-            (&[2, 1], &[&[0, 1], &[]], "0 outputs of the 1 map tasks of input table 1"),
-            (&[1, 1], &[&[0, 1], &[2]], "2 outputs of the 1 map tasks of input table 0"),
+            (&[2, 1][..], &[&[0][..], &[2]][..], "1 output of the 2 map tasks of input table 0"),
+            (&[2, 1], &[&[0, 1], &[]], "0 outputs of the 1 map task of input table 1"),
+            (&[1, 1], &[&[0, 1], &[2]], "2 outputs of the 1 map task of input table 0"),
             (&[2, 1], &[&[1, 1], &[2]], "each to be listed once"),
-            (&[2, 1], &[&[0, 1]], "outputs of 1 input tables instead of 2"),
+            (&[2, 1], &[&[0, 1]], "outputs of 1 input table instead of 2"),
             (&[2], &[&[0, 1], &[2]], "outputs of 2 input tables instead of 1"),
         ] {
             let error = complete(map_tasks, listed).unwrap_err().to_string();

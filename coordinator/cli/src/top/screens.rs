@@ -73,7 +73,7 @@ fn jobs_progress_and_silent_workers_are_seen_on_each_screen() {
         assert!(running.contains("map 10/40 tasks") && running.contains("18 %"), "{screen}");
         assert!(line(&screen, "20170226-a").contains("cancelled"), "{screen}");
         assert!(line(&screen, "20170225-c").contains("failed"), "{screen}");
-        let frozen = line(&screen, "w-frozen");
+        let frozen = line(&screen, "w-frozen  silent");
         assert!(frozen.contains("silent for 5.4 s") && frozen.contains("3/4"), "{screen}");
         let first = line(&screen, "w-1 ");
         assert!(first.contains("attached") && first.contains("0.4 s ago"), "{screen}");
