@@ -1,4 +1,4 @@
-"""Makes the pictures of the documentation anew, from a running job of a cluster with three workers, one of which is silent:
+"""Makes the pictures of the documentation again, from a running job of a cluster with three workers, one of which is silent:
 
     TALLY_BIN_DIR=target/release target/test-venv/bin/python tests/deploy/pictures.py
 

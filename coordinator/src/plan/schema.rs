@@ -392,7 +392,7 @@ mod tests {
         // A file without rows adds its columns, unless their type is wrong.
         let empty = |columns| FileSchema { rows: 0, ..file("e", columns) };
         let warnings = merge(main, &[empty(all(main)), file("a", without(main, 0))]).unwrap();
-        assert!(warnings[0].contains("client_id is missing from 1 of 1 files"), "{warnings:?}");
+        assert!(warnings[0].contains("client_id is missing from 1 of 1 file "), "{warnings:?}");
         let mut wrong = all(main);
         wrong[0] = Lookup::WrongType("INT32".into());
         assert!(merge(main, &[empty(wrong), file("a", without(main, 0))]).is_err());

@@ -377,7 +377,7 @@ mod tests {
         }
         let error = plan_write(most + 1).unwrap_err().to_string();
         assert!(
-            error.contains("200001 part files") && error.contains("larger --target-file-size"),
+            error.contains("200,001 part files") && error.contains("larger --target-file-size"),
             "{error}"
         );
     }

@@ -201,7 +201,7 @@ async fn a_submission_is_answered_with_the_job_or_the_reason() {
     }
     for (date, output, expected, kind, words) in [
         ("20170301", "/none/out", 409, "conflict", "wait for it, or cancel it"),
-        ("20170302", "/none/out", 429, "too_many_requests", "32 jobs are running"),
+        ("20170302", "/none/out", 429, "too_many_requests", "the cluster runs 32 jobs"),
         ("20170230", "/none/out", 400, "usage", "is not a date"),
         ("20170227", "out", 400, "usage", "neither an absolute path nor a URL"),
         ("20170227", "/none/a/out", 400, "usage", "overlap"),
