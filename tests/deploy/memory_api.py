@@ -1,5 +1,5 @@
-"""The few parts of Kubernetes' API that the agent of tests/kubernetes needs, in memory, and what controllers would do for it: a test creates
-the pods of the chart itself.
+"""The few parts of Kubernetes' API that the agent of tests/kubernetes needs, in memory; and what controllers would do: a test creates the
+pods of the chart itself.
 
 Not here: a real API server, scheduler or controller. tests/kubernetes has them, and takes far longer."""
 

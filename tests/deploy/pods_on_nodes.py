@@ -95,12 +95,22 @@ class Release:
 
 
 @contextlib.contextmanager
+def memory():
+    """A folder in memory, which ends with the namespace of mounts if the process is killed."""
+    with tempfile.TemporaryDirectory(prefix="tally-nodes-") as name:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4g", "tmpfs", name], check=True)
+        try:
+            yield pathlib.Path(name)
+        finally:
+            subprocess.run(["umount", "--lazy", name], check=True)
+
+
+@contextlib.contextmanager
 def nodes():
     """The agent, and the root of volumes. Everything is in the namespaces of this process, and ends with it."""
     os.environ["PATH"] = f"/usr/sbin:/usr/bin:/sbin:/bin:{os.environ['PATH']}"
     network.prepare()
-    with tempfile.TemporaryDirectory(prefix="tally-nodes-") as name:
-        folder = pathlib.Path(name)
+    with memory() as folder:
         api = MemoryApi()
         for space in ("kube-node-lease", NAMESPACE):
             api.create("/api/v1/namespaces", {"metadata": {"name": space}})
