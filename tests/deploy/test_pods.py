@@ -87,11 +87,17 @@ class Pods(unittest.TestCase):
         wait_for("a third of the job", third)
         return said["job_id"]
 
+    def finished(self, job):
+        def over():
+            found = self.release.job(job)
+            return found if found["state"] in ("done", "failed", "cancelled") else None
+
+        return wait_for("the end of the job", over)
+
     def exact(self, job, output):
         """The job ends well, no finished task ran again, and no worker was lost with anything. A reduce task that runs while outputs
         migrate may need a second attempt: it looks for them where they were."""
-        found = wait_for("the end of the job", lambda: (lambda each: each["state"] not in ("running", "publishing") and each)(
-            self.release.job(job)))
+        found = self.finished(job)
         self.assertEqual(found["state"], "done", found)
         self.assertEqual([stage["reruns"] for stage in found["stages"]], [0] * 3, found)
         self.assertEqual(found["stages"][0]["failed_attempts"], 0, found)
@@ -144,6 +150,19 @@ class Pods(unittest.TestCase):
                 self.assertEqual(self.release.ended(leader), [[0]])
                 self.assertEqual(self.release.job(job)["state"], "running")
             self.exact(job, "adopted")
+
+    def test_a_worker_that_hangs_is_killed_after_its_grace_period(self):
+        """It leaves in the middle of a job and does not drain. Its outputs are lost and made again, and the result is exact."""
+        self.release.install(merged(VALUES, {"worker": {"drainTimeoutSeconds": 1, "terminationGracePeriodSeconds": 12}}))
+        workers = self.start("worker", 1, 2, 3)
+        self.release.ready(*self.start("coordinator", 1), *workers)
+        with Slow(self.release.workers):
+            job = self.submit("killed")
+        workers[0].containers[0].process.signal(signal.SIGSTOP)
+        self.release.delete(workers[0])
+        self.assertEqual(self.release.ended(workers[0]), [[137]])
+        self.assertEqual(self.finished(job)["state"], "done")
+        self.day().check("killed")
 
     def test_a_hung_process_is_restarted(self):
         """Its liveness probe fails, SIGTERM has no effect, and SIGKILL ends it after the grace period."""
