@@ -12,35 +12,12 @@ import socket
 import ssl
 import subprocess
 import tempfile
-import time
 import urllib.error
 import urllib.request
 
+from api import Refused, wait_for
+
 BIN = pathlib.Path(os.environ["KUBERNETES_BIN"])
-# The programs run at the lowest priority of the test, and a cold start on a busy machine is slow.
-DEADLINE = 90
-
-
-def wait_for(what, condition, deadline=None):
-    """The first value of `condition` that is true; an empty list is not."""
-    deadline = deadline or DEADLINE
-    until = time.monotonic() + deadline
-    while True:
-        if value := condition():
-            return value
-        if time.monotonic() > until:
-            raise AssertionError(f"waited {deadline} s in vain for {what}")
-        time.sleep(0.1)
-
-
-class Refused(Exception):
-    """The API server refused a request."""
-
-    def __init__(self, code, status):
-        super().__init__(f"{code}: {status.get('message', status)}")
-        self.code = code
-        self.status = status
-
 
 class Ports:
     """Ports that stay reserved: the programs bind them again with SO_REUSEPORT, so no other process can take them before."""
