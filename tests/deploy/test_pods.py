@@ -96,7 +96,7 @@ class Pods(unittest.TestCase):
 
     def exact(self, job, output):
         """The job ends well, no finished task ran again, and no worker was lost with anything. A reduce task that runs while outputs
-        migrate may need a second attempt: it looks for them where they were."""
+        migrate may need another attempt: it looks for them where they were."""
         found = self.finished(job)
         self.assertEqual(found["state"], "done", found)
         self.assertEqual([stage["reruns"] for stage in found["stages"]], [0] * 3, found)

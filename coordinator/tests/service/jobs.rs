@@ -49,7 +49,7 @@ async fn invalid_submissions_are_refused_with_an_error_that_names_the_field() {
     check(&|spec| spec.target_file_size = 0, "target_file_size").await;
     check(&|spec| spec.partitions = Some(0), "partitions").await;
     submit(&mut jobs, place.spec("out")).await.unwrap();
-    refused(submit(&mut jobs, place.spec("out2")).await, Code::ResourceExhausted, "1 jobs");
+    refused(submit(&mut jobs, place.spec("out2")).await, Code::ResourceExhausted, "the cluster runs 1 job");
     let unknown = || v1::JobRequest { job: "unknown".into() };
     refused(jobs.get(unknown()).await, Code::NotFound, "unknown");
     refused(jobs.cancel(unknown()).await, Code::NotFound, "unknown");
