@@ -158,6 +158,9 @@ async fn read_footers(
 ) -> Result<Inspected, PlanError> {
     let table = Arc::new(table.clone());
     let mut all = Inspected::none(&table);
+    if files.is_empty() {
+        return Ok(all);
+    }
     if files.iter().all(|file| urls::is_local(&file.name)) {
         let footers = footers.clone();
         let read = move || read_local(files, &footers, &table, needed);
