@@ -7,9 +7,8 @@ import itertools
 import threading
 import time
 
-from cluster import path
-from api import Refused
-from plane import NODE
+from cluster import NODE, path
+from plane import Refused
 
 
 def container_status(name, ready=True, state=None):
