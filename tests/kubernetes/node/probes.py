@@ -5,7 +5,8 @@ Not here: what follows from a failure (containers.py), and probes by gRPC, which
 import contextlib
 import http.client
 import socket
-import threading
+
+from .follower import Follower
 
 
 def port_of(container, port):
@@ -32,7 +33,7 @@ def attempt(spec, container, address, run):
     raise AssertionError(f"the test's node does not know the probe {spec}")
 
 
-class Probe:
+class Probe(Follower):
     """Repeats a probe in a thread until it is stopped. `told` is called with each change of the result: None before the first."""
 
     def __init__(self, spec, container, address, run, told):
@@ -40,12 +41,7 @@ class Probe:
         self.result = None
         # Attempts that failed, for tests.
         self.failures = 0
-        self.ended = threading.Event()
-        self.thread = threading.Thread(target=self.follow, daemon=True)
-        self.thread.start()
-
-    def stop(self):
-        self.ended.set()
+        super().__init__()
 
     def follow(self):
         successes = failures = 0

@@ -3,24 +3,20 @@
 Not here: what follows from a change."""
 
 import http.client
-import threading
 
 from api import Refused
 
+from .follower import Follower
 
-class Watch:
+
+class Watch(Follower):
     """Calls `changed` with each new or changed object and `gone` with each removed one, in one thread, until the control plane ends
     or the watch is stopped."""
 
     def __init__(self, cluster, path, changed, gone):
         self.cluster, self.path, self.changed, self.gone = cluster, path, changed, gone
         self.there = {}
-        self.ended = threading.Event()
-        self.thread = threading.Thread(target=self.follow, daemon=True)
-        self.thread.start()
-
-    def stop(self):
-        self.ended.set()
+        super().__init__()
 
     def follow(self):
         while not self.ended.is_set():
