@@ -26,11 +26,12 @@ pub struct EventLog {
 /// Whether an event is about an attempt or a worker, and not about the job itself.
 pub fn is_incident(event: &JobEvent) -> bool {
     use EventKind::{
-        AttemptFailed, SpeculativeAttempt, WorkerAttached, WorkerDetached, WorkerDraining, WorkerLost,
+        AttemptFailed, SpeculativeAttempt, WorkerAttached, WorkerDetached, WorkerDraining, WorkerLeft,
+        WorkerLost,
     };
-    let incidents =
-        [AttemptFailed, SpeculativeAttempt, WorkerAttached, WorkerDetached, WorkerDraining, WorkerLost];
-    incidents.contains(&event.kind())
+    let of_attempts = [AttemptFailed, SpeculativeAttempt];
+    let of_workers = [WorkerAttached, WorkerDetached, WorkerDraining, WorkerLeft, WorkerLost];
+    of_attempts.contains(&event.kind()) || of_workers.contains(&event.kind())
 }
 
 impl EventLog {

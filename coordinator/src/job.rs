@@ -1,13 +1,10 @@
 //! The specification of a job: the day, its inputs and output, and the options of its plan.
 //!
-//! Not here: how a job runs.
+//! Not here: how a job runs, its id (`job_id`).
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use chrono::{DateTime, NaiveDate, Utc};
 use tally_common::stores::urls::{self, UrlError};
 use tally_dataset::{Dataset, FolderSpec, dataset};
 use tally_proto::dataset_options::{DatasetOptions, OptionsError};
@@ -15,7 +12,9 @@ use tally_proto::ids::InvalidId;
 use tally_proto::{JobId, v1};
 
 use crate::dataset_config::{DatasetOptionError, configured, shown};
+use crate::dates::{date_folder, parse_date};
 use crate::expectations::{Expectation, ExpectationError, MAX_EXPECTATIONS};
+use crate::job_id::new_id;
 use crate::ready_marker::{MarkerError, ReadyMarker};
 
 /// The stages of every job, in order.
@@ -360,50 +359,6 @@ impl From<&JobSpec> for v1::JobSpec {
     }
 }
 
-/// The date in a text of the form `YYYYMMDD`; `None` if it has another form, or there is no such date.
-pub fn parse_date(text: &str) -> Option<NaiveDate> {
-    let digits = text.len() == 8 && text.bytes().all(|b| b.is_ascii_digit());
-    NaiveDate::parse_from_str(text, "%Y%m%d").ok().filter(|_| digits)
-}
-
-/// A date as jobs and folders have it, `YYYYMMDD`.
-pub fn date_text(date: NaiveDate) -> String {
-    date.format("%Y%m%d").to_string()
-}
-
-/// The days from 1970-01-01 to a date.
-pub fn days_since_1970(date: NaiveDate) -> i64 {
-    i64::from(date.to_epoch_days())
-}
-
-/// The name of a day's folder, in inputs and output.
-pub fn date_folder(partition_column: &str, date: &str) -> String {
-    format!("{partition_column}={date}")
-}
-
-/// A new secret with which workers may fetch a job's outputs.
-pub fn new_key() -> Vec<u8> {
-    rand::random::<[u8; 16]>().to_vec()
-}
-
-/// A new job id: the date, the time, the process id and a counter.
-///
-/// # Errors
-/// [`InvalidId`] if the date is invalid.
-pub fn new_id(date: &str) -> Result<JobId, InvalidId> {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    JobId::parse(&format!("{date}-{:x}-{:x}-{count}", now.as_millis(), std::process::id()))
-}
-
-/// When a job was submitted, to the millisecond: from its id, or from a name that begins with it. `None` if the text has
-/// another form.
-pub fn submitted_at(id: &str) -> Option<DateTime<Utc>> {
-    let millis = id.split('-').nth(1)?;
-    DateTime::from_timestamp_millis(i64::from_str_radix(millis, 16).ok()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -477,21 +432,6 @@ mod tests {
         // This dataset has no options.
         assert!(matches!(one.configured(), Err(SpecError::DatasetOption(_))));
         assert!(matches!(JobSpec::asked(one.record()), Err(SpecError::DatasetOption(_))));
-    }
-
-    #[test]
-    fn a_date_has_eight_digits_and_a_job_id_has_its_time() {
-        let date = parse_date("20170227").unwrap();
-        assert_eq!(date_text(date), "20170227");
-        for bad in ["2017-02-27", "20170229", "2017022", "", "+2017022", "201702270"] {
-            assert_eq!(parse_date(bad), None, "{bad}");
-        }
-        let before = Utc::now().timestamp_millis();
-        let at = submitted_at(new_id("20170227").unwrap().as_str()).unwrap().timestamp_millis();
-        assert!((before..=Utc::now().timestamp_millis()).contains(&at), "{before} {at}");
-        for bad in ["", "20170227", "20170227-xyz-1-0", "20170227--1"] {
-            assert_eq!(submitted_at(bad), None, "{bad}");
-        }
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The coordinator: plans jobs, drives the scheduler, publishes days.
 //!
-//! `job` specifies a job (`dataset_config`: its dataset); `plan` reads the inputs' metadata and plans the tasks (listing, schemas, shards, part files);
-//! `driver` owns the scheduler and carries its commands out through a `fleet` of workers; `publish` stages part files and
-//! makes a day visible in one step; `output_folder` names the folders within a day;
-//! `audit` verifies and compares published days; `history` and `load` show jobs and load to clients; `election` decides which of
-//! several coordinators may lead; `client` talks to the leader; `notify` tells other programs of jobs. Not here: which task runs next (`tally-scheduler`), what
-//! tasks do (`tally-worker`), what rows mean (`tally-dataset`), the `tally` command (`coordinator/cli`).
+//! `job` specifies a job (`dataset_config`: its dataset; `dates` and `job_id`: its names); `plan` reads the inputs'
+//! metadata and plans the tasks (listing, schemas, shards, part files); `driver` owns the scheduler and carries its
+//! commands out through a `fleet` of workers; `publish` stages part files and makes a day visible in one step;
+//! `output_folder` names the folders within a day; `audit` verifies and compares published days; `history` and `load`
+//! show jobs and load to clients; `election` decides which of several coordinators may lead; `client` talks to the
+//! leader; `notify` tells other programs of jobs. Not here: which task runs next (`tally-scheduler`), what tasks do
+//! (`tally-worker`), what rows mean (`tally-dataset`), the `tally` command (`coordinator/cli`).
 
 // `objectives::sample_report` is also part of another crate's tests.
 #[cfg(test)]
@@ -16,6 +17,7 @@ pub mod audit;
 pub mod client;
 pub mod cluster;
 pub mod dataset_config;
+pub mod dates;
 pub mod dispatch;
 pub mod driver;
 pub mod election;
@@ -26,6 +28,7 @@ pub mod failures;
 pub mod fleet;
 pub mod history;
 pub mod job;
+pub mod job_id;
 pub mod journal;
 pub mod load;
 pub mod notify;

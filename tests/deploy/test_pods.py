@@ -101,8 +101,8 @@ class Pods(unittest.TestCase):
         self.assertEqual(found["state"], "done", found)
         self.assertEqual([stage["reruns"] for stage in found["stages"]], [0] * 3, found)
         self.assertEqual(found["stages"][0]["failed_attempts"], 0, found)
-        lost = [event["text"] for event in self.release.command("logs", job) if event["kind"] == "worker_lost"]
-        self.assertEqual(set(lost) - {"it left after its drain; lost: 0 running attempts, 0 outputs"}, set())
+        kinds = {event["kind"] for event in self.release.command("logs", job)}
+        self.assertNotIn("worker_lost", kinds)
         self.day().check(output)
 
     def test_the_pod_of_helm_test(self):

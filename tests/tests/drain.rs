@@ -9,7 +9,6 @@ use anyhow::{Context, Result, ensure};
 use tally_tests::cluster::client::DEADLINE;
 use tally_tests::cluster::faults::{Drain, Fault, Moment};
 use tally_tests::cluster::truth::{DAY, MANY_TASKS};
-use tally_tests::cluster::view::JobView;
 use tally_tests::cluster::{Cluster, Setup, with_cluster};
 use tally_tests::output::Place;
 
@@ -33,10 +32,17 @@ fn drained(cluster: &mut Cluster, at: usize) -> Result<()> {
     Ok(())
 }
 
-/// No task ran again, and no map task failed.
-fn check_nothing_again(over: &JobView) -> Result<()> {
+/// Whether the job has an event of that kind.
+fn has_event(cluster: &Cluster, job: &str, kind: &str) -> Result<bool> {
+    Ok(cluster.client().events(job)?.iter().any(|event| event.kind == kind))
+}
+
+/// No task ran again, no map task failed, and no worker counts as lost.
+fn check_nothing_again(cluster: &Cluster, job: &str) -> Result<()> {
+    let over = cluster.client().job(job)?;
     ensure!(over.reruns() == 0, "finished tasks were done again: {over:?}");
     ensure!(over.stage("map")?.failed_attempts == 0, "map tasks failed: {over:?}");
+    ensure!(!has_event(cluster, job, "worker_lost")?, "a drained worker counts as lost");
     Ok(())
 }
 
@@ -55,7 +61,7 @@ fn check(cluster: &mut Cluster, at: Moment, drain: Drain) -> Result<usize> {
     let migrated = taken(cluster) - before;
     let summary = job.done()?;
     DAY.check_summary(&place, &summary)?;
-    check_nothing_again(&cluster.client().job(&id)?)?;
+    check_nothing_again(cluster, &id)?;
     cluster.mend(fault)?;
     cluster.wait_attached(3)?;
     cluster.wait_empty()?;
@@ -90,7 +96,7 @@ fn all_workers_are_replaced_during_a_job() -> Result<()> {
             cluster.mend(fault)?;
         }
         DAY.check_summary(&place, &job.done()?)?;
-        check_nothing_again(&cluster.client().job(&id)?)?;
+        check_nothing_again(cluster, &id)?;
         cluster.wait_attached(3)?;
         cluster.wait_empty()
     })
@@ -110,7 +116,7 @@ fn consul_s_maintenance_drains_a_worker_that_holds_outputs() -> Result<()> {
         cluster.release()?;
         drained(cluster, 0)?;
         DAY.check_summary(&place, &job.done()?)?;
-        check_nothing_again(&cluster.client().job(&id)?)?;
+        check_nothing_again(cluster, &id)?;
         cluster.workers[0].restart()?;
         cluster.wait_attached(3)?;
         cluster.wait_empty()
@@ -132,7 +138,8 @@ fn a_worker_without_a_target_waits_for_another_one() -> Result<()> {
         cluster.add_worker()?;
         drained(cluster, 0)?;
         DAY.check_summary(&place, &job.done()?)?;
-        check_nothing_again(&cluster.client().job(&id)?)?;
+        check_nothing_again(cluster, &id)?;
+        ensure!(has_event(cluster, &id, "worker_left")?, "the event of the end of the drain is missing");
         cluster.wait_attached(1)?;
         cluster.wait_empty()
     })
@@ -157,6 +164,7 @@ fn a_drain_that_takes_too_long_is_reported_and_lost_outputs_are_computed_again()
         let over = cluster.client().job(&id)?;
         // Its outputs, and tasks that ended after they were counted: one was running, one's report was in flight.
         ensure!((held..=held + 2).contains(&over.reruns()), "{held} outputs were lost: {over:?}");
+        ensure!(has_event(cluster, &id, "worker_lost")?, "the event of the loss is missing");
         cluster.wait_attached(1)?;
         cluster.wait_empty()
     })

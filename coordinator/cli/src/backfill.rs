@@ -11,7 +11,7 @@ use futures::future::{FutureExt, LocalBoxFuture, Shared};
 use futures::{StreamExt, stream};
 use tally_common::runtime::block_on;
 use tally_common::secrets;
-use tally_coordinator::job::date_text;
+use tally_coordinator::dates::date_text;
 use tally_coordinator::plan::days::DayState;
 use tally_coordinator::summary::Summary;
 

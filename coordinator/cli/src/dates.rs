@@ -5,7 +5,7 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use clap::Args;
 use tally_common::counts::counted;
-use tally_coordinator::job::{date_text, parse_date};
+use tally_coordinator::dates::{date_text, parse_date};
 
 use crate::Stop;
 

@@ -6,7 +6,7 @@
 use chrono::NaiveDate;
 use serde::Serialize;
 use tally_common::counts::counted;
-use tally_coordinator::job::date_text;
+use tally_coordinator::dates::date_text;
 use tally_coordinator::summary::{Summary, grouped};
 
 use crate::Stop;
@@ -179,7 +179,7 @@ pub(crate) fn verdict(
 
 #[cfg(test)]
 mod tests {
-    use tally_coordinator::job::parse_date;
+    use tally_coordinator::dates::parse_date;
 
     use super::*;
 

@@ -5,7 +5,7 @@
 use clap::Args;
 use serde::Serialize;
 use tally_common::runtime::block_on;
-use tally_coordinator::job::date_text;
+use tally_coordinator::dates::date_text;
 use tally_coordinator::plan::days::{Dates, Day, DayFolder, DayState};
 use tally_coordinator::summary::{bytes, grouped};
 use tally_coordinator::view::time;
@@ -200,7 +200,7 @@ fn counts(days: &[Day]) -> String {
 #[cfg(test)]
 mod tests {
     use chrono::DateTime;
-    use tally_coordinator::job::parse_date;
+    use tally_coordinator::dates::parse_date;
     use tally_dataset::addon_aggregates::AddonAggregates;
 
     use super::*;

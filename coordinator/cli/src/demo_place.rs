@@ -16,7 +16,7 @@ use object_store::{Error, ObjectMeta};
 use tally_common::runtime::block_on;
 use tally_common::stores::urls;
 use tally_common::stores::{Bucket, explain};
-use tally_coordinator::job::new_id;
+use tally_coordinator::job_id::new_id;
 use tally_shuffle::spill::SpillDir;
 use tokio::io::AsyncWriteExt;
 

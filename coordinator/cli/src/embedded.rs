@@ -15,7 +15,8 @@ use tally_coordinator::driver::{
 };
 use tally_coordinator::fleet::{Capacity, DispatchError, Fleet};
 use tally_coordinator::history::Registry;
-use tally_coordinator::job::{JobSpec, new_key};
+use tally_coordinator::job::JobSpec;
+use tally_coordinator::job_id::new_key;
 use tally_coordinator::journal::NoopJournal;
 use tally_coordinator::peak_memory::resident;
 use tally_coordinator::publish::file_system;

@@ -7,10 +7,10 @@ use std::path::Path;
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use clap::Args;
 use tally_common::stores::urls;
+use tally_coordinator::dates::{date_folder, date_text};
 use tally_coordinator::expectations::Expectation;
-use tally_coordinator::job::{
-    Cut, JobSpec, check_partitions, date_folder, date_text, expectations, new_id, ready_marker,
-};
+use tally_coordinator::job::{Cut, JobSpec, check_partitions, expectations, ready_marker};
+use tally_coordinator::job_id::new_id;
 use tally_coordinator::ready_marker::ReadyMarker;
 use tally_dataset::Dataset;
 use tally_proto::v1;

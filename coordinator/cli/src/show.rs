@@ -67,15 +67,15 @@ pub fn silent(job: &JobStatus) -> Option<String> {
 pub fn waiting(job: &JobStatus) -> String {
     let waits = job.waits.clone().unwrap_or_default();
     let kinds = [
-        (waits.store, "wait for the store"),
-        (waits.memory, "wait for memory"),
-        (waits.worker, "wait for other workers"),
-        (waits.task, "wait for other tasks"),
-        (waits.slot, "wait for a slot"),
+        (waits.store, "the store"),
+        (waits.memory, "memory"),
+        (waits.worker, "other workers"),
+        (waits.task, "other tasks"),
+        (waits.slot, "a slot"),
     ];
-    let tasks = kinds.iter().filter(|(count, _)| *count > 0).map(|(count, what)| match count {
-        1 => format!("{} {}", counted(1u64, "task"), what.replacen("wait", "waits", 1)),
-        count => format!("{} {what}", counted(*count, "task")),
+    let tasks = kinds.iter().filter(|(count, _)| *count > 0).map(|(count, what)| {
+        let verb = if *count == 1 { "waits" } else { "wait" };
+        format!("{} {verb} for {what}", counted(*count, "task"))
     });
     silent(job).into_iter().chain(tasks).collect::<Vec<_>>().join(", ")
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use tally_common::counts::counted;
 use tally_common::runtime::block_on;
 use tally_coordinator::audit::{self, DayReport};
-use tally_coordinator::job::date_text;
+use tally_coordinator::dates::date_text;
 use tally_coordinator::summary::{bytes, grouped};
 
 use crate::audit_args::AuditArgs;

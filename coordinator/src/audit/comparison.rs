@@ -22,7 +22,7 @@ use super::part_rows::PartRows;
 use super::row_hashes::{RowHasher, in_folder};
 use super::row_values::{RowValues, values};
 use super::{AuditError, AuditLimits, OUTPUT};
-use crate::job::date_folder;
+use crate::dates::date_folder;
 use crate::output_folder::folder_value;
 use crate::plan::listing::day_files;
 

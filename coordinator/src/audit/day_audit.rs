@@ -21,7 +21,7 @@ use super::local_copy::LocalCopy;
 use super::part_rows::PartRows;
 use super::row_hashes::{RowHasher, in_folder};
 use super::{AuditError, AuditLimits, OUTPUT};
-use crate::job::date_folder;
+use crate::dates::date_folder;
 use crate::output_folder::folder_value;
 use crate::part_footer::PartFooter;
 use crate::plan::listing::{DayFiles, ListError, day_files};

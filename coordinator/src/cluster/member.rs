@@ -52,6 +52,25 @@ pub enum SendError {
     },
 }
 
+/// Why a worker is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// It left after its drain.
+    Drained,
+    /// Another reason.
+    Lost(&'static str),
+}
+
+impl Removal {
+    /// The reason, as events of jobs name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Removal::Drained => "it left after its drain",
+            Removal::Lost(why) => why,
+        }
+    }
+}
+
 /// A worker that is attached, or detached a moment ago.
 #[derive(Debug)]
 pub struct Member {
@@ -69,8 +88,8 @@ pub struct Member {
     pub beat: Arc<Mutex<LastBeat>>,
     /// When the last one was noted, by the driver's time, and its number on its stream.
     heard: (Duration, u64),
-    /// Why the worker is about to be lost, for the events of jobs.
-    pub lost_because: Option<&'static str>,
+    /// Why the worker is about to be removed, for the events of jobs.
+    pub removed_because: Option<Removal>,
     /// The driver's scheduler knows it.
     pub joined: bool,
     /// When it counts as lost, by the driver's time. `None` while its channel is open: then the watch of its stream
@@ -98,7 +117,7 @@ impl Member {
             draining,
             beat: Arc::default(),
             heard: (Duration::ZERO, 0),
-            lost_because: None,
+            removed_because: None,
             joined: false,
             deadline: Some(deadline),
             channel: None,

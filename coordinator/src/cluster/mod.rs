@@ -16,7 +16,7 @@ use tally_proto::{JobId, WorkerId, v1};
 use v1::coordinator_message::Message;
 
 pub use hello::{Hello, HelloError};
-pub use member::{Member, SendError};
+pub use member::{Member, Removal, SendError};
 pub use message::{
     AttachError, Attached, Inventory, LastBeat, Outbound, Outgoing, WorkerInput, WorkerUpdate,
 };

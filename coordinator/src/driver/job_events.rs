@@ -13,6 +13,7 @@ use tally_scheduler::{Event, RunningAttempt};
 use super::job_run::notes::{attempt_event, event};
 use super::{AfterRecord, Driver};
 use crate::attempt_log::AttemptEnd;
+use crate::cluster::Removal;
 
 /// The shortest time between two records of notes.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -80,16 +81,24 @@ impl Driver {
 
     /// Notes what each job loses with a worker.
     fn note_lost(&mut self, worker: &WorkerId) {
-        let why = self.workers.member(worker).and_then(|member| member.lost_because.take());
-        let why = why.unwrap_or("it counts as lost");
+        let why = self.workers.member(worker).and_then(|member| member.removed_because.take());
+        let why = why.unwrap_or(Removal::Lost("it counts as lost"));
         let jobs: Vec<JobId> = self.jobs.iter().map(|(job, _)| job.clone()).collect();
         for job in jobs {
             let running: Vec<RunningAttempt> =
                 self.scheduler.running(&job).filter(|running| running.worker == *worker).collect();
             let outputs = self.scheduler.outputs_of_job_held_by(&job, worker);
-            let (attempts, outputs) = (counted(running.len(), "running attempt"), counted(outputs, "output"));
-            let text = format!("{why}; lost: {attempts}, {outputs}");
-            self.note(&job, JobEvent { worker: worker.to_string(), ..event(EventKind::WorkerLost, text) });
+            let noted = match why {
+                Removal::Drained if running.is_empty() && outputs == 0 => {
+                    event(EventKind::WorkerLeft, why.as_str())
+                }
+                _ => {
+                    let attempts = counted(running.len(), "running attempt");
+                    let outputs = counted(outputs, "output");
+                    event(EventKind::WorkerLost, format!("{}; lost: {attempts}, {outputs}", why.as_str()))
+                }
+            };
+            self.note(&job, JobEvent { worker: worker.to_string(), ..noted });
             let (now, since) = (self.now.unix_millis, self.millis().0);
             for RunningAttempt { attempt, started, .. } in running {
                 let event = attempt_event(EventKind::AttemptFailed, worker, &attempt, "the worker was lost");

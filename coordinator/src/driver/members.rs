@@ -10,7 +10,7 @@ use tally_scheduler::{Event, FoundTask, StagePhase};
 
 use super::Driver;
 use super::numbering::is_earlier;
-use crate::cluster::{AttachError, Inventory, WorkerInput, WorkerUpdate};
+use crate::cluster::{AttachError, Inventory, Removal, WorkerInput, WorkerUpdate};
 
 impl Driver {
     pub(super) fn worker(&mut self, input: WorkerInput) {
@@ -76,7 +76,7 @@ impl Driver {
         if self.workers.remote().is_some_and(|fleet| fleet.current(worker, generation).is_some()) {
             tracing::warn!(%worker, why, "a worker is lost");
             self.metrics.count_worker(false);
-            self.lose(worker, why);
+            self.remove(worker, Removal::Lost(why));
         }
     }
 
@@ -103,7 +103,7 @@ impl Driver {
             let why = "it did not attach in time";
             tracing::warn!(%worker, why, "a worker is lost");
             self.metrics.count_worker(false);
-            self.lose(&worker, why);
+            self.remove(&worker, Removal::Lost(why));
         }
     }
 
@@ -245,7 +245,7 @@ impl Driver {
             WorkerUpdate::Goodbye { clean } => {
                 tracing::info!(%worker, clean, "a worker left");
                 self.metrics.count_worker(clean);
-                self.lose(&worker, if clean { "it left after its drain" } else { "it left" });
+                self.remove(&worker, if clean { Removal::Drained } else { Removal::Lost("it left") });
             }
         }
     }
@@ -273,9 +273,9 @@ impl Driver {
     }
 
     /// Removes a worker. The scheduler, if it knows the worker, hears of it first.
-    fn lose(&mut self, worker: &WorkerId, why: &'static str) {
+    fn remove(&mut self, worker: &WorkerId, why: Removal) {
         if let Some(member) = self.workers.member(worker) {
-            member.lost_because = Some(why);
+            member.removed_because = Some(why);
         }
         if self.workers.has_joined(worker) {
             self.apply(Event::WorkerLost { worker: worker.clone() });

@@ -6,7 +6,7 @@ use tally_dataset::Dataset;
 use tally_scan::InputFile;
 
 use super::{DayFigures, Previous};
-use crate::job::{date_folder, date_text, parse_date};
+use crate::dates::{date_folder, date_text, parse_date};
 use crate::part_footer::PartFooter;
 use crate::part_footer::entries::{EntriesError, entries};
 use crate::plan::listing::{ListError, dates, day_files};

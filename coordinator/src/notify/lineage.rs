@@ -13,7 +13,8 @@ use tally_proto::v1;
 
 use super::dataset_name::{DatasetName, dataset_name};
 use super::queue::Moment;
-use crate::job::{STAGES, WRITE, parse_date};
+use crate::dates::parse_date;
+use crate::job::{STAGES, WRITE};
 use crate::summary::Summary;
 use crate::view;
 

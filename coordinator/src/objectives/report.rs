@@ -8,7 +8,7 @@ use tally_dataset::objectives::FigureSpec;
 use tally_dataset::{Counts, Dataset, ObjectivesSpec};
 
 use super::day::{self, FoundDay};
-use crate::job::{date_folder, date_text};
+use crate::dates::{date_folder, date_text};
 
 /// Days that are read at a time.
 const CONCURRENT_DAYS: usize = 16;
@@ -166,7 +166,7 @@ fn change(value: f64, baseline: f64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::parse_date;
+    use crate::dates::parse_date;
     use crate::objectives::sample_report::{figure, report};
 
     #[test]

@@ -1,6 +1,6 @@
 //! A report for tests, of this crate and of `tally report`, whose crate includes this file.
 
-use tally_coordinator::job::parse_date;
+use tally_coordinator::dates::parse_date;
 use tally_coordinator::objectives::report::{Report, ReportDay, State};
 use tally_dataset::addon_aggregates::AddonAggregates;
 use tally_dataset::objectives::FigureSpec;

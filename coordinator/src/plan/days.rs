@@ -11,7 +11,8 @@ use tally_common::stores::urls;
 use tally_dataset::Dataset;
 
 use super::listing::{self, DayFiles, ListError};
-use crate::job::{date_folder, date_text, submitted_at};
+use crate::dates::{date_folder, date_text};
+use crate::job_id::submitted_at;
 use crate::publish::store_staging::StoreStaging;
 
 /// Days that are listed at a time.
@@ -224,7 +225,7 @@ mod tests {
     use tally_dataset::addon_aggregates::AddonAggregates;
 
     use super::*;
-    use crate::job::parse_date;
+    use crate::dates::parse_date;
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(seconds, 500_900).unwrap()

@@ -227,6 +227,7 @@ mod tests {
     use tally_dataset::{ColumnKind, ColumnSpec, Missing};
 
     use super::*;
+    use crate::plan::schema::check_missing;
 
     fn table() -> TableSpec {
         let column =
@@ -309,15 +310,15 @@ mod tests {
         let found = inspected(vec![file("a", "int64 other")], vec![file("b", "int64 day")]).await;
         assert_eq!((found.rows, found.work.len(), found.work[0].rows()), (3, 1, 3));
         let presence = found.schema.check(true).unwrap();
-        assert_eq!(super::super::schema::check_missing(&table(), &presence).unwrap().len(), 1);
+        assert_eq!(check_missing(&table(), &presence).unwrap().len(), 1);
         // Without the ignored file, no file has the column.
         let found = inspected(vec![file("a", "int64 other")], vec![]).await;
         let presence = found.schema.check(true).unwrap();
-        assert!(super::super::schema::check_missing(&table(), &presence).is_err());
+        assert!(check_missing(&table(), &presence).is_err());
         // All are ignored: the columns are those of all.
         let found = inspected(vec![], vec![file("a", "int64 other"), file("b", "int64 day")]).await;
         assert_eq!((found.rows, found.work.len(), found.work[0].row_groups.len()), (0, 1, 0));
         let presence = found.schema.check(true).unwrap();
-        assert!(super::super::schema::check_missing(&table(), &presence).is_ok());
+        assert!(check_missing(&table(), &presence).is_ok());
     }
 }

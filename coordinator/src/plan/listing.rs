@@ -17,7 +17,7 @@ use tally_common::stores::{explain, is_hadoop_marker, list_below, slash_markers}
 use tally_scan::InputFile;
 
 use super::local_files::{DataFile, WalkError, data_files, is_hidden};
-use crate::job::parse_date;
+use crate::dates::parse_date;
 
 /// The number of existing days that an error names.
 const NAMED_DAYS: usize = 10;

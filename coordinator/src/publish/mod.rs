@@ -9,6 +9,7 @@
 //! ready marker. The files of a dataset with folders are in folders within the day; the day is published as a whole all the same.
 
 mod abort;
+mod begins;
 pub mod commit_log;
 mod day_id;
 mod dead_folders;

@@ -6,8 +6,6 @@
 //! restart of the job aborts them, and so does `sweep` after a while. Not here: which attempt's upload counts.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -16,11 +14,10 @@ use serde::{Deserialize, Serialize};
 use tally_common::stores::urls;
 use tally_common::stores::{Bucket, list_below, read};
 use tally_proto::{JobId, v1};
-use tokio::sync::RwLock;
-use tokio::time::timeout;
 
 use super::PublishError;
 use super::abort::abort;
+use super::begins::Begins;
 use super::commit_log::{CommitLog, Decided, Manifest, Settled, key_of};
 use super::probe::{self, Probe};
 
@@ -32,8 +29,6 @@ const TARGET_PARTS: u64 = 5_000;
 const CONCURRENT: usize = 8;
 /// The number of the part file for the probe; no job has as many.
 const PROBE: u32 = 99_999;
-/// How long the end of a job waits for uploads that are beginning.
-const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A job's staging in a store.
 #[derive(Debug, Clone)]
@@ -49,27 +44,6 @@ pub struct StoreStaging {
     part_bytes: u64,
     /// Its uploads that are beginning.
     begins: Arc<Begins>,
-}
-
-/// The uploads that are beginning, so that none is left behind when the job ends.
-#[derive(Debug, Default)]
-struct Begins {
-    /// The job ended: no upload begins afterwards.
-    closed: AtomicBool,
-    /// Held for reading while an upload begins.
-    pending: RwLock<()>,
-}
-
-impl Begins {
-    fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    /// Ends them. One that takes longer than [`BEGIN_TIMEOUT`] removes itself when it has begun.
-    async fn close(&self) {
-        self.closed.store(true, Ordering::Release);
-        timeout(BEGIN_TIMEOUT, self.pending.write()).await.ok();
-    }
 }
 
 /// The record of an upload. Without an id the upload may have begun, or not.
@@ -237,7 +211,7 @@ impl StoreStaging {
         index: u32,
         attempt: u32,
     ) -> Result<v1::Upload, PublishError> {
-        let _pending = self.begins.pending.read().await;
+        let _beginning = self.begins.enter().await;
         let key = self.key(folder, index, attempt);
         if self.begins.is_closed() {
             let url = self.bucket.name_of(&key);
@@ -341,7 +315,7 @@ pub(super) async fn abort_recorded(bucket: &Bucket, record: &Path) -> Result<(),
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use async_trait::async_trait;
     use object_store::memory::InMemory;

@@ -16,7 +16,8 @@ use crate::cluster::WorkerInput;
 use crate::driver::{DriverInput, Refusal, Submit, recorded_detail};
 use crate::estimate;
 use crate::history::{FindError, is_over};
-use crate::job::{JobSpec, new_key};
+use crate::job::JobSpec;
+use crate::job_id::new_key;
 
 /// The default and the largest number of entries in a page.
 const PAGE: (usize, usize) = (100, 1000);

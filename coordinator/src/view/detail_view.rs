@@ -126,6 +126,7 @@ pub fn kind(kind: EventKind) -> &'static str {
         EventKind::WorkerDetached => "worker_detached",
         EventKind::WorkerLost => "worker_lost",
         EventKind::WorkerDraining => "worker_draining",
+        EventKind::WorkerLeft => "worker_left",
         EventKind::Publish => "publish",
         EventKind::TakenOver => "taken_over",
         EventKind::Cancelled => "cancelled",

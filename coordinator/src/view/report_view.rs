@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use tally_dataset::objectives::{FigureSpec, FigureValue};
 
-use crate::job::date_text;
+use crate::dates::date_text;
 use crate::objectives::report::{Report as Content, ReportDay, State};
 
 /// A report.

@@ -12,7 +12,8 @@ use tally_coordinator::driver::{
     Submit, Work, first_attempt,
 };
 use tally_coordinator::history::Registry;
-use tally_coordinator::job::{JobSpec, new_key};
+use tally_coordinator::job::JobSpec;
+use tally_coordinator::job_id::new_key;
 use tally_coordinator::plan::{InputPlan, MapTask};
 use tally_coordinator::publish::file_system;
 use tally_coordinator::publish::staging::Staging;

@@ -17,7 +17,7 @@ use chrono::NaiveDate;
 use clap::Args;
 use tally_common::runtime::block_on;
 use tally_common::secrets;
-use tally_coordinator::job::date_text;
+use tally_coordinator::dates::date_text;
 use tally_coordinator::objectives::report::{Report, State};
 use tally_coordinator::view;
 

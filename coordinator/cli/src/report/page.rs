@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use tally_coordinator::job::date_text;
+use tally_coordinator::dates::date_text;
 use tally_coordinator::objectives::report::{Report, ReportDay, State};
 use tally_coordinator::summary::grouped;
 use tally_dataset::objectives::FigureSpec;

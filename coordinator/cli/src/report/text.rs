@@ -2,7 +2,7 @@
 //!
 //! Not here: the values (`tally_coordinator::objectives::report`).
 
-use tally_coordinator::job::date_text;
+use tally_coordinator::dates::date_text;
 use tally_coordinator::objectives::report::{Report, ReportDay, State};
 use tally_coordinator::summary::grouped;
 use tally_dataset::objectives::FigureSpec;

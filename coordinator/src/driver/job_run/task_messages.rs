@@ -10,8 +10,9 @@ use tally_scheduler::Scheduler;
 
 use super::JobRun;
 use super::notes::skew;
+use crate::dates::{days_since_1970, parse_date};
 use crate::dispatch::{SharedInputs, TaskDispatch};
-use crate::job::{MAP, REDUCE, WRITE, days_since_1970, parse_date};
+use crate::job::{MAP, REDUCE, WRITE};
 use crate::objectives::text_of;
 use crate::part_footer::{DayFooter, PartFooter};
 use crate::plan::files;

@@ -13,7 +13,7 @@ use tonic::codegen::http::request::Parts;
 use url::form_urlencoded;
 
 use super::problem::Problem;
-use crate::job::parse_date;
+use crate::dates::parse_date;
 
 /// The maximum number of entries in a page. Answers are built in memory, and gRPC is there for larger pages.
 const MAX_PAGE_SIZE: u32 = 200;
