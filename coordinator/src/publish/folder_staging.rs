@@ -328,6 +328,11 @@ impl FolderStaging {
         let Location { output, target, files, .. } = &self.location;
         let made = retry_while_full(&**files, || files.create_folders(output));
         made.map_err(failed(output, "the output folder cannot be created"))?;
+        // Before the day is in it: a sync of the output may keep the day's rename, and lose the name of the output.
+        if let Some(above) = output.parent() {
+            let synced = sync_upwards(&**files, above);
+            synced.map_err(failed(above, "the folder above the output cannot be synced"))?;
+        }
         match self.replacement().run() {
             // Another process did it, or the answer to this one's request was lost.
             Err(_) if commit.is(&**files, target) => {}
@@ -348,12 +353,9 @@ impl FolderStaging {
             }
             Ok(()) => {}
         }
-        for folder in [Some(output.as_path()), output.parent()].into_iter().flatten() {
-            let what =
-                "the new day is visible, but may be lost if the machine fails, because it cannot be synced";
-            files.sync(folder).map_err(failed(folder, what))?;
-        }
-        Ok(())
+        let what =
+            "the new day is visible, but may be lost if the machine fails, because it cannot be synced";
+        files.sync(output).map_err(failed(output, what))
     }
 }
 

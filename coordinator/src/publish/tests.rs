@@ -564,7 +564,7 @@ fn a_new_leader_leaves_a_later_day_alone_whose_publish_is_half_done() {
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
 }
 
-/// A file system that notes what is synced, and cannot sync one folder.
+/// A file system that notes what is synced and the day that is published, and cannot sync one folder.
 #[derive(Debug, Default)]
 struct Syncs {
     noted: Mutex<Vec<PathBuf>>,
@@ -575,6 +575,13 @@ impl FileSystem for Syncs {
     fn sync(&self, path: &Path) -> io::Result<()> {
         self.noted.lock().push(path.into());
         if path == self.fails { Err(Errno::IO.into()) } else { System.sync(path) }
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if to.ends_with(DAY_FOLDER) {
+            self.noted.lock().push(to.into());
+        }
+        System.rename(from, to)
     }
 }
 
@@ -592,6 +599,25 @@ fn a_decided_day_is_durable_with_the_folders_above_it() {
     let mut expected = vec![siblings.join("a.1").join(DAY), siblings.join("a.1")];
     expected.extend(siblings.ancestors().map(PathBuf::from));
     assert_eq!(*files.noted.lock(), expected);
+}
+
+/// Otherwise a power failure may keep the rename of the day, and lose the name of the output that it is in.
+#[test]
+fn the_name_of_a_new_output_is_durable_before_a_day_is_published_in_it() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().canonicalize().unwrap();
+    let files = Arc::new(Syncs::default());
+    let output = root.join("out");
+    let location = Location::with(output.to_str().unwrap(), DAY_FOLDER, files.clone()).unwrap();
+    let staging = FolderStaging::prepare(location, &job("a"), 1).unwrap();
+    fs::write(staging.part(0, 7), "one").unwrap();
+    let commit = staging.commit(&[winner(7)], None).unwrap();
+    files.noted.lock().clear();
+    staging.publish(&commit).unwrap();
+    let noted = files.noted.lock();
+    let published = noted.iter().position(|path| *path == output.join(DAY_FOLDER)).unwrap();
+    assert!(noted[..published].contains(&root), "{noted:?}");
+    assert!(noted[published..].contains(&output), "{noted:?}");
 }
 
 #[test]

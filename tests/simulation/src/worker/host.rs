@@ -98,7 +98,7 @@ impl TaskHost for Host {
             return Err(Failure::Refused { reason: "the spill limit is reached".into() });
         }
         if self.running.len() >= self.slots {
-            return Err(Failure::Retryable { reason: "it has no free slot".into() });
+            return Err(Failure::Refused { reason: "it has no free slot".into() });
         }
         say!("worker {} starts {attempt}", self.owner.process);
         world::with(|world| {
