@@ -351,7 +351,7 @@ fn only_a_job_that_runs_can_be_cancelled() {
     assert_eq!(fake.state().cancelled, [JOB]);
     // Repeated: it is already cancelled, as requested.
     ask(&fake, &["cancel", JOB]).expect(0);
-    for (state, said) in [(JobState::Done, "over before: done"), (JobState::Publishing, "being published")] {
+    for (state, said) in [(JobState::Done, "already ended: done"), (JobState::Publishing, "being published")] {
         fake.set(status(state, "publish"));
         let error = ask(&fake, &["cancel", JOB]).expect(1);
         assert!(error.stderr.contains(said), "{error:?}");
