@@ -147,6 +147,9 @@ pub enum SpecError {
     /// An invalid id.
     #[error(transparent)]
     Id(#[from] InvalidId),
+    /// The folder of a day instead of the root of the output.
+    #[error("the output {0} is the folder of a day: give the folder above it, the root of the output")]
+    DayFolder(String),
     /// The job would replace what it reads, or one of the tables would contain another.
     #[error("the output {output} and the input {input} overlap: give another output, outside of the inputs")]
     Overlap {
@@ -323,11 +326,11 @@ impl JobSpec {
         v1::JobSpec { options: self.options.to_messages(), ..self.into() }
     }
 
-    /// Checks that the URLs are valid, and that neither the output is in an input nor an input in the output: readers of a
-    /// table read all files below its root.
+    /// Checks that the URLs are valid, that neither the output is in an input nor an input in the output, and that the output
+    /// is not the folder of a day: readers of a table, and of a day, read all files below it.
     ///
     /// # Errors
-    /// [`SpecError`] names both roots.
+    /// [`SpecError`] names the roots.
     pub fn check_overlap(&self) -> Result<(), SpecError> {
         let output = urls::canonical(&self.output)?;
         for input in &self.inputs {
@@ -337,7 +340,12 @@ impl JobSpec {
                 return Err(SpecError::Overlap { output, input });
             }
         }
-        Ok(())
+        let column = self.day_folder.split('=').next().unwrap_or_default();
+        let name = output.rsplit('/').next().unwrap_or_default();
+        match name.split_once('=').is_some_and(|(key, _)| key == column) {
+            true => Err(SpecError::DayFolder(output)),
+            false => Ok(()),
+        }
     }
 }
 
@@ -447,5 +455,9 @@ mod tests {
         check("/data/submission_date_s3=20170227/in", "/data", false);
         check("/data/addons/v2", "/data/addons/v1/../v2/", false);
         check("ftp://x/addons", "/data/out", false);
+        check("/data/addons/v2", "/data/out/submission_date_s3=20170226", false);
+        check("s3://b/addons/v2", "s3://b/out/submission_date_s3=20170227/", false);
+        check("/data/addons/v2", "/data/out/submission_date_s3=20170227/v1", true);
+        check("/data/addons/v2", "/data/out/version=1", true);
     }
 }

@@ -115,7 +115,7 @@ impl Summary {
     /// The summary as a table.
     pub fn table(&self) -> String {
         let mut out = format!("job {} for {}\n\n", self.job_id, self.date);
-        let mut line = |name: &str, value: String| out.push_str(&format!("  {name:<24} {value:>16}\n"));
+        let mut line = |name: &str, value: String| out.push_str(&figure_line(name, &value));
         line("rows", grouped(self.rows));
         line("files", grouped(self.files as u64));
         for (name, value) in &self.totals.0 {
@@ -146,9 +146,27 @@ impl Summary {
     }
 }
 
+/// The width of the lines of figures, without their indent.
+const FIGURE_WIDTH: usize = 41;
+
+/// A line of a table of figures: the values of all lines end in the same column.
+pub fn figure_line(name: &str, value: &str) -> String {
+    let width = FIGURE_WIDTH.saturating_sub(name.len() + 1);
+    format!("  {name} {value:>width$}\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_end_in_one_column_also_after_long_names() {
+        let counters = [("n_clients", 7), ("n_foreign_installed_addons", 30_000)];
+        let totals = NamedTotals(counters.map(|(name, value)| (name.to_string(), value)).to_vec());
+        let table = Summary { totals, ..Summary::default() }.table();
+        let ends: Vec<usize> = table.lines().skip(2).take(4).map(str::len).collect();
+        assert_eq!(ends, [FIGURE_WIDTH + 2; 4], "{table}");
+    }
 
     #[test]
     fn counters_are_fields_of_the_summary_whatever_the_version() {

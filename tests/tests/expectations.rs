@@ -131,7 +131,7 @@ fn expectations_may_be_set_in_the_environment_and_wrong_ones_are_refused_before_
     // The error is JSON, as the result would be.
     wrong("clients > 0", &[r#"there is no figure \"clients\""#, "n_clients"])?;
     wrong("null_share(addon_id) < 1", &[r#"no column \"addon_id\""#, "client_id"])?;
-    wrong("rows is large", &["write METRIC COMPARISON NUMBER"])?;
+    wrong("rows is large", &["write FIGURE COMPARISON NUMBER"])?;
     ensure!(snapshot(&place.published())?.is_empty());
     job().env("TALLY_EXPECT", "").run()?.expect_code(0)?;
     Ok(())

@@ -100,7 +100,7 @@ fn an_ignored_hangup_does_not_end_a_job() -> Result<()> {
 fn an_interrupted_generator_leaves_nothing() -> Result<()> {
     let folder = Scratch::new("tally generate ")?;
     for sent in [Signal::INT, Signal::HUP] {
-        let output = folder.path().join("day");
+        let output = folder.path().join("new/day");
         let generate = Tally::new("generate").args(["--clients", "1000000", "--threads", "1", "--output"]);
         let mut running = generate.args([&output]).spawn()?;
         wait_for("the first files", DEADLINE, || {

@@ -181,7 +181,7 @@ fn ctrl_c_stops_a_backfill_that_can_be_continued() -> Result<()> {
         Ok((range.place.partition(dates[0]).exists() || running.ended()?).then_some(()))
     })?;
     running.interrupt()?;
-    let outcome = running.wait()?.expect_failure(130, &["days are not done", "--only-missing"])?;
+    let outcome = running.wait()?.expect_failure(130, &["not done", "--only-missing"])?;
     let found = days(&outcome)?;
     let known = |state: &str| ["done", "cancelled", "not_started"].contains(&state);
     ensure!(found.len() == 6 && found.iter().all(|day| known(&day.state)), "{outcome}");

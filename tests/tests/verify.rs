@@ -68,6 +68,16 @@ fn verify(output: &Path, spill: &Path) -> Tally {
 }
 
 #[test]
+fn a_day_of_another_dataset_is_named() -> Result<()> {
+    let day = Day::new("case-05")?;
+    let verify = verify(&day.place.output(), day.place.path()).args(["--dataset", "addon_aggregates_v2"]);
+    let outcome = verify.run()?.expect_failure(1, &["is not what its job published"])?;
+    let named = r#"it is one of the dataset \"addon_aggregates\": is --dataset right?"#;
+    ensure!(outcome.stdout.contains(named), "{outcome}");
+    Ok(())
+}
+
+#[test]
 fn the_days_of_all_golden_cases_are_valid() -> Result<()> {
     for name in CASES {
         let day = Day::new(name)?;

@@ -16,8 +16,8 @@ pub(crate) const GLOBAL: &str = "Global options";
 pub(crate) const VERSION: &str = env!("TALLY_VERSION");
 
 const SOURCES: &str = "Settings:
-  Each option can also be set by a variable of the environment (--state-dir: TALLY_STATE_DIR) and in the file of --config
-  (state-dir = \"...\"). Options come before variables, variables before the file, and the file before defaults.";
+  Each option can also be set by a variable of the environment (--state-dir: TALLY_STATE_DIR) and in the file of --config \
+(state-dir = \"...\"). Options come before variables, variables before the file, and the file before defaults.";
 
 const EXAMPLES: &str = "Examples:
   Try Tally with a synthetic day:

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use tally_common::config::variable_of;
 use tally_common::environment;
 use tally_coordinator::plan::days::Roots;
@@ -44,7 +45,12 @@ pub(crate) struct UnknownDataset {
 pub struct OutputArgs {
     #[command(flatten)]
     named: NamedDataset,
-    #[arg(long, value_name = "URL", help = default_text(output_help))]
+    #[arg(
+        long,
+        value_name = "URL",
+        value_parser = NonEmptyStringValueParser::new(),
+        help = default_text(output_help)
+    )]
     output: Option<String>,
     #[arg(long, value_name = "NAME", help = default_text(preset_help))]
     preset: Option<String>,
@@ -230,6 +236,14 @@ mod tests {
         let error = place(&["--addons", "/a", "--output", "/o"]).unwrap_err();
         assert!(error.contains("--main-summary URL  root of the table main_summary"), "{error}");
         assert!(!error.contains("--addons URL") && !error.contains("--output URL"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_location_is_an_error_that_names_the_option() {
+        for option in ["--addons", "--output"] {
+            let error = Program::try_parse_from(["tally", option, ""]).err().unwrap().to_string();
+            assert!(error.contains(option), "{error}");
+        }
     }
 
     /// The locations of the seed's program.

@@ -161,16 +161,17 @@ pub(crate) fn verdict(
     if open.is_empty() {
         return Ok(());
     }
-    let count = format!("{} of {}", open.len(), counted(days.len(), "day"));
+    let verb = if open.len() == 1 { "is" } else { "are" };
+    let count = format!("{} of {} {verb} not done", open.len(), counted(days.len(), "day"));
     if let Some(why) = unreachable.filter(|_| !interrupted) {
-        return Err(Stop::NoLeader(format!("{count} are not done: {why}")));
+        return Err(Stop::NoLeader(format!("{count}: {why}")));
     }
     if interrupted {
         let again = "run the command again with --only-missing to continue";
-        return Err(Stop::Detached(format!("{count} are not done: {again}")));
+        return Err(Stop::Detached(format!("{count}: {again}")));
     }
     let lines: Vec<String> = open.iter().map(|day| day.line()).collect();
-    let why = format!("{count} are not done:\n  {}", lines.join("\n  "));
+    let why = format!("{count}:\n  {}", lines.join("\n  "));
     match open.iter().all(|day| day.state == ResultState::Unmet) {
         true => Err(Stop::Unmet(why)),
         false => Err(Stop::Failed(why)),
@@ -216,7 +217,9 @@ mod tests {
         assert_eq!(code(&[done.clone(), current], None, true).1, 0);
         let (text, exit) = code(&[done.clone(), failed.clone()], None, false);
         assert!(
-            exit == 1 && text.contains("1 of 2 days") && text.contains("20170227: failed: no data"),
+            exit == 1
+                && text.contains("1 of 2 days is not done")
+                && text.contains("20170227: failed: no data"),
             "{text}"
         );
         let (text, exit) = code(&[done.clone(), waiting.clone()], None, true);

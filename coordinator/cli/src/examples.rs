@@ -9,7 +9,7 @@ pub(crate) const RUN: &str = "Examples:
     export TALLY_ADDONS=day/addons/v2 TALLY_MAIN_SUMMARY=day/main_summary/v3 TALLY_OUTPUT=out
     tally run --date 20170227 --memory-limit 512MiB --output-format json
 
-It writes the file of --ready-marker. It sends no notices to a webhook or to OpenLineage: only coordinators do. Its exit code
+It writes the file of --ready-marker. It sends no notices to a webhook or to OpenLineage: only coordinators do. Its exit code \
 tells whether the day is published.";
 
 pub(crate) const COORDINATOR: &str = "Examples:

@@ -47,9 +47,11 @@ mod watch;
 mod workers;
 
 use std::io::{ErrorKind, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use tally_common::logging::{self, LogFormat};
 use tally_common::{duration, memory, open_files, secrets, size, stores};
 use tally_dataset::registry::{self, Constructor};
@@ -243,4 +245,16 @@ fn say(text: &str) -> Result<(), Stop> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether the reader of standard output has closed it. A command that waits for changes writes nothing, so no write shows it.
+fn unread() -> bool {
+    closed(&std::io::stdout())
+}
+
+/// Whether no process can read what is written to a pipe; false for files and terminals.
+fn closed(out: &impl AsFd) -> bool {
+    let mut polled = [PollFd::new(out, PollFlags::empty())];
+    let asked = rustix::event::poll(&mut polled, Some(&Timespec::default()));
+    asked.is_ok() && polled.iter().any(|fd| fd.revents().contains(PollFlags::ERR))
 }

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use crate::connect::{ConnectArgs, runtime};
 use crate::output::{OutputFormat, json};
 use crate::show_detail::line;
-use crate::{Stop, say};
+use crate::{Stop, say, unread};
 
 /// Between two requests for new events.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -60,7 +60,7 @@ pub(crate) fn main(args: &LogsArgs) -> Result<(), Stop> {
         loop {
             say(&text(&page, args.output_format)?)?;
             last = page.events.last().map_or(last, |event| event.number);
-            if page.over || !args.follow {
+            if page.over || !args.follow || unread() {
                 return Ok(());
             }
             sleep(INTERVAL).await;

@@ -251,7 +251,7 @@ pub fn worker(worker: &WorkerStatus, format: OutputFormat) -> Result<String, Sto
 /// The effect of `cancel`, from the status in its answer.
 ///
 /// # Errors
-/// The job was over before, or is being published and cannot be cancelled.
+/// The job has already ended, or is being published and cannot be cancelled.
 pub fn cancelled(job: &JobStatus) -> Result<(), Stop> {
     let id = &job.job;
     match job.state() {
@@ -259,7 +259,7 @@ pub fn cancelled(job: &JobStatus) -> Result<(), Stop> {
             Err(Stop::Failed(format!("job {id} is being published: it cannot be cancelled")))
         }
         JobState::Cancelled => Ok(()),
-        over if is_over(over) => Err(Stop::Failed(format!("job {id} was over before: {}", state(over)))),
+        over if is_over(over) => Err(Stop::Failed(format!("job {id} has already ended: {}", state(over)))),
         _ => Ok(()),
     }
 }

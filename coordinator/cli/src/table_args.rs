@@ -2,6 +2,7 @@
 //!
 //! Not here: the tables of a dataset (`tally_dataset`).
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use tally_dataset::{Dataset, TableSpec, registry};
 
@@ -54,9 +55,13 @@ fn parse_table(text: &str) -> Result<(String, String), InvalidTable> {
 
 impl Args for TableArgs {
     fn augment_args(command: Command) -> Command {
-        let own = named_tables()
-            .into_iter()
-            .map(|table| Arg::new(table.name).long(option_of(table.name)).value_name("URL").help(table.help));
+        let own = named_tables().into_iter().map(|table| {
+            Arg::new(table.name)
+                .long(option_of(table.name))
+                .value_name("URL")
+                .value_parser(NonEmptyStringValueParser::new())
+                .help(table.help)
+        });
         let any = Arg::new(TABLE)
             .long(TABLE)
             .value_name("NAME=URL")

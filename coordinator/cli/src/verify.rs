@@ -7,7 +7,7 @@ use tally_common::counts::counted;
 use tally_common::runtime::block_on;
 use tally_coordinator::audit::{self, DayReport};
 use tally_coordinator::dates::date_text;
-use tally_coordinator::summary::{bytes, grouped};
+use tally_coordinator::summary::{bytes, figure_line, grouped};
 
 use crate::audit_args::AuditArgs;
 use crate::connect::runtime;
@@ -64,7 +64,7 @@ pub(crate) fn main(args: &VerifyArgs) -> Result<(), Stop> {
 
 fn table(report: &DayReport) -> String {
     let mut out = format!("{}\n\n", report.url);
-    let mut line = |name: &str, value: String| out.push_str(&format!("  {name:<24} {value:>16}\n"));
+    let mut line = |name: &str, value: String| out.push_str(&figure_line(name, &value));
     line("files", grouped(report.files as u64));
     line("bytes", bytes(report.bytes));
     line("rows", grouped(report.rows));

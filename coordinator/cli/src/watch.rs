@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::{Stop, say};
+use crate::{Stop, say, unread};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Clears the screen and moves the cursor to its begin.
@@ -24,7 +24,7 @@ pub struct Shown {
     pub last: bool,
 }
 
-/// Shows the answer once, or until it is final with `watch`.
+/// Shows the answer once, or with `watch` until it is final or nothing reads it.
 ///
 /// # Errors
 /// Those of `ask`, or standard output cannot be written.
@@ -43,7 +43,7 @@ pub async fn show(watch: bool, mut ask: impl AsyncFnMut() -> Result<Shown, Stop>
             say(&format!("{gap}{}", shown.text))?;
             key = Some(shown.key);
         }
-        if shown.last {
+        if shown.last || unread() {
             return Ok(());
         }
         sleep(INTERVAL).await;

@@ -56,8 +56,15 @@ impl Layout {
     fn new(output: &Path, dataset: &str, date: &str, tables: &[&str]) -> Result<Self, GenerateError> {
         let names = tables.iter().filter_map(|table| Path::new(table).parent()?.to_str());
         let above = std::iter::once("").chain(names.zip(tables).flat_map(|(name, table)| [name, table]));
-        let new_folders = above.map(|below| output.join(below)).filter(|folder| !folder.exists());
-        let new_folders = new_folders.collect();
+        let mut new_folders: Vec<PathBuf> = output
+            .ancestors()
+            .skip(1)
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .map(Path::to_path_buf)
+            .collect();
+        new_folders.reverse();
+        new_folders.extend(above.map(|below| output.join(below)));
+        new_folders.retain(|folder| !folder.exists());
         let named = match output.file_name() {
             Some(_) => output.to_path_buf(),
             // For "." and "..", the name is that of the folder they refer to.

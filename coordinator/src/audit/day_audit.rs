@@ -171,9 +171,15 @@ impl PartOfDay {
                 return Ok(part);
             }
         };
-        match PartFooter::read(&rows.entries(), &*self.dataset) {
+        let entries = rows.entries();
+        match PartFooter::read(&entries, &*self.dataset) {
             Ok(footer) => part.footer = Some(footer),
-            Err(why) => part.faults.push(format!("foreign file: {why}")),
+            Err(why) => part.faults.push(match entries.get("tally.dataset") {
+                Some(name) if name.as_str() != self.dataset.name() => {
+                    format!("foreign file: it is one of the dataset {name:?}: is --dataset right?")
+                }
+                _ => format!("foreign file: {why}"),
+            }),
         }
         let schema = self.dataset.output_schema();
         if let Some(fault) = rows.schema_fault(&schema, true) {

@@ -61,7 +61,7 @@ pub struct Expectation {
 pub enum ExpectationError {
     /// It has another form.
     #[error(
-        "write METRIC COMPARISON NUMBER or METRIC COMPARISON NUMBER * previous, for example `rows >= 0.8 * previous` or \
+        "write FIGURE COMPARISON NUMBER or FIGURE COMPARISON NUMBER * previous, for example `rows >= 0.8 * previous` or \
          `null_share(client_id) <= 0.01`; the comparisons are >=, <=, >, < and =="
     )]
     Form,

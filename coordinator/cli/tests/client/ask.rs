@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 
-use crate::fake::{Fake, JOB, Outcome, command, interrupt, outcome, status, tally};
+use crate::fake::{Fake, JOB, Outcome, command, interrupt, outcome, status, tally, wait_for};
 use serde_json::json;
 use tally_proto::v1::{
     EventKind, JobDetail, JobEvent, JobSpec, JobState, JobStatus, JobWaits, PartitionSkew, RunningTask,
@@ -258,6 +258,23 @@ fn a_watched_job_is_printed_at_each_change_until_its_end() {
     watch.wait().unwrap();
 }
 
+fn a_watch_ends_when_nothing_reads_it() {
+    let fake = Fake::new();
+    fake.set(job());
+    fake.state().jobs = vec![job()];
+    fake.state().events = vec![incident()];
+    for args in [&["jobs", "--watch"][..], &["job", JOB, "--watch"], &["logs", JOB, "--follow"]] {
+        let args: Vec<&str> = args.iter().copied().chain(["--coordinator", fake.address.as_str()]).collect();
+        let mut watch = command(&args).spawn().unwrap();
+        let mut out = BufReader::new(watch.stdout.take().unwrap());
+        assert!(out.read_line(&mut String::new()).unwrap() > 0, "{args:?}");
+        // Nothing changes after that, so nothing is written.
+        drop(out);
+        wait_for("the end of the watch", || watch.try_wait().unwrap().is_some());
+        assert!(watch.wait().unwrap().success(), "{args:?}");
+    }
+}
+
 fn the_events_of_a_job_are_lines_and_are_followed_to_its_end() {
     let fake = Fake::new();
     fake.state().events = vec![incident()];
@@ -351,7 +368,8 @@ fn only_a_job_that_runs_can_be_cancelled() {
     assert_eq!(fake.state().cancelled, [JOB]);
     // Repeated: it is already cancelled, as requested.
     ask(&fake, &["cancel", JOB]).expect(0);
-    for (state, said) in [(JobState::Done, "over before: done"), (JobState::Publishing, "being published")] {
+    for (state, said) in [(JobState::Done, "already ended: done"), (JobState::Publishing, "being published")]
+    {
         fake.set(status(state, "publish"));
         let error = ask(&fake, &["cancel", JOB]).expect(1);
         assert!(error.stderr.contains(said), "{error:?}");
@@ -400,6 +418,7 @@ tally_tests::tests![
     a_job_as_json_and_as_a_table,
     an_unknown_job_or_worker_is_named,
     a_watched_job_is_printed_at_each_change_until_its_end,
+    a_watch_ends_when_nothing_reads_it,
     the_events_of_a_job_are_lines_and_are_followed_to_its_end,
     waiting_for_a_job_ends_like_its_submission,
     all_pages_of_jobs_are_listed,
