@@ -7,8 +7,9 @@ import itertools
 import threading
 import time
 
-from cluster import NODE, path
-from plane import Refused
+from cluster import path
+from api import Refused
+from plane import NODE
 
 
 def container_status(name, ready=True, state=None):

@@ -1,0 +1,68 @@
+"""How workers followed the load: samples of the Deployment and of the coordinator's metrics, for `deploy/docs/plot`.
+
+Not here: checks."""
+
+import re
+import threading
+import time
+import urllib.request
+
+import nodes
+from api import Refused
+
+PERIOD = 0.25
+COLUMNS = {
+    "attached": 'tally_workers{state="attached"}', "draining": 'tally_workers{state="draining"}',
+    "runnable": "tally_tasks_runnable", "running": "tally_attempts_running"}
+
+
+def numbers(namespace):
+    """The coordinator's metrics, as text; None where none answers."""
+    for pod in nodes.pods(namespace, "coordinator"):
+        try:
+            with urllib.request.urlopen(f"http://{pod.addresses[0]}:9090/metrics", timeout=2) as answer:
+                page = answer.read().decode()
+        except OSError:
+            continue
+        values = dict(re.findall(r"^(tally_\S+) ([\d.]+)$", page, re.M))
+        return {column: values.get(name) for column, name in COLUMNS.items()}
+    return dict.fromkeys(COLUMNS)
+
+
+class Trace:
+    """A context manager: samples until it ends. `phase` is a word for the plot."""
+
+    def __init__(self, namespace):
+        self.namespace, self.phase, self.rows = namespace, "", []
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self.follow)
+
+    def __enter__(self):
+        self.began = time.monotonic()
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ended.set()
+        self.thread.join()
+
+    def follow(self):
+        while not self.ended.wait(PERIOD):
+            try:
+                replicas = self.namespace.get("Deployment", "tally-worker")["spec"]["replicas"]
+            except (OSError, Refused):
+                continue
+            row = {"seconds": time.monotonic() - self.began, "phase": self.phase, "replicas": replicas, **numbers(self.namespace)}
+            # Workers remain when no coordinator can tell.
+            for name in ("attached", "draining"):
+                if row[name] is None:
+                    row[name] = self.rows[-1][name] if self.rows else 0
+            self.rows.append(row)
+
+    def csv(self):
+        def text(row):
+            return ",".join("" if value is None else str(value).removesuffix(".0") for value in row)
+
+        lines = [["seconds", "phase", "replicas", *COLUMNS]]
+        lines += [[f"{row['seconds']:.2f}", *list(row.values())[1:]] for row in self.rows]
+        return "".join(text(line) + "\n" for line in lines)
