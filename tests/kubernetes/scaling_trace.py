@@ -3,12 +3,12 @@
 Not here: checks."""
 
 import re
-import threading
 import time
 import urllib.request
 
 import nodes
 from api import Refused
+from meanwhile import Meanwhile
 
 PERIOD = 0.25
 COLUMNS = {
@@ -29,30 +29,21 @@ def numbers(namespace):
     return dict.fromkeys(COLUMNS)
 
 
-class Trace:
+class Trace(Meanwhile):
     """A context manager: samples until it ends. `phase` is a word for the plot."""
 
     def __init__(self, namespace):
+        super().__init__()
         self.namespace, self.phase, self.rows = namespace, "", []
-        self.ended = threading.Event()
-        self.thread = threading.Thread(target=self.follow)
-
-    def __enter__(self):
-        self.began = time.monotonic()
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.ended.set()
-        self.thread.join()
 
     def follow(self):
+        began = time.monotonic()
         while not self.ended.wait(PERIOD):
             try:
                 replicas = self.namespace.get("Deployment", "tally-worker")["spec"]["replicas"]
             except (OSError, Refused):
                 continue
-            row = {"seconds": time.monotonic() - self.began, "phase": self.phase, "replicas": replicas, **numbers(self.namespace)}
+            row = {"seconds": time.monotonic() - began, "phase": self.phase, "replicas": replicas, **numbers(self.namespace)}
             # Workers remain when no coordinator can tell.
             for name in ("attached", "draining"):
                 if row[name] is None:

@@ -17,9 +17,9 @@ from test_nodes_install import SMALL, SPREAD, WAIT
 from watching import watched
 
 # Slow workers do not become lost.
-PATIENT = {"coordinator": {"nodeSelector": {"kubernetes.io/hostname": "node-1"}, "extraEnv": [
-    {"name": "TALLY_WORKER_TIMEOUT", "value": "60000"}]}}
-VALUES = merged(SMALL, PATIENT, {"worker": {"replicas": 3, **SPREAD}})
+PATIENT = merged(SMALL, {"worker": {"replicas": 3, **SPREAD}, "coordinator": {"extraEnv": [
+    {"name": "TALLY_WORKER_TIMEOUT", "value": "60000"}]}})
+VALUES = merged(PATIENT, {"coordinator": {"nodeSelector": {"kubernetes.io/hostname": "node-1"}}})
 
 
 def drain(namespace, *names):

@@ -79,7 +79,7 @@ class Install(unittest.TestCase):
         """It fails by its own time limit, and its pod remains with its log."""
         with Namespace() as namespace:
             volume(namespace)
-            namespace.install(merged(SMALL, {"worker": {"replicas": 0}, "test": {"timeoutSeconds": 15}}), more=WAIT)
+            namespace.install(merged(SMALL, {"worker": {"replicas": 0}, "test": {"timeoutSeconds": 30}}), more=WAIT)
             done = namespace.try_helm("test", "tally", "--timeout", "2m")
             self.assertNotEqual(done.code, 0)
             pod = namespace.get("Pod", "tally-test")

@@ -11,14 +11,13 @@ from consul import URL, Consul
 from days import MANY_TASKS, Day
 from nodes import volume
 from slow import CREEPING
-from test_nodes_drain import VALUES
+from test_nodes_drain import PATIENT, VALUES
 from test_nodes_install import WAIT
 
 # Changed settings, so that all pods are replaced.
 CHANGED = {"coordinator": {"maxJobs": 7}, "worker": {"drainTimeoutSeconds": 70}}
 # Coordinators on any nodes.
-TWO = merged(VALUES, {"consul": {"url": URL}, "coordinator": {
-    "replicas": 2, "nodeSelector": {"kubernetes.io/hostname": None}, "podAntiAffinity": "required"}})
+TWO = merged(PATIENT, {"consul": {"url": URL}, "coordinator": {"replicas": 2, "podAntiAffinity": "required"}})
 
 
 class Upgrades(unittest.TestCase):

@@ -14,8 +14,8 @@ class Logs(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         found = re.fullmatch(r"/containerLogs/([^/]+)/([^/]+)/([^/?]+)(\?.*)?", self.path)
         text = found and self.said(*found.groups()[:3])
-        data = (text or "there is no such log here\n").encode()
-        self.send_response(200 if text is not None and found else 404)
+        data = ("there is no such log here\n" if text is None else text).encode()
+        self.send_response(404 if text is None else 200)
         self.send_header("Content-Type", "text/plain")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
