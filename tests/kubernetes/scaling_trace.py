@@ -50,10 +50,16 @@ class Trace(Meanwhile):
                     row[name] = self.rows[-1][name] if self.rows else 0
             self.rows.append(row)
 
+    def changes(self):
+        """Without samples that differ neither from the one before nor from the one after."""
+        values = [list(row.values())[1:] for row in self.rows]
+        return [row for number, row in enumerate(self.rows)
+                if number in (0, len(values) - 1) or not values[number - 1] == values[number] == values[number + 1]]
+
     def csv(self):
         def text(row):
             return ",".join("" if value is None else str(value).removesuffix(".0") for value in row)
 
         lines = [["seconds", "phase", "replicas", *COLUMNS]]
-        lines += [[f"{row['seconds']:.2f}", *list(row.values())[1:]] for row in self.rows]
+        lines += [[f"{row['seconds']:.2f}", *list(row.values())[1:]] for row in self.changes()]
         return "".join(text(line) + "\n" for line in lines)

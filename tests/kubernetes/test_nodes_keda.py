@@ -1,5 +1,6 @@
 """Workers that start and stop with the load: KEDA's operator asks the coordinators by its external scaler, the HPA controller asks KEDA's
-adapter, and workers are pods that run. From zero to several workers and back; no finished task runs again.
+adapter, and workers are pods that run. From zero to several workers and back, and without a coordinator for longer than KEDA's cooldown;
+no finished task runs again.
 
 The trace of the test is written to the file that TALLY_SCALING_TRACE names, for `deploy/docs/plot`.
 
@@ -7,6 +8,7 @@ Not here: KEDA's admission webhook, whose schemas the API server has all the sam
 
 import os
 import pathlib
+import time
 import unittest
 
 import cluster
@@ -18,11 +20,14 @@ from nodes import volume
 from scaling_trace import Trace
 from slow import CREEPING, SLOW
 from test_nodes_drain import VALUES
-from test_nodes_install import WAIT
+from watching import watched
 
 MAX_WORKERS = 4
+# Seconds.
+POLL, COOLDOWN = 2, 10
 SCALED = merged(VALUES, {"autoscaling": {
-    "mode": "keda", "maxReplicas": MAX_WORKERS, "scaleDownStabilizationSeconds": 5, "keda": {"pollingInterval": 2, "cooldownPeriod": 10}}})
+    "mode": "keda", "maxReplicas": MAX_WORKERS, "scaleDownStabilizationSeconds": 5,
+    "keda": {"pollingInterval": POLL, "cooldownPeriod": COOLDOWN}}})
 # The whole answer of KEDA may take some of its polls.
 DEADLINE = 180
 
@@ -58,11 +63,13 @@ class Scaling(unittest.TestCase):
             day = Day(folder, 300_000)
             with Trace(namespace) as trace:
                 try:
-                    self.follow(namespace, day, trace)
+                    jobs = self.follow(namespace, day, trace)
                 finally:
                     if file := os.environ.get("TALLY_SCALING_TRACE"):
                         pathlib.Path(file).write_text(trace.csv())
             self.assertEqual(max(row["replicas"] for row in trace.rows), MAX_WORKERS)
+            for output, job in jobs.items():
+                self.exact(namespace, day, job, output)
             # KEDA from zero and to zero, the HPA controller in between.
             scaled = {event["reason"] for event in namespace.all("Event")}
             self.assertLessEqual({"KEDAScaleTargetActivated", "KEDAScaleTargetDeactivated", "SuccessfulRescale"}, scaled)
@@ -71,32 +78,56 @@ class Scaling(unittest.TestCase):
             wait_for("the end of the ScaledObject", lambda: not namespace.all("ScaledObject"))
 
     def follow(self, namespace, day, trace):
+        """The jobs, by their outputs."""
         trace.phase = "from zero"
         with nodes.slow_workers(namespace) as slow:
             slow.share = CREEPING
-            first = nodes.submit(namespace, day, "first", *MANY_TASKS)
+            jobs = {"first": self.submit(namespace, day, "first")}
             self.wait_for_all(namespace)
             slow.share = SLOW
-            nodes.finished(namespace, first)
+            nodes.finished(namespace, jobs["first"])
             trace.phase = "down in the middle"
-            slow.share = CREEPING
-            second = nodes.submit(namespace, day, "second", *MANY_TASKS)
-            self.wait_for_all(namespace)
-            slow.share = SLOW
-            nodes.wait_for_progress(namespace, second, 0.2)
-            slow.share = CREEPING
-            leaving = nodes.pods(namespace, "worker")
+            jobs["second"] = self.submit(namespace, day, "second")
+            leaving = self.progressed(namespace, jobs["second"], slow)
             namespace.upgrade(merged(SCALED, {"autoscaling": {"maxReplicas": MAX_WORKERS // 2}}))
             wait_for("fewer workers", lambda: len(nodes.pods(namespace, "worker")) == MAX_WORKERS // 2, DEADLINE)
-            self.assertEqual(nodes.tally(namespace, "job", second)["state"], "running")
-        for job, output in ((first, "first"), (second, "second")):
-            self.exact(namespace, day, job, output)
+            self.assertEqual(nodes.tally(namespace, "job", jobs["second"])["state"], "running")
+        nodes.finished(namespace, jobs["second"])
         trace.phase = "burst"
         namespace.upgrade(SCALED)
-        jobs = [(nodes.submit(namespace, day, f"burst-{number}", *MANY_TASKS), f"burst-{number}") for number in range(3)]
-        for job, output in jobs:
-            self.exact(namespace, day, job, output)
+        with nodes.slow_workers(namespace) as slow:
+            jobs |= {output: self.submit(namespace, day, output) for output in ("third", "fourth", "fifth")}
+            self.progressed(namespace, jobs["third"], slow)
+            trace.phase = "no coordinator"
+            self.lose_coordinator(namespace)
+            trace.phase = "burst"
+            slow.share = SLOW
+            for job in jobs.values():
+                nodes.finished(namespace, job)
         trace.phase = "to zero"
         self.wait_for_replicas(namespace, 0)
         wait_for("the end of all workers", lambda: not nodes.pods(namespace, "worker"), DEADLINE)
         self.assertEqual([nodes.exit_codes(pod) for pod in leaving], [[0]] * MAX_WORKERS)
+        return jobs
+
+    def submit(self, namespace, day, output):
+        return nodes.submit(namespace, day, output, *MANY_TASKS)
+
+    def progressed(self, namespace, job, slow):
+        """All workers, when they have done a part of the job and creep."""
+        slow.share = CREEPING
+        self.wait_for_all(namespace)
+        slow.share = SLOW
+        nodes.wait_for_progress(namespace, job, 0.2)
+        slow.share = CREEPING
+        return nodes.pods(namespace, "worker")
+
+    def lose_coordinator(self, namespace):
+        """For longer than KEDA's failed polls and its cooldown together."""
+        namespace.kubectl("scale", "deployment", "tally-coordinator", "--replicas=0")
+        wait_for("the end of the coordinator", lambda: not nodes.pods(namespace, "coordinator"))
+        with watched(lambda: self.replicas(namespace)) as seen:
+            time.sleep(3 * POLL + COOLDOWN + 8)
+        self.assertEqual(set(seen), {MAX_WORKERS})
+        namespace.kubectl("scale", "deployment", "tally-coordinator", "--replicas=1")
+        wait_for("the coordinator", lambda: nodes.rolled_out(namespace, "coordinator"))
