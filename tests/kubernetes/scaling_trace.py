@@ -2,6 +2,7 @@
 
 Not here: checks."""
 
+import contextlib
 import re
 import time
 import urllib.request
@@ -38,17 +39,21 @@ class Trace(Meanwhile):
 
     def follow(self):
         began = time.monotonic()
-        while not self.ended.wait(PERIOD):
-            try:
-                replicas = self.namespace.get("Deployment", "tally-worker")["spec"]["replicas"]
-            except (OSError, Refused):
-                continue
-            row = {"seconds": time.monotonic() - began, "phase": self.phase, "replicas": replicas, **numbers(self.namespace)}
-            # Workers remain when no coordinator can tell.
-            for name in ("attached", "draining"):
-                if row[name] is None:
-                    row[name] = self.rows[-1][name] if self.rows else 0
-            self.rows.append(row)
+        is_last = False
+        # One sample after the end, because the last change may just have been made.
+        while not is_last:
+            is_last = self.ended.wait(PERIOD)
+            with contextlib.suppress(OSError, Refused):
+                self.sample(time.monotonic() - began)
+
+    def sample(self, seconds):
+        replicas = self.namespace.get("Deployment", "tally-worker")["spec"]["replicas"]
+        row = {"seconds": seconds, "phase": self.phase, "replicas": replicas, **numbers(self.namespace)}
+        # Workers remain when no coordinator can tell.
+        for name in ("attached", "draining"):
+            if row[name] is None:
+                row[name] = self.rows[-1][name] if self.rows else 0
+        self.rows.append(row)
 
     def changes(self):
         """Without samples that differ neither from the one before nor from the one after."""
