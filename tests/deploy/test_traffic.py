@@ -37,6 +37,15 @@ class Traffic(unittest.TestCase):
         nodes = {"ipBlock": {"cidr": "10.0.0.0/16"}}
         self.assertIn(nodes, peers(objects(TOGGLES["consul on each node"]), "worker", "flight"))
 
+    def test_labels_of_namespaces_replace_the_defaults(self):
+        """Helm adds the keys of a value to those of its default, and a selector with both would admit no namespace. None admits all."""
+        for key, component, port, default in (("keda", "coordinator", "grpc", "keda"), ("monitoring", "coordinator", "http", "monitoring"),
+                                              ("monitoring", "worker", "http", "monitoring")):
+            for given, wanted in (({}, {"kubernetes.io/metadata.name": default}), ({"team": "a"}, {"team": "a"})):
+                found = objects(merged(TOGGLES["keda"], {"networkPolicy": {f"{key}NamespaceLabels": given}}))
+                among = [peer["namespaceSelector"]["matchLabels"] for peer in peers(found, component, port) if "namespaceSelector" in peer]
+                self.assertEqual(among, [wanted], (component, port))
+
     def test_ingress_and_gateway_lead_to_the_http_port(self):
         for name in ("ingress", "gateway"):
             found = objects(TOGGLES[name])

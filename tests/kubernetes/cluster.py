@@ -17,7 +17,8 @@ import tempfile
 
 import yaml
 
-from plane import Plane, Refused, needed, wait_for
+from api import Refused, wait_for
+from plane import Plane, needed
 
 # What both kinds of chart tests need: values, and rendering without a cluster.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "deploy"))
@@ -47,8 +48,6 @@ KINDS = {
     "PrometheusRule": ("apis/monitoring.coreos.com/v1", "prometheusrules"),
 }
 NUMBERS = itertools.count(1)
-# The node of pods that are made ready (readiness.py).
-NODE = "stand-in"
 
 
 def path(kind, namespace, name=""):
@@ -94,27 +93,30 @@ def add_definitions(made):
         wait_for(f"the API group {version}", lambda version=version: made.find(f"/apis/{version}"))
 
 
-@functools.cache
+# The one control plane of this process.
+RUNNING = []
+
+
+def start(kind=Plane):
+    """Starts the control plane, with a default storage class. `stop` ends it."""
+    needed(kind.PROGRAMS)
+    made = kind().__enter__()
+    RUNNING.append(made)
+    made.create("/apis/storage.k8s.io/v1/storageclasses", {
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "kubernetes.io/no-provisioner",
+        "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}})
+    made.add_nodes()
+    add_definitions(made)
+
+
 def plane():
-    """The one control plane of this process, with a default storage class. `stop` ends it."""
-    needed()
-    made = Plane().__enter__()
-    try:
-        made.create("/apis/storage.k8s.io/v1/storageclasses", {
-            "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "kubernetes.io/no-provisioner",
-            "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}})
-        made.create("/api/v1/nodes", {"metadata": {"name": NODE, "labels": {"kubernetes.io/hostname": NODE}}})
-        add_definitions(made)
-    except BaseException:
-        made.__exit__()
-        raise
+    [made] = RUNNING
     return made
 
 
 def stop():
-    if plane.cache_info().currsize:
-        plane().__exit__()
-        plane.cache_clear()
+    while RUNNING:
+        RUNNING.pop().__exit__()
 
 
 class Result:

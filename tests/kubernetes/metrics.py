@@ -54,22 +54,36 @@ class Metrics:
         self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
         self.thread = threading.Thread(target=self.server.serve_forever)
         self.thread.start()
-        port = self.server.server_port
-        # A service by host name, because the API server refuses endpoints on loopback.
-        self.plane.create("/api/v1/namespaces/default/services", {"metadata": {"name": "metrics"}, "spec": {
-            "type": "ExternalName", "externalName": "localhost", "ports": [{"port": port}]}})
-        self.plane.create("/apis/apiregistration.k8s.io/v1/apiservices", {
-            "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": f"v1beta1.{GROUP}"},
-            "spec": {"group": GROUP, "version": "v1beta1", "service": {"namespace": "default", "name": "metrics", "port": port},
-                     "insecureSkipTLSVerify": True, "groupPriorityMinimum": 100, "versionPriority": 100}})
+        serve(self.plane, self.server.server_port)
         return self
 
     def __exit__(self, *_):
-        self.plane.delete(f"/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.{GROUP}")
-        self.plane.delete("/api/v1/namespaces/default/services/metrics")
+        unserve(self.plane)
         self.server.shutdown()
         self.thread.join()
         self.server.server_close()
 
     def set(self, value):
         self.server.value = value
+
+
+def serve(plane, port):
+    """Registers the API that a program serves on that port."""
+    # A service by host name, because the API server refuses endpoints on loopback.
+    plane.create("/api/v1/namespaces/default/services", {"metadata": {"name": "metrics"}, "spec": {
+        "type": "ExternalName", "externalName": "localhost", "ports": [{"port": port}]}})
+    plane.create("/apis/apiregistration.k8s.io/v1/apiservices", {
+        "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": f"v1beta1.{GROUP}"},
+        "spec": {"group": GROUP, "version": "v1beta1", "service": {"namespace": "default", "name": "metrics", "port": port},
+                 "insecureSkipTLSVerify": True, "groupPriorityMinimum": 100, "versionPriority": 100}})
+
+
+def unserve(plane):
+    plane.delete(f"/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.{GROUP}")
+    plane.delete("/api/v1/namespaces/default/services/metrics")
+
+
+def available(plane):
+    found = plane.get(f"/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.{GROUP}")
+    conditions = found.get("status", {}).get("conditions", [])
+    return any(each["type"] == "Available" and each["status"] == "True" for each in conditions)

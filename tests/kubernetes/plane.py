@@ -1,6 +1,6 @@
 """A control plane of Kubernetes on loopback: etcd, kube-apiserver and kube-controller-manager with certificates of their own.
 
-Not here: nodes. No scheduler and no kubelet runs, so pods exist, but no container starts (see readiness.py)."""
+Not here: nodes. No scheduler and no kubelet runs, so pods exist, but no container starts (see readiness.py; nodes.py has both)."""
 
 import contextlib
 import json
@@ -18,6 +18,9 @@ import urllib.request
 from api import Refused, wait_for
 
 BIN = pathlib.Path(os.environ["KUBERNETES_BIN"])
+# The node without a kubelet.
+NODE = "stand-in"
+
 
 class Ports:
     """Ports that stay reserved: the programs bind them again with SO_REUSEPORT, so no other process can take them before."""
@@ -55,6 +58,10 @@ def certificates(folder):
 class Plane:
     """A context manager. Its programs have a process group each, and end with it, also after an error."""
 
+    PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager")
+    # Nothing sends the heartbeats of the node.
+    CONTROLLERS = "*,-node-lifecycle-controller,-taint-eviction-controller"
+
     def __init__(self):
         self.ends = contextlib.ExitStack()
         self.ports = Ports()
@@ -74,13 +81,16 @@ class Plane:
     def __exit__(self, *_):
         self.ends.close()
 
-    def start(self, name, *flags):
+    def start(self, name, *flags, **variables):
+        """Starts a program; returns a function that ends it before the context does."""
         log = self.ends.enter_context(open(self.folder / f"{name}.log", "w"))
         process = subprocess.Popen([BIN / name, *flags], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                                   env={"HOME": str(self.folder), "PATH": ""}, start_new_session=True)
+                                   env={"HOME": str(self.folder), "PATH": "", **variables}, start_new_session=True)
         self.processes[name] = process
 
         def end():
+            if process.returncode is not None:
+                return
             # The group, because a program may have children. The ids are valid: nothing has waited for the process yet.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
@@ -91,6 +101,7 @@ class Plane:
                 process.wait()
 
         self.ends.callback(end)
+        return end
 
     def start_all(self):
         at = self.folder
@@ -120,11 +131,13 @@ class Plane:
         self.start(
             "kube-controller-manager", f"--kubeconfig={self.kubeconfig}", f"--service-account-private-key-file={at}/accounts.key",
             f"--root-ca-file={at}/ca.crt", "--leader-elect=false", "--secure-port=0", "--horizontal-pod-autoscaler-sync-period=1s",
-            "--kube-api-qps=200", "--kube-api-burst=400",
-            # Nothing sends the heartbeats of the node.
-            "--controllers=*,-node-lifecycle-controller,-taint-eviction-controller")
+            "--kube-api-qps=200", "--kube-api-burst=400", f"--controllers={self.CONTROLLERS}")
         # The first thing that pods need: each namespace has its account.
         wait_for("the controllers", lambda: self.find("/api/v1/namespaces/default/serviceaccounts/default"))
+
+    def add_nodes(self):
+        """The node of pods that are made ready (readiness.py)."""
+        self.create("/api/v1/nodes", {"metadata": {"name": NODE, "labels": {"kubernetes.io/hostname": NODE}}})
 
     def write_kubeconfig(self):
         at = self.folder
@@ -171,6 +184,13 @@ class Plane:
     def get(self, path):
         return self.request("GET", path)
 
+    def events(self, path, version):
+        """Changes of the objects after the version, until the connection ends."""
+        url = f"{self.url}{path}?watch=true&resourceVersion={version}"
+        with urllib.request.urlopen(url, timeout=600, context=self.context) as lines:
+            for line in lines:
+                yield json.loads(line)
+
     def find(self, path):
         """None if there is no such object."""
         try:
@@ -189,9 +209,9 @@ class Plane:
         return self.request("DELETE", path, {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"})
 
 
-def needed():
-    """The programs that this module starts must exist: a missing one is an error, not a skipped test."""
-    for program in ("etcd", "kube-apiserver", "kube-controller-manager"):
+def needed(programs):
+    """The programs must exist: a missing one is an error, not a skipped test."""
+    for program in programs:
         if not os.access(BIN / program, os.X_OK):
             raise SystemExit(f"{BIN / program} is missing: tests/tools/kubernetes builds it")
     if not shutil.which("openssl"):

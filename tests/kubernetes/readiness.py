@@ -4,11 +4,12 @@ those that are being deleted. It runs nothing.
 Not here: a scheduler (no pod stays without a node), containers, probes, and grace periods."""
 
 import itertools
-import threading
 import time
 
-from cluster import NODE, path
-from plane import Refused
+from cluster import path
+from api import Refused
+from meanwhile import Meanwhile
+from plane import NODE
 
 
 def container_status(name, ready=True, state=None):
@@ -20,37 +21,21 @@ def now():
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-class Readiness:
+class Readiness(Meanwhile):
     """A context manager. While it is entered, new pods of the namespace become ready, and deleted ones go."""
 
     ADDRESSES = itertools.count(1)
 
     def __init__(self, namespace):
+        super().__init__()
         self.namespace = namespace
-        self.ended = threading.Event()
-        self.thread = threading.Thread(target=self.follow)
-        self.error = None
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.ended.set()
-        self.thread.join()
-        if self.error:
-            raise self.error
 
     def follow(self):
         """A pod that is being deleted stays for one more round, as a process that ends would."""
         leaving = set()
         while not self.ended.wait(0.2):
-            try:
-                for pod in self.namespace.all("Pod"):
-                    self.attend(pod, leaving)
-            except Exception as error:
-                self.error = error
-                return
+            for pod in self.namespace.all("Pod"):
+                self.attend(pod, leaving)
 
     def attend(self, pod, leaving):
         component = pod["metadata"].get("labels", {}).get("app.kubernetes.io/component")

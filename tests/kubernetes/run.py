@@ -1,15 +1,16 @@
-"""Runs the tests of this folder, or the named modules, on one control plane, and prints the result like cargo, so that tests/run
-counts it. The programs of the control plane end with it, also when it is interrupted."""
+"""Runs the named modules of this folder on one control plane, and prints the result like cargo, so that tests/run counts it. The
+programs of the control plane end with it, also when it is interrupted.
 
-import pathlib
+Modules whose names begin with `test_nodes` need a control plane with nodes, so they are not mixed with others (tests/kubernetes/run)."""
+
 import signal
 import sys
 import time
 import unittest
 
 import cluster
-
-HERE = pathlib.Path(__file__).resolve().parent
+from nodes import Nodes
+from plane import Plane
 
 
 class Timed(unittest.TextTestResult):
@@ -32,11 +33,12 @@ def main():
     # A shell makes background processes ignore Ctrl-C.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stopped)
-    names = sys.argv[1:] or sorted(file.stem for file in HERE.glob("test_*.py"))
+    names = sys.argv[1:]
+    [kind] = {Nodes if name.startswith("test_nodes") else Plane for name in names}
     tests = unittest.defaultTestLoader.loadTestsFromNames(names)
     began = time.monotonic()
     try:
-        cluster.plane()
+        cluster.start(kind)
         print(f"the control plane is ready after {time.monotonic() - began:.0f} s", flush=True)
         result = unittest.TextTestRunner(stream=sys.stdout, verbosity=2, resultclass=Timed).run(tests)
     finally:

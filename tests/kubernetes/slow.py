@@ -2,29 +2,21 @@
 in short pieces, so that their heartbeats and probes go on."""
 
 import signal
-import threading
 import time
+
+from meanwhile import Meanwhile
 
 PERIOD = 0.2
 # A job over a day of 300,000 clients takes a few seconds, or more than a minute.
 SLOW, CREEPING = 0.1, 0.01
 
 
-class Slow:
+class Slow(Meanwhile):
     """A context manager. The processes that `running` returns run for this share of the time; it is called again and again."""
 
     def __init__(self, running, share=SLOW):
+        super().__init__()
         self.running, self.share = running, share
-        self.ended = threading.Event()
-        self.thread = threading.Thread(target=self.follow)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.ended.set()
-        self.thread.join()
 
     def follow(self):
         while not self.ended.is_set():

@@ -7,7 +7,7 @@ import unittest
 
 import cluster
 from cluster import Namespace, merged, wait_for, with_each_helm
-from metrics import Metrics
+from metrics import Metrics, available
 from readiness import Readiness
 from state import differences
 
@@ -92,7 +92,7 @@ class Controller(unittest.TestCase):
 
     def test_workers_follow_the_metric(self):
         with Metrics(cluster.plane()) as metrics, Namespace() as namespace, Readiness(namespace):
-            wait_for("the external metric", lambda: self.available(namespace))
+            wait_for("the external metric", lambda: available(namespace.plane))
             metrics.set(2)
             namespace.install(HPA)
             namespace.wait_for_pods("worker", 1)
@@ -121,11 +121,6 @@ class Controller(unittest.TestCase):
             namespace.upgrade({"worker": {"replicas": 2}})
             namespace.wait_for_pods("worker", 2)
             self.assertEqual(differences(namespace), [])
-
-    def available(self, namespace):
-        found = namespace.plane.get("/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.external.metrics.k8s.io")
-        conditions = found.get("status", {}).get("conditions", [])
-        return any(each["type"] == "Available" and each["status"] == "True" for each in conditions)
 
     def test_without_the_metric_the_number_stays(self):
         with Namespace() as namespace:

@@ -1,27 +1,21 @@
 """Looks at the cluster all the time while a change takes place: some states exist only for a moment."""
 
-import contextlib
-import threading
+from meanwhile import Meanwhile
+
+PERIOD = 0.02
 
 
-@contextlib.contextmanager
-def watched(look):
-    """A list of the results of `look`, called in a thread until the context ends."""
-    seen, errors, ended = [], [], threading.Event()
+class watched(Meanwhile):
+    """A context manager: the list of the results of `look`, which is called again and again."""
 
-    def follow():
-        try:
-            while not ended.is_set():
-                seen.append(look())
-        except Exception as error:
-            errors.append(error)
+    def __init__(self, look):
+        super().__init__()
+        self.look, self.seen = look, []
 
-    thread = threading.Thread(target=follow)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        ended.set()
-        thread.join()
-    if errors:
-        raise errors[0]
+    def __enter__(self):
+        super().__enter__()
+        return self.seen
+
+    def follow(self):
+        while not self.ended.wait(PERIOD):
+            self.seen.append(self.look())

@@ -1,7 +1,7 @@
 """Plays several nodes: keeps their objects and leases, starts the pods that are assigned to them, and has NetworkPolicies enforced between
 them.
 
-Not here: the life of a pod (pods.py), and requests that a kubelet serves, such as `kubectl logs` and `exec`."""
+Not here: the life of a pod (pods.py), and requests that a kubelet serves (logs.py has one of them)."""
 
 import contextlib
 import datetime
@@ -11,7 +11,7 @@ import threading
 
 from api import Refused, wait_for
 
-from . import names
+from . import logs, names
 from .containers import now
 from .network import Network
 from .pods import Pod
@@ -37,6 +37,7 @@ class Node:
             "capacity": CAPACITY, "allocatable": CAPACITY,
             # By its address alone, because nothing resolves its name.
             "addresses": [{"type": "InternalIP", "address": self.network.address}],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": logs.PORT}},
             "nodeInfo": {"architecture": "amd64", "operatingSystem": "linux", "kubeletVersion": VERSION, "bootID": "", "machineID": "",
                          "containerRuntimeVersion": "tests://1", "kernelVersion": "", "kubeProxyVersion": "", "osImage": "tests",
                          "systemUUID": ""},
@@ -68,9 +69,9 @@ class Agent:
 
     EVENTS = itertools.count(1)
 
-    def __init__(self, cluster, image, folder, nodes):
+    def __init__(self, cluster, image, folder, nodes, serves_logs=False):
         self.cluster, self.image, self.folder = cluster, pathlib.Path(image), pathlib.Path(folder)
-        self.number = nodes
+        self.number, self.serves_logs = nodes, serves_logs
         self.nodes = {}
         self.errors = []
         self.ended = threading.Event()
@@ -82,6 +83,8 @@ class Agent:
             node = Node(self, number)
             self.nodes[node.name] = node
             self.ends.callback(names.serve(self.cluster, node.network.address).shutdown)
+            if self.serves_logs:
+                self.ends.callback(logs.serve(self, node.network.address).shutdown)
             node.register()
         self.heart = threading.Thread(target=self.beat, daemon=True)
         self.heart.start()
@@ -139,3 +142,10 @@ class Agent:
         return [pod for node in self.nodes.values() for pod in list(node.pods.values())
                 if namespace in (None, pod.namespace)
                 and component in (None, pod.object["metadata"].get("labels", {}).get("app.kubernetes.io/component"))]
+
+    def wait_until_ready(self):
+        def ready():
+            found = self.cluster.get("/api/v1/nodes")["items"]
+            return all(not each["spec"].get("taints") for each in found)
+
+        wait_for("nodes without taints", ready)

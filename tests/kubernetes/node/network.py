@@ -12,6 +12,8 @@ import threading
 
 PODS = ipaddress.ip_network("10.244.0.0/16")
 NODES = ipaddress.ip_network("10.250.0.0/24")
+# The range of services, as the API server has it.
+SERVICES = "10.96.0.0/16"
 # The next hop of all pods.
 GATEWAY = "169.254.1.1"
 
@@ -31,6 +33,11 @@ def prepare():
     run("mount", "-t", "tmpfs", "tmpfs", "/run/netns")
     run("ip", "link", "set", "lo", "up")
     pathlib.Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+
+
+def add_route_of_services(address):
+    """For programs outside pods: a packet needs a route before kube-proxy's rules replace its destination."""
+    run("ip", "route", "add", SERVICES, "dev", "lo", "src", address)
 
 
 class Network:

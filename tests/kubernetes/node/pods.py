@@ -182,6 +182,9 @@ class Pod:
         try:
             self.cluster.request("PATCH", f"{self.path()}/status", {"metadata": {"uid": self.uid}, "status": found}, STRATEGIC)
             self.reported = found
+        except OSError:
+            # The API server is too busy: again in the next step.
+            pass
         except Refused as error:
             # Removed in the meantime, which the agent says soon.
             if error.code not in (404, 409):

@@ -45,9 +45,6 @@
 {{- fail (printf "schedule.date is %s, and there is no such day: write YYYYMMDD, or leave it empty" .) -}}
 {{- end -}}
 {{- end -}}
-{{- if and $v.networkPolicy.enabled (eq $v.autoscaling.mode "keda") (not $v.networkPolicy.kedaNamespaceLabels) -}}
-{{- fail "networkPolicy.kedaNamespaceLabels is empty, which would let in every namespace: write labels of KEDA's, or set networkPolicy.enabled to false" -}}
-{{- end -}}
 {{- if $v.schedule.enabled -}}
 {{- range $key, $place := include "tally.schedulePlaces" . | fromJson -}}
 {{- if and $place (not (include "tally.isInStore" $place)) (eq (int $sources) 0) -}}
