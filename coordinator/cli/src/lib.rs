@@ -47,7 +47,6 @@ mod watch;
 mod workers;
 
 use std::io::{ErrorKind, Write};
-use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -247,14 +246,11 @@ fn say(text: &str) -> Result<(), Stop> {
     }
 }
 
-/// Whether the reader of standard output has closed it. A command that waits for changes writes nothing, so no write shows it.
+/// Whether no process reads standard output any more; false for files and terminals. A command that waits for changes writes
+/// nothing, so no write shows it.
 fn unread() -> bool {
-    closed(&std::io::stdout())
-}
-
-/// Whether no process can read what is written to a pipe; false for files and terminals.
-fn closed(out: &impl AsFd) -> bool {
-    let mut polled = [PollFd::new(out, PollFlags::empty())];
+    let out = std::io::stdout();
+    let mut polled = [PollFd::new(&out, PollFlags::empty())];
     let asked = rustix::event::poll(&mut polled, Some(&Timespec::default()));
     asked.is_ok() && polled.iter().any(|fd| fd.revents().contains(PollFlags::ERR))
 }
