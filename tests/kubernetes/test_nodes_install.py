@@ -85,6 +85,9 @@ class Install(unittest.TestCase):
             pod = namespace.get("Pod", "tally-test")
             self.assertEqual((pod["status"]["phase"], pod["status"]["reason"]), ("Failed", "DeadlineExceeded"))
             self.assertTrue(namespace.kubectl("logs", "tally-test"))
+            # SIGTERM ends it, and it cancels its job.
+            self.assertEqual([nodes.exit_codes(pod) for pod in nodes.pods(namespace, "test")], [[3]])
+            self.assertEqual([job["state"] for job in nodes.tally(namespace, "jobs")["jobs"]], ["cancelled"])
 
     def test_without_values_all_pods_are_on_one_node(self):
         """Only one node can mount the claim of the default installation."""

@@ -256,6 +256,25 @@ fn a_submit_may_end_before_its_job() -> Result<()> {
     })
 }
 
+/// A demo that is interrupted cancels its job.
+#[test]
+fn a_demo_may_end_before_its_job() -> Result<()> {
+    with_cluster(Setup::default(), |cluster| {
+        let client = cluster.client();
+        cluster.freeze_workers()?;
+        let place = Place::new()?;
+        let folder = format!("{}", place.path().join("demo").display());
+        let demo = client.tally("demo").args(["--cluster", "--clients", "1000", "--dir", &folder]);
+        let mut waiting = demo.spawn()?;
+        waiting.wait_said("was accepted")?;
+        waiting.interrupt()?;
+        waiting.wait_said("cancelling job")?;
+        cluster.release()?;
+        waiting.wait()?.expect_failure(3, &["was cancelled"])?;
+        Ok(())
+    })
+}
+
 /// A cluster publishes the same output as one process.
 #[test]
 fn a_cluster_and_one_process_take_turns_on_an_output() -> Result<()> {

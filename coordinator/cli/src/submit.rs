@@ -197,13 +197,16 @@ fn summary(status: &JobStatus) -> Result<Summary, Stop> {
     Ok(summary)
 }
 
-/// Runs a job on a cluster and returns its summary.
+/// Runs a job on a cluster and returns its summary. The job is cancelled if this process is asked to end.
 ///
 /// # Errors
 /// [`Stop`]: no coordinator accepted the job, or it did not succeed.
 pub(crate) fn there(connect: &ConnectArgs, spec: &JobSpec) -> Result<Summary, Stop> {
-    let display = Display::new(OutputFormat::Table);
-    block_on(&runtime()?, run_there(connect, spec, display, |_| (), pending(), false))
+    block_on(&runtime()?, async {
+        let mut interrupts = end_signals()?;
+        let display = Display::new(OutputFormat::Table);
+        run_there(connect, spec, display, |_| (), interrupts.next(), true).await
+    })
 }
 
 /// Runs a job on a cluster until it ends, and returns its summary; `took` receives the job's id. When `interrupted`
