@@ -141,7 +141,7 @@ def wait_for_progress(namespace, job, share):
 
 def reruns(job):
     """How many finished tasks ran again, and how many attempts of map tasks failed. A reduce task that runs while outputs migrate may
-    need a second attempt."""
+    need another attempt."""
     return sum(stage["reruns"] for stage in job["stages"]), job["stages"][0]["failed_attempts"]
 
 
