@@ -8,8 +8,6 @@ import subprocess
 import sys
 import tempfile
 import unittest
-import urllib.error
-import urllib.request
 
 from chart import SCHEDULE, merged, of_kind, one
 from pods_on_nodes import SPACE, nodes, wait_for
@@ -17,6 +15,7 @@ from test_processes import made_by_the_docs
 
 from consul import URL, Consul  # noqa: E402  (pods_on_nodes adds its folder)
 from days import MANY_TASKS, Day  # noqa: E402
+from leader import leads  # noqa: E402
 from slow import CREEPING, Slow  # noqa: E402
 
 VALUES = {
@@ -36,17 +35,6 @@ CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.ar
 def reaches(pod, target, port):
     command = ["nsenter", f"--net=/run/netns/{pod.network}", sys.executable, "-c", CONNECT, target.addresses[0], str(port)]
     return subprocess.run(command, capture_output=True).returncode == 0
-
-
-def leads(pod):
-    """Whether the coordinator leads: the others answer with 503."""
-    try:
-        with urllib.request.urlopen(f"http://{pod.addresses[0]}:9090/api/v1/workers", timeout=10) as answer:
-            return answer.status == 200
-    except urllib.error.HTTPError as error:
-        if error.code != 503:
-            raise
-        return False
 
 
 class Pods(unittest.TestCase):

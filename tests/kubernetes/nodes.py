@@ -9,8 +9,6 @@ import itertools
 import json
 import os
 import subprocess
-import urllib.error
-import urllib.request
 
 from cluster import path, wait_for
 from node import network
@@ -163,20 +161,8 @@ def events(namespace, job):
 
 
 def losses(namespace, job):
-    """The events of workers that were lost with something that the job needed. A worker that leaves after its drain loses nothing."""
-    nothing = "it left after its drain; lost: 0 running attempts, 0 outputs"
-    return [event for event in events(namespace, job) if event["kind"] == "worker_lost" and event["text"] != nothing]
-
-
-def leads(pod):
-    """Whether the coordinator leads: the others answer with 503."""
-    try:
-        with urllib.request.urlopen(f"http://{pod.addresses[0]}:9090/api/v1/workers", timeout=10) as answer:
-            return answer.status == 200
-    except urllib.error.HTTPError as error:
-        if error.code != 503:
-            raise
-        return False
+    """The events of workers that were lost. One that leaves after its drain is not."""
+    return [event for event in events(namespace, job) if event["kind"] == "worker_lost"]
 
 
 def evict(pod):

@@ -9,6 +9,7 @@ import nodes
 from cluster import Namespace, merged, wait_for, with_each_helm
 from consul import URL, Consul
 from days import MANY_TASKS, Day
+from leader import leads
 from nodes import volume
 from slow import CREEPING
 from test_nodes_drain import PATIENT, VALUES
@@ -77,7 +78,7 @@ class Upgrades(unittest.TestCase):
                 job = nodes.submit(namespace, day, "out", *MANY_TASKS)
                 nodes.wait_for_progress(namespace, job, 0.3)
                 slow.share = CREEPING
-                [leader] = [pod for pod in nodes.pods(namespace, "coordinator") if nodes.leads(pod)]
+                [leader] = [pod for pod in nodes.pods(namespace, "coordinator") if leads(pod)]
                 nodes.evict(leader)
                 wait_for("its end", lambda: leader not in nodes.pods(namespace, "coordinator"))
                 self.assertEqual(nodes.exit_codes(leader), [0])

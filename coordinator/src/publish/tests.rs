@@ -585,15 +585,21 @@ impl FileSystem for Syncs {
     }
 }
 
-#[test]
-fn a_decided_day_is_durable_with_the_folders_above_it() {
-    let root = tempfile::tempdir().unwrap();
-    let root = root.path().canonicalize().unwrap();
+/// A staged day, and its file system.
+fn stage_with_notes(root: &Path) -> (FolderStaging, Arc<Syncs>) {
     let files = Arc::new(Syncs::default());
     let output = root.join("out");
     let location = Location::with(output.to_str().unwrap(), DAY_FOLDER, files.clone()).unwrap();
     let staging = FolderStaging::prepare(location, &job("a"), 1).unwrap();
     fs::write(staging.part(0, 7), "one").unwrap();
+    (staging, files)
+}
+
+#[test]
+fn a_decided_day_is_durable_with_the_folders_above_it() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().canonicalize().unwrap();
+    let (staging, files) = stage_with_notes(&root);
     staging.commit(&[winner(7)], None).unwrap();
     let siblings = root.join(".out.tally-staging");
     let mut expected = vec![siblings.join("a.1").join(DAY), siblings.join("a.1")];
@@ -606,15 +612,12 @@ fn a_decided_day_is_durable_with_the_folders_above_it() {
 fn the_name_of_a_new_output_is_durable_before_a_day_is_published_in_it() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path().canonicalize().unwrap();
-    let files = Arc::new(Syncs::default());
-    let output = root.join("out");
-    let location = Location::with(output.to_str().unwrap(), DAY_FOLDER, files.clone()).unwrap();
-    let staging = FolderStaging::prepare(location, &job("a"), 1).unwrap();
-    fs::write(staging.part(0, 7), "one").unwrap();
+    let (staging, files) = stage_with_notes(&root);
     let commit = staging.commit(&[winner(7)], None).unwrap();
     files.noted.lock().clear();
     staging.publish(&commit).unwrap();
     let noted = files.noted.lock();
+    let output = root.join("out");
     let published = noted.iter().position(|path| *path == output.join(DAY_FOLDER)).unwrap();
     assert!(noted[..published].contains(&root), "{noted:?}");
     assert!(noted[published..].contains(&output), "{noted:?}");
