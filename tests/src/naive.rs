@@ -2,13 +2,15 @@
 //! loops for joins and linear search for groups. It is slow on purpose: the code is too simple to have the errors of
 //! the engine. Not here: Parquet, memory limits, speed.
 
+use serde::{Deserialize, Serialize};
+
 use crate::rows::{AddonRow, MainRow, Row};
 
 /// The theme that Firefox ships with; anything else that is not null counts as custom.
 pub const DEFAULT_THEME: &str = "{972ce4c6-7e08-4474-a285-3208198ce6fd}";
 
 /// The day's output and its two global counts.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Aggregates {
     /// Sorted.
     pub rows: Vec<Row>,

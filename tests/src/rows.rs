@@ -1,6 +1,8 @@
 //! The rows of the two inputs and of the output, as plain structs with an `Option` wherever the schema allows a null.
 //! Not here: reading, writing or judging them (`table`, `day`, `naive`).
 
+use serde::{Deserialize, Serialize};
+
 /// One ping of `main_summary/v3`, limited to what the job reads.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MainRow {
@@ -37,7 +39,7 @@ pub struct AddonRow {
 }
 
 /// One row of `addon_aggregates`. The order of the fields is the order of the columns, so sorted rows print by client.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Row {
     pub client_id: Option<String>,
     pub foreign_install: Option<bool>,

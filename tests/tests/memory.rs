@@ -7,8 +7,9 @@ use tally_tests::day::{DataFile, Day, Format, ValueEncoding};
 use tally_tests::golden::DATE;
 use tally_tests::output::Place;
 use tally_tests::process::Tally;
+use tally_tests::reference::Reference;
 use tally_tests::rows::{ActiveAddon, AddonRow, MainRow};
-use tally_tests::{naive, table};
+use tally_tests::table;
 
 /// A day of so many clients, whose ids are strings of so many bytes; add-on ids are as long. Each of these columns has a
 /// dictionary in one page.
@@ -43,7 +44,7 @@ fn day(clients: usize, bytes: usize) -> Day {
 #[test]
 fn four_jobs_with_large_dictionaries_on_one_worker_are_all_right() -> Result<()> {
     let day = day(18_000, 600);
-    let right = naive::aggregate(&day.main_rows(), &day.addon_rows());
+    let right = Reference::of_rows(day.main_rows(), day.addon_rows());
     let root = tempfile::tempdir()?;
     day.write(root.path(), DATE)?;
     drop(day);
@@ -79,7 +80,7 @@ fn four_jobs_with_large_dictionaries_on_one_worker_are_all_right() -> Result<()>
 fn a_dictionary_too_large_for_the_limit_names_the_limit_that_is_enough() -> Result<()> {
     // 40 MB in one page, counted twice, are more than a quarter of 256 MiB.
     let day = day(1000, 40_000);
-    let right = naive::aggregate(&day.main_rows(), &day.addon_rows());
+    let right = Reference::of_rows(day.main_rows(), day.addon_rows());
     let root = tempfile::tempdir()?;
     day.write(root.path(), DATE)?;
     drop(day);

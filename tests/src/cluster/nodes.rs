@@ -17,6 +17,7 @@ use super::client::DEADLINE;
 use super::proxy::{Network, Proxy};
 use super::server::Server;
 use crate::consul::ConsulAgent;
+use crate::ports::{self, Port};
 use crate::process::{clean, tally_bin};
 use crate::secrets;
 use crate::wait::wait_for;
@@ -109,6 +110,7 @@ pub struct Coordinator {
     pub consul: Option<Proxy>,
     address: SocketAddr,
     program: Program,
+    _port: Port,
 }
 
 fn words<const N: usize>(words: [&str; N]) -> Vec<OsString> {
@@ -144,8 +146,10 @@ impl Coordinator {
         flags.extend(setup.coordinator_flags.iter().map(OsString::from));
         let bin = setup.bins.as_ref().map_or_else(tally_bin, |bins| bins.tally.clone());
         let mut program = Program::new(format!("coordinator-{at}"), bin, flags, dir, setup);
-        let (process, address) = program.start("127.0.0.1:0", &[])?;
-        Ok(Self { process, consul: way, address, program })
+        // Nobody takes this port while the coordinator is stopped.
+        let [port] = ports::free(&[])?;
+        let (process, address) = program.start(&format!("127.0.0.1:{}", port.number), &[])?;
+        Ok(Self { process, consul: way, address, program, _port: port })
     }
 
     /// Its address, the same in all incarnations.
