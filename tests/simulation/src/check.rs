@@ -24,10 +24,11 @@ use crate::world::{self, Micros, World};
 /// Events and futures that may wait: more than a small cluster ever has.
 const MAX_WAITING: usize = 20_000;
 /// Kinds of faults that may make a job fail. Whatever else happens, jobs are done or cancelled.
-const MAY_FAIL: [Kind; 15] = [
+const MAY_FAIL: [Kind; 16] = [
     Kind::FileError,
     Kind::FileFull,
     Kind::PowerFailure,
+    Kind::PowerAtIo,
     Kind::StoreUnavailable,
     Kind::StoreLost,
     Kind::StoreLate,

@@ -91,6 +91,7 @@ impl Cluster {
         world::with(|world| {
             world.processes = (0..processes).map(|_| Process::default()).collect();
             world.crash_at_io.clone_from(&scenario.crash_at_io);
+            world.power_at_io.clone_from(&scenario.power_at_io);
             world.task_time = scenario.task_time;
             for job in &scenario.jobs {
                 for (key, content) in job.day.objects() {

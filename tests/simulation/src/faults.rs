@@ -69,10 +69,12 @@ pub enum Kind {
     FileLate,
     /// The machine of all processes loses its power, and what was not synced.
     PowerFailure,
+    /// The same shortly after a call on files, often one that changes a day.
+    PowerAtIo,
 }
 
 /// All kinds with their names.
-pub const KINDS: [(Kind, &str); 31] = [
+pub const KINDS: [(Kind, &str); 32] = [
     (Kind::Delay, "delay"),
     (Kind::Break, "break"),
     (Kind::HalfOpen, "half-open"),
@@ -104,6 +106,7 @@ pub const KINDS: [(Kind, &str); 31] = [
     (Kind::FileSlow, "file-slow"),
     (Kind::FileLate, "file-late"),
     (Kind::PowerFailure, "power-failure"),
+    (Kind::PowerAtIo, "power-at-io"),
 ];
 
 /// A set of kinds.
@@ -168,6 +171,15 @@ pub struct Rates {
     pub file_slow: u32,
     /// Answers of calls on files that are late.
     pub file_late: u32,
+}
+
+/// The call on files after which the power fails. The first is number 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PowerAt {
+    /// A call of any kind.
+    Call(u32),
+    /// A call that changes the output.
+    OutputChange(u32),
 }
 
 /// A fault at a certain time.

@@ -5,7 +5,7 @@
 use tally_worker::agent::PAGE_BYTES;
 
 use crate::dataset::Day;
-use crate::faults::{Fault, KINDS, Kind, Kinds, Rates};
+use crate::faults::{Fault, KINDS, Kind, Kinds, PowerAt, Rates};
 use crate::files::{Kind as FileKind, errno};
 use crate::rng::Rng;
 use crate::world::{MILLISECOND, Micros, SECOND};
@@ -134,6 +134,8 @@ pub struct Scenario {
     pub faults: Vec<(Micros, Fault)>,
     /// A process dies at its n-th request to the store.
     pub crash_at_io: Vec<(usize, u32)>,
+    /// The power fails after these calls on files.
+    pub power_at_io: Vec<PowerAt>,
     /// How often requests and tasks fail.
     pub rates: Rates,
     /// When faults end.
@@ -173,6 +175,7 @@ impl Scenario {
             folders,
             faults: vec![],
             crash_at_io: vec![],
+            power_at_io: vec![],
             rates: file_rates(seed, rates(rng, kinds), kinds),
             calm_at: horizon,
             workers,
@@ -224,6 +227,16 @@ impl Scenario {
                         self.crash_at_io.push((process, 1 + rng.below(80) as u32));
                         continue;
                     }
+                    Kind::PowerAtIo => {
+                        // The server of a network file system does not lose its power.
+                        if !self.folders.kind.is_network {
+                            self.power_at_io.push(match rng.chance(600) {
+                                true => PowerAt::OutputChange(1 + rng.below(8) as u32),
+                                false => PowerAt::Call(1 + rng.below(300) as u32),
+                            });
+                        }
+                        continue;
+                    }
                     Kind::Session => Fault::Session,
                     Kind::ConsulAway => Fault::ConsulAway { process: coordinator, time },
                     Kind::UploadExpires => Fault::UploadExpires { number: rng.below(3) },
@@ -247,8 +260,15 @@ impl Scenario {
 }
 
 /// Kinds that were added later. They are chosen by generators of their own.
-const LATER: [Kind; 6] =
-    [Kind::Unsolicited, Kind::FileError, Kind::FileFull, Kind::FileSlow, Kind::FileLate, Kind::PowerFailure];
+const LATER: [Kind; 7] = [
+    Kind::Unsolicited,
+    Kind::FileError,
+    Kind::FileFull,
+    Kind::FileSlow,
+    Kind::FileLate,
+    Kind::PowerFailure,
+    Kind::PowerAtIo,
+];
 
 fn file_kinds(seed: u64, mut kinds: Kinds, allowed: Kinds) -> Kinds {
     let rng = &mut Rng::new(seed, 5);
@@ -259,7 +279,8 @@ fn file_kinds(seed: u64, mut kinds: Kinds, allowed: Kinds) -> Kinds {
         }
     }
     // After a sync that failed, nothing is known of what is on the disk.
-    if kinds.has(Kind::PowerFailure) { kinds.without(Kind::FileError) } else { kinds }
+    let loses_power = kinds.has(Kind::PowerFailure) || kinds.has(Kind::PowerAtIo);
+    if loses_power { kinds.without(Kind::FileError) } else { kinds }
 }
 
 fn file_rates(seed: u64, rates: Rates, kinds: Kinds) -> Rates {

@@ -112,6 +112,7 @@ impl Cluster {
             world.rates = Rates::default();
             world.cuts.clear();
             world.crash_at_io.clear();
+            world.power_at_io.clear();
             world.files_full_until = 0;
             // Pauses end by themselves.
             world.processes.iter_mut().for_each(|process| process.full_until = 0);

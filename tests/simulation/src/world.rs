@@ -11,7 +11,7 @@ use tally_proto::JobId;
 
 use crate::dataset::Day;
 use crate::event::Event;
-use crate::faults::{Fault, Rates};
+use crate::faults::{Fault, PowerAt, Rates};
 use crate::files::Files;
 use crate::files::fiber::Fibers;
 use crate::process::Process;
@@ -94,6 +94,12 @@ pub struct World {
     pub cuts: Vec<(usize, usize, Micros)>,
     /// Processes that die at their n-th request to the store.
     pub crash_at_io: Vec<(usize, u32)>,
+    /// The power fails after these calls on files.
+    pub power_at_io: Vec<PowerAt>,
+    /// Calls on files so far.
+    file_calls: u32,
+    /// Those that changed the output.
+    output_changes: u32,
     /// The longest time of a usual task.
     pub task_time: Micros,
     /// The day of each job.
@@ -129,6 +135,9 @@ impl World {
             processes: vec![],
             cuts: vec![],
             crash_at_io: vec![],
+            power_at_io: vec![],
+            file_calls: 0,
+            output_changes: 0,
             task_time: MILLISECOND,
             days: BTreeMap::new(),
             queue: BinaryHeap::new(),
@@ -180,6 +189,23 @@ impl World {
         let after = self.rng.below(12 * MILLISECOND);
         let back = self.rng.between(10 * MILLISECOND, 5 * SECOND);
         self.at(self.now + after, Event::Fault(Fault::Crash { process: at, back, silent: false }));
+    }
+
+    /// Counts a call on files, which had its effect; the power may fail before its process goes on.
+    pub fn count_file_call(&mut self) {
+        self.file_calls += 1;
+        self.output_changes += u32::from(self.files.output_changed);
+        let fails_after = |at: &PowerAt| match *at {
+            PowerAt::Call(number) => number == self.file_calls,
+            PowerAt::OutputChange(number) => self.files.output_changed && number == self.output_changes,
+        };
+        if self.power_at_io.iter().any(fails_after) {
+            // Before the next call, or a few calls later.
+            let longest = *self.rng.pick(&[1, 300, 3 * MILLISECOND]).unwrap_or(&1);
+            let after = self.rng.below(longest);
+            let back = self.rng.between(10 * MILLISECOND, 5 * SECOND);
+            self.at(self.now + after, Event::Fault(Fault::PowerFailure { back }));
+        }
     }
 
     /// Events that wait.

@@ -77,6 +77,7 @@ impl Mount {
             }
             let now = world.now;
             let result = apply(&mut world.files, now);
+            world.count_file_call();
             // The call has its effect, and the process learns of an error, or learns it late.
             if inside && world.rng.chance(world.rates.file_late) {
                 let late = world.rng.between(SECOND, 20 * SECOND);
