@@ -286,7 +286,7 @@ impl JobSpec {
             options,
         };
         spec.output = canonical_url(&asked.output)?;
-        spec.check_overlap()?;
+        spec.check_locations()?;
         Ok(spec)
     }
 
@@ -331,7 +331,7 @@ impl JobSpec {
     ///
     /// # Errors
     /// [`SpecError`] names the roots.
-    pub fn check_overlap(&self) -> Result<(), SpecError> {
+    pub fn check_locations(&self) -> Result<(), SpecError> {
         let output = urls::canonical(&self.output)?;
         for input in &self.inputs {
             let input = urls::canonical(input)?;
@@ -375,7 +375,7 @@ mod tests {
     fn check(addons: &str, output: &str, fits: bool) {
         let inputs = vec![addons.into(), "/data/main_summary/v3".into()];
         let spec = JobSpec { inputs, output: output.into(), ..job() };
-        assert_eq!(spec.check_overlap().is_ok(), fits, "{addons} {output}");
+        assert_eq!(spec.check_locations().is_ok(), fits, "{addons} {output}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `--ready-marker`: the file exists only while the day is whole, in a folder and in a store, also if another process completes the publish.
 //!
-//! Not here: takeovers of folders (`publish/tests.rs` of the coordinator), a cluster (`tests/deploy/test_notifications.py`).
+//! Not here: takeovers of folders (`publish/tests` of the coordinator), a cluster (`tests/deploy/test_notifications.py`).
 
 use anyhow::{Context, Result, ensure};
 use tally_tests::golden::{Case, DATE};

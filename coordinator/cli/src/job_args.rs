@@ -156,7 +156,7 @@ impl WorkArgs {
             ready_marker: self.marker()?,
             options,
         };
-        job.check_overlap().map_err(|e| Stop::Usage(e.to_string()))?;
+        job.check_locations().map_err(|e| Stop::Usage(e.to_string()))?;
         Ok(job)
     }
 

@@ -146,7 +146,7 @@ impl Coordinator {
         flags.extend(setup.coordinator_flags.iter().map(OsString::from));
         let bin = setup.bins.as_ref().map_or_else(tally_bin, |bins| bins.tally.clone());
         let mut program = Program::new(format!("coordinator-{at}"), bin, flags, dir, setup);
-        // Nobody takes this port while the coordinator is stopped.
+        // No other process takes this port while the coordinator is stopped.
         let [port] = ports::free(&[])?;
         let (process, address) = program.start(&format!("127.0.0.1:{}", port.number), &[])?;
         Ok(Self { process, consul: way, address, program, _port: port })
