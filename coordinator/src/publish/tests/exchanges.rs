@@ -11,14 +11,14 @@ use super::*;
 /// A file system with other errors.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Emulated {
-    name: &'static str,
+    pub(super) name: &'static str,
     /// A rename to a folder with content.
     occupied: Errno,
     /// An exchange, if it fails.
     exchange: Option<Errno>,
 }
 
-const FILE_SYSTEMS: [Emulated; 8] = [
+pub(super) const FILE_SYSTEMS: [Emulated; 8] = [
     Emulated { name: "ext4, btrfs, tmpfs", occupied: Errno::NOTEMPTY, exchange: None },
     Emulated { name: "XFS", occupied: Errno::EXIST, exchange: None },
     Emulated { name: "NFS", occupied: Errno::EXIST, exchange: Some(Errno::INVAL) },

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use tally_proto::JobId;
 
-use self::exchanges::NO_EXCHANGE;
+use self::exchanges::{FILE_SYSTEMS, NO_EXCHANGE};
 use super::file_system::{FileSystem, System};
 use super::folder::{DAY, LOCK, PARTS, aside};
 use super::folder_staging::Location;
